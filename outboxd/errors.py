@@ -1,7 +1,7 @@
 """The one tree of errors that outboxd raises on purpose, each with the exit code that a shell sees.
 
-The codes are those of sysexits.h where it has one. A message says what is wrong, where, and what to do about it; the command
-line prints it as it is, without a traceback.
+The codes are those of sysexits.h where it has one. A message says what is wrong, where, and what to do about it; the
+command line prints it as it is, without a traceback.
 """
 
 from __future__ import annotations

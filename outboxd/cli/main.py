@@ -1,0 +1,108 @@
+"""The way in and the only way out: runs the command and turns whatever ends it into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.main import get_group
+
+from outboxd.cli import context
+from outboxd.cli.registry import CommandGroup, OutputClosedError
+from outboxd.errors import EXIT_BUG, EXIT_OK, EXIT_USAGE, OutboxdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_INTERRUPTED = 130
+#: What a shell shows for a process that SIGPIPE ended: 128 + 13.
+EXIT_BROKEN_PIPE = 141
+
+ABOUT = "Publishes the committed rows of a PostgreSQL outbox to Kafka, in key order, losing none."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own) and return its exit code.
+
+    Errors go to standard error: what is wrong, where, what to do; a traceback only with OUTBOXD_DEBUG=1.
+    """
+    context.begin()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _root().main(args=arguments, prog_name="outboxd", standalone_mode=False)
+        sys.stdout.flush()
+    except OutboxdError as error:
+        return _say(str(error), error.exit_code)
+    except typer.TyperException as error:
+        return _say_usage(error)
+    except typer.Abort:
+        return _say("aborted", EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except (BrokenPipeError, OutputClosedError):
+        return _leave_broken_pipe()
+    except Exception as error:  # noqa: BLE001 - the last place where a bug can be told in a sentence
+        return _say_bug(error)
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _root() -> Any:
+    on_terminal = sys.stdout.isatty()
+    app = typer.Typer(
+        name="outboxd",
+        cls=CommandGroup,
+        help=ABOUT,
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode="rich" if on_terminal else None,
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            **({} if on_terminal else {"terminal_width": 1000}),
+        },
+    )
+    app.callback()(_about)
+    group = get_group(app)
+    group.params.extend(context.shared_options())
+    return group
+
+
+def _about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from outboxd import __version__
+
+        sys.stdout.write(f"outboxd {__version__}\n")
+        raise typer.Exit
+
+
+def _say(message: str, exit_code: int) -> int:
+    sys.stderr.write(f"outboxd: {message}\n")
+    return exit_code
+
+
+def _say_usage(error: typer.TyperException) -> int:
+    # A usage error of the parser knows its command's context; its own show() prints the usage line with it.
+    show = getattr(error, "show", None)
+    if show is None:
+        return _say(error.format_message(), EXIT_USAGE)
+    show()
+    return EXIT_USAGE
+
+
+def _say_bug(error: Exception) -> int:
+    if os.environ.get("OUTBOXD_DEBUG") == "1":
+        sys.excepthook(type(error), error, error.__traceback__)
+    return _say(
+        f"a bug: {type(error).__name__}: {' '.join(str(error).split())}; "
+        "OUTBOXD_DEBUG=1 shows the traceback, a daemon's log is in `journalctl -u outboxd`",
+        EXIT_BUG,
+    )
+
+
+def _leave_broken_pipe() -> int:
+    # The interpreter flushes standard output once more as it leaves; there it must not fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_BROKEN_PIPE

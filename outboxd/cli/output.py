@@ -1,0 +1,50 @@
+"""Where output goes and how it looks: coloured and fitted on a terminal, plain and unwrapped everywhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, TYPE_CHECKING
+
+import orjson
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Wide enough that nothing anybody prints is wrapped or cropped.
+UNWRAPPED_COLUMNS = 100_000
+
+
+def console() -> Console:
+    """A rich console on standard output; without a terminal it neither colours nor wraps."""
+    return _console(sys.stdout)
+
+
+def stderr_console() -> Console:
+    """The same on standard error, for progress and remarks beside a result."""
+    return _console(sys.stderr)
+
+
+def _console(stream: IO[str]) -> Console:
+    from rich.console import Console
+
+    if stream.isatty():
+        return Console(file=stream, highlight=False)
+    return Console(
+        file=stream, highlight=False, no_color=True, color_system=None, force_terminal=False, width=UNWRAPPED_COLUMNS
+    )
+
+
+def print_line(text: str = "") -> None:
+    """Print `text` as it is, without markup, wrapping or colour, to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document to standard output: indented on a terminal, one line elsewhere.
+
+    `value` may hold dataclasses, datetimes (as RFC 3339) and UUIDs; anything else unknown to JSON is shown by `str()`.
+    """
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    if sys.stdout.isatty():
+        options |= orjson.OPT_INDENT_2
+    sys.stdout.write(orjson.dumps(value, default=str, option=options).decode())

@@ -1,0 +1,1 @@
+"""Jobs beside the relay: purge, gauges, alerts."""

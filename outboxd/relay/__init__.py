@@ -1,0 +1,1 @@
+"""The flow from fetch to settle, behind ports."""
