@@ -1,0 +1,41 @@
+"""What Alembic runs: the migrations, in one transaction, under a lock, in the schema that the caller names.
+
+`outboxd.postgres.migrate` calls it with `schema` and, unless it prints SQL, `connection` among the attributes of the configuration.
+"""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from outboxd.postgres.names import quoted
+from outboxd.postgres.tables import metadata_for
+
+schema: str = context.config.attributes["schema"]
+connection: Connection | None = context.config.attributes.get("connection")
+
+# The lock's key is a constant of outboxd, the ASCII letters of its name read as a number, so that any two migrations exclude each other.
+LOCK_KEY = int.from_bytes(b"outboxd", "big")
+
+context.configure(
+    connection=connection,
+    dialect_name=None if connection is not None else "postgresql",
+    target_metadata=metadata_for(schema),
+    version_table="alembic_version",
+    version_table_schema=schema,
+    include_schemas=True,
+    transaction_per_migration=False,
+    literal_binds=connection is None,
+)
+
+with context.begin_transaction():
+    if connection is None:
+        context.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+        context.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+    else:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        # CREATE SCHEMA IF NOT EXISTS asks for a right on the database even where the schema exists.
+        present = connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
+        if present is None:
+            connection.exec_driver_sql(f"CREATE SCHEMA {quoted(schema).replace('%', '%%')}")
+    context.run_migrations()

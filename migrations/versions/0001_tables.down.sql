@@ -1,0 +1,2 @@
+DROP TABLE outbox, retry, dead_letter, lease, control, start, progress;
+DROP FUNCTION wake_relay();

@@ -1,0 +1,176 @@
+"""The schema of outboxd: made, upgraded, printed and checked, by Alembic from `migrations/`.
+
+The daemon itself never changes the schema: it calls `check_schema` and says what to run.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+import outboxd
+from outboxd.errors import SchemaError
+from outboxd.postgres.names import quoted
+
+VERSION_TABLE = "alembic_version"
+
+
+def migrations_path() -> Path:
+    """Where the migrations are: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        SchemaError: they are in neither place, so the installation is broken.
+    """
+    package = Path(outboxd.__file__).resolve().parent
+    for path in (package / "migrations", package.parent / "migrations"):
+        if (path / "env.py").is_file():
+            return path
+    raise SchemaError(f"the migrations are missing beside {package}: install outboxd again")
+
+
+def upgrade(database: str | Engine | Connection, schema: str, revision: str = "head") -> list[str]:
+    """Bring the schema to `revision`, making it where it is missing; safe to run several times, and at once.
+
+    Args:
+        database: a URL, an engine, or a connection (whose transaction is then committed).
+        schema: the name of the schema, any name.
+        revision: the revision to reach.
+
+    Returns:
+        The revisions that were applied, oldest first; empty when there was nothing to do.
+    """
+    with _connected(database) as connection:
+        before = current_revision(connection, schema)
+        connection.rollback()
+        command.upgrade(_alembic_config(schema, connection), revision)
+        connection.commit()
+        after = current_revision(connection, schema)
+    return _between(before, after)
+
+
+def downgrade(database: str | Engine | Connection, schema: str, revision: str = "base") -> None:
+    """Take the schema back to `revision`. What the dropped tables held is lost; the schema itself stays."""
+    with _connected(database) as connection:
+        command.downgrade(_alembic_config(schema, connection), revision)
+        connection.commit()
+
+
+def print_sql(schema: str, from_revision: str | None = None) -> str:
+    """The SQL that `upgrade` would run, as one transaction for psql; from an empty database unless told otherwise."""
+    buffer = io.StringIO()
+    config = _alembic_config(schema, None, buffer)
+    command.upgrade(config, f"{from_revision or 'base'}:head", sql=True)
+    return buffer.getvalue()
+
+
+def required_revision() -> str:
+    """The revision that this version of outboxd needs."""
+    head = _scripts().get_current_head()
+    if head is None:
+        raise SchemaError("the installation has no migrations: install outboxd again")
+    return head
+
+
+def current_revision(connection: Connection, schema: str) -> str | None:
+    """The revision of the schema in the database; None where it was never migrated."""
+    # to_regclass answers null for what is missing, so that no error spoils the caller's transaction.
+    table = f"{quoted(schema)}.{VERSION_TABLE}"
+    if connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is None:
+        return None
+    revision: str | None = connection.scalar(text(f"SELECT version_num FROM {_escaped(table)}"))
+    return revision
+
+
+def check_schema(connection: Connection, schema: str) -> None:
+    """Make sure that the tables are there and of the revision that this version needs.
+
+    Raises:
+        SchemaError: they are not; the message says what to run.
+    """
+    current, required = current_revision(connection, schema), required_revision()
+    if current == required:
+        return
+    place = f"the schema {schema!r} of the database {connection.engine.url.database!r}"
+    if current is None:
+        raise SchemaError(f"{place} has no outboxd tables: run `outboxd migrate` as a role that may create them")
+    if current not in _known_revisions():
+        raise SchemaError(
+            f"{place} has revision {current}, which this version of outboxd does not know (it needs {required}): "
+            "install the version of outboxd that migrated it, or a newer one"
+        )
+    raise SchemaError(f"{place} has revision {current}, and {required} is needed: run `outboxd migrate`")
+
+
+def run_sql_file(op: Operations, revision_file: str, direction: str) -> None:
+    """Run or print `<revision>.<direction>.sql` beside a revision, its unqualified names meaning the configured schema.
+
+    `@schema@` in the file stands for the quoted name of the schema.
+    """
+    context = op.get_context()
+    assert context.config is not None
+    schema = quoted(context.config.attributes["schema"])
+    source = Path(revision_file).with_suffix(f".{direction}.sql").read_text(encoding="utf-8")
+    # pg_temp is searched first unless it is named last: a temporary table could else stand in for ours.
+    sql = f"SET LOCAL search_path = {schema}, pg_temp;\n\n" + source.replace("@schema@", schema)
+    if context.as_sql:
+        context.impl.static_output(sql)
+        return
+    connection = context.connection
+    assert connection is not None
+    # Without parameters psycopg sends the text as it is: colons and percent signs mean nothing, many statements are one call.
+    connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+    connection.exec_driver_sql("RESET search_path")
+
+
+@contextmanager
+def _connected(database: str | Engine | Connection) -> Iterator[Connection]:
+    if isinstance(database, Connection):
+        yield database
+    elif isinstance(database, Engine):
+        with database.connect() as connection:
+            yield connection
+    else:
+        engine = create_engine(make_url(database).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+        with engine.connect() as connection:
+            yield connection
+
+
+def _alembic_config(schema: str, connection: Connection | None, output: io.StringIO | None = None) -> Config:
+    config = Config(output_buffer=output)
+    config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
+    config.attributes["schema"] = schema
+    config.attributes["connection"] = connection
+    return config
+
+
+@functools.cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_alembic_config("outboxd", None))
+
+
+@functools.cache
+def _known_revisions() -> tuple[str, ...]:
+    """All revisions, oldest first."""
+    return tuple(script.revision for script in reversed(list(_scripts().walk_revisions())))
+
+
+def _between(before: str | None, after: str | None) -> list[str]:
+    known = _known_revisions()
+    first = known.index(before) + 1 if before in known else 0
+    last = known.index(after) + 1 if after in known else 0
+    return list(known[first:last])
+
+
+def _escaped(identifier: str) -> str:
+    """An identifier inside `text()`, where a colon begins a parameter."""
+    return identifier.replace(":", r"\:")

