@@ -1,0 +1,53 @@
+"""The real cause of a failure in one line of plain text, for the log and for the column `error_message`."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from outboxd.policy.faults import Fault
+
+CAUSE_CHARS_MAX: Final = 2000
+_TEXT_CHARS_MAX: Final = 600
+_TOPIC_CHARS_MAX: Final = 249
+_ELLIPSIS: Final = "…"
+
+# Control characters would break the one line or drive a terminal; PostgreSQL takes neither NUL nor lone surrogates.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+
+
+def cause(fault: Fault, text: str, topic: str, partition: int | None = None, offset: int | None = None) -> str:
+    """Return number, name, the error's own text, meaning, remedy and the place, in one line that PostgreSQL can store.
+
+    `text` is what the client or Python said; it and `topic` may hold anything and be of any length, since they may
+    come from the row. The place is the topic, with the partition and offset as far as they are known. At most
+    `CAUSE_CHARS_MAX` characters.
+
+    Example: `10 MSG_SIZE_TOO_LARGE at orders-3: Broker: Message size too large. The record, or … Raise the topic's …`
+    """
+    place = plain(topic, _TOPIC_CHARS_MAX)
+    if partition is not None:
+        place += f"-{partition}" if offset is None else f"-{partition}@{offset}"
+    said = plain(text, _TEXT_CHARS_MAX)
+    if said and not said.endswith((".", "!", "?", _ELLIPSIS)):
+        said += "."
+    # An unlisted fault already quotes the client in its meaning.
+    sentences = (
+        [fault.meaning, fault.remedy] if said.rstrip(".") in fault.meaning else [said, fault.meaning, fault.remedy]
+    )
+    return plain(f"{fault.code} {fault.name} at {place}: {' '.join(sentences)}", CAUSE_CHARS_MAX)
+
+
+def plain(text: str, chars_max: int) -> str:
+    """Return `text` in one line of at most `chars_max` characters, free of what PostgreSQL's text or a terminal trips
+    over.
+
+    Runs of control characters become a space, a lone surrogate becomes U+FFFD, and what is cut off ends in an ellipsis.
+    """
+    # Cut before cleaning, so that a text of megabytes costs nothing; cleaning never lengthens it.
+    head = text[: chars_max + 1]
+    cleaned = _SURROGATES.sub("\ufffd", _CONTROLS.sub(" ", head)).strip()
+    if len(text) > chars_max:
+        return cleaned[: chars_max - 1] + _ELLIPSIS
+    return cleaned

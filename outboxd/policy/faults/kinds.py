@@ -1,0 +1,58 @@
+"""The types of the table of faults: the class decides what happens, the fault says why and what to do."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Literal
+
+OWN_CODE_MAX: Final = -1000
+"""Codes at or below this are outboxd's own; librdkafka's local codes end at -199 and brokers' are not below -1."""
+
+
+class FaultClass(enum.Enum):
+    """Whose fault a failure is, and with that what it costs. The values are the metrics' `class` label."""
+
+    ROW_PERMANENT = "row_permanent"
+    """The row's own, and no repetition helps: dead-lettered (once it failed alone, if the verdict was on a batch)."""
+    ROW_PASSING = "row_passing"
+    """Worth trying again with backoff; an attempt is counted while other keys of the topic are delivered."""
+    TOPIC = "topic"
+    """Of the topic or one of its partitions: held, alerted, probed; no attempt is counted."""
+    CLUSTER = "cluster"
+    """Of the cluster, the way to it or the credentials: everything is held, alerted, probed; no attempt is counted."""
+    PRODUCER = "producer"
+    """Of the producer instance: it is built anew; what was in flight has an unknown outcome and goes again in order."""
+    UNLISTED = "unlisted"
+    """Nobody knows what this means for a producer: tried again, then the topic is held. Never a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One row of the table.
+
+    `name` is stored as `error_code` and is a label of metrics. `meaning` and `remedy` are sentences for people.
+    `batch_wide`: the broker's verdict is on a whole batch, so the record must fail alone before it is blamed.
+    `maybe_persisted`: the record may be in the log all the same, so that sending it again may make a duplicate.
+    `partition_only` (class TOPIC): hold the topic-partition, not the whole topic.
+    `after_grace` (class TOPIC): often passes by itself within the grace for unknown topics; hold and alert only after
+    that.
+    `unless_neighbour_passes` (class TOPIC): the row's own and permanent once it fails alone while another row of the
+    topic is delivered; the topic's (a wrong clock) while none is.
+    """
+
+    code: int
+    name: str
+    fault_class: FaultClass
+    meaning: str
+    remedy: str
+    batch_wide: bool = False
+    maybe_persisted: bool = False
+    partition_only: bool = False
+    after_grace: bool = False
+    unless_neighbour_passes: bool = False
+
+    @property
+    def dead_reason(self) -> Literal["fatal", "invalid"]:
+        """The `reason` of a row that dies of this at once: `invalid` when outboxd found it, `fatal` when Kafka did."""
+        return "invalid" if self.code <= OWN_CODE_MAX else "fatal"

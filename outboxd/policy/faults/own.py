@@ -1,0 +1,56 @@
+"""What outboxd finds itself: in a row before it is sent, or around the sending.
+
+Two of them carry a name and number of Kafka's, since they are the same fault found earlier and people look for one
+name: `MSG_SIZE_TOO_LARGE` and `INVALID_TIMESTAMP`. Found by a check of the row alone, they are the row's.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+from outboxd.policy.faults.kinds import Fault, FaultClass
+
+_ROW = FaultClass.ROW_PERMANENT
+
+# One fault is one entry of few lines; the formatter would give each argument a line of its own.
+# fmt: off
+_FAULTS: Final[tuple[Fault, ...]] = (
+    Fault(-1001, "INVALID_HEADERS", _ROW,
+          "The row's headers are not an object or an array of [name, value] pairs of text.",
+          "Correct the dead letter's headers with an UPDATE (values are strings or null), then replay it."),
+    Fault(-1002, "RESERVED_HEADER", _ROW, "A header of the row has a name that outboxd adds itself.",
+          "Rename the header: outbox-id, outbox-event-id and outbox-source are taken; then replay the row."),
+    Fault(-1003, "INVALID_TOPIC", _ROW,
+          "The row's topic is not a legal name: 1 to 249 of a-z, A-Z, 0-9, dot, underscore and hyphen.",
+          "Correct the dead letter's topic with an UPDATE, then replay it; correct the code that writes such rows."),
+    Fault(-1004, "UNKNOWN_PARTITION", _ROW,
+          "The row names a partition that the topic does not have, by fresh metadata.",
+          "Set the dead letter's partition to null or to one that exists, or add partitions, then replay it."),
+    Fault(-1005, "INVALID_KEY", _ROW, "The row's key cannot be sent as UTF-8.",
+          "Correct the dead letter's key with an UPDATE, then replay it."),
+    Fault(-1006, "INVALID_PAYLOAD", _ROW, "The row's payload is not bytes, so the client refuses it.",
+          "Correct the dead letter's payload with an UPDATE, then replay it."),
+    Fault(-1007, "MISSING_KEY", _ROW, "The topic is compacted and the row has no key.",
+          "Give the dead letter a key with an UPDATE, or take compaction from the topic, then replay it."),
+    Fault(-1008, "CRASHED_DAEMON", _ROW, "The daemon died each time it sent this row, and without it it did not.",
+          "Do not replay it as it is: look at the daemon's log and core dump at those times, report it, then discard "
+          "or correct the row."),
+    Fault(-1009, "IN_FLIGHT_TOO_OLD", FaultClass.TOPIC, "The oldest record in flight has had no answer for too long.",
+          "Look for a partition without a leader, a slow broker or a broken network; the row stays in the client and "
+          "serves as the probe.", maybe_persisted=True, partition_only=True),
+    Fault(-1010, "NEVER_REPORTED", FaultClass.PRODUCER,
+          "The producer ended without a report on this record: its outcome is unknown.",
+          "Nothing: the row is sent again by the next producer; consumers drop a duplicate by outbox-event-id.",
+          maybe_persisted=True),
+    Fault(10, "MSG_SIZE_TOO_LARGE", _ROW,
+          "The row with its key and headers is larger than the topic or the client allows.",
+          "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "
+          "with an UPDATE of the dead letter; then replay it."),
+    Fault(32, "INVALID_TIMESTAMP", _ROW, "The row's created_at is before 1970 or beyond what Kafka can store.",
+          "Set the dead letter's created_at to a real time with an UPDATE, then replay it; correct the code that "
+          "writes such rows."),
+)
+# fmt: on
+
+OWN_FAULTS: Final = MappingProxyType({fault.name: fault for fault in _FAULTS})
