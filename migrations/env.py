@@ -1,6 +1,7 @@
 """What Alembic runs: the migrations, in one transaction, under a lock, in the schema that the caller names.
 
-`outboxd.postgres.migrate` calls it with `schema` and, unless it prints SQL, `connection` among the attributes of the configuration.
+`outboxd.postgres.migrate` calls it with `schema` and, unless it prints SQL, `connection` among the configuration's
+attributes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from outboxd.postgres.tables import metadata_for
 schema: str = context.config.attributes["schema"]
 connection: Connection | None = context.config.attributes.get("connection")
 
-# The lock's key is a constant of outboxd, the ASCII letters of its name read as a number, so that any two migrations exclude each other.
+# The letters of outboxd's name read as a number: a constant, so that any two migrations exclude each other.
 LOCK_KEY = int.from_bytes(b"outboxd", "big")
 
 context.configure(
@@ -26,12 +27,16 @@ context.configure(
     include_schemas=True,
     transaction_per_migration=False,
     literal_binds=connection is None,
+    # The driver's own style of parameters would double each percent sign of a name where nothing halves it again.
+    dialect_opts={"paramstyle": "named"} if connection is None else {},
+    on_version_apply=context.config.attributes.get("on_version_apply"),
 )
 
 with context.begin_transaction():
     if connection is None:
-        context.execute(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
-        context.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+        output = context.get_context().impl.static_output
+        output(f"SELECT pg_advisory_xact_lock({LOCK_KEY});")
+        output(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)};")
     else:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         # CREATE SCHEMA IF NOT EXISTS asks for a right on the database even where the schema exists.

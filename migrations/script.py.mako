@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from alembic import op
-
 from outboxd.postgres.migrate import run_sql_file
 
 revision = ${repr(up_revision)}
@@ -13,8 +11,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run_sql_file(op, __file__, "up")
+    run_sql_file(__file__, "up")
 
 
 def downgrade() -> None:
-    run_sql_file(op, __file__, "down")
+    run_sql_file(__file__, "down")

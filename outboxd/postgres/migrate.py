@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
-from alembic.operations import Operations
+from alembic.runtime.migration import MigrationInfo
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, create_engine, make_url, select, text
 from sqlalchemy.pool import NullPool
 
 import outboxd
-from outboxd.errors import SchemaError
+from outboxd.errors import BugError, SchemaError
 from outboxd.postgres.names import quoted
 
 VERSION_TABLE = "alembic_version"
@@ -49,13 +49,17 @@ def upgrade(database: str | Engine | Connection, schema: str, revision: str = "h
     Returns:
         The revisions that were applied, oldest first; empty when there was nothing to do.
     """
+    applied: list[str] = []
+
+    def note(*, step: MigrationInfo, **_: object) -> None:
+        applied.extend(step.up_revision_ids)
+
     with _connected(database) as connection:
-        before = current_revision(connection, schema)
-        connection.rollback()
-        command.upgrade(_alembic_config(schema, connection), revision)
+        config = _alembic_config(schema, connection)
+        config.attributes["on_version_apply"] = note
+        command.upgrade(config, revision)
         connection.commit()
-        after = current_revision(connection, schema)
-    return _between(before, after)
+    return applied
 
 
 def downgrade(database: str | Engine | Connection, schema: str, revision: str = "base") -> None:
@@ -87,7 +91,8 @@ def current_revision(connection: Connection, schema: str) -> str | None:
     table = f"{quoted(schema)}.{VERSION_TABLE}"
     if connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is None:
         return None
-    revision: str | None = connection.scalar(text(f"SELECT version_num FROM {_escaped(table)}"))
+    version = Table(VERSION_TABLE, MetaData(), Column("version_num", Text), schema=schema)
+    revision: str | None = connection.scalar(select(version.c.version_num))
     return revision
 
 
@@ -111,13 +116,14 @@ def check_schema(connection: Connection, schema: str) -> None:
     raise SchemaError(f"{place} has revision {current}, and {required} is needed: run `outboxd migrate`")
 
 
-def run_sql_file(op: Operations, revision_file: str, direction: str) -> None:
+def run_sql_file(revision_file: str, direction: str) -> None:
     """Run or print `<revision>.<direction>.sql` beside a revision, its unqualified names meaning the configured schema.
 
     `@schema@` in the file stands for the quoted name of the schema.
     """
     context = op.get_context()
-    assert context.config is not None
+    if context.config is None:
+        raise BugError("a migration runs outside of outboxd.postgres.migrate")
     schema = quoted(context.config.attributes["schema"])
     source = Path(revision_file).with_suffix(f".{direction}.sql").read_text(encoding="utf-8")
     # pg_temp is searched first unless it is named last: a temporary table could else stand in for ours.
@@ -125,9 +131,8 @@ def run_sql_file(op: Operations, revision_file: str, direction: str) -> None:
     if context.as_sql:
         context.impl.static_output(sql)
         return
-    connection = context.connection
-    assert connection is not None
-    # Without parameters psycopg sends the text as it is: colons and percent signs mean nothing, many statements are one call.
+    connection = op.get_bind()
+    # Without parameters psycopg sends the text as it is: percent signs mean nothing, many statements are one call.
     connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
     connection.exec_driver_sql("RESET search_path")
 
@@ -159,18 +164,5 @@ def _scripts() -> ScriptDirectory:
 
 
 @functools.cache
-def _known_revisions() -> tuple[str, ...]:
-    """All revisions, oldest first."""
-    return tuple(script.revision for script in reversed(list(_scripts().walk_revisions())))
-
-
-def _between(before: str | None, after: str | None) -> list[str]:
-    known = _known_revisions()
-    first = known.index(before) + 1 if before in known else 0
-    last = known.index(after) + 1 if after in known else 0
-    return list(known[first:last])
-
-
-def _escaped(identifier: str) -> str:
-    """An identifier inside `text()`, where a colon begins a parameter."""
-    return identifier.replace(":", r"\:")
+def _known_revisions() -> frozenset[str]:
+    return frozenset(script.revision for script in _scripts().walk_revisions())

@@ -136,9 +136,7 @@ def _dead_letter(metadata: MetaData) -> Table:
         PrimaryKeyConstraint("id", name="dead_letter_pkey"),
         UniqueConstraint("outbox", "outbox_id", "event_id", name="dead_letter_outbox_key"),
         CheckConstraint("reason IN ('fatal', 'exhausted', 'expired', 'invalid')", name="dead_letter_reason_check"),
-        CheckConstraint(
-            "status IN ('dead', 'replaying', 'replayed', 'discarded')", name="dead_letter_status_check"
-        ),
+        CheckConstraint("status IN ('dead', 'replaying', 'replayed', 'discarded')", name="dead_letter_status_check"),
         Index("dead_letter_recent_idx", *newest_first),
         Index("dead_letter_status_idx", "status", *newest_first),
         Index(
@@ -151,12 +149,8 @@ def _dead_letter(metadata: MetaData) -> Table:
             "outbox_id",
             postgresql_where=text("holds_key AND status IN ('dead', 'replaying')"),
         ),
-        Index(
-            "dead_letter_replaying_idx", "outbox", "outbox_id", postgresql_where=text("status = 'replaying'")
-        ),
-        Index(
-            "dead_letter_resolved_idx", "resolved_at", postgresql_where=text("status IN ('replayed', 'discarded')")
-        ),
+        Index("dead_letter_replaying_idx", "outbox", "outbox_id", postgresql_where=text("status = 'replaying'")),
+        Index("dead_letter_resolved_idx", "resolved_at", postgresql_where=text("status IN ('replayed', 'discarded')")),
     )
 
 

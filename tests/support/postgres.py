@@ -1,22 +1,21 @@
 """A real PostgreSQL server as a child process, in a temporary directory, on a free loopback port.
 
-PostgreSQL refuses to run as root, so as root the server runs as `nobody`. The server dies with the thread that started it
-(`PR_SET_PDEATHSIG`), so even a killed test run leaves none behind: start it from the main thread, or from one that outlives it.
+PostgreSQL refuses to run as root, so as root the server runs as `nobody`. The server dies with the thread that started
+it (`PR_SET_PDEATHSIG`), so even a killed test run leaves none behind: start it from the main thread, or from one that
+outlives it.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
-import functools
 import importlib.util
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -26,6 +25,8 @@ from typing import Literal
 from urllib.parse import quote
 
 import psycopg
+
+from tests.support.children import free_ports
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
@@ -50,6 +51,21 @@ DEFAULT_SETTINGS: dict[str, str] = {
     "log_min_messages": "warning",
     "timezone": "UTC",
 }
+
+# Becomes the server, after it dropped root and asked the kernel for SIGQUIT (3) when the parent thread ends. A program of
+# its own: `preexec_fn` is unsafe beside threads, and the server's user may be unable to reach this interpreter.
+_LAUNCHER = """
+import ctypes, os, sys
+parent, user, group = map(int, sys.argv[1:4])
+if user:
+    os.setgroups([])
+    os.setgid(group)
+    os.setuid(user)
+ctypes.CDLL(None).prctl(1, 3)
+if os.getppid() != parent:
+    sys.exit(1)
+os.execv(sys.argv[4], sys.argv[4:])
+"""
 
 
 class PostgresMissingError(RuntimeError):
@@ -136,7 +152,7 @@ class PostgresServer:
         for attempt in range(3 if fresh else 1):
             # Another program can take the free port before the server does; later starts must keep the port.
             if fresh:
-                self.port = _free_port()
+                self.port = free_ports(1)[0]
             self._spawn()
             if self._wait_until_ready():
                 return
@@ -244,10 +260,19 @@ class PostgresServer:
         return {}
 
     def _run(self, program: str, *arguments: str | Path) -> None:
+        user, group = _server_user()
         answer = subprocess.run(
             [self.installation.bin_dir / program, *arguments],
-            capture_output=True, text=True, timeout=START_SECONDS_MAX, check=False, cwd="/", **_identity(),
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS_MAX,
+            check=False,
+            cwd="/",
+            env=_environment(),
+            user=user or None,
+            group=group or None,
+            extra_groups=[] if user else None,
+        )
         if answer.returncode != 0:
             raise RuntimeError(f"{program} failed: {answer.stderr.strip()}")
 
@@ -256,12 +281,24 @@ class PostgresServer:
         with (self._root / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    self.installation.bin_dir / "postgres", "-D", self._root / "data", "-p", str(self.port),
-                    "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+                    *(sys.executable, "-I", "-S", "-c", _LAUNCHER),
+                    *map(str, (os.getpid(), *_server_user())),
+                    *(
+                        str(self.installation.bin_dir / "postgres"),
+                        "-D",
+                        str(self._root / "data"),
+                        "-p",
+                        str(self.port),
+                    ),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
                 ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
-                preexec_fn=_die_with_parent, **_identity(),
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=_environment(),
+                start_new_session=True,
+            )
 
     def _wait_until_ready(self) -> bool:
         assert self._process is not None
@@ -277,37 +314,23 @@ class PostgresServer:
         return False
 
 
-def _identity() -> dict[str, object]:
-    """Arguments for subprocess that drop root."""
+def _server_user() -> tuple[int, int]:
+    """The user and group that the server runs as; (0, 0) to stay who we are."""
     if os.geteuid() != 0:
-        return {}
+        return 0, 0
     nobody = pwd.getpwnam("nobody")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "env": {**environment, "HOME": "/"}}
+    return nobody.pw_uid, nobody.pw_gid
+
+
+def _environment() -> dict[str, str]:
+    """Ours without libpq's variables, which would lead initdb and the server astray."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
 def _give_away(path: Path) -> None:
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(path, nobody.pw_uid, nobody.pw_gid)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent() -> None:
-    """Runs in the child after it dropped root: the kernel then sends SIGQUIT when the parent thread ends."""
-    pr_set_pdeathsig = 1
-    _libc().prctl(pr_set_pdeathsig, int(signal.SIGQUIT), 0, 0, 0)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    user, group = _server_user()
+    if user:
+        os.chown(path, user, group)
 
 
 def _family(pid: int) -> list[int]:
