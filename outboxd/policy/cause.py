@@ -12,8 +12,9 @@ _TEXT_CHARS_MAX: Final = 600
 _TOPIC_CHARS_MAX: Final = 249
 _ELLIPSIS: Final = "…"
 
-# Control characters would break the one line or drive a terminal; PostgreSQL takes neither NUL nor lone surrogates.
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Control characters would break the one line, drive a terminal or turn its direction round; PostgreSQL takes neither
+# NUL nor lone surrogates.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -40,8 +41,7 @@ def cause(fault: Fault, text: str, topic: str, partition: int | None = None, off
 
 
 def plain(text: str, chars_max: int) -> str:
-    """Return `text` in one line of at most `chars_max` characters, free of what PostgreSQL's text or a terminal trips
-    over.
+    """Return `text` in one line of at most `chars_max` characters that PostgreSQL can store and a terminal can show.
 
     Runs of control characters become a space, a lone surrogate becomes U+FFFD, and what is cut off ends in an ellipsis.
     """
