@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: name → module with an `app: typer.Typer`; in the order in which `--help` lists them.
 COMMANDS: Mapping[str, str] = {
+    "config": "outboxd.cli.config",
     "version": "outboxd.cli.version",
 }
 

@@ -1,0 +1,300 @@
+"""The kinds of values a setting may have: how each is read from TOML and from text, bounded, described and shown.
+
+A kind stands in a field's `Annotated[...]` and is its pydantic validator. Values come in three ways, and each is taken
+strictly as what it is: from TOML (an integer is an integer, a duration is a string), from places that have only text
+(the environment, flags, credentials: `Textual`), and from code (already of the field's type).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic_core import PydanticCustomError, core_schema
+
+from outboxd.config.redaction import redact_url
+from outboxd.config.units import DURATION_FORM, SIZE_FORM, format_duration, format_size, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, ValidationInfo
+
+Number = TypeVar("Number", int, float)
+
+#: The validation context that says: values are as the sources gave them.
+AS_GIVEN = "as given"
+
+
+class Textual(str):
+    """A value from a place that has only text; the setting's kind turns it into the right type."""
+
+    __slots__ = ()
+
+
+class Kind(ABC):
+    """How one kind of value is read, bounded, described and shown."""
+
+    @property
+    @abstractmethod
+    def allowed(self) -> str:
+        """What is allowed, as the end of a sentence that begins with "allowed: "."""
+
+    @property
+    def unit(self) -> str:
+        """The unit, or what takes its place, for the shipped file."""
+        return self.allowed
+
+    @abstractmethod
+    def from_toml(self, value: object) -> Any:
+        """The typed value of what TOML gave; ValueError with the problem when it is of another type."""
+
+    def from_text(self, text: str) -> Any:
+        """The typed value of a text; ValueError with the problem."""
+        return self.from_toml(text)
+
+    @abstractmethod
+    def check(self, value: Any) -> Any:
+        """The typed value when it is within bounds; ValueError with the problem otherwise."""
+
+    def plain(self, value: Any) -> object:
+        """The value as TOML or JSON would hold it."""
+        return value
+
+    def show(self, value: object) -> str:
+        """The problem value as an error quotes it."""
+        return redact_url(repr(value))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Pydantic's hook: this kind is the field's only validator."""
+        return core_schema.with_info_plain_validator_function(self._validate)
+
+    def _validate(self, value: Any, info: ValidationInfo) -> Any:
+        try:
+            if isinstance(value, Textual):
+                return self.check(self.from_text(str(value)))
+            if info.context == AS_GIVEN:
+                return self.check(self.from_toml(value))
+            return self.check(value)
+        except ValueError as error:
+            problem = f"{self.show(value)} is {error}; allowed: {self.allowed}"
+            raise PydanticCustomError("setting", "{problem}", {"problem": problem}) from None
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number from `low` to `high` of `things`."""
+
+    low: int
+    high: int
+    things: str
+
+    @property
+    def allowed(self) -> str:
+        """Bounds and unit."""
+        return f"a whole number of {self.things}, {self.low} to {self.high}"
+
+    @property
+    def unit(self) -> str:
+        """Unit and bounds."""
+        return f"{self.things}, {self.low} to {self.high}"
+
+    def from_toml(self, value: object) -> int:
+        """An integer of TOML; true and false are none."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("not a whole number")
+        return value
+
+    def from_text(self, text: str) -> int:
+        """Decimal digits, with a sign at most."""
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text, re.ASCII):
+            raise ValueError("not a whole number")
+        return int(text)
+
+    def check(self, value: int) -> int:
+        """Within `low` and `high`."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("not a whole number")
+        return _bounded(value, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Duration(Kind):
+    """A duration; its typed value is seconds as a float. `zero` says what "0" means where it is allowed."""
+
+    low: str
+    high: str
+    zero: str = ""
+
+    @property
+    def allowed(self) -> str:
+        """Form and bounds."""
+        zero = f', or "0" ({self.zero})' if self.zero else ""
+        return f"{DURATION_FORM}, {self.low} to {self.high}{zero}"
+
+    @property
+    def unit(self) -> str:
+        """Bounds and the meaning of nought."""
+        return f"{self.low} to {self.high}" + (f', or "0": {self.zero}' if self.zero else "")
+
+    def from_toml(self, value: object) -> float:
+        """A string; a number alone has no unit, except 0."""
+        if value == 0 and not isinstance(value, bool):
+            return 0.0
+        if not isinstance(value, str):
+            raise ValueError("without a unit")
+        try:
+            return parse_duration(value)
+        except ValueError:
+            raise ValueError("not a duration") from None
+
+    def check(self, value: float) -> float:
+        """Within the bounds, or 0 where that has a meaning."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError("not a number of seconds")
+        if value == 0 and self.zero:
+            return 0.0
+        return _bounded(float(value), parse_duration(self.low), parse_duration(self.high))
+
+    def plain(self, value: float) -> str:
+        """As people write it."""
+        return format_duration(value)
+
+
+@dataclass(frozen=True)
+class Size(Kind):
+    """A size; its typed value is bytes as an int."""
+
+    low: str
+    high: str
+
+    @property
+    def allowed(self) -> str:
+        """Form and bounds."""
+        return f"{SIZE_FORM}, {self.low} to {self.high}"
+
+    @property
+    def unit(self) -> str:
+        """Bounds."""
+        return f"{self.low} to {self.high}"
+
+    def from_toml(self, value: object) -> int:
+        """A string; a number alone has no unit."""
+        if not isinstance(value, str):
+            raise ValueError("without a unit")
+        try:
+            return parse_size(value)
+        except ValueError:
+            raise ValueError("not a size") from None
+
+    def check(self, value: int) -> int:
+        """Within the bounds."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("not a whole number of bytes")
+        return _bounded(value, parse_size(self.low), parse_size(self.high))
+
+    def plain(self, value: int) -> str:
+        """As people write it."""
+        return format_size(value)
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        """The words."""
+        return ", ".join(json.dumps(word) for word in self.words)
+
+    @property
+    def unit(self) -> str:
+        """The words."""
+        return " | ".join(self.words)
+
+    def from_toml(self, value: object) -> str:
+        """A string."""
+        return _text(value)
+
+    def check(self, value: str) -> str:
+        """One of the words."""
+        if value not in self.words:
+            raise ValueError("not one of the choices")
+        return value
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """True or false."""
+
+    @property
+    def allowed(self) -> str:
+        """The two values."""
+        return "true or false"
+
+    def from_toml(self, value: object) -> bool:
+        """A boolean of TOML."""
+        return self.check(value)
+
+    def from_text(self, text: str) -> bool:
+        """The two words, in any case."""
+        if text.strip().lower() not in ("true", "false"):
+            raise ValueError("neither true nor false")
+        return text.strip().lower() == "true"
+
+    def check(self, value: object) -> bool:
+        """A boolean."""
+        if not isinstance(value, bool):
+            raise ValueError("neither true nor false")
+        return value
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A text that a regular expression matches whole; `form` says in words what that is.
+
+    `limit_bytes` bounds its length in UTF-8; `secret` keeps it out of error messages.
+    """
+
+    form: str
+    pattern: str = r"[^\0]*"
+    limit_bytes: int = 10_000
+    secret: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The form in words."""
+        return self.form
+
+    def from_toml(self, value: object) -> str:
+        """A string."""
+        return _text(value)
+
+    def check(self, value: str) -> str:
+        """Of the form, and not too long."""
+        if not re.fullmatch(self.pattern, _text(value), re.DOTALL):
+            raise ValueError("not of the right form")
+        if len(value.encode(errors="surrogateescape")) > self.limit_bytes:
+            raise ValueError(f"longer than {self.limit_bytes} bytes")
+        return value
+
+    def show(self, value: object) -> str:
+        """Quoted, unless it is a secret."""
+        return "the value" if self.secret else super().show(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    return value
+
+
+def _bounded(value: Number, low: Number, high: Number) -> Number:
+    if value < low:
+        raise ValueError("too small")
+    if value > high:
+        raise ValueError("too large")
+    return value

@@ -1,0 +1,156 @@
+"""From the sources to one frozen `Settings`, or to one error that lists every mistake."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from outboxd.config import sources
+from outboxd.config.kinds import AS_GIVEN
+from outboxd.config.librdkafka import KafkaSettings, property_problem
+from outboxd.config.mistakes import Mistake, config_error, suggestion
+from outboxd.config.model import SECTIONS, Settings, disagreements
+from outboxd.config.places import DEFAULT, Origin
+from outboxd.config.sections import RetryOverrides, RetrySettings, RouteSettings, Section
+
+if TYPE_CHECKING:
+    from outboxd.config.sources import Entry, Gathered
+
+DEFAULT_PATH = Path("/etc/outboxd/outboxd.toml")
+PATH_VARIABLE = "OUTBOXD_CONFIG"
+
+_NO_FLAGS: Mapping[str, str] = {}
+
+
+def load(
+    path: Path | None = None, flags: Mapping[str, str] = _NO_FLAGS, env: Mapping[str, str] | None = None
+) -> Settings:
+    """The effective configuration: flags over environment over systemd credentials over file over defaults.
+
+    Args:
+        path: the file; None for the variable OUTBOXD_CONFIG, else /etc/outboxd/outboxd.toml. A file that was named has
+            to exist, the last one need not.
+        flags: contract name (`relay.batch_rows`) → value as text.
+        env: the environment; None for the process's own. CREDENTIALS_DIRECTORY in it names systemd's credentials.
+
+    Raises:
+        ConfigError: lists every mistake of all sources, each with its place.
+    """
+    env = os.environ if env is None else env
+    file, must_exist = find_file(path, env)
+    gathered = sources.merge(
+        [
+            sources.from_file(file, must_exist=must_exist),
+            sources.from_credentials(env.get("CREDENTIALS_DIRECTORY")),
+            sources.from_environment(env),
+            sources.from_flags(flags),
+        ]
+    )
+    return _Assembly(gathered).settings(file if file.is_file() else None)
+
+
+def find_file(path: Path | None, env: Mapping[str, str]) -> tuple[Path, bool]:
+    """Which file is meant, and whether it has to exist."""
+    if path is not None:
+        return path, True
+    if env.get(PATH_VARIABLE):
+        return Path(env[PATH_VARIABLE]), True
+    return DEFAULT_PATH, False
+
+
+class _Assembly:
+    """Builds the sections one by one, so that a mistake in one hides none in another."""
+
+    def __init__(self, gathered: Gathered) -> None:
+        self._entries = gathered.entries
+        self._routes = gathered.routes
+        self._mistakes = list(gathered.mistakes)
+        self._origins: dict[str, Origin] = {}
+
+    def settings(self, file: Path | None) -> Settings:
+        sections: dict[str, Any] = {name: self._section(name) for name in SECTIONS}
+        kafka = self._kafka()
+        routes = tuple(filter(None, (self._route(index, entries) for index, entries in enumerate(self._routes))))
+        if not self._mistakes:
+            for key, problem in disagreements(sections["relay"], sections["retry"], routes):
+                self._refuse(key, problem)
+        if self._mistakes:
+            raise config_error(sorted(self._mistakes, key=_by_place))
+        return Settings(**sections, kafka=kafka, routes=routes, origins=self._origins, file=file)
+
+    def _section(self, name: str) -> Section | None:
+        entries = {
+            key.partition(".")[2]: entry for key, entry in self._entries.items() if key.partition(".")[0] == name
+        }
+        return self._build(SECTIONS[name], name, entries)
+
+    def _kafka(self) -> KafkaSettings:
+        properties: dict[str, str] = {}
+        for full, entry in self._entries.items():
+            section, _, key = full.partition(".")
+            if section != sources.KAFKA or key.endswith("_file"):
+                continue
+            self._origins[full] = entry.origin
+            if isinstance(entry.value, bool):
+                value = "true" if entry.value else "false"
+            elif isinstance(entry.value, (str, int, float)):
+                value = str(entry.value)
+            else:
+                self._refuse(full, "not a single value; allowed: a string, a number, true or false")
+                continue
+            problem = property_problem(key, value)
+            if problem is not None:
+                self._refuse(full, problem)
+            properties[key] = value
+        return KafkaSettings(properties=properties)
+
+    def _route(self, index: int, entries: dict[str, Entry]) -> RouteSettings | None:
+        name = f"{sources.ROUTE}[{index}]"
+        self._origins[name] = entries.pop("").origin
+        own = {key: entry for key, entry in entries.items() if not key.startswith("retry.")}
+        overrides = {key.removeprefix("retry."): entry for key, entry in entries.items() if key.startswith("retry.")}
+        known = [*RouteSettings.fields_by_key(), *(f"retry.{key}" for key in RetrySettings.fields_by_key())]
+        for key, entry in entries.items():
+            if key not in known:
+                self._origins[f"{name}.{key}"] = entry.origin
+                self._refuse(f"{name}.{key}", f"no such key{suggestion(key, known)}; allowed: {', '.join(known)}")
+                own.pop(key, None)
+                overrides.pop(key.removeprefix("retry."), None)
+        if "topic" not in own:
+            self._refuse(f"{name}.topic", "missing; allowed: a glob such as metrics.*")
+            return None
+        retry = self._build(RetryOverrides, f"{name}.retry", overrides)
+        route = self._build(RouteSettings, name, own)
+        if not isinstance(route, RouteSettings) or not isinstance(retry, RetryOverrides):
+            return None
+        return route.model_copy(update={"retry": retry})
+
+    def _build(self, model: type[Section], name: str, entries: Mapping[str, Entry]) -> Section | None:
+        fields = model.fields_by_key()
+        values: dict[str, object] = {}
+        for key, entry in entries.items():
+            values[fields[key][0]] = entry.value
+            self._origins[f"{name}.{key}"] = entry.origin
+        try:
+            return model.model_validate(values, context=AS_GIVEN)
+        except ValidationError as error:
+            keys = {field: key for key, (field, _) in fields.items()}
+            for each in error.errors(include_url=False):
+                context = each.get("ctx", {})
+                key = str(context.get("key") or keys.get(str(each["loc"][0]), each["loc"][0]))
+                self._refuse(f"{name}.{key}", str(context.get("problem", each["msg"])))
+            return None
+
+    def _refuse(self, key: str, problem: str) -> None:
+        origin = self._origins.get(key) or self._origins.get(key.rpartition(".")[0], DEFAULT)
+        self._mistakes.append(Mistake(str(origin), key, problem))
+
+
+def _by_place(mistake: Mistake) -> tuple[str, int]:
+    # In the order of the lines of a file; line numbers are numbers.
+    place, _, line = mistake.place.rpartition(":")
+    return (place, int(line)) if line.isdecimal() else (mistake.place, 0)

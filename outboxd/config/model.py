@@ -1,0 +1,110 @@
+"""The whole configuration as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from outboxd.config.librdkafka import KafkaSettings
+from outboxd.config.places import DEFAULT, Origin
+from outboxd.config.sections import (
+    AlertSettings,
+    ClusterSettings,
+    DatabaseSettings,
+    HousekeepingSettings,
+    HttpSettings,
+    LogSettings,
+    OutboxSettings,
+    RelaySettings,
+    RetrySettings,
+    RouteSettings,
+    Section,
+    contradiction,
+)
+
+#: Name in the file → model, for the tables whose keys are ours; `kafka` and `route` are apart.
+SECTIONS: Mapping[str, type[Section]] = {
+    "database": DatabaseSettings,
+    "outbox": OutboxSettings,
+    "relay": RelaySettings,
+    "retry": RetrySettings,
+    "cluster": ClusterSettings,
+    "housekeeping": HousekeepingSettings,
+    "alerts": AlertSettings,
+    "http": HttpSettings,
+    "log": LogSettings,
+}
+
+
+class Settings(BaseModel):
+    """The effective configuration.
+
+    `Settings()` is all defaults, and sections can be given in code (`Settings(relay=RelaySettings(batch_rows=10))`),
+    bounds checked all the same. `outboxd.config.load` makes one from file, credentials, environment and flags.
+
+    Attributes:
+        routes: the `[[route]]` tables in their order; the first whose glob matches a topic decides.
+        origins: contract name → where the value came from; what is missing is a default.
+        file: the file that was read, None when there was none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database: DatabaseSettings = DatabaseSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    relay: RelaySettings = RelaySettings()
+    retry: RetrySettings = RetrySettings()
+    routes: tuple[RouteSettings, ...] = ()
+    cluster: ClusterSettings = ClusterSettings()
+    housekeeping: HousekeepingSettings = HousekeepingSettings()
+    alerts: AlertSettings = AlertSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    origins: Mapping[str, Origin] = Field(default_factory=dict, repr=False)
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        for key, problem in disagreements(self.relay, self.retry, self.routes):
+            raise contradiction(key, f"{key} {problem}")
+        return self
+
+    def origin(self, key: str) -> Origin:
+        """Where the value of the contract name `key`, such as `relay.batch_rows`, came from."""
+        return self.origins.get(key, DEFAULT)
+
+    def redacted(self) -> dict[str, object]:
+        """All effective values by section and contract name, as TOML would hold them, with secrets hidden.
+
+        `kafka` holds the properties by their own names, `route` a list of tables.
+        """
+        shown: dict[str, object] = {name: getattr(self, name).plain() for name in SECTIONS}
+        shown["kafka"] = self.kafka.plain()
+        shown["route"] = [
+            {**route.plain(), **{f"retry.{key}": value for key, value in route.retry.plain().items()}}
+            for route in self.routes
+        ]
+        return shown
+
+
+def disagreements(
+    relay: RelaySettings, retry: RetrySettings, routes: tuple[RouteSettings, ...]
+) -> Iterator[tuple[str, str]]:
+    """Settings of different sections that are fine alone and not together: (contract name, problem) of each."""
+    for index, route in enumerate(routes):
+        if route.confirm == "none" and relay.delivery == "exactly-once":
+            yield (
+                f"route[{index}].confirm",
+                '"none" can lose records, which relay.delivery = "exactly-once" rules out; allowed: "callback", "each"',
+            )
+        try:
+            route.effective_retry(retry)
+        except ValidationError:
+            yield (
+                f"route[{index}].retry",
+                "makes backoff_initial larger than backoff_max, with what [retry] says; allowed: at most that",
+            )

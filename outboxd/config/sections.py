@@ -1,0 +1,311 @@
+"""The sections of the configuration: every setting with its type, default, bounds and sentence, in this one place.
+
+A setting's contract name (in files, environment and flags) is its field's name, without the `_seconds` that a
+duration's field ends in: `relay.sweep_interval` is `settings.relay.sweep_interval_seconds`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from outboxd.config.kinds import Choice, Duration, Flag, Kind, Size, Text, Whole
+from outboxd.config.redaction import redact
+
+Confirm = Literal["callback", "each", "none"]
+OnDeadLetter = Literal["continue", "hold-key"]
+AfterPublish = Literal["mark", "delete"]
+Delivery = Literal["at-least-once", "exactly-once"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "journal", "json", "console"]
+
+IDENTIFIER = Text("a name of 1 to 63 bytes without NUL", r"[^\0]+", limit_bytes=63)
+PATH = Text("the path of a readable file")
+LISTEN = Text(
+    'HOST:PORT such as "127.0.0.1:9464" or "[::1]:9464", or "" for off', r"|(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):[0-9]{1,5}"
+)
+
+
+def option(default: object, sentence: str) -> Any:
+    """A setting with its default (typed: seconds, bytes) and the sentence that describes it everywhere."""
+    return Field(default=default, description=sentence)
+
+
+def contradiction(key: str, problem: str) -> PydanticCustomError:
+    """The error of settings that are fine alone and not together; `key` is the one to point at."""
+    return PydanticCustomError("setting", "{problem}", {"key": key, "problem": problem})
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, no unknown fields; its repr hides secrets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    title: ClassVar[str] = ""
+
+    @classmethod
+    def fields_by_key(cls) -> dict[str, tuple[str, FieldInfo]]:
+        """Contract name → name of the field and its description, in the order of the file."""
+        return {
+            name.removesuffix("_seconds") if isinstance(kind_of(info), Duration) else name: (name, info)
+            for name, info in cls.model_fields.items()
+            if kind_of(info) is not None
+        }
+
+    def plain(self) -> dict[str, object]:
+        """Contract name → value as TOML would hold it, secrets hidden."""
+        shown: dict[str, object] = {}
+        for key, (name, info) in self.fields_by_key().items():
+            value, kind = getattr(self, name), kind_of(info)
+            if kind is not None and value is not None:
+                shown[key] = redact(key, kind.plain(value))
+        return shown
+
+    def __repr_args__(self) -> Any:
+        """What repr and str show: fields, secrets hidden."""
+        return [(name, redact(name or "", value)) for name, value in super().__repr_args__()]
+
+
+def kind_of(info: FieldInfo) -> Kind | None:
+    """The kind of a setting's values; None for a field that is no setting of its own."""
+    return next((each for each in info.metadata if isinstance(each, Kind)), None)
+
+
+class DatabaseSettings(Section):
+    """Where the outbox is."""
+
+    title = "The PostgreSQL database with the outbox."
+
+    url: Annotated[
+        str, Text('a URL such as "postgresql://USER@HOST:PORT/DATABASE"', r"postgres(ql)?(\+psycopg)?://[^\s\0]*")
+    ] = option("postgresql://app@localhost/app", "Where the database is; libpq's parameters may follow after a `?`.")
+    password: Annotated[str, Text("a text without NUL", secret=True)] = option(
+        "", "Its password; better a credential named `database.password`, or `password_file`. Not taken from flags."
+    )
+    password_file: Annotated[str, PATH] = option("", "File with the password; one newline at its end is dropped.")
+    # The quote marks of SQL identifiers are the database code's work: any name that PostgreSQL takes is taken here.
+    schema_: Annotated[str, IDENTIFIER] = option("outboxd", "Schema of outboxd's own tables and of the outbox.")
+
+    @classmethod
+    def fields_by_key(cls) -> dict[str, tuple[str, FieldInfo]]:
+        """As in every section; `schema` is taken by the base model, so its field has an underscore."""
+        return {key.removesuffix("_"): found for key, found in super().fields_by_key().items()}
+
+    @property
+    def url_with_password(self) -> str:
+        """The URL with `password` in it, when that is set and the URL has none; for connecting, never to be shown."""
+        parts = urlsplit(self.url)
+        if not self.password or parts.password is not None:
+            return self.url
+        user, _, host = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{user}:{quote(self.password, safe='')}@{host}"))
+
+
+class OutboxSettings(Section):
+    """Which outbox is relayed."""
+
+    title = "Which outbox this daemon relays; several may share a schema."
+
+    name: Annotated[str, Text("1 to 63 letters, digits, dots, hyphens and underscores", r"[A-Za-z0-9._-]{1,63}")] = (
+        option("default", "Its name in outboxd's tables, in `outbox-source` headers and in the transactional id.")
+    )
+    table: Annotated[str, IDENTIFIER] = option("outbox", "Its table, in `database.schema`.")
+
+
+class RelaySettings(Section):
+    """How records flow."""
+
+    title = "How records flow from the table to Kafka."
+
+    batch_rows: Annotated[int, Whole(1, 100_000, "rows")] = option(5000, "Rows that one fetch reads at most.")
+    batch_bytes: Annotated[int, Size("1kB", "1GiB")] = option(
+        16 << 20, "Bytes of key, payload and headers that one fetch reads at most; a single larger row is read alone."
+    )
+    max_in_flight_rows: Annotated[int, Whole(1, 10_000_000, "rows")] = option(
+        50_000, "Rows published and not yet settled, at most; after a crash at most so many are sent again."
+    )
+    max_in_flight_bytes: Annotated[int, Size("1kB", "64GiB")] = option(48 << 20, "The same in bytes.")
+    poll_interval_min_seconds: Annotated[float, Duration("1ms", "1m")] = option(
+        0.001, "The wait after the first fetch that found nothing; it doubles up to `poll_interval_max`."
+    )
+    poll_interval_max_seconds: Annotated[float, Duration("1ms", "1m")] = option(
+        0.1, "The longest wait between fetches, and so the longest an idle daemon leaves a new row unseen."
+    )
+    sweep_interval_seconds: Annotated[float, Duration("100ms", "1h")] = option(
+        5.0, "How often all pending rows are swept for those whose id was drawn long before their insert."
+    )
+    listen: Annotated[bool, Flag()] = option(
+        False, "Also wake up by LISTEN/NOTIFY; does not work through a transaction pooler."
+    )
+    after_publish: Annotated[AfterPublish, Choice(("mark", "delete"))] = option(
+        "mark", "Keep delivered rows with their partition and offset, or delete them at once (faster, no audit)."
+    )
+    delivery: Annotated[Delivery, Choice(("at-least-once", "exactly-once"))] = option(
+        "at-least-once", "Exactly-once uses Kafka transactions; consumers have to read committed records only."
+    )
+    shutdown_timeout_seconds: Annotated[float, Duration("100ms", "1h")] = option(
+        20.0, "How long a shutdown awaits delivery reports; rows without one stay pending."
+    )
+
+    @model_validator(mode="after")
+    def _polls_back_off(self) -> Self:
+        if self.poll_interval_min_seconds > self.poll_interval_max_seconds:
+            raise contradiction("poll_interval_min", "is above relay.poll_interval_max; allowed: at most that")
+        return self
+
+
+class RetrySettings(Section):
+    """What happens to a row whose own, passing fault kept it from being delivered."""
+
+    title = "Rows that failed by a passing fault of their own; a fault of the cluster counts no attempt."
+
+    max_attempts: Annotated[int, Whole(0, 1_000_000, "attempts")] = option(
+        10, "Attempts before a row is dead-lettered as exhausted; 0: no limit."
+    )
+    backoff_initial_seconds: Annotated[float, Duration("1ms", "24h")] = option(
+        1.0, "The bound of the first wait; it doubles with each attempt, and the wait is drawn below it at random."
+    )
+    backoff_max_seconds: Annotated[float, Duration("1ms", "7d")] = option(300.0, "The bound of every wait.")
+    max_age_seconds: Annotated[float, Duration("1s", "3650d", zero="no limit")] = option(
+        0.0, "Age since its first counted failure at which a row is dead-lettered as expired."
+    )
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.backoff_initial_seconds > self.backoff_max_seconds:
+            raise contradiction("backoff_initial", "is above backoff_max; allowed: at most that")
+        return self
+
+
+class RetryOverrides(Section):
+    """What a route says otherwise about retries; None is "as in [retry]"."""
+
+    max_attempts: Annotated[int | None, Whole(0, 1_000_000, "attempts")] = option(None, "As `retry.max_attempts`.")
+    backoff_initial_seconds: Annotated[float | None, Duration("1ms", "24h")] = option(
+        None, "As `retry.backoff_initial`."
+    )
+    backoff_max_seconds: Annotated[float | None, Duration("1ms", "7d")] = option(None, "As `retry.backoff_max`.")
+    max_age_seconds: Annotated[float | None, Duration("1s", "3650d", zero="no limit")] = option(
+        None, "As `retry.max_age`."
+    )
+
+
+class RouteSettings(Section):
+    """What is special about the topics that match a glob."""
+
+    title = "What is special about some topics; as many tables as needed, the first whose glob matches decides."
+
+    topic: Annotated[str, Text("a glob such as metrics.*", r"[^\0]+", limit_bytes=249)] = Field(
+        description="Glob on the topic's name: `*`, `?` and `[abc]`."
+    )
+    confirm: Annotated[Confirm, Choice(("callback", "each", "none"))] = option(
+        "callback",
+        "Send all, then take the reports; each: one record in flight a topic; none: settled unreported, may lose.",
+    )
+    on_dead_letter: Annotated[OnDeadLetter, Choice(("continue", "hold-key"))] = option(
+        "continue", "Whether later rows of a dead letter's key go on, or wait until it is replayed or discarded."
+    )
+    retry: RetryOverrides = RetryOverrides()
+
+    def effective_retry(self, general: RetrySettings) -> RetrySettings:
+        """`general` with what this route says otherwise."""
+        said = {name: value for name, value in self.retry if value is not None}
+        return RetrySettings.model_validate({**dict(general), **said})
+
+
+class ClusterSettings(Section):
+    """Several daemons for one outbox."""
+
+    title = "Several daemons for one outbox: one relays, the others stand by."
+
+    lease_ttl_seconds: Annotated[float, Duration("1s", "1h")] = option(
+        10.0, "How long a lease is good without renewal, and so how long a takeover from a dead daemon takes."
+    )
+
+
+class HousekeepingSettings(Section):
+    """What is removed, and when."""
+
+    title = "What is removed, in small batches beside the relay."
+
+    published_retention_seconds: Annotated[float, Duration("1s", "36500d", zero="kept for ever")] = option(
+        86_400.0, "Age since publishing at which a delivered row is removed."
+    )
+    dead_letter_retention_seconds: Annotated[float, Duration("1s", "36500d", zero="kept for ever")] = option(
+        90 * 86_400.0, "Age since its resolution at which a replayed or discarded dead letter is removed."
+    )
+
+
+class AlertSettings(Section):
+    """Who is told."""
+
+    title = "Who is told of a dead letter of a new kind, a breaker, the storm guard, a stall."
+
+    command: Annotated[str, Text('a command line, or "" for none')] = option(
+        "", "Run with the event as JSON on its standard input, at a limited rate."
+    )
+    dead_letter_topic: Annotated[str, Text('a topic name, or "" for none', r"(?!\.{1,2}$)[A-Za-z0-9._-]{0,249}")] = (
+        option("", "Topic for copies of dead letters, with the headers the ecosystem knows.")
+    )
+
+
+class HttpSettings(Section):
+    """The page, its JSON and the metrics."""
+
+    title = "/metrics, /livez, /readyz, /status and the page at /."
+
+    listen: Annotated[str, LISTEN] = option(
+        "127.0.0.1:9464", 'Address to listen on; "" is off. An address that others reach needs a token.'
+    )
+    token: Annotated[str, Text("a text without NUL", secret=True)] = option(
+        "", "What allows the page to change anything; better a credential named `http.token`, or `token_file`."
+    )
+    token_file: Annotated[str, PATH] = option("", "File with the token; without one the page only reads.")
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen on; None when it is off."""
+        if not self.listen:
+            return None
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @model_validator(mode="after")
+    def _safe_address(self) -> Self:
+        if self.address is None:
+            return self
+        host, port = self.address
+        if port > 65_535:
+            raise contradiction("listen", "has a port above 65535; allowed: 0 (any free one) to 65535")
+        if not (_is_loopback(host) or self.token):
+            raise contradiction(
+                "listen", "is reachable from elsewhere; allowed: a loopback address, or set http.token_file"
+            )
+        return self
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    title = "The log."
+
+    level: Annotated[LogLevel, Choice(("debug", "info", "warning", "error"))] = option(
+        "info", "The least severe event that is logged; debug has one event a row, with topic-partition@offset."
+    )
+    format: Annotated[LogFormat, Choice(("auto", "journal", "json", "console"))] = option(
+        "auto", "Auto is the journal under systemd, console on a terminal, and json elsewhere."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

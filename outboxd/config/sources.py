@@ -1,0 +1,233 @@
+"""The layers of the configuration, lowest first: file, systemd credentials, environment, flags.
+
+Each layer turns what it finds into entries by contract name; `merge` lets the highest layer win, entry by entry.
+Defaults are the models' own.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from outboxd.config.kinds import Textual
+from outboxd.config.librdkafka import property_problem
+from outboxd.config.mistakes import Mistake, suggestion
+from outboxd.config.model import SECTIONS
+from outboxd.config.places import Origin, lines_by_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+KAFKA = "kafka"
+ROUTE = "route"
+ENV_PREFIX = "OUTBOXD_"
+# A secret is short; anything longer is the wrong file.
+SECRET_FILE_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One value as a source gave it."""
+
+    value: object
+    origin: Origin
+
+
+@dataclass
+class Gathered:
+    """What one or all layers gave: entries by contract name, the routes of the file, the mistakes met on the way."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    routes: list[dict[str, Entry]] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def refuse(self, origin: Origin, key: str, problem: str) -> None:
+        """Note a mistake."""
+        self.mistakes.append(Mistake(str(origin), key, problem))
+
+
+def merge(layers: Iterable[Gathered]) -> Gathered:
+    """All layers as one, lowest first: later entries win; a secret in a file counts as given where that was named."""
+    merged = Gathered()
+    for layer in layers:
+        _read_secret_files(layer)
+        merged.entries.update(layer.entries)
+        merged.routes.extend(layer.routes)
+        merged.mistakes.extend(layer.mistakes)
+    return merged
+
+
+def from_file(path: Path, *, must_exist: bool) -> Gathered:
+    """The layer of the TOML file at `path`; empty when it is missing and need not be there."""
+    layer = Gathered()
+    origin = Origin("file", str(path))
+    try:
+        text = path.read_bytes().decode()
+        tree = tomllib.loads(text)
+    except FileNotFoundError:
+        if must_exist:
+            layer.refuse(origin, "", "no such file; `outboxd config init` writes one")
+        return layer
+    except OSError as error:
+        layer.refuse(origin, "", f"cannot be read: {error.strerror or error}")
+        return layer
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        layer.refuse(origin, "", f"not TOML in UTF-8: {error}")
+        return layer
+    _take_tree(layer, tree, _Lines(str(path), lines_by_key(text)))
+    return layer
+
+
+@dataclass(frozen=True)
+class _Lines:
+    path: str
+    lines: Mapping[str, int]
+
+    def origin(self, key: str) -> Origin:
+        return Origin("file", self.path, self.lines.get(key))
+
+
+def _take_tree(layer: Gathered, tree: Mapping[str, object], lines: _Lines) -> None:
+    for name, table in tree.items():
+        if name == ROUTE:
+            _take_routes(layer, table, lines)
+        elif name not in SECTIONS and name != KAFKA:
+            known = [*SECTIONS, KAFKA, ROUTE]
+            layer.refuse(
+                lines.origin(name), name, f"no such section{suggestion(name, known)}; allowed: {', '.join(known)}"
+            )
+        elif not isinstance(table, dict):
+            layer.refuse(lines.origin(name), name, f"not a table; allowed: [{name}] and its keys below it")
+        else:
+            for key, value in _leaves(table):
+                full = f"{name}.{key}"
+                _take(layer, full, Entry(value, lines.origin(full)))
+
+
+def _take_routes(layer: Gathered, tables: object, lines: _Lines) -> None:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        layer.refuse(
+            lines.origin(ROUTE), ROUTE, "not an array of tables; allowed: [[route]] for each, with its keys below"
+        )
+        return
+    for index, table in enumerate(tables):
+        name = f"{ROUTE}[{index}]"
+        layer.routes.append({key: Entry(value, lines.origin(f"{name}.{key}")) for key, value in _leaves(table)})
+        layer.routes[-1].setdefault("", Entry(None, lines.origin(name)))
+
+
+def _leaves(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    # TOML's own dots nest: `retry.max_attempts = 3` and `sasl.password = "x"` mean what they look like.
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def from_credentials(directory: str | None) -> Gathered:
+    """The layer of systemd's credentials: files named SECTION.KEY in `directory`; others there are somebody else's."""
+    layer = Gathered()
+    if not directory:
+        return layer
+    try:
+        names = sorted(entry.name for entry in Path(directory).iterdir())
+    except OSError as error:
+        layer.refuse(Origin("credential", directory), "", f"cannot be read: {error.strerror or error}")
+        return layer
+    for name in names:
+        origin = Origin("credential", name)
+        if _is_setting(name):
+            text = _read_secret(layer, origin, name, Path(directory) / name)
+            if text is not None:
+                _take(layer, name, Entry(Textual(text), origin))
+    return layer
+
+
+def _is_setting(name: str) -> bool:
+    section, _, key = name.partition(".")
+    if section == KAFKA and key:
+        problem = property_problem(key.removesuffix("_file"), "")
+        return problem is None or not problem.startswith("no such property")
+    return section in SECTIONS and key in SECTIONS[section].fields_by_key()
+
+
+def from_environment(env: Mapping[str, str]) -> Gathered:
+    """The layer of the variables OUTBOXD_SECTION__KEY; for [kafka] a property's dots are underscores, or dots."""
+    layer = Gathered()
+    for name, text in env.items():
+        if name.startswith(ENV_PREFIX) and "__" in name:
+            section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+            if section == KAFKA:
+                stem, is_file = key.removesuffix("_file"), key.endswith("_file")
+                key = stem.replace("_", ".") + ("_file" if is_file else "")
+            _take_textual(layer, f"{section}.{key}", Entry(Textual(text), Origin("environment", name)))
+    return layer
+
+
+def from_flags(flags: Mapping[str, str]) -> Gathered:
+    """The layer of `--set SECTION.KEY=VALUE`, by contract name."""
+    layer = Gathered()
+    for name, text in flags.items():
+        origin = Origin("flag", f"--set {name}")
+        section, _, key = name.partition(".")
+        if section in SECTIONS and f"{key}_file" in SECTIONS[section].fields_by_key():
+            layer.refuse(
+                origin, name, f"a secret among the arguments is seen by `ps`; allowed: {name}_file or a credential"
+            )
+        else:
+            _take_textual(layer, name, Entry(Textual(text), origin))
+    return layer
+
+
+def _take_textual(layer: Gathered, full: str, entry: Entry) -> None:
+    section = full.partition(".")[0]
+    if section == ROUTE:
+        layer.refuse(entry.origin, full, "routes are an ordered list; allowed: in the file only")
+    elif section not in SECTIONS and section != KAFKA:
+        known = [*SECTIONS, KAFKA]
+        layer.refuse(entry.origin, full, f"no such section{suggestion(section, known)}; allowed: {', '.join(known)}")
+    else:
+        _take(layer, full, entry)
+
+
+def _take(layer: Gathered, full: str, entry: Entry) -> None:
+    section, _, key = full.partition(".")
+    if section != KAFKA and key not in SECTIONS[section].fields_by_key():
+        known = list(SECTIONS[section].fields_by_key())
+        layer.refuse(entry.origin, full, f"no such key{suggestion(key, known)}; allowed: {', '.join(known)}")
+    else:
+        layer.entries[full] = entry
+
+
+def _read_secret_files(layer: Gathered) -> None:
+    for full, entry in list(layer.entries.items()):
+        if not full.endswith("_file") or not isinstance(entry.value, str) or not entry.value:
+            continue
+        target = full.removesuffix("_file")
+        if target in layer.entries:
+            layer.refuse(entry.origin, full, f"given together with {target}; allowed: one of the two")
+            continue
+        text = _read_secret(layer, entry.origin, full, Path(entry.value))
+        if text is not None:
+            origin = Origin(entry.origin.source, entry.origin.name, entry.origin.line, read_from=str(entry.value))
+            layer.entries[target] = Entry(Textual(text), origin)
+
+
+def _read_secret(layer: Gathered, origin: Origin, key: str, path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            content = file.read(SECRET_FILE_BYTES_MAX + 1)
+        if len(content) > SECRET_FILE_BYTES_MAX:
+            layer.refuse(
+                origin, key, f"{path} is longer than {SECRET_FILE_BYTES_MAX} bytes; allowed: a secret and a newline"
+            )
+            return None
+        return content.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        layer.refuse(origin, key, f"{path} is not text in UTF-8")
+    except (OSError, ValueError) as error:
+        layer.refuse(origin, key, f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+    return None
