@@ -57,8 +57,7 @@ def record_size_bytes(key: bytes | str | None, payload: bytes | None, headers: H
 
 
 def lone_batch_size_bytes(key: bytes | str | None, payload: bytes | None, headers: Headers) -> int:
-    """Return the size of a batch with this record alone, uncompressed: what a topic's `max.message.bytes` is held
-    against.
+    """Return the size of a batch with this record alone, uncompressed: which a topic's `max.message.bytes` limits.
 
     A broker compares the compressed batch: with compression on, a number above the topic's limit proves nothing.
     """
@@ -66,7 +65,7 @@ def lone_batch_size_bytes(key: bytes | str | None, payload: bytes | None, header
 
 
 def client_size_bytes(key: bytes | str | None, payload: bytes | None, headers: Headers) -> int:
-    """Return the size that the client holds against its `message.max.bytes`, before any compression; equal is accepted."""
+    """Return the size that the client holds against its `message.max.bytes`, uncompressed; equal is accepted."""
     return CLIENT_OVERHEAD_BYTES + max(_length(key), 0) + max(_length(payload), 0) + _headers_bytes(headers)
 
 
