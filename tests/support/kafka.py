@@ -1,0 +1,236 @@
+"""A real Kafka cluster for tests: brokers in KRaft mode on loopback, as children that die with the run.
+
+with KafkaCluster(brokers=3) as cluster:
+    cluster.create_topic("orders", partitions=6, replication=3)
+    cluster.kill(0)
+    records = cluster.consume("orders")
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.children import end, free_ports, spawn, wait_for
+from tests.support.kafka_admin import KafkaAdmin
+from tests.support.kafka_config import (
+    LOOPBACK,
+    NodePorts,
+    Security,
+    make_certificates,
+    node_properties,
+    write_properties,
+)
+from tests.support.kafka_jars import kafka_jars
+from tests.support.proxy import TcpProxy
+
+# The serial collector needs no threads of its own on two cores; C2 stays on, for benchmarks run here too.
+JAVA_OPTIONS = ("-Xms96m", "-Xmx384m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+_START_TIMEOUT_SECONDS = 60.0
+_STOP_TIMEOUT_SECONDS = 20.0
+
+
+class KafkaCluster(KafkaAdmin):
+    """One to three brokers, each a controller too.
+
+    `options` are broker properties that win over the harness's. `sasl` asks clients for PLAIN or SCRAM-SHA-256
+    credentials and denies what no ACL allows; `plain_users` (name to password) are known from the start, `admin` is a
+    super user. `tls` encrypts the clients' listener. `proxies` puts a TcpProxy before each broker, for clients only.
+    """
+
+    def __init__(
+        self,
+        brokers: int = 1,
+        options: Mapping[str, str] | None = None,
+        *,
+        sasl: bool = False,
+        tls: bool = False,
+        plain_users: Mapping[str, str] | None = None,
+        proxies: bool = False,
+        java_options: Sequence[str] = JAVA_OPTIONS,
+    ) -> None:
+        self._libs = kafka_jars()
+        self._options = dict(options or {})
+        self._java_options = list(java_options)
+        self._directory = Path(tempfile.mkdtemp(prefix="outboxd-kafka-"))
+        atexit.register(self.stop)
+        users = {"admin": "admin-secret"} | dict(plain_users or {})
+        self._security = Security(sasl, tls, users, self._directory / "tls" if tls else None)
+        ports = free_ports(3 * brokers)
+        self._nodes = [
+            NodePorts(client, internal, controller, advertised=client)
+            for client, internal, controller in zip(ports[0::3], ports[1::3], ports[2::3], strict=True)
+        ]
+        self.proxies: list[TcpProxy] = []
+        if proxies:
+            self.proxies = [TcpProxy((LOOPBACK, node.client)) for node in self._nodes]
+            pairs = zip(self._nodes, self.proxies, strict=True)
+            self._nodes = [replace(node, advertised=proxy.port) for node, proxy in pairs]
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        super().__init__(",".join(f"{LOOPBACK}:{node.internal}" for node in self._nodes))
+
+    @property
+    def bootstrap(self) -> str:
+        """Addresses for clients, through the proxies if there are any; `bootstrap.servers` takes it as it is."""
+        return ",".join(f"{LOOPBACK}:{node.advertised}" for node in self._nodes)
+
+    @property
+    def internal_bootstrap(self) -> str:
+        """Addresses of the plain listener that no proxy and no credential guards."""
+        return ",".join(f"{LOOPBACK}:{node.internal}" for node in self._nodes)
+
+    def client_config(
+        self, user: str | None = None, password: str | None = None, *, scram: bool = False
+    ) -> dict[str, str]:
+        """Return librdkafka properties with which `user` reaches the clients' listener."""
+        config = {"bootstrap.servers": self.bootstrap, "security.protocol": self._security.protocol}
+        if self._security.certificates is not None:
+            config["ssl.ca.location"] = str(self._security.certificates / "ca.crt")
+        if self._security.sasl:
+            user = user or "admin"
+            config["sasl.mechanism"] = "SCRAM-SHA-256" if scram else "PLAIN"
+            config["sasl.username"] = user
+            config["sasl.password"] = password if password is not None else self._security.plain_users[user]
+        return config
+
+    def set_plain_password(self, user: str, password: str) -> None:
+        """Give `user` a new PLAIN password; brokers know it after their next start; SCRAM's change at run time."""
+        self._security = replace(self._security, plain_users=dict(self._security.plain_users) | {user: password})
+
+    def log_text(self, broker: int) -> str:
+        """Return what `broker` has logged since the cluster was made."""
+        path = self._log(broker)
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Format the storage and start every broker; return when all of them answer. About 5 s."""
+        if self._security.certificates is not None:
+            make_certificates(self._security.certificates)
+        self._format_storage()
+        for broker in range(len(self._nodes)):
+            self._spawn(broker)
+        self._wait_until_up(range(len(self._nodes)))
+        return self
+
+    def stop(self) -> None:
+        """Kill every broker, close the proxies and remove the files. Safe to call twice."""
+        atexit.unregister(self.stop)
+        self.close_clients()
+        for child in self._children.values():
+            end(child, grace_seconds=0)
+        for proxy in self.proxies:
+            proxy.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- faults ----------------------------------------------------------------------------------------------
+
+    def pid(self, broker: int) -> int:
+        """Return the process id of `broker`."""
+        return self._children[broker].pid
+
+    def kill(self, broker: int) -> None:
+        """SIGKILL `broker`; returns when it is gone."""
+        end(self._children[broker], grace_seconds=0)
+
+    def pause(self, broker: int) -> None:
+        """SIGSTOP `broker`: its connections stay open and nothing answers."""
+        self._children[broker].send_signal(signal.SIGSTOP)
+
+    def resume(self, broker: int) -> None:
+        """SIGCONT a paused `broker`."""
+        self._children[broker].send_signal(signal.SIGCONT)
+
+    def stop_broker(self, broker: int) -> None:
+        """SIGTERM `broker`, which hands over its leaderships; SIGKILL when that takes longer than 20 s."""
+        end(self._children[broker], grace_seconds=_STOP_TIMEOUT_SECONDS)
+
+    def start_broker(self, broker: int, *, wait: bool = True) -> None:
+        """Start a broker that was killed or stopped, on the same ports with the same data.
+
+        With `wait` it returns when that broker answers; without, at once: brokers without a quorum cannot answer.
+        """
+        self._spawn(broker)
+        if wait:
+            self._wait_until_up([broker])
+
+    def restart(self, broker: int) -> None:
+        """Stop and start `broker`."""
+        self.stop_broker(broker)
+        self.start_broker(broker)
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    def _format_storage(self) -> None:
+        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+        formatting = []
+        for broker in range(len(self._nodes)):
+            properties = self._write_properties(broker)
+            command = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties))
+            formatting.append((broker, spawn(command, log=self._log(broker))))
+        for broker, child in formatting:
+            if child.wait(_START_TIMEOUT_SECONDS) != 0:
+                raise RuntimeError(
+                    f"formatting the storage of broker {broker} failed:\n{self.log_text(broker)[-3000:]}"
+                )
+
+    def _write_properties(self, broker: int) -> Path:
+        path = self._directory / f"broker-{broker}.properties"
+        data = self._directory / f"data-{broker}"
+        write_properties(path, node_properties(broker, self._nodes, data, self._security, self._options))
+        return path
+
+    def _spawn(self, broker: int) -> None:
+        running = self._children.get(broker)
+        if running is not None and running.poll() is None:
+            raise RuntimeError(f"broker {broker} runs already, as {running.pid}")
+        command = self._java("kafka.Kafka", str(self._write_properties(broker)))
+        self._children[broker] = spawn(command, log=self._log(broker))
+
+    def _java(self, *command: str) -> list[str]:
+        logger = "-Dorg.slf4j.simpleLogger."
+        logging = [
+            f"{logger}showDateTime=true",
+            f"{logger}dateTimeFormat=HH:mm:ss.SSS",
+            f"{logger}defaultLogLevel=warn",
+        ]
+        return ["java", *self._java_options, *logging, "-cp", f"{self._libs}/*", *command]
+
+    def _log(self, broker: int) -> Path:
+        return self._directory / f"broker-{broker}.log"
+
+    def _wait_until_up(self, brokers: Sequence[int] | range) -> None:
+        def dead() -> list[int]:
+            return [broker for broker in brokers if self._children[broker].poll() is not None]
+
+        def up_or_dead() -> bool:
+            return bool(dead()) or self.live_brokers() >= set(brokers)
+
+        wait_for(up_or_dead, timeout_seconds=_START_TIMEOUT_SECONDS, what=f"brokers {list(brokers)} answer")
+        for broker in dead():
+            cause = re.sub(r"(?m)^.* WARN .*\n", "", self.log_text(broker))
+            raise RuntimeError(f"broker {broker} ended at its start:\n{cause[-3000:]}")

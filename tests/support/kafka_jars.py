@@ -1,0 +1,74 @@
+"""The jars of a real Kafka broker, fetched once through Maven from `tests/kafka-broker/pom.xml`."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parent.parent / "kafka-broker"
+_FETCH_TIMEOUT_SECONDS = 600
+
+
+class KafkaMissingError(RuntimeError):
+    """What a real broker needs is not on this machine; the message says what, and how to get it."""
+
+
+def kafka_jars() -> Path:
+    """Return the directory with the broker's jars, fetching them when this version was never fetched here.
+
+    It lies in the git-ignored `target/` beside the pom, or in the user's cache when the checkout is read-only, and is
+    named after the pom's content: a new version is a new directory. Raises KafkaMissingError.
+    """
+    _need("java", "a Java runtime of version 17 or later", "apt-get install openjdk-17-jre-headless")
+    pom = _PROJECT / "pom.xml"
+    version = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
+    cache = _cache_directory()
+    libs = cache / f"libs-{version}"
+    if libs.is_dir():
+        return libs
+    _need("mvn", "Maven, to fetch the broker's jars once", "apt-get install maven")
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not libs.is_dir():
+            _fetch(pom, cache, libs)
+    return libs
+
+
+def _fetch(pom: Path, cache: Path, libs: Path) -> None:
+    """Copy the jars to a temporary directory first: a fetch that was cut short must not look like a complete one."""
+    partial = Path(tempfile.mkdtemp(prefix="fetch-", dir=cache))
+    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
+    try:
+        fetch = subprocess.run(
+            ["mvn", "-q", "-B", "-f", str(pom), *goal],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_FETCH_TIMEOUT_SECONDS,
+        )
+        if fetch.returncode != 0:
+            raise KafkaMissingError(f"Maven could not fetch the broker's jars: {(fetch.stdout + fetch.stderr)[-2000:]}")
+        partial.chmod(0o755)
+        partial.rename(libs)
+    except subprocess.TimeoutExpired as slow:
+        raise KafkaMissingError(f"Maven did not fetch the broker's jars within {_FETCH_TIMEOUT_SECONDS} s") from slow
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _cache_directory() -> Path:
+    target = _PROJECT / "target"
+    if not os.access(target if target.is_dir() else _PROJECT, os.W_OK):
+        target = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outboxd" / "kafka-broker"
+    target.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _need(program: str, what: str, how: str) -> None:
+    if shutil.which(program) is None:
+        raise KafkaMissingError(f"a real Kafka broker needs {what} (`{program}` is not found); on Debian: {how}")
