@@ -1,0 +1,17 @@
+DROP FUNCTION resume(text, text);
+DROP FUNCTION pause(text, text, text);
+DROP FUNCTION sole_outbox();
+DROP FUNCTION discard(bigint, text);
+DROP FUNCTION discard(bigint[], text);
+DROP FUNCTION replay_where(text, text, timestamptz, integer, boolean, boolean, text);
+DROP FUNCTION replay(bigint, boolean, text);
+DROP FUNCTION replay(bigint[], boolean, text);
+DROP FUNCTION past_note(dead_letter);
+DROP FUNCTION replay_obstacles(bigint[]);
+DROP TRIGGER dead_letter_guard ON dead_letter;
+DROP FUNCTION guard_dead_letter();
+DROP VIEW status, held_keys, dead_letter_recent, dead_letter_summary;
+DROP FUNCTION readable(bytea, integer);
+DROP FUNCTION enqueue(text, text, jsonb, jsonb);
+DROP FUNCTION enqueue(text, text, text, jsonb);
+DROP FUNCTION enqueue(text, text, bytea, jsonb);
