@@ -68,14 +68,22 @@ def _root() -> Any:
     return group
 
 
-def _about(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool | None) -> bool | None:
+    if asked:
         from outboxd import __version__
 
         sys.stdout.write(f"outboxd {__version__}\n")
         raise typer.Exit
+    return asked
+
+
+def _about(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version),
+    ] = None,
+) -> None:
+    pass
 
 
 def _say(message: str, exit_code: int) -> int:

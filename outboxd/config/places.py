@@ -44,7 +44,8 @@ _KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 def lines_by_key(text: str) -> dict[str, int]:
     """Where each key and table stands in the TOML `text`: dotted name → line.
 
-    Names are such as `relay.batch_rows`, `route[0].retry.max_attempts`, and `relay` for the table itself. A scan by line, for messages only: keys within inline tables and multi-line strings are not told apart.
+    Names are such as `relay.batch_rows`, `route[0].retry.max_attempts`, and `relay` for the table itself. A scan by
+    line, for messages only: keys within inline tables and multi-line strings are not told apart.
     """
     found: dict[str, int] = {}
     tables: dict[str, int] = {}

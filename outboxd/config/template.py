@@ -49,8 +49,8 @@ def _options(model: type[Section], prefix: str = "") -> Iterator[str]:
 def _kafka() -> Iterator[str]:
     yield _comment(KafkaSettings.title)
     yield _comment(
-        "A secret may be given by a file: `sasl.password_file` and the like take the file's content, one newline at its "
-        "end dropped. In the environment a dot is an underscore: OUTBOXD_KAFKA__SASL_PASSWORD."
+        "A secret may be given by a file: `sasl.password_file` and the like take the file's content, one newline at "
+        "its end dropped. In the environment a dot is an underscore: OUTBOXD_KAFKA__SASL_PASSWORD."
     )
     yield _comment("Refused, since a guarantee would be void: " + _guarded() + ".")
     yield "[kafka]"

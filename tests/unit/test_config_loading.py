@@ -1,0 +1,332 @@
+"""The layers of the configuration, their precedence, and what a person is told about every mistake in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from outboxd.config import RelaySettings, RetrySettings, RouteSettings, Settings, load
+from outboxd.config.model import SECTIONS
+from outboxd.errors import EXIT_CONFIG, ConfigError
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "outboxd.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def mistakes(path: Path | None, flags: dict[str, str] | None = None, env: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, flags or {}, env or {})
+    assert caught.value.exit_code == EXIT_CONFIG
+    message = str(caught.value)
+    if message.startswith("the configuration has a mistake: "):
+        return [message.removeprefix("the configuration has a mistake: ")]
+    head, *lines = message.splitlines()
+    assert head == f"the configuration has {len(lines)} mistakes:"
+    return [line.strip() for line in lines]
+
+
+def test_without_any_source_everything_is_the_default() -> None:
+    found = load(env={})
+    assert found == Settings()
+    assert found.relay.batch_rows == 5000
+    assert found.relay.batch_bytes == 16 << 20
+    assert found.relay.sweep_interval_seconds == 5.0
+    assert found.cluster.lease_ttl_seconds == 10.0
+    assert str(found.origin("relay.batch_rows")) == "default"
+
+
+def test_flags_win_over_environment_over_credentials_over_file_over_defaults(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        '[outbox]\nname = "file"\ntable = "file"\n[database]\nurl = "postgresql://file/x"\nschema = "file"\n'
+        '[alerts]\ncommand = "file"\n',
+    )
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    for key in ("outbox.name", "outbox.table", "database.schema"):
+        (directory / key).write_text("credential\n")
+    env = {
+        "CREDENTIALS_DIRECTORY": str(directory),
+        "OUTBOXD_OUTBOX__NAME": "environment",
+        "OUTBOXD_OUTBOX__TABLE": "environment",
+    }
+    found = load(path, {"outbox.name": "flag"}, env)
+    assert found.outbox.name == "flag"
+    assert found.outbox.table == "environment"
+    assert found.database.schema_ == "credential"
+    assert found.alerts.command == "file"
+    assert found.http.listen == "127.0.0.1:9464"
+    origins = {key: str(found.origin(key)) for key in ("outbox.name", "outbox.table", "database.schema", "http.listen")}
+    assert origins == {
+        "outbox.name": "flag --set outbox.name",
+        "outbox.table": "environment OUTBOXD_OUTBOX__TABLE",
+        "database.schema": "credential database.schema",
+        "http.listen": "default",
+    }
+    assert str(found.origin("alerts.command")) == f"{path}:8"
+
+
+def test_the_file_is_the_named_one_else_the_variables_else_the_usual_one_which_may_be_missing(tmp_path: Path) -> None:
+    path = write(tmp_path, "[relay]\nbatch_rows = 7\n")
+    assert load(path, env={"OUTBOXD_CONFIG": "/does/not/exist"}).relay.batch_rows == 7
+    assert load(env={"OUTBOXD_CONFIG": str(path)}).relay.batch_rows == 7
+    assert load(env={}).file is None
+    missing = tmp_path / "missing.toml"
+    assert mistakes(missing) == [f"{missing}: no such file; `outboxd config init` writes one"]
+    assert mistakes(None, env={"OUTBOXD_CONFIG": str(missing)}) == [
+        f"{missing}: no such file; `outboxd config init` writes one"
+    ]
+
+
+def test_five_mistakes_are_one_error_with_five_places(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "[relay]\n"
+        "batch_rowz = 5\n"
+        'poll_interval_max = "100 parsecs"\n'
+        "[kafka]\n"
+        'acks = "1"\n'
+        "[databse]\n"
+        "[retry]\n"
+        "max_attempts = -1\n",
+    )
+    assert [line.partition(": ")[0] for line in mistakes(path)] == [f"{path}:{line}" for line in (2, 3, 5, 6, 8)]
+    told = dict(zip((2, 3, 5, 6, 8), mistakes(path), strict=True))
+    assert "relay.batch_rowz: no such key; did you mean batch_rows?; allowed: batch_rows, batch_bytes" in told[2]
+    assert "'100 parsecs' is not a duration; allowed: a number with a unit" in told[3]
+    assert "kafka.acks: '1' is refused: a leader's word alone can be lost" in told[5]
+    assert "databse: no such section; did you mean database?" in told[6]
+    assert "retry.max_attempts: -1 is too small; allowed: a whole number of attempts, 0 to 1000000" in told[8]
+
+
+def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
+    path = write(tmp_path, "[relay]\nbatch_rows = 0\n")
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    (directory / "log.level").write_text("loud\n")
+    (directory / "somebody.elses").write_text("x")
+    env = {
+        "CREDENTIALS_DIRECTORY": str(directory),
+        "OUTBOXD_CLUSTER__LEASE_TTL": "10ms",
+        "OUTBOXD_CLUSTR__X": "1",
+        "OUTBOXD_DEBUG": "1",
+    }
+    told = mistakes(path, {"http.listen": "here", "nonsense.key": "1"}, env)
+    assert [line.partition(": ")[0] for line in told] == [
+        f"{path}:2",
+        "credential log.level",
+        "environment OUTBOXD_CLUSTER__LEASE_TTL",
+        "environment OUTBOXD_CLUSTR__X",
+        "flag --set http.listen",
+        "flag --set nonsense.key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[relay]\nbatch_rows = "5000"', "relay.batch_rows: '5000' is not a whole number"),
+        ("[relay]\nbatch_rows = true", "relay.batch_rows: True is not a whole number"),
+        ("[relay]\nbatch_bytes = 1000", "relay.batch_bytes: 1000 is without a unit"),
+        ("[relay]\nsweep_interval = 5", "relay.sweep_interval: 5 is without a unit"),
+        (
+            "[relay]\nsweep_interval_seconds = 5.0",
+            "relay.sweep_interval_seconds: no such key; did you mean sweep_interval?",
+        ),
+        ('[relay]\nlisten = "yes"', "relay.listen: 'yes' is neither true nor false"),
+        (
+            '[relay]\ndelivery = "twice"',
+            """'twice' is not one of the choices; allowed: "at-least-once", "exa""",
+        ),
+        ('[relay]\npoll_interval_min = "1s"', "relay.poll_interval_min: is above relay.poll_interval_max"),
+        ('[retry]\nbackoff_initial = "1h"', "retry.backoff_initial: is above backoff_max"),
+        ("[database]\nschema = ''", "database.schema: '' is not of the right form"),
+        (f"[outbox]\ntable = '{'x' * 64}'", "is longer than 63 bytes"),
+        ("[database]\nurl = 'mysql://x'", "database.url: 'mysql://x' is not of the right form; allowed: a URL such as"),
+        ("[outbox]\nname = 'a b'", "outbox.name: 'a b' is not of the right form"),
+        ("[cluster]\nlease_ttl = '999ms'", "cluster.lease_ttl: '999ms' is too small"),
+        ("[http]\nlisten = '0.0.0.0:9464'", "http.listen: is reachable from elsewhere; allowed: a loopback address"),
+        ("[http]\nlisten = '127.0.0.1:99999'", "http.listen: has a port above 65535"),
+        ("[alerts]\ndead_letter_topic = 'a/b'", "alerts.dead_letter_topic: 'a/b' is not of the right form"),
+        ("relay = 5", "relay: not a table; allowed: [relay]"),
+        ("[route]\ntopic = 'x'", "route: not an array of tables; allowed: [[route]]"),
+        ("[[route]]\nconfirm = 'each'", "route[0].topic: missing"),
+        ("[[route]]\ntopic = 'x'\nconfirmm = 'each'", "route[0].confirmm: no such key; did you mean confirm?"),
+        ("[[route]]\ntopic = 'x'\nretry.max_age = 5", "route[0].retry.max_age: 5 is without a unit"),
+        ("[[route]]\ntopic = 'x'\nretry.backoff_initial = '1h'", "route[0].retry: makes backoff_initial larger"),
+        (
+            "[relay]\ndelivery = 'exactly-once'\n[[route]]\ntopic = 'x'\nconfirm = 'none'",
+            'route[0].confirm: "none" can lose records',
+        ),
+        ("[relay\n", "not TOML in UTF-8: "),
+        ("[kafka]\n'bootstrap.servers' = ['a', 'b']", "kafka.bootstrap.servers: not a single value"),
+        ("[kafka]\nbootstrap.serverz = 'x'", "no such property of librdkafka; did you mean bootstrap.servers?"),
+        ("[kafka]\n'linger.ms' = 'soon'", "kafka.linger.ms: refused by librdkafka: Invalid value"),
+        ("[kafka]\n'socket.timeout.ms' = 5", "outside allowed range"),
+    ],
+)
+def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, text: str, told: str) -> None:
+    (line,) = mistakes(write(tmp_path, text))
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("enable.idempotence", "false"), ("acks", "1"), ("acks", "0"), ("request.required.acks", "1"),
+        ("message.timeout.ms", "30000"), ("delivery.timeout.ms", "120000"), ("transactional.id", "mine"),
+        ("max.in.flight", "6"), ("max.in.flight.requests.per.connection", "1000"), ("enable.gapless.guarantee", "true"),
+        ("retries", "3"), ("message.send.max.retries", "0"), ("delivery.report.only.error", "true"),
+        ("queuing.strategy", "lifo"), ("partitioner", "random"), ("dr_cb", "f"), ("on_delivery", "f"),
+        ("error_cb", "f"), ("plugin.library.paths", "libx.so"), ("default.topic.config", "x"), ("logger", "x"),
+    ],
+)  # fmt: skip
+def test_a_property_that_would_void_a_guarantee_is_refused_with_the_reason(key: str, value: str) -> None:
+    (line,) = mistakes(None, {f"kafka.{key}": value})
+    assert f"kafka.{key}: {value!r} is refused: " in line
+    assert "; allowed: " in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("enable.idempotence", "true"), ("acks", "all"), ("acks", "-1"), ("message.timeout.ms", "0"),
+        ("max.in.flight", "5"), ("partitioner", "murmur2_random"), ("linger.ms", "20"),
+        ("security.protocol", "SASL_SSL"), ("batch.num.messages", "1"),
+    ],
+)  # fmt: skip
+def test_a_harmless_property_is_passed_on_as_it_is(key: str, value: str) -> None:
+    assert load(None, {f"kafka.{key}": value}, {}).kafka.properties == {key: value}
+
+
+def test_kafka_properties_come_quoted_nested_or_from_the_environment(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        '[kafka]\n"bootstrap.servers" = "a:1"\nlinger.ms = 5\n"socket.keepalive.enable" = true\nsasl.username = "u"\n',
+    )
+    env = {"OUTBOXD_KAFKA__SASL_PASSWORD": "p", "OUTBOXD_KAFKA__security.protocol": "SASL_SSL"}
+    found = load(path, {"kafka.sasl.mechanism": "PLAIN"}, env)
+    assert found.kafka.properties == {
+        "bootstrap.servers": "a:1",
+        "linger.ms": "5",
+        "socket.keepalive.enable": "true",
+        "sasl.username": "u",
+        "sasl.password": "p",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
+    }
+    assert str(found.origin("kafka.sasl.username")) == f"{path}:5"
+
+
+def test_what_needs_kafka_is_told_how_to_name_the_brokers() -> None:
+    assert load(None, {"kafka.bootstrap.servers": "a:1,b:2"}, {}).kafka.bootstrap_servers == "a:1,b:2"
+    with pytest.raises(ConfigError, match=r"kafka.bootstrap.servers is not set; .*OUTBOXD_KAFKA__BOOTSTRAP_SERVERS"):
+        _ = Settings().kafka.bootstrap_servers
+
+
+def test_a_secret_is_read_from_its_file_without_the_newline_at_its_end(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hush \n\n")
+    path = write(tmp_path, f"[database]\npassword_file = '{secret}'\n[kafka]\n'sasl.password_file' = '{secret}'\n")
+    found = load(
+        path, env={"OUTBOXD_HTTP__TOKEN_FILE": str(secret), "OUTBOXD_KAFKA__SSL_KEY_PASSWORD_FILE": str(secret)}
+    )
+    assert found.database.password == "hush \n"
+    assert found.http.token == "hush \n"
+    assert found.kafka.properties == {"sasl.password": "hush \n", "ssl.key.password": "hush \n"}
+    assert str(found.origin("database.password")) == f"{path}:2 (read from {secret})"
+
+
+def test_a_higher_layer_overrides_a_secret_given_by_a_file_below(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("below")
+    path = write(tmp_path, f"[database]\npassword_file = '{secret}'\n")
+    assert load(path, env={"OUTBOXD_DATABASE__PASSWORD": "above"}).database.password == "above"
+
+
+def test_credentials_give_secrets_and_others_files_among_them_are_left_alone(tmp_path: Path) -> None:
+    for name in ("database.password", "http.token", "kafka.sasl.password"):
+        (tmp_path / name).write_text(f"secret of {name}\n")
+    for name in ("kafka.ca.bundle", "database.unrelated", "plain"):
+        (tmp_path / name).write_text("not ours")
+    found = load(env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert found.database.password == "secret of database.password"
+    assert found.http.token == "secret of http.token"
+    assert found.kafka.properties == {"sasl.password": "secret of kafka.sasl.password"}
+
+
+def test_a_secret_file_that_cannot_be_read_or_is_given_twice_is_told(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    (line,) = mistakes(None, env={"OUTBOXD_DATABASE__PASSWORD_FILE": str(missing)})
+    assert f"database.password_file: {missing} cannot be read: No such file or directory" in line
+    (line,) = mistakes(write(tmp_path, "[http]\ntoken = 'a'\ntoken_file = 'b'\n"))
+    assert "http.token_file: given together with http.token; allowed: one of the two" in line
+
+
+def test_a_secret_is_not_taken_from_flags_where_ps_would_show_it() -> None:
+    (line,) = mistakes(None, {"database.password": "hunter2"})
+    assert "is seen by `ps`" in line
+    assert "hunter2" not in line
+
+
+def test_an_address_that_others_reach_is_fine_with_a_token() -> None:
+    found = load(None, {"http.listen": "[::]:0"}, {"OUTBOXD_HTTP__TOKEN": "t"})
+    assert found.http.address == ("::", 0)
+    assert load(None, {"http.listen": ""}, {}).http.address is None
+
+
+def test_routes_keep_their_order_and_override_retries(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "[[route]]\ntopic = 'a.*'\nconfirm = 'each'\nretry.max_attempts = 3\n"
+        "[[route]]\ntopic = 'b'\non_dead_letter = 'hold-key'\n[route.retry]\nmax_age = '1h'\n",
+    )
+    found = load(path, {"retry.backoff_max": "1m"}, {})
+    assert [route.topic for route in found.routes] == ["a.*", "b"]
+    first, second = (route.effective_retry(found.retry) for route in found.routes)
+    assert (first.max_attempts, first.max_age_seconds, first.backoff_max_seconds) == (3, 0.0, 60.0)
+    assert (second.max_attempts, second.max_age_seconds, second.backoff_max_seconds) == (10, 3600.0, 60.0)
+    assert str(found.origin("route[0].retry.max_attempts")) == f"{path}:4"
+    (line,) = mistakes(path, {"route.topic": "x"})
+    assert "routes are an ordered list; allowed: in the file only" in line
+
+
+def test_bounds_hold_for_settings_made_in_code_too() -> None:
+    assert Settings(relay=RelaySettings(batch_rows=1, sweep_interval_seconds=0.5)).relay.sweep_interval_seconds == 0.5
+    with pytest.raises(ValueError, match="0 is too small"):
+        RelaySettings(batch_rows=0)
+    with pytest.raises(ValueError, match="is above backoff_max"):
+        RetrySettings(backoff_initial_seconds=10, backoff_max_seconds=1)
+    with pytest.raises(ValueError, match="can lose records"):
+        Settings(relay=RelaySettings(delivery="exactly-once"), routes=(RouteSettings(topic="x", confirm="none"),))
+
+
+# Every option that load takes, with anything at all for a value: it is taken or refused, and never anything else.
+_KEYS = [f"{section}.{key}" for section, model in SECTIONS.items() for key in model.fields_by_key()]
+_KEYS += ["kafka.linger.ms", "kafka.x", "x.y"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(_KEYS), st.text(max_size=30), max_size=5))
+def test_no_text_makes_loading_fail_otherwise_than_with_a_configuration_error(flags: dict[str, str]) -> None:
+    try:
+        load(None, flags, {})
+    except ConfigError as error:
+        assert str(error).startswith("the configuration has ")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200))
+def test_no_file_makes_loading_fail_otherwise_than_with_a_configuration_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "any.toml"
+    path.write_bytes(content)
+    try:
+        load(path, {}, {})
+    except ConfigError as error:
+        assert str(error).startswith("the configuration has ")
