@@ -120,9 +120,7 @@ CREATE TABLE lease (
     expires_at timestamptz NOT NULL,
     listening boolean NOT NULL DEFAULT false,
     deleted_through bigint,
-    CONSTRAINT lease_pkey PRIMARY KEY (outbox, shard),
-    -- The channel's name, which is made of it, has at most 63 bytes.
-    CONSTRAINT lease_outbox_check CHECK (octet_length(outbox) BETWEEN 1 AND 55)
+    CONSTRAINT lease_pkey PRIMARY KEY (outbox, shard)
 ) WITH (
     -- Renewed every few seconds: room on the page keeps the renewals out of the index, and vacuum keeps the table at one page.
     fillfactor = 50,
@@ -177,12 +175,22 @@ COMMENT ON TABLE progress IS 'Exactly-once delivery: the last Kafka transaction 
 -- An insert wakes a relay that listens. It runs with the owner's rights, so that the application needs none on the leases, once a
 -- statement, and sends nothing while nobody listens. Every listening relay of the schema is woken: a needless wake-up costs one
 -- poll. Notifications of one transaction that are the same are sent once.
+CREATE FUNCTION wakeup_channel(outbox text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    -- A longer channel is refused, which would fail the application's insert: a long name goes by its hash.
+    SELECT 'outboxd_' || CASE WHEN octet_length($1) <= 55 THEN $1
+                              ELSE left(encode(sha256(convert_to($1, 'UTF8')), 'hex'), 40) END;
+END;
+
+COMMENT ON FUNCTION wakeup_channel(text) IS 'The channel of NOTIFY on which the relay of this outbox is woken.';
+
 CREATE FUNCTION wake_relay() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = @schema@, pg_temp
 AS $outboxd$
 BEGIN
-    PERFORM pg_notify('outboxd_' || outbox, '') FROM lease WHERE listening AND expires_at > now();
+    PERFORM pg_notify(wakeup_channel(outbox), '') FROM lease WHERE listening AND expires_at > now();
     RETURN NULL;
 END
 $outboxd$;

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: name → module with an `app: typer.Typer`; in the order in which `--help` lists them.
 COMMANDS: Mapping[str, str] = {
     "config": "outboxd.cli.config",
+    "migrate": "outboxd.cli.migrate",
     "version": "outboxd.cli.version",
 }
 

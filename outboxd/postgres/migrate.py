@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationInfo
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, create_engine, make_url, select, text
+from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, create_engine, select, text
 from sqlalchemy.pool import NullPool
 
 import outboxd
@@ -23,6 +24,7 @@ from outboxd.errors import BugError, SchemaError
 from outboxd.postgres.names import quoted
 
 VERSION_TABLE = "alembic_version"
+CONNECT_SECONDS = 10
 
 
 def migrations_path() -> Path:
@@ -105,7 +107,7 @@ def check_schema(connection: Connection, schema: str) -> None:
     current, required = current_revision(connection, schema), required_revision()
     if current == required:
         return
-    place = f"the schema {schema!r} of the database {connection.engine.url.database!r}"
+    place = f"the schema {schema!r} of the database {connection.scalar(text('SELECT current_database()'))!r}"
     if current is None:
         raise SchemaError(f"{place} has no outboxd tables: run `outboxd migrate` as a role that may create them")
     if current not in _known_revisions():
@@ -145,7 +147,13 @@ def _connected(database: str | Engine | Connection) -> Iterator[Connection]:
         with database.connect() as connection:
             yield connection
     else:
-        engine = create_engine(make_url(database).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+        # libpq reads the URL itself: several hosts and all its parameters are understood.
+        conninfo = database.replace("postgresql+psycopg://", "postgresql://", 1)
+        engine = create_engine(
+            "postgresql+psycopg://",
+            poolclass=NullPool,
+            creator=lambda: psycopg.connect(conninfo, application_name="outboxd", connect_timeout=CONNECT_SECONDS),
+        )
         with engine.connect() as connection:
             yield connection
 

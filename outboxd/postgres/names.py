@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-# The whole name of a channel must fit PostgreSQL's identifiers: 63 bytes with the prefix.
+import hashlib
+
 CHANNEL_PREFIX = "outboxd_"
+CHANNEL_BYTES_MAX = 63
 
 
 def quoted(identifier: str) -> str:
@@ -18,5 +20,12 @@ def quoted(identifier: str) -> str:
 
 
 def wakeup_channel(outbox: str) -> str:
-    """The channel on which the insert trigger wakes the relay of this outbox."""
-    return CHANNEL_PREFIX + outbox
+    """The channel on which the insert trigger wakes the relay of this outbox.
+
+    PostgreSQL refuses longer channels, and the refusal would fail the application's insert: a long name goes by its
+    hash. The SQL function of the same name says the same.
+    """
+    channel = CHANNEL_PREFIX + outbox
+    if len(channel.encode()) <= CHANNEL_BYTES_MAX:
+        return channel
+    return CHANNEL_PREFIX + hashlib.sha256(outbox.encode()).hexdigest()[:40]

@@ -168,7 +168,6 @@ def _lease(metadata: MetaData) -> Table:
         _false("listening"),
         Column("deleted_through", BigInteger, nullable=True),
         PrimaryKeyConstraint("outbox", "shard", name="lease_pkey"),
-        CheckConstraint("octet_length(outbox) BETWEEN 1 AND 55", name="lease_outbox_check"),
     )
 
 

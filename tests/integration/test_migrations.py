@@ -23,6 +23,7 @@ from outboxd.postgres.migrate import (
     required_revision,
     upgrade,
 )
+from outboxd.postgres.names import wakeup_channel
 from outboxd.postgres.tables import metadata_for
 from tests.support.postgres_fixtures import Database
 
@@ -233,3 +234,17 @@ def test_a_writer_without_rights_on_the_lease_wakes_the_relay(database: Database
         writer.execute("INSERT INTO outboxd.outbox (topic, payload) VALUES ('t', 'x')")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             writer.execute("SELECT * FROM outboxd.lease")
+
+
+@pytest.mark.parametrize("outbox", ["default", "x" * 55, "x" * 56, "é" * 27, "é" * 28, "long" * 100])
+def test_any_name_of_an_outbox_has_a_channel_that_both_sides_know(database: Database, outbox: str) -> None:
+    with database.connect() as connection:
+        connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(wakeup_channel(outbox))))
+        connection.execute(
+            "INSERT INTO outboxd.lease (outbox, holder, daemon, token, expires_at, listening)"
+            " VALUES (%s, gen_random_uuid(), 'here:1', 1, now() + interval '1 minute', true)",
+            (outbox,),
+        )
+        connection.execute("INSERT INTO outboxd.outbox (topic) VALUES ('t')")
+        heard = [notice.channel for notice in connection.notifies(timeout=2, stop_after=1)]
+    assert heard == [wakeup_channel(outbox)]

@@ -1,0 +1,46 @@
+"""What PostgreSQL's refusals mean to outboxd: unavailable, not allowed, or misconfigured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError, OutboxdError
+
+# A connection that is refused has no SQLSTATE in libpq, only the server's words.
+_REFUSED = ("password authentication failed", "no pg_hba.conf entry", "no password supplied", "authentication failed")
+# Connection lost, out of resources, shutting down or starting, a standby that cannot write, a lock that took too long.
+_UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
+
+
+def explain(error: psycopg.Error) -> OutboxdError | None:
+    """The error of ours that this one of the driver means; None for what only a bug explains."""
+    state = error.sqlstate or ""
+    words = " ".join(str(error).split())
+    if state == "42501":
+        return AccessDeniedError(f"PostgreSQL refuses: {words}; grant it, or use a role that may")
+    if state.startswith("28") or any(phrase in words for phrase in _REFUSED):
+        return AccessDeniedError(f"PostgreSQL does not let us in: {words}; look at database.url and its password")
+    if state == "3D000" or (not state and "database" in words and "does not exist" in words):
+        return ConfigError(f"PostgreSQL has no such database: {words}; look at database.url")
+    if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
+        return DatabaseUnavailableError(
+            f"PostgreSQL is not available: {words}; look at database.url, and at the server"
+        )
+    return None
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Within it, errors of the driver that people can mend are raised as ours, with what to do about them."""
+    try:
+        yield
+    except (psycopg.Error, DBAPIError) as error:
+        original = error.orig if isinstance(error, DBAPIError) else error
+        ours = explain(original) if isinstance(original, psycopg.Error) else None
+        if ours is None:
+            raise
+        raise ours from error

@@ -1,0 +1,68 @@
+"""`outboxd migrate` as a shell sees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from outboxd.postgres.migrate import print_sql, required_revision
+from tests.support.postgres_fixtures import Database
+from tests.support.rows import value
+
+
+def migrate(
+    url: str, *arguments: str, schema: str = "outboxd", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    clean = {name: setting for name, setting in os.environ.items() if not name.startswith(("OUTBOXD_", "CREDENTIALS_"))}
+    settings = {"OUTBOXD_DATABASE__URL": url, "OUTBOXD_DATABASE__SCHEMA": schema, **(env or {})}
+    return subprocess.run(
+        [sys.executable, "-m", "outboxd", "migrate", *arguments],
+        env=clean | settings, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_migrate_makes_the_tables_says_so_and_then_has_nothing_to_do(empty_database: Database) -> None:
+    done = migrate(empty_database.url, schema='Out"box')
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "applied 0001"
+    assert done.stdout.splitlines()[-1] == f'schema Out"box: now at revision {required_revision()}'
+    with empty_database.connect() as connection:
+        assert value(connection, """SELECT "Out""box".enqueue('t', 'k', 'hello')""") == 1
+    again = migrate(empty_database.url, schema='Out"box')
+    assert again.stdout == f'schema Out"box: already at revision {required_revision()}\n'
+
+
+def test_migrate_sql_prints_sql_only_and_needs_no_server() -> None:
+    done = migrate("postgresql://nobody@127.0.0.1:1/none", "--sql", schema="mine")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == print_sql("mine").rstrip() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "dbname", "code", "words"),
+    [
+        ("postgres", "absent", 78, "has no such database"),
+        ("powerless", None, 77, "permission denied"),
+    ],
+)
+def test_a_refusal_is_told_in_a_sentence(
+    empty_database: Database, user: str, dbname: str | None, code: int, words: str
+) -> None:
+    with empty_database.connect() as connection:
+        connection.execute("DROP ROLE IF EXISTS powerless")
+        connection.execute("CREATE ROLE powerless LOGIN")
+    done = migrate(empty_database.server.url(dbname or empty_database.name, user))
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_away_is_told_without_the_password(empty_database: Database) -> None:
+    done = migrate("postgresql://app:s3cret@127.0.0.1:1/none")
+    assert done.returncode == 69
+    assert "PostgreSQL is not available" in done.stderr
+    assert "s3cret" not in done.stderr
