@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outboxd.cli.context import config_path, load_settings
-from outboxd.cli.output import print_json, print_line
+from outboxd.cli.output import print_json, print_line, printable
 from outboxd.errors import AccessDeniedError, UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def show(
     if as_json:
         print_json(
             {
-                "file": settings.file,
-                "settings": {key: {"value": value, "origin": origin} for key, value, origin in rows},
+                "file": None if settings.file is None else printable(str(settings.file)),
+                "settings": {key: {"value": value, "origin": printable(origin)} for key, value, origin in rows},
             }
         )
         return

@@ -36,7 +36,12 @@ def _console(stream: IO[str]) -> Console:
 
 def print_line(text: str = "") -> None:
     """Print `text` as it is, without markup, wrapping or colour, to standard output."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")
+
+
+def printable(text: str) -> str:
+    """`text` with what is not Unicode (bytes of a path or an argument) escaped, so that it can be written anywhere."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def print_json(value: object) -> None:

@@ -277,7 +277,12 @@ class Text(Kind):
         """Of the form, and not too long."""
         if not re.fullmatch(self.pattern, _text(value), re.DOTALL):
             raise ValueError("not of the right form")
-        if len(value.encode(errors="surrogateescape")) > self.limit_bytes:
+        try:
+            size_bytes = len(value.encode())
+        except UnicodeEncodeError:
+            # The environment and arguments may hold any bytes; PostgreSQL, Kafka and JSON take text only.
+            raise ValueError("not text in UTF-8") from None
+        if size_bytes > self.limit_bytes:
             raise ValueError(f"longer than {self.limit_bytes} bytes")
         return value
 

@@ -140,7 +140,17 @@ def property_problem(key: str, value: str) -> str | None:
         if guard.allows(value):
             return None
         return f"{value!r} is refused: {guard.reason}; allowed: {guard.allowed}"
+    if "\0" in value or not _is_unicode(value):
+        return "not text; allowed: UTF-8 without NUL"
     return _client_problem(key, value)
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _client_problem(key: str, value: str) -> str | None:

@@ -167,6 +167,18 @@ def test_an_unforeseen_error_exits_70_in_one_line_and_with_a_traceback_when_aske
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_bytes_that_are_no_text_are_shown_escaped_and_break_nothing(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.toml")
+    path.write_text("[relay]\nbatch_rows = 1\n")
+    command = [sys.executable, "-m", "outboxd", "config", "show", "-c", str(path)]
+    done = subprocess.run([*command, "--json"], capture_output=True, timeout=30, check=True)
+    assert "udcff.toml" in json.loads(done.stdout)["file"]
+    assert b"udcff.toml:2" in subprocess.run(command, capture_output=True, timeout=30, check=True).stdout
+    for arguments, code in ((["\udcff"], 64), ([*command[3:], "--set", "outbox.table=\udcff"], 78)):
+        done = subprocess.run([*command[:3], *arguments], capture_output=True, timeout=30, check=False)
+        assert (done.returncode, b"Traceback" in done.stderr) == (code, False)
+
+
 def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "load_command", _failing(KeyboardInterrupt()))
     assert main(["version"]) == 130

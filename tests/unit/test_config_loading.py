@@ -169,6 +169,7 @@ def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
         ("[kafka]\nbootstrap.serverz = 'x'", "no such property of librdkafka; did you mean bootstrap.servers?"),
         ("[kafka]\n'linger.ms' = 'soon'", "kafka.linger.ms: refused by librdkafka: Invalid value"),
         ("[kafka]\n'socket.timeout.ms' = 5", "outside allowed range"),
+        ('[kafka]\n"client.id" = "a\\u0000b"', "kafka.client.id: not text; allowed: UTF-8 without NUL"),
     ],
 )
 def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, text: str, told: str) -> None:
