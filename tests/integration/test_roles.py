@@ -1,0 +1,155 @@
+"""The roles of docs/postgresql-roles.sql: each can do its work, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from outboxd.postgres.migrate import upgrade
+from tests.support.postgres_fixtures import Database
+from tests.support.rows import Letters, value
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "postgresql-roles.sql"
+ROLES = ("writer", "relay", "operator", "reader")
+
+
+def make_roles(database: Database, *variables: str) -> None:
+    psql = database.server.installation.bin_dir / "psql"
+    options = [part for variable in variables for part in ("-v", variable)]
+    done = subprocess.run(
+        [psql, "--no-psqlrc", "--quiet", *options, "--file", SCRIPT, "--dbname", database.url],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def roles(database: Database) -> Iterator[Database]:
+    """A migrated database where the logins `test_writer` and so on have one role each."""
+    make_roles(database)
+    with database.connect() as connection:
+        for role in ROLES:
+            connection.execute(f"DROP ROLE IF EXISTS test_{role}")
+            connection.execute(f"CREATE ROLE test_{role} LOGIN IN ROLE outboxd_{role}")
+    yield database
+    with database.connect() as connection:
+        for role in ROLES:
+            connection.execute(f"DROP OWNED BY outboxd_{role}, test_{role}")
+            connection.execute(f"DROP ROLE test_{role}, outboxd_{role}")
+
+
+def refused(database: Database, role: str, statements: list[str]) -> None:
+    with database.connect(f"test_{role}") as connection:
+        for statement in statements:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+
+
+def test_the_writer_inserts_and_learns_the_id_and_no_more(roles: Database) -> None:
+    with roles.connect("test_writer") as writer:
+        for call in ("'text'", "'bytes'::bytea", "'{}'::jsonb"):
+            writer.execute(f"SELECT outboxd.enqueue('t', 'k', {call})")
+        inserted = value(writer, "INSERT INTO outboxd.outbox (topic, available_at) VALUES ('t', now()) RETURNING id")
+    assert inserted == 4
+    refused(
+        roles, "writer",
+        [
+            "SELECT payload FROM outboxd.outbox",
+            "UPDATE outboxd.outbox SET published_at = now()",
+            "INSERT INTO outboxd.outbox (topic, published_at) VALUES ('t', now())",
+            "DELETE FROM outboxd.outbox",
+            "SELECT * FROM outboxd.dead_letter",
+            "SELECT * FROM outboxd.status",
+            "SELECT outboxd.replay(1)",
+            "SELECT outboxd.pause('*')",
+            "CREATE TABLE outboxd.mine ()",
+        ],
+    )  # fmt: skip
+
+
+def test_the_relay_moves_rows_and_makes_no_tables(roles: Database) -> None:
+    with roles.connect("test_relay") as relay:
+        letters = Letters(relay)
+        letters.acquire()
+        letters.publish(letters.enqueue(key="other"))
+        letter = letters.bury(letters.enqueue())
+        assert value(relay, "SELECT outboxd.replay(%s)", letter) == 1
+        relay.execute("DELETE FROM outboxd.outbox WHERE published_at IS NOT NULL")
+        relay.execute("SELECT * FROM outboxd.status")
+        assert value(relay, "SELECT version_num FROM outboxd.alembic_version")
+    refused(
+        roles, "relay",
+        ["CREATE TABLE outboxd.mine ()", "TRUNCATE outboxd.outbox", "UPDATE outboxd.alembic_version SET version_num = ''"],
+    )  # fmt: skip
+
+
+def test_the_operator_mends_replays_discards_and_pauses(roles: Database) -> None:
+    with roles.connect() as owner:
+        letters = Letters(owner)
+        letters.acquire()
+        mended, dropped = letters.bury(letters.enqueue()), letters.bury(letters.enqueue(key=None))
+        rest = letters.bury(letters.enqueue(key="c"))
+    with roles.connect("test_operator") as operator:
+        operator.execute(
+            "UPDATE outboxd.dead_letter SET payload = 'small', topic = 'orders.v2' WHERE id = %s", (mended,)
+        )
+        assert value(operator, "SELECT outboxd.replay(%s, note => 'mended')", mended) == 1
+        assert value(operator, "SELECT outboxd.discard(%s)", dropped) == 1
+        assert value(operator, "SELECT outboxd.replay_where()") == 1
+        assert value(operator, "SELECT outboxd.replay_where(dry_run => false)") == 1
+        assert value(operator, "SELECT outboxd.pause('a')") is True
+        assert value(operator, "SELECT outboxd.resume('a')") is True
+        assert value(operator, "SELECT resolved_by FROM outboxd.dead_letter WHERE id = %s", rest) == "test_operator"
+        for view in ("status", "dead_letter_summary", "dead_letter_recent", "held_keys"):
+            operator.execute(f"SELECT * FROM outboxd.{view}")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            operator.execute("UPDATE outboxd.dead_letter SET payload = 'late' WHERE id = %s", (mended,))
+    refused(
+        roles, "operator",
+        [
+            "UPDATE outboxd.dead_letter SET error_code = 'NONE'",
+            "UPDATE outboxd.dead_letter SET attempts = 0",
+            "DELETE FROM outboxd.dead_letter",
+            "SELECT payload FROM outboxd.outbox",
+            "DELETE FROM outboxd.outbox",
+            "UPDATE outboxd.lease SET token = token + 1",
+            "SELECT outboxd.enqueue('t', 'k', 'x')",
+        ],
+    )  # fmt: skip
+
+
+def test_the_reader_sees_the_views_and_changes_nothing(roles: Database) -> None:
+    with roles.connect() as owner:
+        letters = Letters(owner)
+        letters.bury(letters.enqueue(payload=b"\xff"), holds_key=True)
+    with roles.connect("test_reader") as reader:
+        assert value(reader, "SELECT count FROM outboxd.dead_letter_summary") == 1
+        assert value(reader, "SELECT payload FROM outboxd.dead_letter_recent") == "\\xff"
+        assert value(reader, "SELECT why FROM outboxd.held_keys") == "dead letter"
+        assert value(reader, "SELECT dead FROM outboxd.status") == 1
+    refused(
+        roles, "reader",
+        [
+            "SELECT * FROM outboxd.outbox",
+            "SELECT * FROM outboxd.dead_letter",
+            "SELECT outboxd.replay(1)",
+            "SELECT outboxd.discard(1)",
+            "SELECT outboxd.pause('*')",
+        ],
+    )  # fmt: skip
+
+
+def test_the_script_runs_again_and_for_any_schema_and_prefix(database: Database) -> None:
+    upgrade(database.url, 'Out"box')
+    for _ in range(2):
+        make_roles(database, 'schema=Out"box', "prefix=other")
+    with database.connect() as connection:
+        assert value(connection, """SELECT has_table_privilege('other_reader', '"Out""box".status', 'SELECT')""")
+        assert not value(connection, "SELECT has_table_privilege('other_reader', 'outboxd.status', 'SELECT')")
+        for role in ROLES:
+            connection.execute(f"DROP OWNED BY other_{role}")
+            connection.execute(f"DROP ROLE other_{role}")
