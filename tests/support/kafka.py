@@ -227,8 +227,11 @@ class KafkaCluster(KafkaAdmin):
         def dead() -> list[int]:
             return [broker for broker in brokers if self._children[broker].poll() is not None]
 
+        # Each is asked for itself: the others would count a killed broker as alive for some seconds yet.
+        asked = {broker: KafkaAdmin(f"{LOOPBACK}:{self._nodes[broker].internal}") for broker in brokers}
+
         def up_or_dead() -> bool:
-            return bool(dead()) or self.live_brokers() >= set(brokers)
+            return bool(dead()) or all(broker in admin.live_brokers() for broker, admin in asked.items())
 
         wait_for(up_or_dead, timeout_seconds=_START_TIMEOUT_SECONDS, what=f"brokers {list(brokers)} answer")
         for broker in dead():

@@ -68,7 +68,7 @@ def node_properties(
         "num.io.threads": "4",
         "log.cleaner.dedupe.buffer.size": "4194304",
         # Tests stop and kill brokers: notice it in seconds.
-        "broker.session.timeout.ms": "4000",
+        "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
         "replica.lag.time.max.ms": "6000",
     }
