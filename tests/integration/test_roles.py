@@ -83,7 +83,11 @@ def test_the_relay_moves_rows_and_makes_no_tables(roles: Database) -> None:
         assert value(relay, "SELECT version_num FROM outboxd.alembic_version")
     refused(
         roles, "relay",
-        ["CREATE TABLE outboxd.mine ()", "TRUNCATE outboxd.outbox", "UPDATE outboxd.alembic_version SET version_num = ''"],
+        [
+            "CREATE TABLE outboxd.mine ()",
+            "TRUNCATE outboxd.outbox",
+            "UPDATE outboxd.alembic_version SET version_num = ''",
+        ],
     )  # fmt: skip
 
 
