@@ -1,0 +1,122 @@
+"""Breakers: a topic on hold for a systemic fault, when to probe it, and the storm guard. Pure: `now` is an argument.
+
+    closed ──a systemic fault──▶ open ──probe due──▶ probing ──delivered──▶ closed
+                                   ▲                    │ failed again: the next probe waits longer, 250 ms to 5 s
+                                   └────────────────────┘
+
+A probe is a real record: the lowest unsettled one of its key; successive probes take other keys. Any delivery on the topic
+closes its breaker. A storm (twenty different keys of a topic fail for good with one code, none delivered between) is not a
+breaker's to close: an operator says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from outboxd.policy.backoff import probe_delay_seconds
+from outboxd.policy.faults import Fault
+
+STORM_KEYS = 20
+"""So many different keys failing for good with one code, and none delivered between, are no longer the rows' fault."""
+
+
+@dataclass(slots=True)
+class Breaker:
+    """One open breaker."""
+
+    fault: Fault
+    message: str
+    opened_at: float
+    failures: int = 0
+    next_probe_at: float = 0.0
+    probing_id: int | None = None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether what is in flight serves as the probe: the breaker opened on age, and closes when the old ones are through."""
+        return self.fault.name == "IN_FLIGHT_TOO_OLD"
+
+
+class Breakers:
+    """The open breakers, by topic."""
+
+    def __init__(self) -> None:
+        """Start with all closed."""
+        self.open: dict[str, Breaker] = {}
+
+    def trip(self, topic: str, fault: Fault, message: str, now: float) -> bool:
+        """A systemic fault was seen on the topic. Return whether its breaker opened by that."""
+        breaker = self.open.get(topic)
+        if breaker is not None:
+            return False
+        self.open[topic] = Breaker(fault, message, now, 0, now + probe_delay_seconds(0))
+        return True
+
+    def probe_failed(self, topic: str, record_id: int, fault: Fault, message: str, now: float) -> None:
+        """The record came back with a systemic fault again; if it was the probe, the next one waits longer."""
+        breaker = self.open.get(topic)
+        if breaker is None or breaker.probing_id != record_id:
+            return
+        breaker.probing_id = None
+        breaker.failures += 1
+        breaker.fault, breaker.message = fault, message
+        breaker.next_probe_at = now + probe_delay_seconds(breaker.failures)
+
+    def probes_due(self, now: float) -> list[str]:
+        """Return the topics that want a probe now."""
+        return [
+            topic
+            for topic, breaker in self.open.items()
+            if breaker.probing_id is None and not breaker.is_watched and breaker.next_probe_at <= now
+        ]
+
+    def probing(self, topic: str, record_id: int) -> None:
+        """This record is the topic's probe."""
+        self.open[topic].probing_id = record_id
+
+    def is_probe(self, topic: str, record_id: int) -> bool:
+        """Say whether the record is the topic's probe."""
+        breaker = self.open.get(topic)
+        return breaker is not None and breaker.probing_id == record_id
+
+    def next_probe_at(self) -> float | None:
+        """Return when the next probe is due, None when no breaker waits for one."""
+        return min(
+            (breaker.next_probe_at for breaker in self.open.values() if breaker.probing_id is None), default=None
+        )
+
+    def close(self, topic: str) -> Breaker | None:
+        """A record of the topic was delivered, or nothing is left to probe with: return the breaker that closed."""
+        return self.open.pop(topic, None)
+
+
+@dataclass(slots=True)
+class _Storm:
+    code: int
+    keys: set[str | int] = field(default_factory=set)
+
+
+class StormGuard:
+    """Counts, for each topic, different keys that fail for good with one code since the last delivery."""
+
+    def __init__(self, keys_max: int = STORM_KEYS) -> None:
+        """`keys_max` different keys make a storm."""
+        self._keys_max = keys_max
+        self._storms: dict[str, _Storm] = {}
+
+    def failed_for_good(self, topic: str, code: int, key: str | None, record_id: int) -> bool:
+        """Count one permanent failure; return whether the topic storms now, so that this record is not to die."""
+        storm = self._storms.get(topic)
+        if storm is None or storm.code != code:
+            storm = self._storms[topic] = _Storm(code)
+        storm.keys.add(record_id if key is None else key)
+        return len(storm.keys) >= self._keys_max
+
+    def delivered(self, topic: str) -> None:
+        """A record of the topic was delivered."""
+        if self._storms:
+            self._storms.pop(topic, None)
+
+    def calm(self, topic: str) -> None:
+        """An operator says that the topic may go on: count from zero."""
+        self._storms.pop(topic, None)

@@ -1,0 +1,290 @@
+"""The key gate: which records may go now, so that each key keeps its order. Pure state; no clock, no I/O.
+
+A key is *busy* while one of its records is with the producer; its later records *wait* in memory, up to a limit, and beyond it
+are *deferred*: dropped, and remembered as "deferred from id X". A key is *held* while a failed record of it is unsettled (due
+later, behind a breaker, or dead on a route with `hold-key`): nothing newer of it goes, and what waited is deferred, since it may
+take long.
+
+    free ──admit──▶ busy ──delivered──▶ next waiting record, else reread of what was deferred, else free
+                     │ failed
+                     ▼
+                    held ──its record is admitted again──▶ busy
+
+Invariants: at most one record a key is busy (unless the gate is pipelined, where a transaction keeps the order); a record with a
+lower id than the held one may pass it, a higher one never; a deferred key is read again, by index, before anything newer of it goes.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from outboxd.policy.records import GateKey, Record
+
+HELD = -1
+REREADING = -2
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """A key whose deferred records are wanted again, from `from_id` on."""
+
+    gate_key: GateKey
+    from_id: int
+
+
+class KeyGate:
+    """Holds one entry a key that is not free; nothing for the others.
+
+    `busy` maps a key to the id that is with the producer, or to HELD or REREADING when none is. `held` lists the failed,
+    unsettled ids of a key in ascending order.
+    """
+
+    def __init__(self, *, waiting_per_key_max: int = 256, pipelined: bool = False) -> None:
+        """`pipelined` lets many records of a key go at once, for a producer that keeps their order all or nothing."""
+        self.waiting_per_key_max = waiting_per_key_max
+        self.busy: dict[GateKey, int] = {}
+        self.held: dict[GateKey, list[int]] = {}
+        self.serial_topics: set[str] = set()
+        self._pipelined = pipelined
+        self._waiting: dict[GateKey, deque[Record]] = {}
+        self._deferred: dict[GateKey, int] = {}
+        self._wanted: dict[GateKey, None] = {}
+        self._dropped: list[Record] = []
+
+    # What goes.
+
+    def key_of(self, record: Record) -> GateKey | None:
+        """Return what the record's order is kept by, or None where it has no order."""
+        return self.key_for(record.topic, record.key)
+
+    def key_for(self, topic: str, key: str | None) -> GateKey | None:
+        """Return what the order of (topic, key) is kept by: the whole topic where it goes one record at a time."""
+        if topic in self.serial_topics:
+            return (topic, None)
+        return None if key is None else (topic, key)
+
+    def admit(self, records: Iterable[Record]) -> list[Record]:
+        """Return the records that may go now, in order; the others wait, or leave memory by `take_dropped`.
+
+        `records` are in id order, from one snapshot, and none of them is in memory already.
+        """
+        if self._pipelined or self.serial_topics:
+            return [record for record in records if self._admit_one(record)]
+        admitted: list[Record] = []
+        append = admitted.append
+        busy = self.busy
+        for record in records:
+            key = record[4]
+            if key is None:
+                append(record)
+                continue
+            gate_key = (record[3], key)
+            if gate_key not in busy:
+                busy[gate_key] = record[1]
+                append(record)
+            elif self._admit_one(record):
+                append(record)
+        return admitted
+
+    def _admit_one(self, record: Record) -> bool:
+        gate_key = self.key_of(record)
+        if gate_key is None:
+            return True
+        owner = self.busy.get(gate_key)
+        if owner is None:
+            if not self._pipelined:
+                self.busy[gate_key] = record.id
+            return True
+        if owner == HELD and record.id <= self.held[gate_key][0]:
+            # The held record itself, or a late one that stands before it.
+            self._admit_held(gate_key, record.id)
+            return True
+        self._wait(gate_key, record, owner)
+        return False
+
+    def _admit_held(self, gate_key: GateKey, record_id: int) -> None:
+        held = self.held[gate_key]
+        if record_id == held[0]:
+            del held[0]
+            if not held:
+                del self.held[gate_key]
+        if not self._pipelined:
+            self.busy[gate_key] = record_id
+        elif gate_key not in self.held:
+            self._free(gate_key)
+
+    def _wait(self, gate_key: GateKey, record: Record, owner: int) -> None:
+        from_id = self._deferred.get(gate_key)
+        if owner < 0 or gate_key in self.held or (from_id is not None and record.id >= from_id):
+            self._defer(gate_key, record)
+            return
+        queue = self._waiting.setdefault(gate_key, deque())
+        if not queue or record.id > queue[-1].id:
+            queue.append(record)
+        else:
+            queue.insert(bisect.bisect_left([waiting.id for waiting in queue], record.id), record)
+        if len(queue) > self.waiting_per_key_max:
+            self._defer(gate_key, queue.pop())
+
+    def _defer(self, gate_key: GateKey, record: Record) -> None:
+        self._deferred[gate_key] = min(record.id, self._deferred.get(gate_key, record.id))
+        self._dropped.append(record)
+
+    # What becomes of a record that went.
+
+    def release(self, gate_key: GateKey, record_id: int) -> Record | None:
+        """The record left the order (delivered, or dead and not holding): return the key's next record, now busy, if it waits."""
+        held = self.held.get(gate_key)
+        if held is not None and record_id in held:
+            # A held record can end without being sent again: discarded, or vanished from the table.
+            held.remove(record_id)
+            if held:
+                return None
+            del self.held[gate_key]
+            if self.busy.get(gate_key) == HELD:
+                self._free(gate_key)
+            return None
+        if self.busy.get(gate_key) != record_id:
+            return None
+        queue = self._waiting.get(gate_key)
+        if not queue:
+            self._free(gate_key)
+            return None
+        following = queue.popleft()
+        if not queue:
+            del self._waiting[gate_key]
+        self.busy[gate_key] = following.id
+        return following
+
+    def release_all(self, records: Sequence[Record]) -> list[Record]:
+        """These records were delivered: return the records of their keys that go next, now busy."""
+        following: list[Record] = []
+        if self._pipelined and not self.busy:
+            return following
+        busy, waiting, deferred = self.busy, self._waiting, self._deferred
+        plain = not (self.serial_topics or self.held or self._pipelined)
+        for record in records:
+            gate_key: GateKey | None
+            if plain:
+                if record[4] is None:
+                    continue
+                gate_key = (record[3], record[4])
+                if gate_key not in waiting and gate_key not in deferred:
+                    if busy.get(gate_key) == record[1]:
+                        del busy[gate_key]
+                    continue
+            else:
+                gate_key = self.key_of(record)
+                if gate_key is None:
+                    continue
+            successor = self.release(gate_key, record.id)
+            if successor is not None:
+                following.append(successor)
+        return following
+
+    def waiting_ids(self) -> set[int]:
+        """Return the ids of the records that wait in memory."""
+        return {record.id for queue in self._waiting.values() for record in queue}
+
+    def _free(self, gate_key: GateKey) -> None:
+        """Nothing of the key is with the producer any more: what comes first, a held record or a deferred one?"""
+        from_id = self._deferred.get(gate_key)
+        held = self.held.get(gate_key)
+        if from_id is not None and (held is None or from_id <= held[0]):
+            self.busy[gate_key] = REREADING
+            self._wanted[gate_key] = None
+        elif held is not None:
+            self.busy[gate_key] = HELD
+        else:
+            self.busy.pop(gate_key, None)
+
+    def hold(self, gate_key: GateKey, record_id: int) -> None:
+        """The record failed and stays unsettled: its key waits for it. What waited in memory is deferred."""
+        held = self.held.setdefault(gate_key, [])
+        if record_id not in held:
+            bisect.insort(held, record_id)
+        owner = self.busy.get(gate_key)
+        if owner is None or owner < 0 or owner == record_id:
+            self.busy[gate_key] = HELD
+            self._wanted.pop(gate_key, None)
+        for record in self._waiting.pop(gate_key, ()):
+            self._defer(gate_key, record)
+
+    def is_turn_of(self, gate_key: GateKey, record_id: int) -> bool:
+        """Say whether a held record may go now: it is the first of its key, and nothing of the key is with the producer."""
+        held = self.held.get(gate_key)
+        return held is not None and held[0] == record_id and self.busy.get(gate_key) == HELD
+
+    def is_deferred(self, gate_key: GateKey, record_id: int) -> bool:
+        """Say whether the record is covered by a deferral of its key, so that it will be read again."""
+        from_id = self._deferred.get(gate_key)
+        return from_id is not None and record_id >= from_id
+
+    # What is read again.
+
+    def rereads(self, keys_max: int, held_topics: Collection[str] = ()) -> list[Reread]:
+        """Return keys whose deferred records are wanted now, oldest wish first, at most `keys_max`, none of a held topic."""
+        chosen: list[Reread] = []
+        for gate_key in self._wanted:
+            if gate_key[0] in held_topics:
+                continue
+            if len(chosen) == keys_max:
+                break
+            chosen.append(Reread(gate_key, self._deferred[gate_key]))
+        return chosen
+
+    def reread(self, wish: Reread, complete_to: int | None) -> bool:
+        """Take the answer of a reread; its records are given to `admit` next, then `settle_rereads` is called.
+
+        Args:
+            wish: what was asked for.
+            complete_to: None when the answer showed all of the key below the position; else the last id that it showed.
+
+        Returns:
+            False when the answer is not usable, since the key was held or deferred from a lower id meanwhile: its records
+            are dropped, and come again.
+        """
+        gate_key = wish.gate_key
+        if self.busy.get(gate_key) != REREADING or self._deferred.get(gate_key) != wish.from_id:
+            return False
+        self._wanted.pop(gate_key, None)
+        if complete_to is None:
+            del self._deferred[gate_key]
+        else:
+            self._deferred[gate_key] = complete_to + 1
+        if gate_key in self.held:
+            self.busy[gate_key] = HELD
+        else:
+            del self.busy[gate_key]
+        return True
+
+    def settle_rereads(self, wishes: Iterable[Reread]) -> None:
+        """After `admit` of rereads: a key that is still deferred, and of which nothing went, wants to be read again at once."""
+        for wish in wishes:
+            owner = self.busy.get(wish.gate_key)
+            if owner is None or owner == HELD:
+                self._free(wish.gate_key)
+
+    def defer_waiting(self, topics: Collection[str]) -> None:
+        """Drop the records of these topics that wait in memory: their topic is held, and that may take long."""
+        for gate_key in [gate_key for gate_key in self._waiting if gate_key[0] in topics]:
+            for record in self._waiting.pop(gate_key):
+                self._defer(gate_key, record)
+
+    def take_dropped(self) -> list[Record]:
+        """Return the records that were deferred since the last call: they are to leave memory."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    @property
+    def wants_rereads(self) -> bool:
+        """Whether any key waits to be read again."""
+        return bool(self._wanted)
+
+    @property
+    def deferred_keys(self) -> dict[GateKey, int]:
+        """The deferred keys, each with the id from which on it is to be read again."""
+        return self._deferred

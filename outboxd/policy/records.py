@@ -1,0 +1,51 @@
+"""The record: one committed row of the outbox, as the relay holds it in memory.
+
+A record is a named tuple because five thousand of them are read at a time: the driver fills it without a line of ours in
+between. Its fields stand in the order in which the fetch statement selects them.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+GateKey = tuple[str, str | None]
+"""What order is kept by: (topic, key), or (topic, None) where a whole topic goes one record at a time."""
+
+
+class Arm(enum.IntEnum):
+    """Which part of the fetch statement a record came by; also the order in which a byte limit cuts the parts, last first."""
+
+    META = 0
+    LOOK_BACK = 1
+    CHOSEN = 2
+    REPLAY = 3
+    REREAD = 4
+    CATCH_UP = 5
+    FORWARD = 6
+
+
+class Record(NamedTuple):
+    """One outbox record. `headers` is the JSON text as stored; `size_bytes` counts payload, key and headers."""
+
+    arm: int
+    id: int
+    event_id: str
+    topic: str
+    key: str | None
+    payload: bytes | None
+    headers: str
+    partition: int | None
+    created_at_ms: int
+    size_bytes: int
+
+
+class FailureHistory(NamedTuple):
+    """What is known of a record that failed before: counted attempts, and when it first failed (database's clock)."""
+
+    attempts: int
+    first_failed_at_ms: int | None
+    dead_letter_id: int | None = None
+
+
+NO_HISTORY = FailureHistory(0, None)

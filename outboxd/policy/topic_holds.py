@@ -1,0 +1,112 @@
+"""Topic holds: topics that wait as a whole, and what is read again when one goes on. Pure state; no clock, no I/O.
+
+A topic is *held* for as long as it has at least one reason: an operator paused it, its breaker is open, the storm guard closed it.
+Records of a held topic are dropped, and the topic is remembered as *deferred from id X*. When its last reason is gone the topic
+*catches up*: it is read again from X, in id order, a batch at a time, and what the forward read shows of it meanwhile is dropped,
+since the catch-up will show it. When a catch-up was answered in full, the topic is free.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from outboxd.policy.records import Arm, Record
+
+
+class HoldReason(enum.Enum):
+    """Why a topic waits."""
+
+    PAUSED = "paused"
+    BREAKER = "breaker"
+    STORM = "storm"
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """A topic that goes on: its pending records are wanted again, from `from_id` on."""
+
+    topic: str
+    from_id: int
+
+
+class TopicHolds:
+    """Holds one entry a topic that is not free."""
+
+    def __init__(self) -> None:
+        """Start with every topic free."""
+        self._reasons: dict[str, set[HoldReason]] = {}
+        self._deferred: dict[str, int] = {}
+
+    @property
+    def held(self) -> dict[str, set[HoldReason]]:
+        """The held topics, each with its reasons."""
+        return self._reasons
+
+    @property
+    def deferred(self) -> dict[str, int]:
+        """The topics to be read again, each with the id from which on."""
+        return self._deferred
+
+    def hold(self, topic: str, reason: HoldReason) -> bool:
+        """Hold the topic for this reason too. Return whether it went until now."""
+        reasons = self._reasons.setdefault(topic, set())
+        reasons.add(reason)
+        return len(reasons) == 1
+
+    def release(self, topic: str, reason: HoldReason) -> bool:
+        """Take this reason away. Return whether the topic goes on by that."""
+        reasons = self._reasons.get(topic)
+        if reasons is None or reason not in reasons:
+            return False
+        reasons.remove(reason)
+        if reasons:
+            return False
+        del self._reasons[topic]
+        return True
+
+    def split(self, records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+        """Divide records into those whose topics go and those that are dropped here, to be read again."""
+        passed: list[Record] = []
+        dropped: list[Record] = []
+        for record in records:
+            topic = record.topic
+            if topic in self._reasons:
+                if record.arm not in (Arm.CHOSEN, Arm.REPLAY):
+                    self._deferred[topic] = min(record.id, self._deferred.get(topic, record.id))
+                dropped.append(record)
+                continue
+            from_id = self._deferred.get(topic)
+            if from_id is not None and record.id >= from_id and record.arm in (Arm.LOOK_BACK, Arm.FORWARD):
+                dropped.append(record)
+            else:
+                passed.append(record)
+        return passed, dropped
+
+    def touches(self, topics: Iterable[str]) -> bool:
+        """Say whether any of these topics is held or catching up, so that `split` has something to do."""
+        return any(topic in self._reasons or topic in self._deferred for topic in topics)
+
+    def catch_ups(self, topics_max: int) -> list[CatchUp]:
+        """Return the topics that are to be read again now, at most `topics_max`."""
+        chosen = [CatchUp(topic, from_id) for topic, from_id in self._deferred.items() if topic not in self._reasons]
+        return chosen[:topics_max]
+
+    def caught_up(self, wish: CatchUp, complete_to: int | None) -> bool:
+        """Take the answer of a catch-up; its records go through `split` next.
+
+        Args:
+            wish: what was asked for.
+            complete_to: None when the answer showed all of the topic below the position; else the last id that it showed.
+
+        Returns:
+            False when the answer is not usable, since the topic was held or deferred from a lower id meanwhile.
+        """
+        if wish.topic in self._reasons or self._deferred.get(wish.topic) != wish.from_id:
+            return False
+        if complete_to is None:
+            del self._deferred[wish.topic]
+        else:
+            self._deferred[wish.topic] = complete_to + 1
+        return True

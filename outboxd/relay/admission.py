@@ -1,0 +1,293 @@
+"""Admission: from the answer of a fetch to the records that go now.
+
+All parts of a fetch are one snapshot, so they are merged in id order before the key gate sees them: that is what keeps a key's
+order when a late commit and newer records show up together. Where a limit cut the answer, the parts behind the cut were not
+read, and stay wanted.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import itemgetter
+
+from outboxd.policy.gaps import Gaps
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.records import Arm, GateKey, Record
+from outboxd.policy.topic_holds import TopicHolds
+from outboxd.relay.held_records import HeldRecord, HeldRecords
+from outboxd.relay.lanes import Lanes
+from outboxd.relay.ledger import Ledger
+from outboxd.relay.ports import Fetched, FetchRequest
+
+KEYS_REREAD_MAX = 100
+TOPICS_CAUGHT_UP_MAX = 4
+CHOSEN_ROWS_MAX = 500
+
+
+@dataclass(slots=True)
+class Cursors:
+    """How far the outbox was read."""
+
+    position: int = 0
+    retry: tuple[datetime, int] | None = None
+    replay: int = 0
+    available: datetime | None = None
+
+
+@dataclass(slots=True)
+class Admitted:
+    """What a fetch brought: records that go now, and ids that were asked for and are gone from the database."""
+
+    ready: list[Record] = field(default_factory=list)
+    vanished: list[HeldRecord] = field(default_factory=list)
+    read_rows: int = 0
+
+
+class Admission:
+    """Asks for records and decides, with the key gate and the topic holds, which of them go."""
+
+    def __init__(self, gate: KeyGate, topics: TopicHolds, held: HeldRecords, ledger: Ledger, lanes: Lanes) -> None:
+        """All of these are the relay's; admission changes them, on the relay's thread."""
+        self._gate = gate
+        self._topics = topics
+        self._held = held
+        self._ledger = ledger
+        self._lanes = lanes
+        self.gaps = Gaps()
+        self.cursors = Cursors()
+        self._found: dict[int, None] = {}
+
+    # Asking.
+
+    def request(self, rows_max: int, bytes_max: int, probes: Sequence[int], *, want_discards: bool) -> FetchRequest:
+        """Return what to ask the database for now, within these limits."""
+        closed = self._topics.held
+        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, probes)
+        self._held.asked(chosen)
+        found = [record_id for record_id in self._found if record_id not in self._held][:CHOSEN_ROWS_MAX]
+        lows, highs = self.gaps.ranges()
+        cursors = self.cursors
+        return FetchRequest(
+            position=cursors.position,
+            rows_max=rows_max,
+            bytes_max=bytes_max,
+            gap_lows=lows,
+            gap_highs=highs,
+            want_locks=bool(lows),
+            chosen_ids=[held.id for held in chosen if not held.is_replay] + found,
+            replay_ids=[held.history.dead_letter_id or 0 for held in chosen if held.is_replay],
+            rereads=self._gate.rereads(KEYS_REREAD_MAX, closed),
+            reread_rows_max=self._gate.waiting_per_key_max,
+            catch_ups=self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX),
+            catch_up_rows_max=rows_max,
+            retry_cursor=cursors.retry,
+            replay_cursor=cursors.replay,
+            available_cursor=cursors.available,
+            want_discards=want_discards,
+        )
+
+    def found_by_sweep(self, record_ids: Sequence[int]) -> None:
+        """The sweep saw these pending, and nobody knows them: they are read by id next, without order."""
+        self._found.update(dict.fromkeys(record_ids))
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether something besides new records waits to be read."""
+        return bool(self._held.wanted_count or self._found or self._gate.wants_rereads or self._topics.catch_ups(1))
+
+    def start_again(self) -> None:
+        """Read from the beginning: the database may be another one than before, or ownership is new."""
+        self.gaps.clear()
+        self.cursors = Cursors()
+        self._found.clear()
+
+    # Taking the answer.
+
+    def take(self, request: FetchRequest, fetched: Fetched) -> Admitted:
+        """Merge the parts, note what was not read, and let the gates decide."""
+        records = fetched.records
+        self._note_cursors(fetched)
+        cut_arm = _cut_arm(records, request)
+        special, forward = _divide(records)
+        self._note_look_back(request, special, fetched.locks, cut_arm)
+        vanished = self._note_chosen(request, special, cut_arm)
+        refused = _Refused()
+        self._note_rereads(request, special, cut_arm, refused)
+        self._note_catch_ups(request, special, cut_arm, refused)
+        self._note_forward(forward)
+        fresh = self._ledger.unknown(_merge(self._own_turn(special, refused), forward))
+        if len(self._held):
+            fresh = [
+                record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
+            ]
+        ready = self._admit(fresh) if fresh else []
+        self._gate.settle_rereads(request.rereads)
+        return Admitted(ready, vanished, len(records))
+
+    def _note_cursors(self, fetched: Fetched) -> None:
+        cursors = self.cursors
+        cursors.retry = fetched.retry_cursor or cursors.retry
+        cursors.available = fetched.available_cursor or cursors.available
+        if fetched.replays:
+            cursors.replay = fetched.replays[-1].dead_letter_id
+        if fetched.available_ids:
+            self.found_by_sweep([i for i in fetched.available_ids if not self._ledger.knows(i) and i not in self._held])
+
+    def _note_look_back(
+        self, request: FetchRequest, special: list[Record], locks: frozenset[str], cut_arm: int | None
+    ) -> None:
+        asked = len(request.gap_lows)
+        if not asked:
+            return
+        found = [record.id for record in special if record.arm == Arm.LOOK_BACK]
+        complete_to = found[-1] if found and cut_arm == Arm.LOOK_BACK else None
+        self.gaps.looked_back(asked, found, locks, complete_to=complete_to)
+
+    def _note_chosen(self, request: FetchRequest, special: list[Record], cut_arm: int | None) -> list[HeldRecord]:
+        """Return the records that were asked for and are gone from the database; those behind a cut stay wanted."""
+        if not request.chosen_ids and not request.replay_ids:
+            return []
+        shown = {record.id for record in special if record.arm in (Arm.CHOSEN, Arm.REPLAY)}
+        vanished: list[HeldRecord] = []
+        for held in self._held.asked_records():
+            if held.id in shown:
+                continue
+            arm = Arm.REPLAY if held.is_replay else Arm.CHOSEN
+            if cut_arm is not None and cut_arm <= arm:
+                self._held.not_answered([held.id])
+            else:
+                vanished.append(held)
+        for record_id in request.chosen_ids:
+            if cut_arm is None or cut_arm > Arm.CHOSEN or record_id in shown:
+                self._found.pop(record_id, None)
+        return vanished
+
+    def _note_rereads(
+        self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: _Refused
+    ) -> None:
+        if not request.rereads:
+            return
+        shown = [record for record in special if record.arm == Arm.REREAD]
+        ids_by_key: dict[GateKey | None, list[int]] = {}
+        for record in shown:
+            ids_by_key.setdefault(self._gate.key_of(record), []).append(record.id)
+        for wish in request.rereads:
+            ids = ids_by_key.get(wish.gate_key, [])
+            state = _completeness(ids, shown, request.reread_rows_max, Arm.REREAD, cut_arm)
+            if isinstance(state, _NotRead) or not self._gate.reread(wish, state):
+                refused.gate_keys.add(wish.gate_key)
+
+    def _note_catch_ups(
+        self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: _Refused
+    ) -> None:
+        if not request.catch_ups:
+            return
+        shown = [record for record in special if record.arm == Arm.CATCH_UP]
+        for wish in request.catch_ups:
+            ids = [record.id for record in shown if record.topic == wish.topic]
+            state = _completeness(ids, shown, request.catch_up_rows_max, Arm.CATCH_UP, cut_arm)
+            if isinstance(state, _NotRead) or not self._topics.caught_up(wish, state):
+                refused.topics.add(wish.topic)
+
+    def _note_forward(self, forward: list[Record]) -> None:
+        if not forward:
+            return
+        position = self.cursors.position
+        last_id = forward[-1].id
+        if last_id - position != len(forward):
+            self.gaps.seen_below(position, last_id, [record[1] for record in forward])
+        self.cursors.position = last_id
+
+    def _own_turn(self, special: list[Record], refused: _Refused) -> list[Record]:
+        """Return the special records without those whose answer cannot be used."""
+        if not refused.gate_keys and not refused.topics:
+            return special
+        return [
+            record
+            for record in special
+            if not (record.arm == Arm.REREAD and self._gate.key_of(record) in refused.gate_keys)
+            and not (record.arm == Arm.CATCH_UP and record.topic in refused.topics)
+        ]
+
+    def _admit(self, fresh: list[Record]) -> list[Record]:
+        topics = {record[3] for record in fresh}
+        self._lanes.meet(topics)
+        if self._topics.touches(topics):
+            fresh = self._pass_topics(fresh)
+        self._ledger.enter(fresh)
+        if len(self._held):
+            for record in fresh:
+                self._held.remove(record.id)
+        admitted = self._gate.admit(fresh)
+        self._ledger.leave([record.id for record in self._gate.take_dropped()])
+        return admitted
+
+    def _pass_topics(self, fresh: list[Record]) -> list[Record]:
+        """Drop what belongs to held topics; their probes pass, and what was chosen otherwise is wanted again later."""
+        passed, dropped = self._topics.split(fresh)
+        for record in dropped:
+            if record.arm not in (Arm.CHOSEN, Arm.REPLAY):
+                continue
+            if self._lanes.breakers.is_probe(record.topic, record.id):
+                passed.append(record)
+            elif record.id in self._held:
+                self._held.not_answered([record.id])
+            else:
+                self._found[record.id] = None
+        passed.sort(key=itemgetter(1))
+        return passed
+
+
+@dataclass(slots=True)
+class _Refused:
+    """Rereads and catch-ups whose answers cannot be used; they stay wanted."""
+
+    gate_keys: set[GateKey | None] = field(default_factory=set)
+    topics: set[str] = field(default_factory=set)
+
+
+class _NotRead:
+    """A part that a cut kept from being read at all."""
+
+
+def _completeness(
+    ids: list[int], shown: list[Record], rows_max: int, arm: Arm, cut_arm: int | None
+) -> int | None | _NotRead:
+    """Return None when the part was read in full, the last id up to which it was, or that it was not read."""
+    if cut_arm is not None and cut_arm < arm:
+        return _NotRead()
+    limits = [ids[-1]] if len(ids) >= rows_max else []
+    if cut_arm == arm:
+        limits.append(shown[-1].id)
+    return min(limits, default=None)
+
+
+def _cut_arm(records: list[Record], request: FetchRequest) -> int | None:
+    """Return the part in which a limit cut the answer; what stands behind it was not read. None when nothing was cut."""
+    if not records:
+        return None
+    is_cut = len(records) >= request.rows_max or sum([record[9] for record in records]) >= request.bytes_max
+    return records[-1].arm if is_cut else None
+
+
+def _divide(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """Divide an answer into its special parts and its forward part, which stands last."""
+    if not records or records[0].arm == Arm.FORWARD:
+        return [], records
+    start = bisect.bisect_left(records, Arm.FORWARD, key=itemgetter(0))
+    return records[:start], records[start:]
+
+
+def _merge(special: list[Record], forward: list[Record]) -> list[Record]:
+    """Return all records in id order, each once; the part that stands first in the answer wins."""
+    if not special:
+        return forward
+    merged: dict[int, Record] = {}
+    for record in special:
+        merged.setdefault(record.id, record)
+    for record in forward:
+        merged.setdefault(record.id, record)
+    return sorted(merged.values(), key=itemgetter(1))

@@ -1,0 +1,280 @@
+"""Aftermath: what becomes of a record once its report is in.
+
+Delivered records free their keys at once; their rows are marked by the next settlement. Failed ones are judged by the pure policy,
+and the outcome is applied here: to the key gate, to the breakers, to the settlement that writes it. A key whose record is to die
+stays busy until the death is written: else a crash in between would send the dead record after its successor.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from outboxd.policy.cause import cause
+from outboxd.policy.faults import Fault, FaultClass
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.outcomes import Alone, DeadLetter, Delivered, Hold, Outcome, Retry, Unknown
+from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
+from outboxd.policy.topic_holds import HoldReason, TopicHolds
+from outboxd.policy.verdicts import Circumstances, judge
+from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.lanes import Lanes
+from outboxd.relay.ledger import Ledger
+from outboxd.relay.ports import Dice, Observer, Report
+from outboxd.relay.settling import Settling
+
+STRAGGLERS_SECONDS = 1.0
+"""Records sent before a fault may be acknowledged this long after it; they prove nothing about the time since."""
+NEIGHBOURS_SECONDS = 5.0
+"""A neighbour delivered longer ago than this says nothing about the topic now."""
+UNDECIDED_SECONDS = 1.0
+"""How long a permanent failure that would make a storm waits for a neighbour's delivery."""
+
+
+class Aftermath:
+    """Takes reports and applies their outcomes. Lives on the relay's thread."""
+
+    def __init__(
+        self,
+        gate: KeyGate,
+        topics: TopicHolds,
+        held: HeldRecords,
+        ledger: Ledger,
+        lanes: Lanes,
+        settling: Settling,
+        observer: Observer,
+        dice: Dice,
+    ) -> None:
+        """All of these are the relay's; the aftermath changes them."""
+        self._gate = gate
+        self._topics = topics
+        self._held = held
+        self._ledger = ledger
+        self._lanes = lanes
+        self._settling = settling
+        self._observer = observer
+        self._dice = dice
+        self.histories: dict[int, FailureHistory] = {}
+        self._failed_at: dict[int, float] = {}
+        self.suspects: list[Record] = []
+        self.unknown: list[Record] = []
+        self.undecided: list[tuple[float, Report]] = []
+        self.now_ms = 0
+
+    # Reports.
+
+    def take(self, reports: Sequence[Report], now: float) -> list[Record]:
+        """Apply reports; return the records that their keys let go next."""
+        if self._lanes.unconfirmed_topics:
+            reports = self._count_losses(reports)
+        failed = [report for report in reports if report[1] is not None]
+        if failed:
+            reports = [report for report in reports if report[1] is None]
+        following = self._delivered(reports, now) if reports else []
+        for report in failed:
+            self._lanes[report.record.topic].in_flight -= 1
+            self._failed(report, now)
+        if self.undecided:
+            self._decide(now)
+        self._ledger.leave([record.id for record in self._gate.take_dropped()])
+        return following
+
+    def _count_losses(self, reports: Sequence[Report]) -> Sequence[Report]:
+        """Take the reports of fire-and-forget records aside: they are settled already, only their losses count."""
+        kept: list[Report] = []
+        for report in reports:
+            topic = report.record.topic
+            if topic not in self._lanes.unconfirmed_topics or report.record.id in self._ledger.records:
+                kept.append(report)
+                continue
+            self._lanes[topic].in_flight -= 1
+            if report.error is not None:
+                fault = report.error.fault
+                self._observer.failed(topic, fault.name, fault.fault_class.value)
+                self._observer.event("record_lost", topic=topic, error_code=fault.name, confirm="none")
+        return kept
+
+    def _delivered(self, reports: Sequence[Report], now: float) -> list[Record]:
+        records = [report[0] for report in reports]
+        if self.histories:
+            reports = self._delivered_at_last(reports)
+        settling = self._settling
+        settling.ids += [report[0][1] for report in reports]
+        settling.partitions += [report[2] for report in reports]
+        settling.offsets += [report[3] for report in reports]
+        if settling.first_at is None:
+            settling.first_at = now
+        for topic, rows in Counter([record[3] for record in records]).items():
+            lane = self._lanes[topic]
+            lane.deliveries += rows
+            lane.in_flight -= rows
+            lane.last_delivered_at = now
+            self._lanes.storms.delivered(topic)
+            self._observer.delivered(topic, rows, sum([record[9] for record in records if record[3] == topic]))
+        self._observer.acknowledged_after(max(0, self.now_ms - records[0].created_at_ms) / 1000, len(records))
+        if self._lanes.breakers.open:
+            self._close_breakers(records, now)
+        return self._gate.release_all(records)
+
+    def _delivered_at_last(self, reports: Sequence[Report]) -> list[Report]:
+        """Note records that had failed before; return the reports whose rows are still in the outbox."""
+        kept: list[Report] = []
+        for report in reports:
+            record_id = report.record.id
+            history = self.histories.pop(record_id, None)
+            self._failed_at.pop(record_id, None)
+            if history is None or history.dead_letter_id is None:
+                kept.append(report)
+            else:
+                self._settling.replayed(history.dead_letter_id, report.partition, report.offset)
+                self._ledger.leave([record_id])
+            if history is not None and history.attempts and history.dead_letter_id is None:
+                self._settling.out_of_retry(record_id)
+        return kept
+
+    def _close_breakers(self, records: Sequence[Record], now: float) -> None:
+        """A delivery closes its topic's breaker: the probe's at once, another's when it cannot be a straggler."""
+        for record in records:
+            breaker = self._lanes.breakers.open.get(record.topic)
+            if breaker is None or breaker.is_watched:
+                continue
+            if breaker.probing_id == record.id or now - breaker.opened_at > STRAGGLERS_SECONDS:
+                self.close_breaker(record.topic, now)
+
+    def close_breaker(self, topic: str, now: float) -> None:
+        """The topic is well again: what was parked goes first, then what was deferred."""
+        breaker = self._lanes.breakers.close(topic)
+        if breaker is None:
+            return
+        self._topics.release(topic, HoldReason.BREAKER)
+        self._held.want_parked(topic)
+        self._observer.event(
+            "breaker_closed", topic=topic, error_code=breaker.fault.name, open_seconds=round(now - breaker.opened_at, 3)
+        )
+
+    # Failures.
+
+    def _failed(self, report: Report, now: float) -> None:
+        assert report.error is not None
+        record, fault = report.record, report.error.fault
+        self._observer.failed(record.topic, fault.name, fault.fault_class.value)
+        message = cause(fault, report.error.text, record.topic, report.partition)
+        lane = self._lanes[record.topic]
+        history = self.histories.get(record.id, NO_HISTORY)
+        failed_before_at = self._failed_at.get(record.id)
+        if failed_before_at is None:
+            # Nobody can tell yet whose fault it is, unless the fault is a row's by nature and the topic is well.
+            neighbours = (
+                fault.fault_class is FaultClass.ROW_PASSING and now - lane.last_delivered_at < STRAGGLERS_SECONDS
+            )
+        else:
+            neighbours = (
+                lane.last_delivered_at > failed_before_at + STRAGGLERS_SECONDS
+                and now - lane.last_delivered_at < NEIGHBOURS_SECONDS
+            )
+        around = Circumstances(
+            alone=report.alone,
+            neighbours_delivered=neighbours,
+            storming=False,
+            own_age_seconds=self._own_age_seconds(history),
+            random_unit=self._dice.random(),
+        )
+        outcome = judge(fault, message, history, lane.route, around)
+        if isinstance(outcome, DeadLetter) and fault.fault_class is not FaultClass.ROW_PASSING:
+            if self._lanes.storms.failed_for_good(record.topic, fault.code, record.key, record.id):
+                self.undecided.append((now, report))
+                return
+        self._apply(record, outcome, now)
+
+    def _own_age_seconds(self, history: FailureHistory) -> float:
+        if history.first_failed_at_ms is None:
+            return 0.0
+        return max(0, self.now_ms - history.first_failed_at_ms) / 1000
+
+    def _decide(self, now: float) -> None:
+        """Judge again what would have made a storm: by now a neighbour may be delivered, or nothing is left in flight."""
+        undecided, self.undecided = self.undecided, []
+        for since, report in undecided:
+            record = report.record
+            lane = self._lanes[record.topic]
+            if lane.last_delivered_at > since:
+                self._failed(report, now)
+            elif lane.in_flight > 0 and now - since < UNDECIDED_SECONDS:
+                self.undecided.append((since, report))
+            else:
+                self._storm(report, now)
+
+    def _storm(self, report: Report, now: float) -> None:
+        assert report.error is not None
+        record, fault = report.record, report.error.fault
+        message = cause(fault, report.error.text, record.topic, report.partition)
+        if HoldReason.STORM not in self._topics.held.get(record.topic, ()):
+            note = f"storm guard: many keys in a row failed for good with {fault.name}, none was delivered between"
+            self._settling.storm(self._lanes.storm(record.topic), note)
+            self._gate.defer_waiting([record.topic])
+            self._observer.event("storm_guard", topic=record.topic, error_code=fault.name, cause=message)
+        self._leave_held(record, HeldState.WANTED, "storm", now)
+
+    def _apply(self, record: Record, outcome: Outcome, now: float) -> None:
+        match outcome:
+            case Retry():
+                self._failed_at[record.id] = now
+                self._settling.retry(record.id, outcome)
+                self._hold_key(record)
+                self._observer.retried(record.topic)
+            case DeadLetter():
+                self._die(record, outcome)
+            case Hold():
+                self._park(record, outcome.fault, outcome.message, now)
+            case Alone():
+                self.suspects.append(record)
+            case Unknown():
+                self.unknown.append(record)
+            case Delivered():
+                raise AssertionError("a failed report is not a delivery")
+
+    def _hold_key(self, record: Record) -> None:
+        gate_key = self._gate.key_of(record)
+        if gate_key is not None:
+            self._gate.hold(gate_key, record.id)
+
+    def _die(self, record: Record, outcome: DeadLetter) -> None:
+        history = self.histories.get(record.id, NO_HISTORY)
+        if history.dead_letter_id is not None:
+            self._settling.died_again(record.id, history.dead_letter_id, outcome)
+        else:
+            self._settling.dead(record.id, outcome)
+        if outcome.holds_key:
+            self._hold_key(record)
+        self._observer.died(record.topic, outcome.reason.value)
+
+    def _park(self, record: Record, fault: Fault, message: str, now: float) -> None:
+        """A systemic fault: the topic's breaker opens or stays open, and the record waits behind it in the database."""
+        topic = record.topic
+        breakers = self._lanes.breakers
+        if breakers.trip(topic, fault, message, now):
+            self._topics.hold(topic, HoldReason.BREAKER)
+            self._gate.defer_waiting([topic])
+            self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
+        breakers.probe_failed(topic, record.id, fault, message, now)
+        self._failed_at[record.id] = now
+        self._leave_held(record, HeldState.PARKED, fault.name, now)
+
+    def _leave_held(self, record: Record, state: HeldState, why: str, now: float) -> None:
+        """The record leaves memory and is kept as held."""
+        history = self.histories.pop(record.id, NO_HISTORY)
+        gate_key = self._gate.key_of(record)
+        self._ledger.leave([record.id])
+        self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
+        self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now))
+        self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
+
+    def admitted(self, record: Record, held: HeldRecord) -> None:
+        """A held record was read again and goes: remember what it went through."""
+        if held.history != NO_HISTORY:
+            self.histories[record.id] = held.history
+
+    def forget(self, record_id: int) -> None:
+        """The record is gone from the database."""
+        self.histories.pop(record_id, None)
+        self._failed_at.pop(record_id, None)

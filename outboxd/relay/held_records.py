@@ -1,0 +1,167 @@
+"""Held records: failed and unsettled ones that left memory, and how each comes back.
+
+    scheduled ──due──▶ wanted ──chosen for the next fetch──▶ asked ──read──▶ admitted (leaves this list)
+    parked (behind a breaker) ──probe, or the breaker closed──▶ wanted
+    replaying (a dead letter that an operator sends again) = wanted, read from the dead-letter table
+    dead (holds its key) ──replayed──▶ wanted        ──discarded──▶ leaves this list
+
+Only ids, keys and counts are kept here: the record itself is read again when its turn has come.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.records import FailureHistory, GateKey
+
+
+SCANNED_MAX = 2_000
+"""How many wanted records one look for the next fetch goes through."""
+
+
+class HeldState(enum.Enum):
+    """Where a held record stands."""
+
+    SCHEDULED = "scheduled"
+    PARKED = "parked"
+    WANTED = "wanted"
+    ASKED = "asked"
+    DEAD = "dead"
+
+
+@dataclass(slots=True)
+class HeldRecord:
+    """A failed record that is unsettled and not in memory. `since` and `due_at` are the relay's monotonic time."""
+
+    id: int
+    topic: str
+    gate_key: GateKey | None
+    history: FailureHistory
+    state: HeldState
+    why: str
+    since: float
+    due_at: float = 0.0
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether it is to be read from the dead-letter table."""
+        return self.history.dead_letter_id is not None
+
+
+class HeldRecords:
+    """All held records, by id."""
+
+    def __init__(self, gate: KeyGate) -> None:
+        """`gate` says whose turn it is within a key."""
+        self._gate = gate
+        self.by_id: dict[int, HeldRecord] = {}
+        self._wanted: dict[int, None] = {}
+        self._asked: list[int] = []
+        self._parked: dict[str, dict[int, None]] = {}
+
+    def __contains__(self, record_id: int) -> bool:
+        return record_id in self.by_id
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def add(self, held: HeldRecord) -> None:
+        """Take a record that left memory; its key waits for it."""
+        self._forget_place(held.id)
+        self.by_id[held.id] = held
+        if held.gate_key is not None:
+            self._gate.hold(held.gate_key, held.id)
+        if held.state is HeldState.WANTED:
+            self._wanted[held.id] = None
+        elif held.state is HeldState.PARKED:
+            self._parked.setdefault(held.topic, {})[held.id] = None
+
+    def _forget_place(self, record_id: int) -> None:
+        self._wanted.pop(record_id, None)
+        former = self.by_id.get(record_id)
+        if former is not None and former.state is HeldState.PARKED:
+            self._parked.get(former.topic, {}).pop(record_id, None)
+
+    def want(self, record_id: int) -> None:
+        """The record may be sent again as soon as its key's turn and its topic allow."""
+        held = self.by_id.get(record_id)
+        if held is None or held.state in (HeldState.WANTED, HeldState.ASKED):
+            return
+        self._forget_place(record_id)
+        held.state = HeldState.WANTED
+        self._wanted[record_id] = None
+
+    def want_parked(self, topic: str) -> None:
+        """The topic's breaker closed: all that was parked behind it is wanted again, lowest id first."""
+        for record_id in sorted(self._parked.pop(topic, {})):
+            self.by_id[record_id].state = HeldState.WANTED
+            self._wanted[record_id] = None
+
+    def probe_candidate(self, topic: str) -> HeldRecord | None:
+        """Return a parked record to probe the topic with, and put it last, so that the next probe takes another key."""
+        parked = self._parked.get(topic, {})
+        for record_id in parked:
+            held = self.by_id[record_id]
+            if held.gate_key is None or self._gate.is_turn_of(held.gate_key, record_id):
+                del parked[record_id]
+                parked[record_id] = None
+                return held
+        return None
+
+    def has_parked(self, topic: str) -> bool:
+        """Whether anything is parked behind the topic's breaker."""
+        return bool(self._parked.get(topic))
+
+    def choose(self, rows_max: int, held_topics: Iterable[str], probes: Iterable[int]) -> list[HeldRecord]:
+        """Return the records to ask for in the next fetch: probes, then the wanted ones whose turn it is, oldest wish first."""
+        chosen = [self.by_id[record_id] for record_id in probes if record_id in self.by_id]
+        closed = set(held_topics)
+        blocked: list[int] = []
+        for record_id in islice(self._wanted, SCANNED_MAX):
+            if len(chosen) >= rows_max:
+                break
+            held = self.by_id[record_id]
+            is_turn = held.gate_key is None or self._gate.is_turn_of(held.gate_key, record_id)
+            if is_turn and held.topic not in closed:
+                chosen.append(held)
+            else:
+                blocked.append(record_id)
+        for record_id in blocked:
+            # Last again, so that the next look sees others first and each look is short.
+            del self._wanted[record_id]
+            self._wanted[record_id] = None
+        return chosen
+
+    def asked(self, chosen: Sequence[HeldRecord]) -> None:
+        """These are in the fetch that goes out now."""
+        self._asked = []
+        for held in chosen:
+            self._forget_place(held.id)
+            held.state = HeldState.ASKED
+            self._asked.append(held.id)
+
+    def asked_records(self) -> list[HeldRecord]:
+        """Return the records that the fetch under way asks for."""
+        return [self.by_id[record_id] for record_id in self._asked if record_id in self.by_id]
+
+    def not_answered(self, record_ids: Iterable[int]) -> None:
+        """The fetch did not get to these (a limit, a failure): they are wanted again."""
+        for record_id in record_ids:
+            held = self.by_id.get(record_id)
+            if held is not None and held.state is HeldState.ASKED:
+                held.state = HeldState.WANTED
+                self._wanted[record_id] = None
+
+    def remove(self, record_id: int) -> HeldRecord | None:
+        """The record is admitted, discarded or gone: it is held no more. The caller tells the gate."""
+        self._forget_place(record_id)
+        return self.by_id.pop(record_id, None)
+
+    @property
+    def wanted_count(self) -> int:
+        """How many wait to be read again."""
+        return len(self._wanted)

@@ -1,0 +1,130 @@
+"""Lanes: what the relay keeps for each topic it met: its route, its breaker, how it is doing.
+
+A lane is made once, when the first record of a topic is read, so that the hot path looks nothing up in globs.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from outboxd.policy.breakers import Breakers, StormGuard
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.records import Record
+from outboxd.policy.routes import Confirm, Route, matches_pattern, route_for
+from outboxd.policy.topic_holds import HoldReason, TopicHolds
+from outboxd.relay.ports import Pause
+
+
+@dataclass(slots=True)
+class Lane:
+    """One topic. `deliveries` counts acknowledged records; times are monotonic seconds."""
+
+    topic: str
+    route: Route
+    deliveries: int = 0
+    in_flight: int = 0
+    last_delivered_at: float = float("-inf")
+
+
+class Lanes:
+    """All lanes, with the pauses, breakers and storm guard that work on topics."""
+
+    def __init__(self, routes: Sequence[Route], default: Route, topics: TopicHolds, gate: KeyGate) -> None:
+        """`routes` are tried in order; `default` holds where none matches."""
+        self._routes = routes
+        self._default = default
+        self._topics = topics
+        self._gate = gate
+        self._lanes: dict[str, Lane] = {}
+        self.breakers = Breakers()
+        self.storms = StormGuard()
+        self.pauses: Sequence[Pause] = ()
+        self._storm_notes: dict[str, bool] = {}
+        self.unconfirmed_topics: set[str] = set()
+
+    def __getitem__(self, topic: str) -> Lane:
+        lane = self._lanes.get(topic)
+        return self._open(topic) if lane is None else lane
+
+    def meet(self, topics: Iterable[str]) -> None:
+        """Make lanes for the topics that are new."""
+        for topic in topics:
+            if topic not in self._lanes:
+                self._open(topic)
+
+    def _open(self, topic: str) -> Lane:
+        lane = self._lanes[topic] = Lane(topic, route_for(topic, self._routes, self._default))
+        self._bind(lane)
+        if any(matches_pattern(topic, pause.topic_pattern) for pause in self.pauses):
+            self._topics.hold(topic, HoldReason.PAUSED)
+        return lane
+
+    def _bind(self, lane: Lane) -> None:
+        for confirm, topics in ((Confirm.EACH, self._gate.serial_topics), (Confirm.NONE, self.unconfirmed_topics)):
+            if lane.route.confirm is confirm:
+                topics.add(lane.topic)
+            else:
+                topics.discard(lane.topic)
+
+    def reroute(self, routes: Sequence[Route], default: Route) -> None:
+        """Take new routes; they bind records that are admitted from now on.
+
+        A topic keeps its form of confirmation while the daemon runs, since its key gate is of that form.
+        """
+        self._routes = routes
+        self._default = default
+        for lane in self._lanes.values():
+            lane.route = route_for(lane.topic, routes, default)
+
+    def pause(self, pauses: Sequence[Pause]) -> tuple[list[str], list[str]]:
+        """Take the present rows of `control`. Return the topics that stop and those that go on by that."""
+        if list(pauses) == list(self.pauses):
+            return [], []
+        self.pauses = pauses
+        stopped: list[str] = []
+        resumed: list[str] = []
+        for topic in self._lanes:
+            if any(matches_pattern(topic, pause.topic_pattern) for pause in pauses):
+                if self._topics.hold(topic, HoldReason.PAUSED):
+                    stopped.append(topic)
+            elif self._topics.release(topic, HoldReason.PAUSED):
+                resumed.append(topic)
+        return stopped, resumed + self._calmed(pauses)
+
+    def storm(self, topic: str) -> str:
+        """Hold the topic until an operator resumes it. Return the pattern under which `control` is to keep that."""
+        self._storm_notes[topic] = False
+        self._topics.hold(topic, HoldReason.STORM)
+        return glob.escape(topic)
+
+    def _calmed(self, pauses: Sequence[Pause]) -> list[str]:
+        """Release the topics whose storm note stood in `control` and was taken away by an operator."""
+        patterns = {pause.topic_pattern for pause in pauses}
+        calmed: list[str] = []
+        for topic, was_noted in list(self._storm_notes.items()):
+            is_noted = glob.escape(topic) in patterns
+            if is_noted:
+                self._storm_notes[topic] = True
+            elif was_noted:
+                del self._storm_notes[topic]
+                self.storms.calm(topic)
+                if self._topics.release(topic, HoldReason.STORM):
+                    calmed.append(topic)
+        return calmed
+
+    def published(self, records: Sequence[Record]) -> None:
+        """The producer took these records."""
+        for topic, rows in Counter([record[3] for record in records]).items():
+            self._lanes[topic].in_flight += rows
+
+    def nothing_in_flight(self) -> None:
+        """The producer was replaced: it owes nothing."""
+        for lane in self._lanes.values():
+            lane.in_flight = 0
+
+    def topics(self) -> list[Lane]:
+        """Return all lanes."""
+        return list(self._lanes.values())

@@ -1,0 +1,86 @@
+"""The ledger: every record in memory, from admission to settlement, with its bytes.
+
+It answers three questions: how much more may be read, whether a record that the database shows is one we have, and which one has
+been with the producer for the longest time (dictionaries keep the order of insertion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from outboxd.policy.records import Record
+
+
+class Ledger:
+    """Records in memory by id; rows and bytes are bounded by the two limits."""
+
+    def __init__(self, rows_max: int, bytes_max: int) -> None:
+        """`rows_max` and `bytes_max` bound what may be in memory at once; one record is always let in."""
+        self.rows_max = rows_max
+        self.bytes_max = bytes_max
+        self.records: dict[int, Record] = {}
+        self.size_bytes = 0
+        self._left_since_fetch: set[int] = set()
+        self._fetching = False
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def rows_free(self) -> int:
+        """How many rows may still be read."""
+        return max(0, self.rows_max - len(self.records))
+
+    @property
+    def bytes_free(self) -> int:
+        """How many bytes may still be read."""
+        return max(0, self.bytes_max - self.size_bytes)
+
+    def fetch_begins(self) -> None:
+        """From now on, remember what leaves: the snapshot that is being read may still show it as pending."""
+        self._left_since_fetch.clear()
+        self._fetching = True
+
+    def fetch_ended(self) -> None:
+        """The answer was taken."""
+        self._left_since_fetch.clear()
+        self._fetching = False
+
+    def unknown(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records that are not in memory and did not leave it while the snapshot was being read."""
+        known, left = self.records, self._left_since_fetch
+        if not left:
+            return [record for record in records if record[1] not in known]
+        return [record for record in records if record[1] not in known and record[1] not in left]
+
+    def knows(self, record_id: int) -> bool:
+        """Say whether the record is in memory, or left it while the snapshot was being read."""
+        return record_id in self.records or record_id in self._left_since_fetch
+
+    def enter(self, records: Sequence[Record]) -> None:
+        """Take records into memory."""
+        self.records.update({record[1]: record for record in records})
+        self.size_bytes += sum([record[9] for record in records])
+
+    def leave(self, record_ids: Iterable[int]) -> None:
+        """Records were settled, or go back to the database to wait there: they leave memory."""
+        pop = self.records.pop
+        freed_bytes = 0
+        if self._fetching:
+            record_ids = list(record_ids)
+            self._left_since_fetch.update(record_ids)
+        for record_id in record_ids:
+            record = pop(record_id, None)
+            if record is not None:
+                freed_bytes += record[9]
+        self.size_bytes -= freed_bytes
+
+    def oldest(self) -> Record | None:
+        """Return the record that has been in memory for the longest time."""
+        return next(iter(self.records.values()), None)
+
+    def clear(self) -> None:
+        """Forget everything: ownership ended."""
+        self.records.clear()
+        self.size_bytes = 0
+        self._left_since_fetch.clear()

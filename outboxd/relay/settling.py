@@ -1,0 +1,156 @@
+"""Settling: outcomes are gathered here and written by the batch, one statement at a time.
+
+A settlement that failed is given again, whole, before any other: whether it was committed is unknown, and each of its writes
+changes nothing when it is already there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import TypeVar
+
+from outboxd.policy.outcomes import DeadLetter, Retry
+from outboxd.relay.ports import Settlement
+
+T = TypeVar("T")
+
+
+class Settling:
+    """Outcomes that wait to be written."""
+
+    def __init__(self, rows_max: int) -> None:
+        """`rows_max` bounds one settlement."""
+        self._rows_max = rows_max
+        self.ids: list[int] = []
+        self.partitions: list[int | None] = []
+        self.offsets: list[int | None] = []
+        self._retries: dict[int, Retry] = {}
+        self._dead: dict[int, DeadLetter] = {}
+        self._replayed: list[tuple[int, int | None, int | None]] = []
+        self._died_again: list[tuple[int, DeadLetter]] = []
+        self._dying_again: dict[int, int] = {}
+        self._out_of_retry: list[int] = []
+        self._storms: list[tuple[str, str]] = []
+        self._failed: Settlement | None = None
+        self.under_way: Settlement | None = None
+        self.first_at: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many delivered rows wait."""
+        return len(self.ids)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return not self._waits and self.under_way is None
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self.ids or self.is_pressing)
+
+    @property
+    def is_pressing(self) -> bool:
+        """Something other than deliveries waits: a key, a retry or an operator waits for it to be written."""
+        return bool(
+            self._failed
+            or self._retries
+            or self._dead
+            or self._replayed
+            or self._died_again
+            or self._out_of_retry
+            or self._storms
+        )
+
+    def known_ids(self) -> set[int]:
+        """Return the outbox ids whose outcome is known and not written yet."""
+        ids = {*self.ids, *self._retries, *self._dead, *self._dying_again}
+        for settlement in (self.under_way, self._failed):
+            if settlement is not None:
+                ids.update(settlement.delivered_ids)
+                ids.update(record_id for record_id, _ in settlement.retries)
+                ids.update(record_id for record_id, _ in settlement.dead)
+        return ids
+
+    def retry(self, record_id: int, outcome: Retry) -> None:
+        """The record goes to the `retry` table."""
+        self._retries[record_id] = outcome
+
+    def dead(self, record_id: int, outcome: DeadLetter) -> None:
+        """The record moves to the dead-letter table."""
+        self._dead[record_id] = outcome
+
+    def replayed(self, dead_letter_id: int, partition: int | None, offset: int | None) -> None:
+        """The dead letter was delivered."""
+        self._replayed.append((dead_letter_id, partition, offset))
+
+    def died_again(self, record_id: int, dead_letter_id: int, outcome: DeadLetter) -> None:
+        """The record, a dead letter that was replayed, failed again."""
+        self._died_again.append((dead_letter_id, outcome))
+        self._dying_again[record_id] = dead_letter_id
+
+    def died_again_written(self, dead_letter_id: int) -> int | None:
+        """The death was written: return the record's outbox id."""
+        for record_id, its_dead_letter_id in self._dying_again.items():
+            if its_dead_letter_id == dead_letter_id:
+                del self._dying_again[record_id]
+                return record_id
+        return None
+
+    def out_of_retry(self, record_id: int) -> None:
+        """The record is done with, one way or another: nothing is to be retried."""
+        self._out_of_retry.append(record_id)
+
+    def storm(self, topic: str, note: str) -> None:
+        """The storm guard holds the topic until an operator says otherwise."""
+        self._storms.append((topic, note))
+
+    def take(self) -> Settlement | None:
+        """Return the next settlement to be written, or None; it is under way until `done` or `failed`."""
+        if self.under_way is not None or not self._waits:
+            return None
+        if self._failed is not None:
+            self.under_way, self._failed = self._failed, None
+            return self.under_way
+        count = self._rows_max
+        self.under_way = Settlement(
+            delivered_ids=self.ids[:count],
+            delivered_partitions=self.partitions[:count],
+            delivered_offsets=self.offsets[:count],
+            retries=_take_items(self._retries, count),
+            dead=_take_items(self._dead, count),
+            replayed=_take(self._replayed, count),
+            died_again=_take(self._died_again, count),
+            out_of_retry=_take(self._out_of_retry, count),
+            storms=_take(self._storms, count),
+        )
+        del self.ids[:count], self.partitions[:count], self.offsets[:count]
+        self.first_at = None
+        return self.under_way
+
+    def done(self) -> None:
+        """The settlement under way was committed, or is of no interest any more."""
+        self.under_way = None
+
+    def failed(self, again: Settlement) -> None:
+        """The settlement under way failed: `again` is given next."""
+        self.under_way = None
+        self._failed = again
+
+    def clear(self) -> None:
+        """Forget everything: ownership ended, and the rows are still pending."""
+        self.__init__(self._rows_max)  # type: ignore[misc]  # the state after construction is the empty state
+
+
+def _take(values: list[T], count: int) -> Sequence[T]:
+    taken = values[:count]
+    del values[:count]
+    return taken
+
+
+def _take_items(values: dict[int, T], count: int) -> Sequence[tuple[int, T]]:
+    taken = list(islice(values.items(), count))
+    for record_id, _ in taken:
+        del values[record_id]
+    return taken
