@@ -22,15 +22,21 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
     words = " ".join(str(error).split())
     if state == "42501":
         return AccessDeniedError(f"PostgreSQL refuses: {words}; grant it, or use a role that may")
-    if state.startswith("28") or any(phrase in words for phrase in _REFUSED):
+    if state.startswith("28") or any(phrase in words for phrase in _REFUSED) or _is_missing(words, "role"):
         return AccessDeniedError(f"PostgreSQL does not let us in: {words}; look at database.url and its password")
-    if state == "3D000" or (not state and "database" in words and "does not exist" in words):
+    if not state and "connection option" in words:
+        return ConfigError(f"PostgreSQL's client library cannot use database.url: {words}")
+    if state == "3D000" or (not state and _is_missing(words, "database")):
         return ConfigError(f"PostgreSQL has no such database: {words}; look at database.url")
     if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
         return DatabaseUnavailableError(
             f"PostgreSQL is not available: {words}; look at database.url, and at the server"
         )
     return None
+
+
+def _is_missing(words: str, kind: str) -> bool:
+    return f'FATAL: {kind} "' in words and "does not exist" in words
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""The engine: SQLAlchemy's pool over psycopg 3, with bounded waits and refusals that people understand.
+
+Nothing here is sent as a startup parameter that PgBouncer would refuse: the session's limits are set by a statement
+after connecting, and named prepared statements are off unless asked for.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import Engine, create_engine
+
+from outboxd.errors import ConfigError
+from outboxd.postgres.failures import explain
+
+CONNECT_TIMEOUT_SECONDS = 5
+#: A peer that is gone without a word is noticed within about this time, by keepalives or by unanswered data.
+SILENCE_SECONDS_MAX = 15
+
+_DEFAULTS = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": SILENCE_SECONDS_MAX * 1000,
+}
+
+
+def make_engine(
+    url: str,
+    password: str = "",
+    *,
+    application_name: str = "outboxd",
+    lock_timeout_seconds: float = 5.0,
+    idle_in_transaction_timeout_seconds: float = 5.0,
+    statement_timeout_seconds: float = 0.0,
+    prepare_threshold: int | None = None,
+    pool_size: int = 4,
+) -> Engine:
+    """Return an engine whose connections are in autocommit mode; nothing is connected yet.
+
+    What the URL says itself (any of libpq's parameters, several hosts among them) wins over the defaults here.
+
+    Args:
+        url: `postgresql://…`, also with `+psycopg`.
+        password: used when the URL has none.
+        application_name: how the sessions are called in `pg_stat_activity`.
+        lock_timeout_seconds: the longest wait for a lock; 0 is no limit.
+        idle_in_transaction_timeout_seconds: PostgreSQL ends a session that is idle in a transaction for longer.
+        statement_timeout_seconds: the longest statement; 0 is no limit.
+        prepare_threshold: executions after which psycopg prepares a statement; None, which works with every
+            PgBouncer, is never.
+        pool_size: connections at most; a further one waits for 10 s.
+
+    Raises:
+        ConfigError: the URL cannot be read. Connecting raises DatabaseUnavailableError, AccessDeniedError or
+            ConfigError with a sentence, instead of the driver's errors.
+    """
+    conninfo = connection_string(url, password, application_name=application_name)
+    limits = tuple(
+        f"{round(seconds * 1000)}ms"
+        for seconds in (lock_timeout_seconds, idle_in_transaction_timeout_seconds, statement_timeout_seconds)
+    )
+
+    def connect() -> psycopg.Connection[tuple[object, ...]]:
+        try:
+            connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=prepare_threshold)
+            connection.execute(
+                "SELECT set_config('lock_timeout', %s, false),"
+                " set_config('idle_in_transaction_session_timeout', %s, false),"
+                " set_config('statement_timeout', %s, false)",
+                limits,
+            )
+        except psycopg.Error as refused:
+            ours = explain(refused)
+            if ours is None:
+                raise
+            raise ours from refused
+        return connection
+
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        # Saves a look-up of the type on every new connection.
+        use_native_hstore=False,
+        # Errors would else show the rows' keys and payloads.
+        hide_parameters=True,
+    )
+
+
+def connection_string(url: str, password: str = "", *, application_name: str = "outboxd") -> str:
+    """Return libpq's connection string for `url`, with timeouts and keepalives where it says nothing itself.
+
+    Raises:
+        ConfigError: libpq cannot read the URL; the message does not repeat it, since it may hold a password.
+    """
+    try:
+        given: dict[str, str | int | None] = {
+            **conninfo_to_dict(url.replace("postgresql+psycopg://", "postgresql://", 1))
+        }
+    except psycopg.ProgrammingError:
+        raise ConfigError(
+            "database.url cannot be read by PostgreSQL's client library: look at the port, and at special characters "
+            "in names and password, which are written as %XX"
+        ) from None
+    wanted: dict[str, str | int | None] = {**_DEFAULTS, "application_name": application_name}
+    if password:
+        wanted["password"] = password
+    return make_conninfo("", **{**wanted, **given})

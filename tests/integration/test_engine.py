@@ -1,0 +1,57 @@
+"""The engine against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError
+from outboxd.postgres.engine import connection_string, make_engine
+from tests.support.postgres_fixtures import Database
+
+
+def test_sessions_have_limits_a_name_and_no_transaction_of_their_own(database: Database) -> None:
+    engine = make_engine(database.url, lock_timeout_seconds=1.5, idle_in_transaction_timeout_seconds=2.25)
+    try:
+        with engine.connect() as connection:
+            shown = [
+                connection.scalar(text(f"SHOW {name}"))
+                for name in ("lock_timeout", "idle_in_transaction_session_timeout", "statement_timeout")
+            ]
+            assert shown == ["1500ms", "2250ms", "0"]
+            assert connection.scalar(text("SELECT current_setting('application_name')")) == "outboxd"
+            connection.execute(text("CREATE TABLE made (id int)"))
+            # Autocommit: another session sees it while this one is still open.
+            with database.connect() as other:
+                assert other.execute("SELECT count(*) FROM made").fetchone() == (0,)
+    finally:
+        engine.dispose()
+
+
+def test_what_the_url_says_wins_over_the_defaults() -> None:
+    told = connection_string("postgresql+psycopg://u:own@h/d?connect_timeout=33&application_name=mine", "other")
+    assert "connect_timeout=33" in told
+    assert "application_name=mine" in told
+    assert "password=own" in told
+    assert "keepalives=1" in told
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "words"),
+    [
+        ("postgresql://u:hush@127.0.0.1:1/d", DatabaseUnavailableError, "PostgreSQL is not available"),
+        ("postgresql://u:hush@127.0.0.1:none/d", ConfigError, "database.url"),
+        ("postgresql://u:hush%zz@127.0.0.1/d", ConfigError, "special characters"),
+    ],
+)
+def test_a_refused_connection_is_a_sentence_without_the_password(url: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as told:
+        make_engine(url).connect()
+    assert "hush" not in str(told.value)
+
+
+def test_a_missing_database_and_a_missing_role_are_told_apart(database: Database) -> None:
+    with pytest.raises(ConfigError, match="no such database"):
+        make_engine(database.server.url("absent")).connect()
+    with pytest.raises(AccessDeniedError, match="does not let us in"):
+        make_engine(database.url_as("nobody_here")).connect()
