@@ -32,13 +32,14 @@ from tests.support.kafka_config import (
     node_properties,
     write_properties,
 )
-from tests.support.kafka_jars import kafka_jars
+from tests.support.kafka_jars import alone_in, class_archive, kafka_jars
 from tests.support.proxy import TcpProxy
 
 # The serial collector needs no threads of its own on two cores; C2 stays on, for benchmarks run here too.
 JAVA_OPTIONS = ("-Xms96m", "-Xmx384m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
 _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 20.0
+_ARCHIVE_TIMEOUT_SECONDS = 120.0
 
 
 class KafkaCluster(KafkaAdmin):
@@ -58,9 +59,11 @@ class KafkaCluster(KafkaAdmin):
         tls: bool = False,
         plain_users: Mapping[str, str] | None = None,
         proxies: bool = False,
-        java_options: Sequence[str] = JAVA_OPTIONS,
+        java_options: Sequence[str] | None = None,
     ) -> None:
         self._libs = kafka_jars()
+        if java_options is None:
+            java_options = (*JAVA_OPTIONS, f"-XX:SharedArchiveFile={_archived_classes(self._libs)}")
         self._options = dict(options or {})
         self._java_options = list(java_options)
         self._directory = Path(tempfile.mkdtemp(prefix="outboxd-kafka-"))
@@ -116,7 +119,7 @@ class KafkaCluster(KafkaAdmin):
     # --- life ------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Format the storage and start every broker; return when all of them answer. About 5 s."""
+        """Format the storage and start every broker; return when all of them answer. About 2 s for one broker."""
         if self._security.certificates is not None:
             make_certificates(self._security.certificates)
         self._format_storage()
@@ -165,9 +168,9 @@ class KafkaCluster(KafkaAdmin):
         """SIGCONT a paused `broker`."""
         self._children[broker].send_signal(signal.SIGCONT)
 
-    def stop_broker(self, broker: int) -> None:
-        """SIGTERM `broker`, which hands over its leaderships; SIGKILL when that takes longer than 20 s."""
-        end(self._children[broker], grace_seconds=_STOP_TIMEOUT_SECONDS)
+    def stop_broker(self, broker: int, *, grace_seconds: float = _STOP_TIMEOUT_SECONDS) -> None:
+        """SIGTERM `broker`, which hands over its leaderships; SIGKILL when that takes longer than `grace_seconds`."""
+        end(self._children[broker], grace_seconds=grace_seconds)
 
     def start_broker(self, broker: int, *, wait: bool = True) -> None:
         """Start a broker that was killed or stopped, on the same ports with the same data.
@@ -237,3 +240,20 @@ class KafkaCluster(KafkaAdmin):
         for broker in dead():
             cause = re.sub(r"(?m)^.* WARN .*\n", "", self.log_text(broker))
             raise RuntimeError(f"broker {broker} ended at its start:\n{cause[-3000:]}")
+
+
+def _archived_classes(libs: Path) -> Path:
+    """Return an archive of the classes that a broker loads, made once by a broker that starts and ends for it.
+
+    With it a broker is up in less than 2 s instead of 5, and takes a third of the CPU.
+    """
+    archive = class_archive(libs)
+    if archive.exists():
+        return archive
+    with alone_in(libs.parent):
+        if not archive.exists():
+            partial = archive.with_suffix(".partial")
+            with KafkaCluster(java_options=(*JAVA_OPTIONS, f"-XX:ArchiveClassesAtExit={partial}")) as cluster:
+                cluster.stop_broker(0, grace_seconds=_ARCHIVE_TIMEOUT_SECONDS)
+            partial.rename(archive)
+    return archive

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _PROJECT = Path(__file__).resolve().parent.parent / "kafka-broker"
@@ -32,11 +34,25 @@ def kafka_jars() -> Path:
     if libs.is_dir():
         return libs
     _need("mvn", "Maven, to fetch the broker's jars once", "apt-get install maven")
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone_in(cache):
         if not libs.is_dir():
             _fetch(pom, cache, libs)
     return libs
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold a lock against other test runs that would make the same files in `directory`."""
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def class_archive(libs: Path) -> Path:
+    """Return where the archive of the broker's classes, for these jars and this Java, lies or shall lie."""
+    java = Path(shutil.which("java") or "java").resolve()
+    runtime = hashlib.sha256(f"{java} {java.stat().st_mtime_ns}".encode()).hexdigest()[:8]
+    return libs.with_name(f"{libs.name}-{runtime}.jsa")
 
 
 def _fetch(pom: Path, cache: Path, libs: Path) -> None:
