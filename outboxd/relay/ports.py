@@ -1,223 +1,68 @@
 """Ports: what the relay asks of the database, the broker and the clock, as Protocols beside their user.
 
-The database's ports are asynchronous: `begin_…` returns at once, and the answer comes as one event by the mailbox. At most one
-fetch (or load, or sweep) and one settlement are under way at a time. The publisher works on the relay's own thread, since its
-delivery callbacks must not fight another thread for the interpreter.
+The database's ports are asynchronous: `begin_…` returns at once, and the answer comes as one event by the mailbox.
+At most one fetch (or load, or sweep) and one settlement are under way at a time. The publisher works on the relay's
+own thread, since its delivery callbacks must not fight another thread for the interpreter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import NamedTuple, Protocol, Union
+from typing import Protocol
 
-from outboxd.policy.faults import Fault
-from outboxd.policy.key_gate import Reread
-from outboxd.policy.outcomes import DeadLetter, Retry
+from outboxd.policy.messages import (
+    DeliveryFault,
+    DueReplay,
+    DueRetry,
+    Event,
+    Fetched,
+    FetchFailed,
+    FetchRequest,
+    KeyHolder,
+    LeaseGranted,
+    LeaseLost,
+    Loaded,
+    Pause,
+    Report,
+    Settled,
+    SettleFailed,
+    Settlement,
+    StopRequested,
+    SweepRequest,
+    Swept,
+    Woken,
+)
 from outboxd.policy.records import Record
-from outboxd.policy.topic_holds import CatchUp
 
-# What is asked of the database.
-
-
-@dataclass(frozen=True, slots=True)
-class FetchRequest:
-    """One fetch: every part of it is answered from one snapshot.
-
-    Attributes:
-        position: the forward read shows pending records above this id.
-        gap_lows, gap_highs: the ranges below the position that the look-back asks for.
-        rows_max, bytes_max: limits of the whole answer; the byte limit may be exceeded by its last record.
-        forward: whether to read forward at all.
-        chosen_ids: records to be read by their ids (due retries, probes, finds of the sweep).
-        replay_ids: dead letters, by their own ids, to be read for a replay.
-        rereads, reread_rows_max: keys to be read again, and how many records of each.
-        catch_ups, catch_up_rows_max: topics to be read again, and how many records of each.
-        retry_cursor, replay_cursor, available_cursor: from where due retries, replays and delayed records are listed.
-        want_locks: whether to list the transactions that hold the outbox.
-        want_discards: whether to list dead letters that held their key and were discarded lately.
-    """
-
-    position: int
-    rows_max: int
-    bytes_max: int
-    forward: bool = True
-    gap_lows: Sequence[int] = ()
-    gap_highs: Sequence[int] = ()
-    chosen_ids: Sequence[int] = ()
-    replay_ids: Sequence[int] = ()
-    rereads: Sequence[Reread] = ()
-    reread_rows_max: int = 0
-    catch_ups: Sequence[CatchUp] = ()
-    catch_up_rows_max: int = 0
-    retry_cursor: tuple[datetime, int] | None = None
-    replay_cursor: int = 0
-    available_cursor: datetime | None = None
-    want_locks: bool = False
-    want_discards: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SweepRequest:
-    """One chunk of the sweep: pending records from `cursor` (exclusive) to `position`, leaving out what is deferred anyway."""
-
-    cursor: int
-    position: int
-    rows_max: int
-    skipped_topics: Sequence[str] = ()
-    skipped_keys: Sequence[tuple[str, str]] = ()
-
-
-class DueRetry(NamedTuple):
-    """A record of `retry` that is due."""
-
-    outbox_id: int
-    attempts: int
-    first_failed_at_ms: int
-
-
-class DueReplay(NamedTuple):
-    """A dead letter that an operator wants to be sent again."""
-
-    dead_letter_id: int
-    outbox_id: int
-    topic: str
-    key: str | None
-    attempts: int
-
-
-class KeyHolder(NamedTuple):
-    """A record that held its key when the daemon before this one ended: in `retry`, or dead and holding."""
-
-    outbox_id: int
-    topic: str
-    key: str | None
-    attempts: int
-    first_failed_at_ms: int | None
-    dead_letter_id: int | None
-    replaying: bool
-    due_in_seconds: float
-
-
-class Pause(NamedTuple):
-    """A row of `control`: topics that match the pattern wait."""
-
-    topic_pattern: str
-    since_ms: int
-    who: str
-    note: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """Outcomes to be written in one statement. The three `delivered_…` sequences run in parallel."""
-
-    delivered_ids: Sequence[int] = ()
-    delivered_partitions: Sequence[int | None] = ()
-    delivered_offsets: Sequence[int | None] = ()
-    retries: Sequence[tuple[int, Retry]] = ()
-    dead: Sequence[tuple[int, DeadLetter]] = ()
-    replayed: Sequence[tuple[int, int | None, int | None]] = ()
-    died_again: Sequence[tuple[int, DeadLetter]] = ()
-    out_of_retry: Sequence[int] = ()
-    storms: Sequence[tuple[str, str]] = ()
-    transaction: int | None = None
-    again: bool = False
-
-    @property
-    def rows(self) -> int:
-        """How many outbox rows the statement is expected to change."""
-        return len(self.delivered_ids) + len(self.dead)
-
-
-# What comes back by the mailbox.
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a new owner must know before its first fetch."""
-
-    holders: Sequence[KeyHolder]
-    pauses: Sequence[Pause]
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """The answer of a fetch. `records` stand in the order of their arms, in id order within an arm."""
-
-    records: list[Record]
-    now_ms: int
-    now: datetime
-    locks: frozenset[str] = frozenset()
-    due: Sequence[DueRetry] = ()
-    retry_cursor: tuple[datetime, int] | None = None
-    replays: Sequence[DueReplay] = ()
-    discarded: Sequence[int] = ()
-    pauses: Sequence[Pause] = ()
-    available_ids: Sequence[int] = ()
-    available_cursor: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """One chunk of the sweep: (id, topic, key) of pending records. `cursor` is where to go on, None at the end."""
-
-    found: Sequence[tuple[int, str, str | None]]
-    cursor: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class FetchFailed:
-    """A load, fetch or sweep failed. `lost` says that the connection is gone, so what the database is may have changed."""
-
-    message: str
-    lost: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A settlement was committed, or (`fenced`) changed nothing since the lease is not ours."""
-
-    settlement: Settlement
-    matched_rows: int
-    fenced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SettleFailed:
-    """A settlement failed; whether it was committed is unknown. It is to be given again, whole."""
-
-    settlement: Settlement
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseGranted:
-    """This daemon owns the outbox."""
-
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseLost:
-    """This daemon does not own the outbox any more, or cannot be sure of it."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """Drain and end. A second one ends at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    """Something may be pending: a notification came."""
-
-
-Event = Union[Loaded, Fetched, Swept, FetchFailed, Settled, SettleFailed, LeaseGranted, LeaseLost, StopRequested, Woken]
+__all__ = [
+    "Clock",
+    "DeliveryFault",
+    "Dice",
+    "DueReplay",
+    "DueRetry",
+    "Event",
+    "FetchFailed",
+    "FetchRequest",
+    "Fetched",
+    "KeyHolder",
+    "Lease",
+    "LeaseGranted",
+    "LeaseLost",
+    "Loaded",
+    "Mailbox",
+    "Observer",
+    "OutboxStore",
+    "Pause",
+    "Publisher",
+    "Report",
+    "SettleFailed",
+    "Settled",
+    "Settlement",
+    "StopRequested",
+    "SweepRequest",
+    "Swept",
+    "Woken",
+]
 
 
 class Clock(Protocol):
@@ -261,24 +106,6 @@ class OutboxStore(Protocol):
 
 
 # What is asked of the broker.
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryFault:
-    """What went wrong with one record, with the library's own text."""
-
-    fault: Fault
-    text: str
-
-
-class Report(NamedTuple):
-    """A delivery report, as the callback leaves it in the inbox. `error` is None when the record was delivered."""
-
-    record: Record
-    error: DeliveryFault | None
-    partition: int | None
-    offset: int | None
-    alone: bool = False
 
 
 class Publisher(Protocol):
@@ -338,7 +165,9 @@ class Dice(Protocol):
 
 
 class Observer(Protocol):
-    """Who watches the relay: metrics, logs and alerts. Called by the batch, on the relay's thread; it must not block."""
+    """Who watches the relay: metrics, logs and alerts. Called by the batch, on the relay's thread; it must not
+    block.
+    """
 
     def event(self, name: str, **fields: object) -> None:
         """Something worth a log line happened. `name` is stable."""
