@@ -4,9 +4,9 @@
                                    ▲                    │ failed again: the next probe waits longer, 250 ms to 5 s
                                    └────────────────────┘
 
-A probe is a real record: the lowest unsettled one of its key; successive probes take other keys. Any delivery on the topic
-closes its breaker. A storm (twenty different keys of a topic fail for good with one code, none delivered between) is not a
-breaker's to close: an operator says so.
+A probe is a real record: the lowest unsettled one of its key; successive probes take other keys. Any delivery on
+the topic closes its breaker. A storm (twenty different keys of a topic fail for good with one code, none delivered
+between) is not a breaker's to close: an operator says so.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Breaker:
 
     @property
     def is_watched(self) -> bool:
-        """Whether what is in flight serves as the probe: the breaker opened on age, and closes when the old ones are through."""
+        """Whether what is in flight serves as the probe: the breaker opened on age, and closes when the old ones
+        are through.
+        """
         return self.fault.name == "IN_FLIGHT_TOO_OLD"
 
 

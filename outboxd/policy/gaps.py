@@ -1,19 +1,21 @@
 """Gaps: ids that were drawn but not seen, and when one may be given up.
 
-Ids are drawn before their transactions commit, so a snapshot may show id 7 while 5 commits later. Each read therefore asks again
-for the gaps below its position (the look-back). A gap closes by the fence that holds for ids drawn by their INSERT: an INSERT
-takes RowExclusiveLock on the outbox *before* it draws its id and keeps it to the end of its transaction. So the life of a gap is
+Ids are drawn before their transactions commit, so a snapshot may show id 7 while 5 commits later. Each read
+therefore asks again for the gaps below its position (the look-back). A gap closes by the fence that holds for ids
+drawn by their INSERT: an INSERT takes RowExclusiveLock on the outbox *before* it draws its id and keeps it to the
+end of its transaction. So the life of a gap is
 
     new ──(locks were read after it was noticed)──▶ fenced ──(all of those transactions are gone)──▶ ripe
         ──(a snapshot taken later still lacks the id)──▶ closed
 
-Whatever escapes this fence (ids drawn long before their INSERT) is found by the sweep of the pending index, without order.
+Whatever escapes this fence (ids drawn long before their INSERT) is found by the sweep of the pending index, without
+order.
 
-A prepared transaction continues a fenced one under another virtual transaction id (`-1/…`), so when a fenced one vanishes, the
-prepared ones that are there join the fence.
+A prepared transaction continues a fenced one under another virtual transaction id (`-1/…`), so when a fenced one
+vanishes, the prepared ones that are there join the fence.
 
-The number of gaps is bounded: beyond it the nearest neighbours are merged, and the range between them is read again; the relay
-recognises records that it has by their ids.
+The number of gaps is bounded: beyond it the nearest neighbours are merged, and the range between them is read
+again; the relay recognises records that it has by their ids.
 """
 
 from __future__ import annotations
@@ -72,10 +74,13 @@ class Gaps:
         """Take the answer of a look-back that asked for the first `asked` gaps.
 
         Args:
-            asked: how many of the present gaps the statement asked for (later ones were noticed by its own forward part).
+            asked: how many of the present gaps the statement asked for (later ones were noticed by its own forward
+                part).
             found: the ids that it showed.
-            locks: virtual transactions that held RowExclusiveLock or stronger on the outbox, read at or after its snapshot.
-            complete_to: when a limit cut the look-back, the last id up to which it is complete; None when it was not cut.
+            locks: virtual transactions that held RowExclusiveLock or stronger on the outbox, read at or after its
+                snapshot.
+            complete_to: when a limit cut the look-back, the last id up to which it is complete; None when it was
+                not cut.
         """
         kept: list[Gap] = []
         shown = sorted(found)

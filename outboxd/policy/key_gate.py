@@ -1,17 +1,18 @@
 """The key gate: which records may go now, so that each key keeps its order. Pure state; no clock, no I/O.
 
-A key is *busy* while one of its records is with the producer; its later records *wait* in memory, up to a limit, and beyond it
-are *deferred*: dropped, and remembered as "deferred from id X". A key is *held* while a failed record of it is unsettled (due
-later, behind a breaker, or dead on a route with `hold-key`): nothing newer of it goes, and what waited is deferred, since it may
-take long.
+A key is *busy* while one of its records is with the producer; its later records *wait* in memory, up to a limit,
+and beyond it are *deferred*: dropped, and remembered as "deferred from id X". A key is *held* while a failed record
+of it is unsettled (due later, behind a breaker, or dead on a route with `hold-key`): nothing newer of it goes, and
+what waited is deferred, since it may take long.
 
     free ──admit──▶ busy ──delivered──▶ next waiting record, else reread of what was deferred, else free
                      │ failed
                      ▼
                     held ──its record is admitted again──▶ busy
 
-Invariants: at most one record a key is busy (unless the gate is pipelined, where a transaction keeps the order); a record with a
-lower id than the held one may pass it, a higher one never; a deferred key is read again, by index, before anything newer of it goes.
+Invariants: at most one record a key is busy (unless the gate is pipelined, where a transaction keeps the order); a
+record with a lower id than the held one may pass it, a higher one never; a deferred key is read again, by index,
+before anything newer of it goes.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Reread:
 class KeyGate:
     """Holds one entry a key that is not free; nothing for the others.
 
-    `busy` maps a key to the id that is with the producer, or to HELD or REREADING when none is. `held` lists the failed,
-    unsettled ids of a key in ascending order.
+    `busy` maps a key to the id that is with the producer, or to HELD or REREADING when none is. `held` lists the
+    failed, unsettled ids of a key in ascending order.
     """
 
     def __init__(self, *, waiting_per_key_max: int = 256, pipelined: bool = False) -> None:
@@ -136,7 +137,9 @@ class KeyGate:
     # What becomes of a record that went.
 
     def release(self, gate_key: GateKey, record_id: int) -> Record | None:
-        """The record left the order (delivered, or dead and not holding): return the key's next record, now busy, if it waits."""
+        """The record left the order (delivered, or dead and not holding): return the key's next record, now busy,
+        if it waits.
+        """
         held = self.held.get(gate_key)
         if held is not None and record_id in held:
             # A held record can end without being sent again: discarded, or vanished from the table.
@@ -214,7 +217,9 @@ class KeyGate:
             self._defer(gate_key, record)
 
     def is_turn_of(self, gate_key: GateKey, record_id: int) -> bool:
-        """Say whether a held record may go now: it is the first of its key, and nothing of the key is with the producer."""
+        """Say whether a held record may go now: it is the first of its key, and nothing of the key is with the
+        producer.
+        """
         held = self.held.get(gate_key)
         return held is not None and held[0] == record_id and self.busy.get(gate_key) == HELD
 
@@ -226,7 +231,9 @@ class KeyGate:
     # What is read again.
 
     def rereads(self, keys_max: int, held_topics: Collection[str] = ()) -> list[Reread]:
-        """Return keys whose deferred records are wanted now, oldest wish first, at most `keys_max`, none of a held topic."""
+        """Return keys whose deferred records are wanted now, oldest wish first, at most `keys_max`, none of a held
+        topic.
+        """
         chosen: list[Reread] = []
         for gate_key in self._wanted:
             if gate_key[0] in held_topics:
@@ -244,8 +251,8 @@ class KeyGate:
             complete_to: None when the answer showed all of the key below the position; else the last id that it showed.
 
         Returns:
-            False when the answer is not usable, since the key was held or deferred from a lower id meanwhile: its records
-            are dropped, and come again.
+            False when the answer is not usable, since the key was held or deferred from a lower id meanwhile: its
+            records are dropped, and come again.
         """
         gate_key = wish.gate_key
         if self.busy.get(gate_key) != REREADING or self._deferred.get(gate_key) != wish.from_id:
@@ -262,7 +269,9 @@ class KeyGate:
         return True
 
     def settle_rereads(self, wishes: Iterable[Reread]) -> None:
-        """After `admit` of rereads: a key that is still deferred, and of which nothing went, wants to be read again at once."""
+        """After `admit` of rereads: a key that is still deferred, and of which nothing went, wants to be read again
+        at once.
+        """
         for wish in wishes:
             owner = self.busy.get(wish.gate_key)
             if owner is None or owner == HELD:

@@ -1,7 +1,7 @@
 """Messages: what the relay and its ports say to each other, as plain values.
 
-They stand in the policy because both sides need them, and neither side imports the other: requests go to the database's store,
-events come back by the mailbox, reports come from the producer's inbox.
+They stand in the policy because both sides need them, and neither side imports the other: requests go to the
+database's store, events come back by the mailbox, reports come from the producer's inbox.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from outboxd.policy.faults import Fault
 from outboxd.policy.key_gate import Reread
@@ -220,7 +220,9 @@ class Woken:
     """Something may be pending: a notification came."""
 
 
-Event = Union[Loaded, Fetched, Swept, FetchFailed, Settled, SettleFailed, LeaseGranted, LeaseLost, StopRequested, Woken]
+Event = (
+    Loaded | Fetched | Swept | FetchFailed | Settled | SettleFailed | LeaseGranted | LeaseLost | StopRequested | Woken
+)
 
 
 # What comes from the broker.

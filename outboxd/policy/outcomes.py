@@ -1,14 +1,15 @@
 """Outcomes: what a delivery report means for its record. A closed union, matched once, where the report is taken.
 
-Delivered and DeadLetter end a record; Retry keeps it in the `retry` table until it is due; Hold keeps it pending without
-counting an attempt, because the fault was not its own; Alone sends it again by itself, because a batch is not a culprit.
+Delivered and DeadLetter end a record; Retry keeps it in the `retry` table until it is due; Hold keeps it pending
+without counting an attempt, because the fault was not its own; Alone sends it again by itself, because a batch is
+not a culprit.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Literal
 
 from outboxd.policy.faults import Fault
 
@@ -24,7 +25,9 @@ class DeathReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The broker acknowledged the record at this place. `offset` is None where nobody waited for the acknowledgement."""
+    """The broker acknowledged the record at this place. `offset` is None where nobody waited for the
+    acknowledgement.
+    """
 
     partition: int | None
     offset: int | None
@@ -53,7 +56,9 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The fault is not the record's: it stays pending, uncounted, and its topic or the cluster waits behind a breaker."""
+    """The fault is not the record's: it stays pending, uncounted, and its topic or the cluster waits behind a
+    breaker.
+    """
 
     fault: Fault
     message: str
@@ -76,4 +81,4 @@ class Unknown:
     message: str
 
 
-Outcome = Union[Delivered, Retry, DeadLetter, Hold, Alone, Unknown]
+Outcome = Delivered | Retry | DeadLetter | Hold | Alone | Unknown

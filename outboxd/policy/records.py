@@ -1,7 +1,7 @@
 """The record: one committed row of the outbox, as the relay holds it in memory.
 
-A record is a named tuple because five thousand of them are read at a time: the driver fills it without a line of ours in
-between. Its fields stand in the order in which the fetch statement selects them.
+A record is a named tuple because five thousand of them are read at a time: the driver fills it without a line of
+ours in between. Its fields stand in the order in which the fetch statement selects them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ GateKey = tuple[str, str | None]
 
 
 class Arm(enum.IntEnum):
-    """Which part of the fetch statement a record came by; also the order in which a byte limit cuts the parts, last first."""
+    """Which part of the fetch statement a record came by; also the order in which a byte limit cuts the parts, last
+    first.
+    """
 
     META = 0
     LOOK_BACK = 1

@@ -1,9 +1,10 @@
 """Topic holds: topics that wait as a whole, and what is read again when one goes on. Pure state; no clock, no I/O.
 
-A topic is *held* for as long as it has at least one reason: an operator paused it, its breaker is open, the storm guard closed it.
-Records of a held topic are dropped, and the topic is remembered as *deferred from id X*. When its last reason is gone the topic
-*catches up*: it is read again from X, in id order, a batch at a time, and what the forward read shows of it meanwhile is dropped,
-since the catch-up will show it. When a catch-up was answered in full, the topic is free.
+A topic is *held* for as long as it has at least one reason: an operator paused it, its breaker is open, the storm
+guard closed it. Records of a held topic are dropped, and the topic is remembered as *deferred from id X*. When its
+last reason is gone the topic *catches up*: it is read again from X, in id order, a batch at a time, and what the
+forward read shows of it meanwhile is dropped, since the catch-up will show it. When a catch-up was answered in
+full, the topic is free.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class TopicHolds:
 
         Args:
             wish: what was asked for.
-            complete_to: None when the answer showed all of the topic below the position; else the last id that it showed.
+            complete_to: None when the answer showed all of the topic below the position; else the last id that it
+                showed.
 
         Returns:
             False when the answer is not usable, since the topic was held or deferred from a lower id meanwhile.

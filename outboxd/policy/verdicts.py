@@ -1,7 +1,7 @@
 """Verdicts: from a fault to an outcome. Pure: what the neighbours did, the time and the randomness are arguments.
 
-A row's fault costs that row; the cluster's fault costs no row. So a record is only blamed when its fault is its own by nature,
-or when other keys of its topic are delivered while it fails.
+A row's fault costs that row; the cluster's fault costs no row. So a record is only blamed when its fault is its own
+by nature, or when other keys of its topic are delivered while it fails.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Admission: from the answer of a fetch to the records that go now.
 
-All parts of a fetch are one snapshot, so they are merged in id order before the key gate sees them: that is what keeps a key's
-order when a late commit and newer records show up together. Where a limit cut the answer, the parts behind the cut were not
-read, and stay wanted.
+All parts of a fetch are one snapshot, so they are merged in id order before the key gate sees them: that is what
+keeps a key's order when a late commit and newer records show up together. Where a limit cut the answer, the parts
+behind the cut were not read, and stay wanted.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ class _NotRead:
 
 def _completeness(
     ids: list[int], shown: list[Record], rows_max: int, arm: Arm, cut_arm: int | None
-) -> int | None | _NotRead:
+) -> int | _NotRead | None:
     """Return None when the part was read in full, the last id up to which it was, or that it was not read."""
     if cut_arm is not None and cut_arm < arm:
         return _NotRead()
@@ -266,7 +266,9 @@ def _completeness(
 
 
 def _cut_arm(records: list[Record], request: FetchRequest) -> int | None:
-    """Return the part in which a limit cut the answer; what stands behind it was not read. None when nothing was cut."""
+    """Return the part in which a limit cut the answer; what stands behind it was not read. None when nothing was
+    cut.
+    """
     if not records:
         return None
     is_cut = len(records) >= request.rows_max or sum([record[9] for record in records]) >= request.bytes_max

@@ -1,8 +1,9 @@
 """Aftermath: what becomes of a record once its report is in.
 
-Delivered records free their keys at once; their rows are marked by the next settlement. Failed ones are judged by the pure policy,
-and the outcome is applied here: to the key gate, to the breakers, to the settlement that writes it. A key whose record is to die
-stays busy until the death is written: else a crash in between would send the dead record after its successor.
+Delivered records free their keys at once; their rows are marked by the next settlement. Failed ones are judged by
+the pure policy, and the outcome is applied here: to the key gate, to the breakers, to the settlement that writes
+it. A key whose record is to die stays busy until the death is written: else a crash in between would send the dead
+record after its successor.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Aftermath:
 
     def __init__(
         self,
+        *,
         gate: KeyGate,
         topics: TopicHolds,
         held: HeldRecords,
@@ -155,10 +157,12 @@ class Aftermath:
     # Failures.
 
     def _failed(self, report: Report, now: float) -> None:
-        assert report.error is not None
-        record, fault = report.record, report.error.fault
+        error = report.error
+        if error is None:
+            return
+        record, fault = report.record, error.fault
         self._observer.failed(record.topic, fault.name, fault.fault_class.value)
-        message = cause(fault, report.error.text, record.topic, report.partition)
+        message = cause(fault, error.text, record.topic, report.partition)
         lane = self._lanes[record.topic]
         history = self.histories.get(record.id, NO_HISTORY)
         failed_before_at = self._failed_at.get(record.id)
@@ -180,10 +184,10 @@ class Aftermath:
             random_unit=self._dice.random(),
         )
         outcome = judge(fault, message, history, lane.route, around)
-        if isinstance(outcome, DeadLetter) and fault.fault_class is not FaultClass.ROW_PASSING:
-            if self._lanes.storms.failed_for_good(record.topic, fault.code, record.key, record.id):
-                self.undecided.append((now, report))
-                return
+        is_permanent = isinstance(outcome, DeadLetter) and fault.fault_class is not FaultClass.ROW_PASSING
+        if is_permanent and self._lanes.storms.failed_for_good(record.topic, fault.code, record.key, record.id):
+            self.undecided.append((now, report))
+            return
         self._apply(record, outcome, now)
 
     def _own_age_seconds(self, history: FailureHistory) -> float:
@@ -192,7 +196,9 @@ class Aftermath:
         return max(0, self.now_ms - history.first_failed_at_ms) / 1000
 
     def _decide(self, now: float) -> None:
-        """Judge again what would have made a storm: by now a neighbour may be delivered, or nothing is left in flight."""
+        """Judge again what would have made a storm: by now a neighbour may be delivered, or nothing is left in
+        flight.
+        """
         undecided, self.undecided = self.undecided, []
         for since, report in undecided:
             record = report.record
@@ -205,9 +211,11 @@ class Aftermath:
                 self._storm(report, now)
 
     def _storm(self, report: Report, now: float) -> None:
-        assert report.error is not None
-        record, fault = report.record, report.error.fault
-        message = cause(fault, report.error.text, record.topic, report.partition)
+        error = report.error
+        if error is None:
+            return
+        record, fault = report.record, error.fault
+        message = cause(fault, error.text, record.topic, report.partition)
         if HoldReason.STORM not in self._topics.held.get(record.topic, ()):
             note = f"storm guard: many keys in a row failed for good with {fault.name}, none was delivered between"
             self._settling.storm(self._lanes.storm(record.topic), note)

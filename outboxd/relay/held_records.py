@@ -18,7 +18,6 @@ from itertools import islice
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import FailureHistory, GateKey
 
-
 SCANNED_MAX = 2_000
 """How many wanted records one look for the next fetch goes through."""
 
@@ -117,7 +116,9 @@ class HeldRecords:
         return bool(self._parked.get(topic))
 
     def choose(self, rows_max: int, held_topics: Iterable[str], probes: Iterable[int]) -> list[HeldRecord]:
-        """Return the records to ask for in the next fetch: probes, then the wanted ones whose turn it is, oldest wish first."""
+        """Return the records to ask for in the next fetch: probes, then the wanted ones whose turn it is, oldest
+        wish first.
+        """
         chosen = [self.by_id[record_id] for record_id in probes if record_id in self.by_id]
         closed = set(held_topics)
         blocked: list[int] = []

@@ -1,7 +1,7 @@
 """The ledger: every record in memory, from admission to settlement, with its bytes.
 
-It answers three questions: how much more may be read, whether a record that the database shows is one we have, and which one has
-been with the producer for the longest time (dictionaries keep the order of insertion).
+It answers three questions: how much more may be read, whether a record that the database shows is one we have, and
+which one has been with the producer for the longest time (dictionaries keep the order of insertion).
 """
 
 from __future__ import annotations

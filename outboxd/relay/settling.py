@@ -1,7 +1,7 @@
 """Settling: outcomes are gathered here and written by the batch, one statement at a time.
 
-A settlement that failed is given again, whole, before any other: whether it was committed is unknown, and each of its writes
-changes nothing when it is already there.
+A settlement that failed is given again, whole, before any other: whether it was committed is unknown, and each of
+its writes changes nothing when it is already there.
 """
 
 from __future__ import annotations

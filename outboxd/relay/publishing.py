@@ -1,0 +1,128 @@
+"""Publishing: from what was admitted to the producer, and from its reports to their outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outboxd.policy.records import NO_HISTORY, Record
+from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.state import State
+
+PUBLISH_ROWS_MAX = 2_000
+UNCONFIRMED_SHARE = 10
+"""Fire-and-forget records take at most one part in so many of what may be in flight."""
+
+
+class Publishing:
+    """The producer's side of the flow."""
+
+    def __init__(self, state: State) -> None:
+        """`state` is the relay's memory of this ownership."""
+        self._state = state
+
+    def publish(self) -> None:
+        """Give the producer what may go now, suspects first."""
+        state, publisher = self._state, self._state.ports.publisher
+        suspects = state.aftermath.suspects
+        while suspects and publisher.publish_alone(suspects[0]):
+            state.lanes[suspects.pop(0).topic].in_flight += 1
+        if not state.has_ready or state.draining:
+            return
+        if state.topics.held or state.lanes.unconfirmed_topics:
+            state.ready, state.ready_at = self._reconsider(state.ready[state.ready_at :]), 0
+        ready, start = state.ready, state.ready_at
+        batch = ready[start : start + PUBLISH_ROWS_MAX] if len(ready) - start > PUBLISH_ROWS_MAX or start else ready
+        taken = publisher.publish(batch, 0)
+        state.ready_at += taken
+        published = batch if taken == len(batch) else batch[:taken]
+        state.lanes.published(published)
+        if state.lanes.unconfirmed_topics:
+            self._settle_unconfirmed(published)
+        if state.ready_at >= len(state.ready):
+            state.ready, state.ready_at = [], 0
+
+    def _reconsider(self, records: list[Record]) -> list[Record]:
+        """A breaker or a pause may have come since these were admitted; and what nobody confirms has its own bound."""
+        state = self._state
+        going: list[Record] = []
+        unconfirmed_room = state.limits.max_in_flight_rows // UNCONFIRMED_SHARE - sum(
+            state.lanes[topic].in_flight for topic in state.lanes.unconfirmed_topics
+        )
+        for record in state.unconfirmed + records:
+            topic = record.topic
+            if topic in state.topics.held and not state.lanes.breakers.is_probe(topic, record.id):
+                self._put_back(record)
+            elif topic in state.lanes.unconfirmed_topics:
+                if unconfirmed_room > 0:
+                    unconfirmed_room -= 1
+                    going.append(record)
+            else:
+                going.append(record)
+        going_ids = {record.id for record in going} if state.lanes.unconfirmed_topics else set()
+        state.unconfirmed = [
+            record
+            for record in state.unconfirmed + records
+            if record.topic in state.lanes.unconfirmed_topics
+            and record.id not in going_ids
+            and record.topic not in state.topics.held
+        ]
+        return going
+
+    def _put_back(self, record: Record) -> None:
+        """The record was admitted and may not go after all: its key waits for it."""
+        state = self._state
+        now = state.ports.clock.monotonic()
+        history = state.aftermath.histories.pop(record.id, NO_HISTORY)
+        gate_key = state.gate.key_of(record)
+        state.ledger.leave([record.id])
+        state.held.add(HeldRecord(record.id, record.topic, gate_key, history, HeldState.WANTED, "topic held", now))
+        state.forget_dropped()
+
+    def _settle_unconfirmed(self, published: Sequence[Record]) -> None:
+        state = self._state
+        lossy = [record for record in published if record.topic in state.lanes.unconfirmed_topics]
+        if lossy:
+            settling = state.settling
+            settling.ids += [record.id for record in lossy]
+            settling.partitions += [None] * len(lossy)
+            settling.offsets += [None] * len(lossy)
+            settling.first_at = settling.first_at or state.ports.clock.monotonic()
+            state.ready += state.gate.release_all(lossy)
+
+    def report(self, now: float) -> None:
+        """Take the delivery reports that came; replace the producer where it failed."""
+        state, publisher = self._state, self._state.ports.publisher
+        publisher.poll(0.0)
+        reports = publisher.take_reports()
+        if reports or state.aftermath.undecided:
+            state.ready += state.aftermath.take(reports, now)
+        if publisher.failure() is not None or state.aftermath.unknown:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        """The producer failed: what was in flight has an unknown outcome and goes again, in order, by a new one."""
+        state = self._state
+        failure = state.ports.publisher.failure()
+        unsettled = self._unreported()
+        state.aftermath.unknown = []
+        state.ports.publisher.rebuild()
+        state.lanes.nothing_in_flight()
+        state.ready = sorted(unsettled + state.ready[state.ready_at :], key=lambda record: record.id)
+        state.ready_at = 0
+        state.ports.observer.duplicates_possible(len(unsettled))
+        state.ports.observer.event(
+            "producer_rebuilt",
+            error_code=failure.fault.name if failure else "NEVER_REPORTED",
+            cause=failure.text if failure else "the producer gave records back without an outcome",
+            unknown_rows=len(unsettled),
+        )
+
+    def _unreported(self) -> list[Record]:
+        """Return the records that the producer took and did not report, and those that it gave back as unknown."""
+        state = self._state
+        elsewhere = state.gate.waiting_ids() | state.settling.known_ids()
+        elsewhere.update(record.id for record in state.ready[state.ready_at :])
+        elsewhere.update(record.id for record in state.unconfirmed)
+        elsewhere.update(report.record.id for _, report in state.aftermath.undecided)
+        elsewhere.update(record.id for record in state.aftermath.suspects)
+        return [record for record in state.ledger.records.values() if record.id not in elsewhere]

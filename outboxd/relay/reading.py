@@ -1,0 +1,238 @@
+"""Reading: what is asked of the database, when, and what its answers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outboxd.policy.pacing import Pacing
+from outboxd.policy.records import FailureHistory
+from outboxd.policy.topic_holds import HoldReason
+from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.ports import DueReplay, Fetched, FetchFailed, FetchRequest, Loaded, Pause, Swept
+from outboxd.relay.state import State
+from outboxd.relay.sweeping import Sweeping
+
+WANTED_PAUSE_SECONDS = 0.02
+FAILURE_PAUSE_SECONDS_MIN = 0.1
+FAILURE_PAUSE_SECONDS_MAX = 2.0
+LOAD = "load"
+
+
+class Reading:
+    """The database's reading side of the flow."""
+
+    def __init__(self, state: State) -> None:
+        """`state` is the relay's memory of this ownership."""
+        self._state = state
+        limits = state.limits
+        self._pacing = Pacing(limits.poll_interval_min_seconds, limits.poll_interval_max_seconds)
+        self.sweeping = Sweeping(state)
+        self.loaded = False
+        self._failures = 0
+        self._next_fetch_at = 0.0
+        self._next_wanted_at = 0.0
+        self._fetch_began_at = 0.0
+
+    # Loading.
+
+    def load(self) -> None:
+        """Ask for what a new owner must know before its first fetch."""
+        self._state.reading = LOAD
+        self._state.ports.store.begin_load()
+
+    def on_loaded(self, loaded: Loaded) -> None:
+        """Hold the keys and topics that were held when the owner before this one ended."""
+        state = self._state
+        state.reading = None
+        self._failures = 0
+        self.loaded = True
+        state.aftermath.now_ms = loaded.now_ms
+        self._on_pauses(loaded.pauses)
+        now = state.ports.clock.monotonic()
+        for holder in loaded.holders:
+            state.lanes.meet([holder.topic])
+            held_state = HeldState.SCHEDULED
+            if holder.dead_letter_id is not None:
+                held_state = HeldState.WANTED if holder.replaying else HeldState.DEAD
+            history = FailureHistory(holder.attempts, holder.first_failed_at_ms, holder.dead_letter_id)
+            gate_key = state.gate.key_for(holder.topic, holder.key)
+            why = "retry" if holder.dead_letter_id is None else "dead letter"
+            due_at = now + holder.due_in_seconds
+            state.held.add(HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at))
+        state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
+
+    # Fetching.
+
+    def woken(self) -> None:
+        """Something may be pending: read soon."""
+        self._pacing.woken()
+        self._next_fetch_at = 0.0
+
+    def deadlines(self) -> list[float]:
+        """Return when something is to be read next."""
+        state = self._state
+        if state.reading is not None or not self.loaded or state.draining:
+            return []
+        deadlines = [self._next_fetch_at, self.sweeping.next_at]
+        if state.admission.wants_more:
+            deadlines.append(self._next_wanted_at)
+        probe_at = state.lanes.breakers.next_probe_at()
+        if probe_at is not None:
+            deadlines.append(max(probe_at, self._next_wanted_at))
+        return deadlines
+
+    def fetch(self, now: float) -> None:
+        """Ask for more where there is room and it is time."""
+        state = self._state
+        if state.reading is not None or not self.loaded or state.draining or state.has_ready:
+            return
+        limits = state.limits
+        rows_max = min(limits.batch_rows, state.ledger.rows_free)
+        bytes_max = min(limits.batch_bytes, state.ledger.bytes_free)
+        is_crowded = rows_max * 2 < min(limits.batch_rows, limits.max_in_flight_rows) or bytes_max * 4 < min(
+            limits.batch_bytes, limits.max_in_flight_bytes
+        )
+        if (is_crowded and len(state.ledger)) or self.sweeping.sweep(now):
+            return
+        probes = self._probes(now)
+        if now < self._next_fetch_at and not probes:
+            if not state.admission.wants_more or now < self._next_wanted_at:
+                return
+            self._next_wanted_at = now + WANTED_PAUSE_SECONDS
+        want_discards = any(held.state is HeldState.DEAD for held in state.held.by_id.values())
+        request = state.admission.request(max(rows_max, 1), max(bytes_max, 1), probes, want_discards=want_discards)
+        state.reading = request
+        self._fetch_began_at = now
+        state.ledger.fetch_begins()
+        state.ports.store.begin_fetch(request)
+
+    def _probes(self, now: float) -> list[int]:
+        state = self._state
+        breakers = state.lanes.breakers
+        probes: list[int] = []
+        for topic in breakers.probes_due(now):
+            reasons = state.topics.held.get(topic, set())
+            if reasons != {HoldReason.BREAKER}:
+                continue
+            candidate = state.held.probe_candidate(topic)
+            if candidate is not None:
+                breakers.probing(topic, candidate.id)
+                probes.append(candidate.id)
+            elif not state.held.has_parked(topic):
+                # Whatever the breaker opened for is gone; new records are the probe.
+                state.aftermath.close_breaker(topic, now)
+        return probes
+
+    def on_fetched(self, fetched: Fetched) -> None:
+        """Admit what may go, note what the answer tells of retries, replays, discards and pauses."""
+        state = self._state
+        request, state.reading = state.reading, None
+        self._failures = 0
+        if not isinstance(request, FetchRequest):
+            return
+        now = state.ports.clock.monotonic()
+        state.aftermath.now_ms = fetched.now_ms
+        if state.draining:
+            state.ledger.fetch_ended()
+            return
+        self._on_pauses(fetched.pauses)
+        former = dict(state.held.by_id) if len(state.held) and (request.chosen_ids or request.replay_ids) else {}
+        admitted = state.admission.take(request, fetched)
+        for record in admitted.ready if former else ():
+            held = former.get(record.id)
+            if held is not None:
+                state.aftermath.admitted(record, held)
+        self._on_due(fetched)
+        state.ledger.fetch_ended()
+        for gone in admitted.vanished:
+            self._on_vanished(gone)
+        state.ready += admitted.ready
+        self._next_fetch_at = now + self._pacing.after_read(len(fetched.records))
+        if fetched.records:
+            state.ports.observer.phase("fetch", now - self._fetch_began_at, len(fetched.records))
+
+    def _on_due(self, fetched: Fetched) -> None:
+        held_records = self._state.held
+        for due in fetched.due:
+            held = held_records.by_id.get(due.outbox_id)
+            if held is not None and held.state is HeldState.SCHEDULED:
+                held_records.want(due.outbox_id)
+        for replay in fetched.replays:
+            self._on_replay(replay)
+        for outbox_id in fetched.discarded:
+            held = held_records.by_id.get(outbox_id)
+            if held is not None and held.state is HeldState.DEAD:
+                self._release_held(held)
+
+    def _on_replay(self, replay: DueReplay) -> None:
+        state = self._state
+        if state.ledger.knows(replay.outbox_id):
+            return
+        former = state.held.by_id.get(replay.outbox_id)
+        if former is not None:
+            if former.state is not HeldState.DEAD:
+                return
+            # An operator may have changed topic or key: the old key is let go, the new one held.
+            self._release_held(former)
+        state.lanes.meet([replay.topic])
+        history = FailureHistory(replay.attempts, None, replay.dead_letter_id)
+        gate_key = state.gate.key_for(replay.topic, replay.key)
+        now = state.ports.clock.monotonic()
+        state.held.add(HeldRecord(replay.outbox_id, replay.topic, gate_key, history, HeldState.WANTED, "replay", now))
+        state.forget_dropped()
+
+    def _on_vanished(self, held: HeldRecord) -> None:
+        """Somebody else deleted, published or resolved a record that was held."""
+        state = self._state
+        self._release_held(held)
+        if not held.is_replay:
+            state.settling.out_of_retry(held.id)
+        if state.lanes.breakers.is_probe(held.topic, held.id):
+            state.lanes.breakers.open[held.topic].probing_id = None
+
+    def _release_held(self, held: HeldRecord) -> None:
+        state = self._state
+        state.held.remove(held.id)
+        state.aftermath.forget(held.id)
+        if held.gate_key is not None:
+            following = state.gate.release(held.gate_key, held.id)
+            if following is not None:
+                state.ready.append(following)
+
+    def _on_pauses(self, pauses: Sequence[Pause]) -> None:
+        state = self._state
+        stopped, resumed = state.lanes.pause(pauses)
+        if stopped:
+            state.gate.defer_waiting(stopped)
+            state.forget_dropped()
+        for topic in stopped:
+            state.ports.observer.event("topic_paused", topic=topic)
+        for topic in resumed:
+            state.ports.observer.event("topic_resumed", topic=topic)
+
+    # Answers of the sweep, and failures.
+
+    def on_swept(self, swept: Swept) -> None:
+        """Take a chunk of the sweep."""
+        self._state.reading = None
+        self._failures = 0
+        self.sweeping.on_swept(swept)
+
+    def on_failed(self, failed: FetchFailed) -> None:
+        """Ask again, after a pause that grows; where the connection was lost, from the beginning."""
+        state = self._state
+        request, state.reading = state.reading, None
+        self._failures += 1
+        now = state.ports.clock.monotonic()
+        pause = min(FAILURE_PAUSE_SECONDS_MIN * 2 ** min(self._failures - 1, 10), FAILURE_PAUSE_SECONDS_MAX)
+        self._next_fetch_at = self._next_wanted_at = self.sweeping.next_at = now + pause
+        state.held.not_answered([held.id for held in state.held.asked_records()])
+        if self._failures == 1:
+            state.ports.observer.event("database_failed", during="fetch", cause=failed.message)
+        if request == LOAD:
+            if state.token is not None and not state.draining:
+                self.load()
+            return
+        state.ledger.fetch_ended()
+        if failed.lost:
+            state.admission.start_again()

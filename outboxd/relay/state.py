@@ -1,0 +1,131 @@
+"""What the relay keeps in memory while it owns the outbox, and the limits it lives within.
+
+All of it is the loop's own. It is made anew at each acquisition of the lease: nothing that was true before is
+trusted then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.records import Record
+from outboxd.policy.routes import Route
+from outboxd.policy.topic_holds import TopicHolds
+from outboxd.relay.admission import Admission
+from outboxd.relay.aftermath import Aftermath
+from outboxd.relay.held_records import HeldRecords
+from outboxd.relay.lanes import Lanes
+from outboxd.relay.ledger import Ledger
+from outboxd.relay.ports import (
+    Clock,
+    Dice,
+    FetchRequest,
+    Lease,
+    Mailbox,
+    Observer,
+    OutboxStore,
+    Publisher,
+    SweepRequest,
+)
+from outboxd.relay.settling import Settling
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """The bounds and intervals of one relay; durations in seconds."""
+
+    batch_rows: int = 5_000
+    batch_bytes: int = 16 * 1024 * 1024
+    max_in_flight_rows: int = 50_000
+    max_in_flight_bytes: int = 48 * 1024 * 1024
+    poll_interval_min_seconds: float = 0.001
+    poll_interval_max_seconds: float = 0.1
+    sweep_interval_seconds: float = 5.0
+    shutdown_timeout_seconds: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything outside that the relay works with."""
+
+    store: OutboxStore
+    publisher: Publisher
+    lease: Lease
+    mailbox: Mailbox
+    clock: Clock
+    dice: Dice
+    observer: Observer
+
+
+class State:
+    """One ownership's memory. The parts of the relay share it and change it, on the relay's thread."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        limits: RelayLimits,
+        routes: Sequence[Route],
+        default_route: Route,
+        *,
+        token: int | None = None,
+        pipelined: bool = False,
+        draining: bool = False,
+    ) -> None:
+        """`token` is the lease's, None while another daemon owns the outbox; `draining` reads nothing new."""
+        self.ports = ports
+        self.limits = limits
+        self.token = token
+        self.draining = draining
+        self.gate = KeyGate(pipelined=pipelined)
+        self.topics = TopicHolds()
+        self.ledger = Ledger(limits.max_in_flight_rows, limits.max_in_flight_bytes)
+        self.held = HeldRecords(self.gate)
+        self.lanes = Lanes(routes, default_route, self.topics, self.gate)
+        self.settling = Settling(max(limits.batch_rows, 1_000))
+        self.admission = Admission(self.gate, self.topics, self.held, self.ledger, self.lanes)
+        self.aftermath = Aftermath(
+            gate=self.gate,
+            topics=self.topics,
+            held=self.held,
+            ledger=self.ledger,
+            lanes=self.lanes,
+            settling=self.settling,
+            observer=ports.observer,
+            dice=ports.dice,
+        )
+        self.reading: FetchRequest | SweepRequest | str | None = None
+        self.ready: list[Record] = []
+        self.ready_at = 0
+        self.unconfirmed: list[Record] = []
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether admitted records wait for the producer."""
+        return self.ready_at < len(self.ready)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether the producer owes reports."""
+        return any(lane.in_flight for lane in self.lanes.topics())
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is in memory, wanted, or being settled."""
+        return (
+            not len(self.ledger)
+            and self.settling.is_empty
+            and not self.admission.wants_more
+            and not self.aftermath.undecided
+        )
+
+    def forget_dropped(self) -> None:
+        """What the gate deferred leaves memory."""
+        self.ledger.leave([record.id for record in self.gate.take_dropped()])
+
+    def drop_unpublished(self) -> None:
+        """Drop what the producer has not taken: it stays pending in the database."""
+        self.ledger.leave([record.id for record in self.ready[self.ready_at :] + self.unconfirmed])
+        self.ledger.leave(self.gate.waiting_ids())
+        self.ready, self.ready_at, self.unconfirmed = [], 0, []

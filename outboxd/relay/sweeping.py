@@ -1,0 +1,77 @@
+"""Sweeping: a slow walk over all pending records, for those that no other read would ever show.
+
+It finds what committed long after its id was drawn, without order, and tells `run --until-empty` that nothing is left.
+"""
+
+from __future__ import annotations
+
+from outboxd.relay.ports import SweepRequest, Swept
+from outboxd.relay.state import State
+
+SWEEP_ROWS_MAX = 20_000
+SKIPPED_KEYS_MAX = 1_000
+
+
+class Sweeping:
+    """Walks the pending index a chunk at a time, once every interval."""
+
+    def __init__(self, state: State) -> None:
+        """`state` is the relay's memory of this ownership."""
+        self._state = state
+        self.next_at = state.ports.clock.monotonic() + state.limits.sweep_interval_seconds
+        self.swept_empty = False
+        self._cursor: int | None = None
+        self._began_at = 0.0
+        self._was_idle = False
+
+    def sweep(self, now: float) -> bool:
+        """Begin the next chunk where it is time; return whether it began."""
+        if now < self.next_at:
+            return False
+        state = self._state
+        if self._cursor is None:
+            self._cursor = -(2**63)
+            self._began_at = now
+            self._was_idle = state.is_idle
+            state.admission.cursors.retry = None
+            state.admission.cursors.replay = 0
+        keys = [key for key in state.gate.deferred_keys if key[1] is not None][:SKIPPED_KEYS_MAX]
+        request = SweepRequest(
+            cursor=self._cursor,
+            position=state.admission.cursors.position,
+            rows_max=SWEEP_ROWS_MAX,
+            skipped_topics=sorted({*state.topics.held, *state.topics.deferred}),
+            skipped_keys=[(topic, key) for topic, key in keys if key is not None],
+        )
+        state.reading = request
+        state.ledger.fetch_begins()
+        state.ports.store.begin_sweep(request)
+        return True
+
+    def on_swept(self, swept: Swept) -> None:
+        """Have what nobody knows read by its id."""
+        state = self._state
+        now = state.ports.clock.monotonic()
+        found = [
+            record_id
+            for record_id, topic, key in swept.found
+            if not state.ledger.knows(record_id)
+            and record_id not in state.held
+            and not self._is_deferred(topic, key, record_id)
+        ]
+        state.ledger.fetch_ended()
+        if found:
+            state.admission.found_by_sweep(found)
+            state.ports.observer.event("late_rows_found", rows=len(found))
+        self._cursor = swept.cursor
+        if swept.cursor is None:
+            lasted = now - self._began_at
+            self.next_at = self._began_at + max(state.limits.sweep_interval_seconds, 20 * lasted)
+            self.swept_empty = self._was_idle and not found and state.is_idle
+
+    def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
+        state = self._state
+        if topic in state.topics.held or topic in state.topics.deferred:
+            return True
+        gate_key = state.gate.key_for(topic, key)
+        return gate_key is not None and state.gate.is_deferred(gate_key, record_id)

@@ -1,0 +1,115 @@
+"""Writing: when outcomes are settled, and what follows once they are written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from outboxd.policy.outcomes import DeadLetter, Retry
+from outboxd.policy.records import NO_HISTORY, FailureHistory
+from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.ports import Settled, SettleFailed
+from outboxd.relay.state import State
+
+SETTLE_DELAY_SECONDS = 0.02
+FAILURE_PAUSE_SECONDS = 0.1
+
+
+class Writing:
+    """The database's writing side of the flow."""
+
+    def __init__(self, state: State) -> None:
+        """`state` is the relay's memory of this ownership."""
+        self._state = state
+        self._next_at = 0.0
+        self._began_at = 0.0
+
+    def _due_at(self, now: float) -> float:
+        state = self._state
+        settling = state.settling
+        if settling.is_pressing or settling.rows >= state.limits.batch_rows or state.draining or not state.in_flight:
+            return max(now, self._next_at)
+        return max((settling.first_at or now) + SETTLE_DELAY_SECONDS, self._next_at)
+
+    def deadlines(self, now: float) -> list[float]:
+        """Return when something is to be settled next."""
+        settling = self._state.settling
+        return [] if settling.under_way is not None or settling.is_empty else [self._due_at(now)]
+
+    def settle(self, now: float) -> None:
+        """Begin the next settlement where there is one and it is time."""
+        state = self._state
+        settling = state.settling
+        if settling.under_way is not None or settling.is_empty or now < self._due_at(now):
+            return
+        settlement = settling.take()
+        if settlement is not None and state.token is not None:
+            self._began_at = now
+            state.ports.store.begin_settle(settlement, state.token)
+
+    def on_settled(self, event: Settled) -> bool:
+        """Let go what was written. Return False when the lease is another daemon's by now: nothing was written."""
+        state = self._state
+        if event.settlement is not state.settling.under_way:
+            return True
+        state.settling.done()
+        if event.fenced:
+            state.ports.observer.event("settle_fenced", rows=event.settlement.rows)
+            return False
+        now = state.ports.clock.monotonic()
+        settlement = event.settlement
+        if event.matched_rows < settlement.rows and not settlement.again:
+            state.ports.observer.event("settle_mismatch", expected=settlement.rows, matched=event.matched_rows)
+        state.ports.observer.phase("settle", now - self._began_at, settlement.rows)
+        state.ledger.leave(settlement.delivered_ids)
+        for record_id, retry in settlement.retries:
+            self._on_retry_written(record_id, retry, now)
+        for record_id, death in settlement.dead:
+            self._on_death_written(record_id, death, None, now)
+        for dead_letter_id, death in settlement.died_again:
+            self._on_death_written(state.settling.died_again_written(dead_letter_id), death, dead_letter_id, now)
+        if settlement.retries:
+            state.admission.cursors.retry = None
+        return True
+
+    def _on_retry_written(self, record_id: int, retry: Retry, now: float) -> None:
+        state = self._state
+        record = state.ledger.records.get(record_id)
+        if record is None:
+            return
+        former = state.aftermath.histories.pop(record_id, NO_HISTORY)
+        history = FailureHistory(retry.attempts, former.first_failed_at_ms or state.aftermath.now_ms)
+        gate_key = state.gate.key_of(record)
+        due_at = now + retry.delay_seconds
+        name = retry.fault.name
+        state.ledger.leave([record_id])
+        state.held.add(HeldRecord(record_id, record.topic, gate_key, history, HeldState.SCHEDULED, name, now, due_at))
+
+    def _on_death_written(
+        self, record_id: int | None, death: DeadLetter, dead_letter_id: int | None, now: float
+    ) -> None:
+        state = self._state
+        record = state.ledger.records.get(record_id) if record_id is not None else None
+        if record is None:
+            return
+        state.aftermath.forget(record.id)
+        state.ledger.leave([record.id])
+        gate_key = state.gate.key_of(record)
+        if gate_key is None:
+            return
+        if death.holds_key:
+            history = FailureHistory(death.attempts, None, dead_letter_id)
+            name = death.fault.name
+            state.held.add(HeldRecord(record.id, record.topic, gate_key, history, HeldState.DEAD, name, now))
+            return
+        following = state.gate.release(gate_key, record.id)
+        if following is not None:
+            state.ready.append(following)
+
+    def on_failed(self, event: SettleFailed) -> None:
+        """Whether it was committed is unknown: give it again, whole, before any other."""
+        state = self._state
+        if event.settlement is not state.settling.under_way:
+            return
+        state.settling.failed(replace(event.settlement, again=True))
+        self._next_at = state.ports.clock.monotonic() + FAILURE_PAUSE_SECONDS
+        state.ports.observer.event("database_failed", during="settle", cause=event.message)
