@@ -16,6 +16,7 @@ from tests.support.children import wait_for
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_config import make_certificates
 from tests.support.kafka_fixtures import MakeTopic, fresh_name, started
+from tests.support.kafka_jars import KafkaMissingError
 from tests.support.proxy import Fault
 
 TIMEOUT_SECONDS = 20.0
@@ -219,6 +220,16 @@ sys.stdin.read()
         os.kill(child, 0)
         process.send_signal(signal.SIGKILL)
     wait_for(lambda: _gone(child), timeout_seconds=TIMEOUT_SECONDS, what="the kernel ends the child")
+
+
+@pytest.mark.parametrize(("in_ci", "outcome"), [("true", KafkaMissingError), ("", pytest.skip.Exception)])
+def test_a_missing_java_fails_in_ci_and_elsewhere_skips_saying_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CI", in_ci)
+    with pytest.raises(outcome, match="apt-get install"):
+        next(started(KafkaCluster))
 
 
 def _accepted(client: Client, topic: str) -> bool:

@@ -250,7 +250,7 @@ def _archived_classes(libs: Path) -> Path:
     archive = class_archive(libs)
     if archive.exists():
         return archive
-    with alone_in(libs.parent):
+    with alone_in(archive.parent):
         if not archive.exists():
             partial = archive.with_suffix(".partial")
             with KafkaCluster(java_options=(*JAVA_OPTIONS, f"-XX:ArchiveClassesAtExit={partial}")) as cluster:

@@ -29,14 +29,13 @@ def kafka_jars() -> Path:
     _need("java", "a Java runtime of version 17 or later", "apt-get install openjdk-17-jre-headless")
     pom = _PROJECT / "pom.xml"
     version = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    cache = _cache_directory()
-    libs = cache / f"libs-{version}"
+    libs = _found_or_to_make(f"libs-{version}")
     if libs.is_dir():
         return libs
     _need("mvn", "Maven, to fetch the broker's jars once", "apt-get install maven")
-    with alone_in(cache):
+    with alone_in(libs.parent):
         if not libs.is_dir():
-            _fetch(pom, cache, libs)
+            _fetch(pom, libs)
     return libs
 
 
@@ -52,12 +51,12 @@ def class_archive(libs: Path) -> Path:
     """Return where the archive of the broker's classes, for these jars and this Java, lies or shall lie."""
     java = Path(shutil.which("java") or "java").resolve()
     runtime = hashlib.sha256(f"{java} {java.stat().st_mtime_ns}".encode()).hexdigest()[:8]
-    return libs.with_name(f"{libs.name}-{runtime}.jsa")
+    return _found_or_to_make(f"{libs.name}-{runtime}.jsa")
 
 
-def _fetch(pom: Path, cache: Path, libs: Path) -> None:
+def _fetch(pom: Path, libs: Path) -> None:
     """Copy the jars to a temporary directory first: a fetch that was cut short must not look like a complete one."""
-    partial = Path(tempfile.mkdtemp(prefix="fetch-", dir=cache))
+    partial = Path(tempfile.mkdtemp(prefix="fetch-", dir=libs.parent))
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
     try:
         fetch = subprocess.run(
@@ -77,12 +76,17 @@ def _fetch(pom: Path, cache: Path, libs: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _cache_directory() -> Path:
-    target = _PROJECT / "target"
-    if not os.access(target if target.is_dir() else _PROJECT, os.W_OK):
-        target = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outboxd" / "kafka-broker"
-    target.mkdir(parents=True, exist_ok=True)
-    return target
+def _found_or_to_make(name: str) -> Path:
+    """Return where `name` is, in the checkout or in the user's cache; else the first of the two that can be written."""
+    checkout = _PROJECT / "target"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outboxd" / "kafka-broker"
+    for directory in (checkout, cache):
+        if os.access(directory / name, os.R_OK):
+            return directory / name
+    writable = os.access(checkout if checkout.is_dir() else _PROJECT, os.W_OK)
+    directory = checkout if writable else cache
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / name
 
 
 def _need(program: str, what: str, how: str) -> None:
