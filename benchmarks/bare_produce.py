@@ -72,7 +72,8 @@ def bare_produce(bootstrap: str, topic: str, rows: Iterable[Row], *, linger_ms: 
     sent = 0
     while batch := list(itertools.islice(unsent, _ROWS_BETWEEN_POLLS)):
         for _, key, payload, headers in batch:
-            producer.produce(topic, payload, key, on_delivery=reports, headers=headers)
+            # By position, as the relay does: keyword arguments would cost a quarter of the call.
+            producer.produce(topic, payload, key, -1, reports, None, 0, headers)
         sent += len(batch)
         producer.poll(0)
         reports.drain(producer, until=sent - IN_FLIGHT_ROWS_MAX)
