@@ -53,7 +53,7 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA :"schema" TO :"relay";
 
 -- --- reader: the views, which show the payloads of dead letters but none of the rows on their way.
 GRANT SELECT ON status, held_keys, dead_letter_summary, dead_letter_recent TO :"reader";
-GRANT EXECUTE ON FUNCTION readable(bytea, integer) TO :"reader";
+GRANT EXECUTE ON FUNCTION readable(bytea, integer), topic_is(text, text) TO :"reader";
 
 -- --- operator: reads the same and mends dead letters (a trigger allows it while they are 'dead'), replays, discards, pauses.
 GRANT SELECT ON status, held_keys, dead_letter_summary, dead_letter_recent, dead_letter, retry, lease, control, start
@@ -62,7 +62,7 @@ GRANT SELECT ON status, held_keys, dead_letter_summary, dead_letter_recent, dead
 GRANT SELECT (id, topic, key, created_at, published_at) ON outbox TO :"operator";
 GRANT UPDATE (topic, key, payload, headers, partition, status, resolved_at, resolved_by, note) ON dead_letter TO :"operator";
 GRANT INSERT (outbox, topic_pattern, who, note), DELETE ON control TO :"operator";
-GRANT EXECUTE ON FUNCTION readable(bytea, integer), replay_obstacles(bigint[]), past_note(dead_letter),
+GRANT EXECUTE ON FUNCTION readable(bytea, integer), topic_is(text, text), replay_obstacles(bigint[]), past_note(dead_letter),
     replay(bigint, boolean, text), replay(bigint[], boolean, text),
     replay_where(text, text, timestamptz, integer, boolean, boolean, text),
     discard(bigint, text), discard(bigint[], text), sole_outbox(), pause(text, text, text), resume(text, text)

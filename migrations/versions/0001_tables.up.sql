@@ -93,8 +93,10 @@ CREATE TABLE dead_letter (
 CREATE INDEX dead_letter_recent_idx ON dead_letter (died_at DESC, id DESC);
 CREATE INDEX dead_letter_status_idx ON dead_letter (status, died_at DESC, id DESC);
 -- The topic by hash here and below: an illegal topic of any length must find room among the dead letters.
+CREATE INDEX dead_letter_topic_idx ON dead_letter (hashtextextended(topic, 0), died_at DESC, id DESC) WHERE status = 'dead';
 CREATE INDEX dead_letter_kind_idx ON dead_letter (hashtextextended(topic, 0), error_code, died_at DESC, id DESC)
     WHERE status = 'dead';
+CREATE INDEX dead_letter_code_idx ON dead_letter (error_code, died_at DESC, id DESC) WHERE status = 'dead';
 CREATE INDEX dead_letter_key_idx ON dead_letter (hashtextextended(key, hashtextextended(topic, 0)), outbox_id)
     WHERE key IS NOT NULL;
 CREATE INDEX dead_letter_holding_idx ON dead_letter (outbox, outbox_id)

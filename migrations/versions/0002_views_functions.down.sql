@@ -11,6 +11,7 @@ DROP FUNCTION replay_obstacles(bigint[]);
 DROP TRIGGER dead_letter_guard ON dead_letter;
 DROP FUNCTION guard_dead_letter();
 DROP VIEW status, held_keys, dead_letter_recent, dead_letter_summary;
+DROP FUNCTION topic_is(text, text);
 DROP FUNCTION readable(bytea, integer);
 DROP FUNCTION enqueue(text, text, jsonb, jsonb);
 DROP FUNCTION enqueue(text, text, text, jsonb);

@@ -67,22 +67,31 @@ $$;
 COMMENT ON FUNCTION readable(bytea, integer) IS
     'Bytes as a person reads them: text where they are UTF-8, else hexadecimal after \x; cut at so many characters.';
 
+-- Without a search_path of its own, so that it is inlined and the index serves; its body is bound when it is made. The planner
+-- takes the comparison of hashes and that of texts for independent, and would expect next to no rows: CASE hides one from it.
+CREATE FUNCTION topic_is(topic text, wanted text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN hashtextextended($1, 0) = hashtextextended($2, 0) AND CASE WHEN $1 = $2 THEN true ELSE false END;
+
+COMMENT ON FUNCTION topic_is(text, text) IS
+    'Whether a dead letter has this topic, by an index: WHERE status = ''dead'' AND topic_is(topic, ''orders'').';
+
 CREATE VIEW dead_letter_summary AS
-    -- Two steps, because counting distinct keys in one would sort all the rows.
-    SELECT topic, error_code, reason,
-           sum(rows)::bigint AS count,
-           min(first) AS first,
-           max(last) AS last,
-           count(key) AS keys,
-           max(sample) AS sample,
-           outbox
-      FROM (SELECT outbox, topic, error_code, reason, key,
-                   count(*) AS rows, min(died_at) AS first, max(died_at) AS last, max(id) AS sample
-              FROM dead_letter
-             WHERE status = 'dead'
-             GROUP BY outbox, topic, error_code, reason, key) AS by_key
-     GROUP BY outbox, topic, error_code, reason
-     ORDER BY count DESC, topic, error_code, reason;
+    -- Grouped by hashes, and the names looked up by the sample: sorting a million rows by five texts takes three times as long.
+    SELECT named.topic, named.error_code, named.reason, kinds.count, kinds.first, kinds.last, kinds.keys, kinds.sample,
+           named.outbox
+      FROM (SELECT kind, sum(rows)::bigint AS count, min(first) AS first, max(last) AS last, count(key_hash) AS keys,
+                   max(newest) AS sample
+              FROM (SELECT hashtextextended(reason, hashtextextended(error_code,
+                               hashtextextended(topic, hashtextextended(outbox, 0)))) AS kind,
+                           hashtextextended(key, 0) AS key_hash,
+                           count(*) AS rows, min(died_at) AS first, max(died_at) AS last, max(id) AS newest
+                      FROM dead_letter
+                     WHERE status = 'dead'
+                     GROUP BY 1, 2) AS by_key
+             GROUP BY kind) AS kinds
+      JOIN dead_letter AS named ON named.id = kinds.sample
+     ORDER BY kinds.count DESC, named.topic, named.error_code, named.reason;
 
 COMMENT ON VIEW dead_letter_summary IS
     'What died and is not resolved, by topic, error and reason: how many, when first and last, of how many keys, and the id of '
@@ -114,7 +123,7 @@ COMMENT ON VIEW held_keys IS
 
 CREATE VIEW status AS
     WITH known AS (
-        SELECT DISTINCT outbox FROM lease
+        SELECT outbox FROM lease WHERE shard = 0
         UNION ALL
         SELECT 'default' WHERE NOT EXISTS (SELECT FROM lease)
     )
@@ -127,7 +136,8 @@ CREATE VIEW status AS
            least(dead.rows, 10000) AS dead,
            dead.rows > 10000 AS dead_is_lower_bound,
            (SELECT count(*) FROM dead_letter d WHERE d.outbox = known.outbox AND d.status = 'replaying') AS replaying,
-           (SELECT count(DISTINCT (h.topic, h.key)) FROM held_keys h WHERE h.outbox = known.outbox) AS held_keys,
+           least(held.keys, 1000) AS held_keys,
+           held.keys > 1000 AS held_keys_is_lower_bound,
            (SELECT max(l.daemon) FROM lease l WHERE l.outbox = known.outbox AND l.expires_at > clock_timestamp())
                AS lease_holder,
            (SELECT max(l.expires_at) FROM lease l WHERE l.outbox = known.outbox) AS lease_expires_at,
@@ -144,12 +154,14 @@ CREATE VIEW status AS
            SELECT count(*) AS rows
              FROM (SELECT FROM dead_letter d WHERE d.status = 'dead' AND d.outbox = known.outbox LIMIT 10001) AS bounded
      ) AS dead
+     CROSS JOIN LATERAL (
+           SELECT count(*) AS keys FROM (SELECT FROM held_keys h WHERE h.outbox = known.outbox LIMIT 1001) AS bounded
+     ) AS held
      ORDER BY known.outbox;
 
 COMMENT ON VIEW status IS
-    'One row for each outbox that was ever relayed from this schema. pending and dead are counted up to 10,000 and no further, '
-    'so that a large backlog costs nothing to look at: then pending_is_lower_bound or dead_is_lower_bound is true. pending '
-    'counts the rows of the schema''s own outbox table. lease_holder is null while no daemon relays; paused is null while '
+    'One row for each outbox that was ever relayed from this schema. pending and dead are counted up to 10,000 and held_keys up '
+    'to 1,000, no further, so that a large backlog costs nothing to look at: then …_is_lower_bound is true. pending counts the rows of the schema''s own outbox table. lease_holder is null while no daemon relays; paused is null while '
     'nothing is paused.';
 
 -- --------------------------------------------------------------------------------------------------------------- mending
@@ -338,8 +350,7 @@ BEGIN
       FROM (SELECT d.id
               FROM dead_letter d
              WHERE d.status = 'dead'
-               AND (replay_where.topic IS NULL OR d.topic = replay_where.topic
-                    AND hashtextextended(d.topic, 0) = hashtextextended(replay_where.topic, 0))
+               AND (replay_where.topic IS NULL OR topic_is(d.topic, replay_where.topic))
                AND (replay_where.error_code IS NULL OR d.error_code = replay_where.error_code)
                AND (replay_where.since IS NULL OR d.died_at >= replay_where.since)
              ORDER BY d.died_at, d.id

@@ -139,9 +139,11 @@ def _dead_letter(metadata: MetaData) -> Table:
         CheckConstraint("status IN ('dead', 'replaying', 'replayed', 'discarded')", name="dead_letter_status_check"),
         Index("dead_letter_recent_idx", *newest_first),
         Index("dead_letter_status_idx", "status", *newest_first),
+        Index("dead_letter_topic_idx", topic_hash, *newest_first, postgresql_where=text("status = 'dead'")),
         Index(
             "dead_letter_kind_idx", topic_hash, "error_code", *newest_first, postgresql_where=text("status = 'dead'")
         ),
+        Index("dead_letter_code_idx", "error_code", *newest_first, postgresql_where=text("status = 'dead'")),
         Index("dead_letter_key_idx", KEY_HASH, "outbox_id", postgresql_where=text("key IS NOT NULL")),
         Index(
             "dead_letter_holding_idx",

@@ -98,7 +98,8 @@ def test_status_of_a_fresh_schema_has_one_row_without_anything(connection: Conne
         {
             "outbox": "default", "pending": 0, "pending_is_lower_bound": False, "oldest_pending_at": None,
             "oldest_pending_age": None, "in_retry": 0, "dead": 0, "dead_is_lower_bound": False, "replaying": 0,
-            "held_keys": 0, "lease_holder": None, "lease_expires_at": None, "paused": None,
+            "held_keys": 0, "held_keys_is_lower_bound": False, "lease_holder": None, "lease_expires_at": None,
+            "paused": None,
         }
     ]  # fmt: skip
 
@@ -432,6 +433,19 @@ def test_functions_do_not_follow_the_callers_search_path(connection: Connection,
         ("SELECT * FROM outboxd.retry WHERE outbox = 'default' AND next_attempt_at <= now() LIMIT 10", "retry_due_idx"),
         ("SELECT * FROM outboxd.dead_letter_recent LIMIT 10", "dead_letter_recent_idx"),
         ("SELECT * FROM outboxd.dead_letter_recent WHERE status = 'dead' LIMIT 10", "dead_letter_status_idx"),
+        (
+            "SELECT * FROM outboxd.dead_letter_recent WHERE status = 'dead' AND outboxd.topic_is(topic, 't') LIMIT 10",
+            "dead_letter_topic_idx",
+        ),
+        (
+            """SELECT * FROM outboxd.dead_letter_recent WHERE status = 'dead' AND outboxd.topic_is(topic, 't')
+                AND error_code = 'C' LIMIT 10""",
+            "dead_letter_kind_idx",
+        ),
+        (
+            "SELECT * FROM outboxd.dead_letter_recent WHERE status = 'dead' AND error_code = 'C' LIMIT 10",
+            "dead_letter_code_idx",
+        ),
         (
             """SELECT * FROM outboxd.dead_letter WHERE outbox = 'default' AND status = 'replaying'
                 ORDER BY outbox_id LIMIT 9""",
