@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError, OutboxdError
+from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError, OutboxdError, SchemaError
 
 # A connection that is refused has no SQLSTATE in libpq, only the server's words.
 _REFUSED = ("password authentication failed", "no pg_hba.conf entry", "no password supplied", "authentication failed")
+# A table, function, column or schema that is not there.
+_MISSING = ("42P01", "42883", "42703", "3F000")
 # Connection lost, out of resources, shutting down or starting, a standby that cannot write, a lock that took too long.
 _UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
 
@@ -31,6 +33,12 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
     if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
         return DatabaseUnavailableError(
             f"PostgreSQL is not available: {words}; look at database.url, and at the server"
+        )
+    if state in _MISSING:
+        # Its first line says what is missing; the others quote the statement.
+        return SchemaError(
+            f"the schema is not what this version of outboxd needs: {str(error).splitlines()[0]}; "
+            "run `outboxd migrate`, or look at database.schema and outbox.table"
         )
     return None
 

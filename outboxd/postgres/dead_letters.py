@@ -1,0 +1,221 @@
+"""Dead letters for those who mend them: groups, rows, one in full; replay, discard and export in bounded batches.
+
+What changes anything goes through the functions of the schema (`replay`, `discard`), so that psql, the command line and
+the page follow the same rules. Every statement is a transaction of its own and is bounded, so none of them gets in the
+relay's way for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, Row
+from sqlalchemy.exc import DBAPIError
+
+from outboxd.errors import UsageError
+from outboxd.postgres.dead_letter_rows import RECENT_SECONDS, Filters, Group, Letter, Obstacle, Taken, WholeLetter
+from outboxd.postgres.failures import explained
+from outboxd.postgres.sql_text import in_schema
+
+BATCH_ROWS = 1000
+#: Payloads that an export reads at a time; one larger payload is read alone.
+EXPORT_BATCH_BYTES = 8 << 20
+
+_COLUMNS = """d.id, d.outbox_id, d.event_id, d.topic, d.key, octet_length(d.payload) AS payload_bytes,
+    d.headers::text AS headers, d.partition, d.created_at, d.attempts, d.reason, d.error_code, d.error_message,
+    d.first_failed_at, d.died_at, d.daemon, d.holds_key, d.status, d.resolved_at, d.resolved_by, d.note"""
+
+# In two steps as in the view of that name: counting distinct keys in one would sort all the rows.
+_SUMMARY = """
+    SELECT topic, reason, error_code, sum(rows)::bigint AS count, min(first) AS first, max(last) AS last,
+           count(key) AS keys, max(sample) AS sample_id, sum(recent)::bigint AS recent
+      FROM (SELECT d.topic, d.reason, d.error_code, d.key, count(*) AS rows, min(d.died_at) AS first,
+                   max(d.died_at) AS last, max(d.id) AS sample,
+                   count(*) FILTER (WHERE d.died_at > now() - make_interval(secs => :recent_seconds)) AS recent
+              FROM @schema@.dead_letter d WHERE @where@
+             GROUP BY d.topic, d.reason, d.error_code, d.key) AS by_key
+     GROUP BY topic, reason, error_code ORDER BY count DESC, topic, reason, error_code"""
+_LIST = f"SELECT {_COLUMNS} FROM @schema@.dead_letter d WHERE @where@ ORDER BY d.died_at DESC, d.id DESC LIMIT :limit"  # noqa: S608 - constants
+_ONE = f"SELECT {_COLUMNS}, d.payload FROM @schema@.dead_letter d WHERE d.id = :id AND d.outbox = :outbox"  # noqa: S608 - constants
+_DEAD_IDS = """SELECT d.id FROM @schema@.dead_letter d
+    WHERE d.id = ANY (CAST(:ids AS bigint[])) AND d.outbox = :outbox AND d.status = 'dead' ORDER BY d.id"""
+# In the order of the outbox, so that no batch overtakes an earlier row of its key; what dies meanwhile is not chased.
+_BATCH = """SELECT d.id, d.outbox_id FROM @schema@.dead_letter d
+    WHERE @where@ AND d.status = 'dead' AND d.died_at <= :until AND (d.outbox_id, d.id) > (:after_outbox_id, :after_id)
+    ORDER BY d.outbox_id, d.id LIMIT :limit"""
+_OBSTACLES = (
+    "SELECT id, outbox_id, topic, newer_id, obstacle AS kind FROM @schema@.replay_obstacles(CAST(:ids AS bigint[]))"
+)
+_REPLAY = "SELECT @schema@.replay(CAST(:ids AS bigint[]), CAST(:force AS boolean), CAST(:note AS text))"
+_DISCARD = "SELECT @schema@.discard(CAST(:ids AS bigint[]), CAST(:note AS text))"
+_EXPORT_NEXT = """SELECT d.id, coalesce(octet_length(d.payload), 0) AS size_bytes FROM @schema@.dead_letter d
+    WHERE @where@ AND d.id > :after_id ORDER BY d.id LIMIT :limit"""
+_EXPORT_ROWS = f"""SELECT {_COLUMNS}, d.payload FROM @schema@.dead_letter d
+    WHERE @where@ AND d.id = ANY (CAST(:ids AS bigint[])) ORDER BY d.id"""  # noqa: S608 - constants
+
+_NOT_IN_PREREQUISITE_STATE = "55000"
+
+ALL_DEAD = Filters()
+
+
+class DeadLetters:
+    """The dead letters of one outbox. Errors are those of `outboxd.errors`, in sentences."""
+
+    def __init__(self, engine: Engine, schema: str, outbox: str) -> None:
+        """`outbox` is the configured name; `engine` is in autocommit mode."""
+        self._engine = engine
+        self._schema = schema
+        self._outbox = outbox
+
+    # --- Looking
+
+    def summary(self, filters: Filters = ALL_DEAD) -> list[Group]:
+        """The groups by topic, reason and error code, largest first."""
+        where, values = filters.clauses()
+        rows = self._rows(_SUMMARY, where, **values, recent_seconds=RECENT_SECONDS)
+        return [Group(**row._mapping) for row in rows]
+
+    def list(self, filters: Filters = ALL_DEAD, limit: int = 50) -> Sequence[Letter]:
+        """The newest dead letters, at most `limit`."""
+        where, values = filters.clauses()
+        return [Letter(**row._mapping) for row in self._rows(_LIST, where, **values, limit=limit)]
+
+    def show(self, letter_id: int) -> WholeLetter | None:
+        """One dead letter in full, and whether a replay needs force; None where there is none of this id."""
+        rows = self._rows(_ONE, id=letter_id)
+        if not rows:
+            return None
+        obstacles = self.obstacles([letter_id])
+        return _whole(rows[0], obstacles[0] if obstacles else None)
+
+    def obstacles(self, ids: Sequence[int]) -> Sequence[Obstacle]:
+        """Those of these dead letters whose replay could deliver an older row after a newer one of its key, and why."""
+        return [Obstacle(**row._mapping) for row in self._rows(_OBSTACLES, ids=ids)] if ids else []
+
+    def export(self, filters: Filters = ALL_DEAD) -> Iterator[WholeLetter]:
+        """Every dead letter in full, by id. Memory is bounded, and no transaction stays open meanwhile."""
+        where, values = filters.clauses()
+        after_id = 0
+        while sized := self._rows(_EXPORT_NEXT, where, **values, after_id=after_id, limit=BATCH_ROWS):
+            for ids in _by_size(sized):
+                for row in self._rows(_EXPORT_ROWS, where, **values, ids=ids):
+                    yield _whole(row, None)
+            after_id = sized[-1].id
+
+    # --- Changing
+
+    def replay(
+        self, ids: Sequence[int], *, force: bool = False, note: str | None = None, who: str = "", dry_run: bool = False
+    ) -> Taken:
+        """Send these again, in place; those that need force are left as they are and named.
+
+        Args:
+            ids: dead letters; what is not `dead` is skipped.
+            force: also those whose key has newer published rows.
+            note: why.
+            who: the person who asked; kept with the dead letter like the note.
+            dry_run: only say what would be done.
+        """
+        dead = [row.id for row in self._rows(_DEAD_IDS, ids=ids)]
+        refused = () if force else tuple(self.obstacles(dead))
+        kept_back = {obstacle.id for obstacle in refused}
+        chosen = [each for each in dead if each not in kept_back]
+        skipped = len(set(ids)) - len(dead)
+        if chosen and not dry_run:
+            taken = self._changed(_REPLAY, ids=chosen, force=force, note=_signed(note, who))
+            return Taken(taken, refused, skipped + len(chosen) - taken)
+        return Taken(len(chosen), refused, skipped)
+
+    def replay_where(
+        self,
+        filters: Filters,
+        *,
+        limit: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+        force: bool = False,
+        note: str | None = None,
+        who: str = "",
+        dry_run: bool = False,
+    ) -> Iterator[Taken]:
+        """`replay` of all that match, oldest first, at most `limit`: one `Taken` after each batch of `batch_rows`."""
+        for ids in self._batches(filters, limit, batch_rows):
+            yield self.replay(ids, force=force, note=note, who=who, dry_run=dry_run)
+
+    def discard(self, ids: Sequence[int], *, note: str | None = None, who: str = "", dry_run: bool = False) -> Taken:
+        """Give these up: they are never sent, and the rows that their keys hold may go. Arguments as of `replay`."""
+        dead = [row.id for row in self._rows(_DEAD_IDS, ids=ids)]
+        skipped = len(set(ids)) - len(dead)
+        if dead and not dry_run:
+            taken = self._changed(_DISCARD, ids=dead, note=_signed(note, who))
+            return Taken(taken, skipped=skipped + len(dead) - taken)
+        return Taken(len(dead), skipped=skipped)
+
+    def discard_where(
+        self,
+        filters: Filters,
+        *,
+        limit: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+        note: str | None = None,
+        who: str = "",
+        dry_run: bool = False,
+    ) -> Iterator[Taken]:
+        """`discard` of all that match, as `replay_where`."""
+        for ids in self._batches(filters, limit, batch_rows):
+            yield self.discard(ids, note=note, who=who, dry_run=dry_run)
+
+    # --- Inside
+
+    def _batches(self, filters: Filters, limit: int | None, batch_rows: int) -> Iterator[Sequence[int]]:
+        where, values = filters.clauses()
+        until = self._rows("SELECT clock_timestamp() AS now")[0].now
+        after, left = (0, 0), limit
+        while left is None or left > 0:
+            rows = self._rows(
+                _BATCH, where, **values, until=until, after_outbox_id=after[0], after_id=after[1],
+                limit=batch_rows if left is None else min(batch_rows, left),
+            )  # fmt: skip
+            if not rows:
+                return
+            yield [row.id for row in rows]
+            after = (rows[-1].outbox_id, rows[-1].id)
+            left = None if left is None else left - len(rows)
+
+    def _rows(self, sql: str, where: str = "", /, **values: object) -> Sequence[Row[Any]]:
+        statement = in_schema(sql.replace("@where@", where), self._schema)
+        with explained(), self._engine.connect() as connection:
+            return connection.execute(statement, {"outbox": self._outbox, **values}).all()
+
+    def _changed(self, sql: str, ids: Sequence[int], **values: object) -> int:
+        try:
+            return int(self._rows(sql, ids=ids, **values)[0][0])
+        except DBAPIError as error:
+            # A newer row of a key was published since the obstacles were looked up; PostgreSQL says so in a sentence.
+            if isinstance(error.orig, psycopg.Error) and error.orig.sqlstate == _NOT_IN_PREREQUISITE_STATE:
+                raise UsageError(f"{error.orig.diag.message_primary}; --force does it all the same") from error
+            raise
+
+
+def _whole(row: Row[Any], obstacle: Obstacle | None) -> WholeLetter:
+    values = dict(row._mapping)
+    payload = values.pop("payload")
+    return WholeLetter(Letter(**values), payload, obstacle)
+
+
+def _by_size(rows: Sequence[Row[Any]]) -> Iterator[Sequence[int]]:
+    ids: list[int] = []
+    size_bytes = 0
+    for row in rows:
+        if ids and size_bytes + row.size_bytes > EXPORT_BATCH_BYTES:
+            yield ids
+            ids, size_bytes = [], 0
+        ids.append(row.id)
+        size_bytes += row.size_bytes
+    yield ids
+
+
+def _signed(note: str | None, who: str) -> str | None:
+    """The note with who asked: the database only knows the role, which people often share."""
+    return f"{note or 'no reason given'} (asked by {who})" if who else note

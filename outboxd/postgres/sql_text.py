@@ -1,0 +1,14 @@
+"""SQL that names the configured schema: written with `@schema@`, which becomes the quoted name."""
+
+from __future__ import annotations
+
+from sqlalchemy import TextClause, text
+
+from outboxd.postgres.names import quoted
+
+
+def in_schema(sql: str, schema: str, *, table: str = "outbox") -> TextClause:
+    """Return `sql` with `@schema@` and `@outbox@` (its outbox table) as quoted names, and with `:name` parameters."""
+    # A colon within a quoted name would be read as a parameter.
+    schema_name, table_name = (quoted(name).replace(":", r"\:") for name in (schema, table))
+    return text(sql.replace("@outbox@", f"{schema_name}.{table_name}").replace("@schema@", schema_name))
