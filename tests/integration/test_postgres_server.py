@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +62,27 @@ def test_destroy_ends_the_server_even_frozen_and_removes_its_files(server: Postg
 def test_the_server_never_runs_as_root(server: PostgresServer) -> None:
     owner = Path(f"/proc/{server.pid}").stat().st_uid
     assert owner == (pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid())
+
+
+def test_the_server_ends_with_a_test_run_that_is_killed() -> None:
+    script = (
+        "import sys, time\nfrom tests.support.postgres import PostgresServer\n"
+        "server = PostgresServer()\nserver.start()\nprint(server.pid, server._root, flush=True)\nsys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as run:
+        assert run.stdout is not None
+        pid, root = run.stdout.readline().split()
+        run.kill()
+    try:
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < deadline, f"the server {pid} lives on"
+            time.sleep(0.05)
+    finally:
+        shutil.rmtree(root)
