@@ -8,7 +8,7 @@ A life: standing by ──lease granted──▶ load ──▶ relay ──leas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from outboxd.policy.routes import Route
@@ -72,6 +72,7 @@ class Relay:
         self._draining_until: float | None = None
         self.end: RelayEnd | None = None
         self.turns = 0
+        self.on_turn: Callable[[Relay], None] | None = None
         self._stale_reads = 0
         self._stale_settlements = 0
         self._begin(None)
@@ -91,6 +92,11 @@ class Relay:
         self._reading = Reading(self.state)
         self._writing = Writing(self.state)
         self._watch = Watch(self.state)
+
+    @property
+    def has_fetched(self) -> bool:
+        """Whether the database answered a fetch of this ownership."""
+        return self._reading.has_fetched
 
     # The loop.
 
@@ -112,6 +118,8 @@ class Relay:
             else:
                 self._relay(now)
         self._consider_end(now)
+        if self.on_turn is not None:
+            self.on_turn(self)
         if self.end is None:
             self._rest(now)
 

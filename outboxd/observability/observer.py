@@ -1,0 +1,104 @@
+"""The daemon's observer: what the relay tells goes to the metrics, the log, the board and the alerts; nothing of it
+waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import Counter
+
+from outboxd.observability.events import kind_of
+from outboxd.observability.logs import Log
+from outboxd.observability.metrics import Metrics
+from outboxd.observability.status import StatusBoard
+
+Alert = Callable[[str, Mapping[str, object]], None]
+"""Is offered an event's name and its fields; must not wait."""
+
+
+class DaemonObserver:
+    """Watches a relay. Lives on the relay's thread, except `event`, which any thread may call."""
+
+    def __init__(self, log: Log, metrics: Metrics, board: StatusBoard, alert: Alert | None = None) -> None:
+        """`alert` is offered the events that the catalogue marks for it."""
+        self._log = log
+        self._metrics = metrics
+        self._board = board
+        self._alert = alert
+        self._published: dict[str, tuple[Counter, Counter]] = {}
+        self._events: dict[str, Counter] = {}
+
+    def event(self, name: str, **fields: object) -> None:
+        """Something worth a log line happened."""
+        self._log.event(name, **fields)
+        kind = kind_of(name)
+        counter = self._events.get(name)
+        if counter is None:
+            counter = self._events[name] = self._metrics.events.labels(name)
+        counter.inc()
+        match name:
+            case "lease_lost":
+                self._metrics.lease_lost.inc()
+            case "late_rows_found":
+                self._metrics.late_rows.inc(_number(fields.get("rows")))
+            case "settle_mismatch":
+                self._metrics.settle_mismatches.inc()
+            case "database_failed":
+                self._board.database_answers(False, str(fields.get("cause", "")))
+            case _:
+                pass
+        if kind.alerts and self._alert is not None:
+            self._alert(name, fields)
+
+    def delivered(self, topic: str, rows: int, size_bytes: int) -> None:
+        """Records of one topic were acknowledged."""
+        children = self._published.get(topic)
+        if children is None:
+            children = self._children(topic)
+        children[0].inc(rows)
+        children[1].inc(size_bytes)
+        self._board.delivered(rows, size_bytes)
+        if not self._board.kafka.is_up:
+            self._board.kafka_answers(True)
+
+    def _children(self, topic: str) -> tuple[Counter, Counter]:
+        label = self._metrics.topics[topic]
+        children = (self._metrics.published.labels(label), self._metrics.published_bytes.labels(label))
+        if label == topic:
+            # Only topics that have labels of their own are kept, so that this stays bounded.
+            self._published[topic] = children
+        return children
+
+    def acknowledged_after(self, seconds: float, rows: int) -> None:
+        """`rows` records were acknowledged about `seconds` after they were created."""
+        self._metrics.commit_to_ack.observe(seconds, rows)
+        self._board.acknowledged_after(seconds)
+
+    def failed(self, topic: str, error_code: str, fault_class: str) -> None:
+        """A delivery failed."""
+        self._metrics.errors.labels(self._metrics.topics[topic], error_code, fault_class).inc()
+
+    def retried(self, topic: str) -> None:
+        """A record goes to the `retry` table."""
+        self._metrics.retries.labels(self._metrics.topics[topic]).inc()
+
+    def died(self, topic: str, reason: str) -> None:
+        """A record goes to the dead-letter table."""
+        self._metrics.dead_letters.labels(self._metrics.topics[topic], reason).inc()
+
+    def duplicates_possible(self, rows: int) -> None:
+        """So many records go again though they may be in the log."""
+        self._metrics.duplicates_possible.inc(rows)
+
+    def phase(self, name: str, seconds: float, rows: int) -> None:
+        """One phase of the flow took so long for one batch."""
+        self._metrics.phases.observe(seconds, 1, name)
+        if name == "fetch":
+            self._metrics.batches.observe(rows)
+        if not self._board.database.is_up:
+            self._board.database_answers(True)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

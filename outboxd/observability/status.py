@@ -1,0 +1,251 @@
+"""The status board: the relay's last status, the last ten minutes as points, and whether the servers answer.
+
+The relay's thread writes, the threads of the page and the metrics read. Every write replaces a frozen value, so
+readers need no lock; only the ring of points has one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from outboxd import __version__
+from outboxd.relay.status import RelayStatus, status_of
+
+if TYPE_CHECKING:
+    from outboxd.relay.relay import Relay
+
+POINTS_MAX: Final = 600
+POINT_SECONDS: Final = 1.0
+PUBLISH_SECONDS: Final = 0.25
+BACKLOG_SECONDS: Final = 5.0
+"""A pending row older than this is a backlog, whose age grows while nobody measures it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Whether a server answers; `cause` says why not. None: nobody tried yet."""
+
+    answers: bool | None = None
+    cause: str = ""
+    since: float = 0.0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it answered the last time that somebody tried."""
+        return self.answers is True
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the database says is pending and dead; None: not measured yet. Counts end at a bound: `…_is_more`."""
+
+    pending: int | None = None
+    pending_is_more: bool = False
+    oldest_pending_seconds: float = 0.0
+    dead: int | None = None
+    dead_is_more: bool = False
+    in_retry: int = 0
+    measured_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One second of the last ten minutes. `lag_seconds` is the age of the latest acknowledged or the oldest waiting
+    row.
+    """
+
+    at: float
+    rows_per_second: float
+    bytes_per_second: float
+    lag_seconds: float
+    in_memory_rows: int
+
+
+@dataclass(slots=True)
+class _Counts:
+    rows: int = 0
+    size_bytes: int = 0
+    ack_seconds_max: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Acknowledged rows a second, over the last one, ten and six hundred seconds."""
+
+    one_second: float = 0.0
+    ten_seconds: float = 0.0
+    ten_minutes: float = 0.0
+
+
+@dataclass(slots=True)
+class StatusBoard:
+    """What everybody may know of a running daemon.
+
+    `outbox` and `daemon` only label it. `monotonic` (the relay's own) and `wall` are clocks.
+    """
+
+    outbox: str = "default"
+    daemon: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    relay: RelayStatus | None = None
+    database: Contact = Contact()
+    kafka: Contact = Contact()
+    backlog: Backlog = Backlog()
+    published_at: float | None = None
+    advanced_at: float | None = None
+    began_at: float = 0.0
+    _counts: _Counts = field(default_factory=_Counts)
+    _points: deque[Point] = field(default_factory=lambda: deque(maxlen=POINTS_MAX))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _point_began_at: float | None = None
+
+    def __post_init__(self) -> None:
+        """Note when it began, for those who ask how long the start takes."""
+        self.began_at = self.monotonic()
+
+    # Written on the relay's thread.
+
+    def look(self, relay: Relay) -> None:
+        """Look at the relay after a turn of its loop, four times a second at most: this is the relay's `on_turn`."""
+        now = self.monotonic()
+        if self.published_at is None or now - self.published_at >= PUBLISH_SECONDS:
+            self.publish(status_of(relay, now))
+
+    def publish(self, status: RelayStatus) -> None:
+        """Take the relay's status, and a point when a second is over."""
+        now = self.monotonic()
+        former = self.relay
+        if former is None or former.turns != status.turns:
+            self.advanced_at = now
+        self.relay = status
+        self.published_at = now
+        if self._point_began_at is None:
+            self._point_began_at = now
+        elif now - self._point_began_at >= POINT_SECONDS:
+            self._take_point(status, now)
+
+    def _take_point(self, status: RelayStatus, now: float) -> None:
+        counts, self._counts = self._counts, _Counts()
+        lasted = now - (self._point_began_at or now)
+        lag = max(counts.ack_seconds_max, status.oldest_in_memory_seconds, self._backlog_seconds(now))
+        point = Point(
+            at=self.wall(),
+            rows_per_second=counts.rows / lasted,
+            bytes_per_second=counts.size_bytes / lasted,
+            lag_seconds=lag,
+            in_memory_rows=status.in_memory_rows,
+        )
+        with self._lock:
+            self._points.append(point)
+        self._point_began_at = now
+
+    def _backlog_seconds(self, now: float) -> float:
+        """The age of the oldest pending row, which grows between two measurements where it is a backlog."""
+        measured = self.backlog.oldest_pending_seconds
+        return measured + (now - self.backlog.measured_at) if measured > BACKLOG_SECONDS else measured
+
+    def delivered(self, rows: int, size_bytes: int) -> None:
+        """Count acknowledged rows, on the relay's thread."""
+        self._counts.rows += rows
+        self._counts.size_bytes += size_bytes
+
+    def acknowledged_after(self, seconds: float) -> None:
+        """Note how long after its creation a row was acknowledged, on the relay's thread."""
+        self._counts.ack_seconds_max = max(seconds, self._counts.ack_seconds_max)
+
+    # Written by whoever talks to the servers.
+
+    def database_answers(self, answers: bool, cause: str = "") -> None:
+        """The database answered, or did not."""
+        self.database = self._contact(self.database, answers, cause)
+
+    def kafka_answers(self, answers: bool, cause: str = "") -> None:
+        """A broker answered, or none did."""
+        self.kafka = self._contact(self.kafka, answers, cause)
+
+    def _contact(self, former: Contact, answers: bool, cause: str) -> Contact:
+        if former.answers == answers and former.cause == cause:
+            return former
+        return Contact(answers, "" if answers else cause, former.since if former.answers == answers else self.wall())
+
+    def measured(self, backlog: Backlog) -> None:
+        """Take what the database says is pending and dead."""
+        self.backlog = backlog
+
+    # Read by anybody.
+
+    def points(self) -> list[Point]:
+        """The last ten minutes, one point a second, oldest first."""
+        with self._lock:
+            return list(self._points)
+
+    def rates(self) -> Rates:
+        """How fast it goes."""
+        points = self.points()
+        return Rates(*(_mean([point.rows_per_second for point in points[-count:]]) for count in (1, 10, POINTS_MAX)))
+
+    def lag_seconds(self) -> float:
+        """How far behind the relay is, by the last point and the database."""
+        points = self.points()
+        return max(points[-1].lag_seconds if points else 0.0, self._backlog_seconds(self.monotonic()))
+
+    def sentence(self) -> str:
+        """The daemon's state in one line, as systemd and the page show it."""
+        status = self.relay
+        if status is None:
+            return "starting"
+        parts = [_ROLES[status.role]]
+        if status.role == "owner":
+            rate, lag = self.rates().ten_seconds, self.lag_seconds()
+            parts.append(f"{rate:,.0f} rows/s, lag {_spoken(lag)}" if rate or lag >= 1 else "idle")
+        parts += [f"{name} does not answer" for name, contact in self._servers() if contact.answers is False]
+        if status.topics_held:
+            parts.append(f"{status.topics_held} topics on hold")
+        if status.held_keys:
+            parts.append(f"{status.held_keys} keys held")
+        if self.backlog.dead:
+            parts.append(f"{self.backlog.dead:,}{'+' if self.backlog.dead_is_more else ''} dead letters")
+        return ", ".join(parts)
+
+    def _servers(self) -> Sequence[tuple[str, Contact]]:
+        return (("the database", self.database), ("Kafka", self.kafka))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        now = self.monotonic()
+        return {
+            "outbox": self.outbox,
+            "daemon": self.daemon,
+            "version": __version__,
+            "state": self.sentence(),
+            "at": self.wall(),
+            "status_age_seconds": None if self.published_at is None else now - self.published_at,
+            "lag_seconds": self.lag_seconds(),
+            "rates": asdict(self.rates()),
+            "database": {"up": self.database.is_up, "cause": self.database.cause, "since": self.database.since},
+            "kafka": {"up": self.kafka.is_up, "cause": self.kafka.cause, "since": self.kafka.since},
+            "backlog": {name: value for name, value in asdict(self.backlog).items() if name != "measured_at"},
+            "relay": None if self.relay is None else asdict(self.relay),
+        }
+
+
+_ROLES: Final = {"owner": "relaying", "standby": "standing by", "draining": "stopping"}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _spoken(seconds: float) -> str:
+    for unit_seconds, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit_seconds:
+            return f"{seconds / unit_seconds:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

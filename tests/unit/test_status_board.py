@@ -1,0 +1,121 @@
+"""The board tells what the relay does, in numbers and in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from outboxd.observability.status import Backlog, StatusBoard
+from outboxd.relay.status import RelayStatus
+
+
+class Clock:
+    """A clock that goes when told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+IDLE = RelayStatus(
+    role="owner", token=1, turns=1, in_memory_rows=0, in_memory_bytes=0, in_flight_rows=0, in_flight_by_topic={},
+    settling_rows=0, oldest_in_memory_seconds=0.0, held_records=0, held_keys=0, held=(), breakers_open=0, breakers=(),
+    topics_held=0, held_topics=(), pauses=(), deferred_keys=0, deferred_topics=0, topics=0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def board(clock: Clock) -> StatusBoard:
+    return StatusBoard(monotonic=clock, wall=clock)
+
+
+def pass_seconds(board: StatusBoard, clock: Clock, seconds: int, rows: int = 0, **changes: Any) -> None:
+    for _ in range(seconds):
+        board.delivered(rows, rows * 100)
+        clock.now += 1
+        board.publish(replace(IDLE, turns=int(clock.now), **changes))
+
+
+def test_before_the_first_turn_it_is_starting(board: StatusBoard) -> None:
+    assert board.sentence() == "starting"
+    assert board.as_dict()["relay"] is None
+
+
+def test_rates_are_means_over_one_ten_and_six_hundred_seconds(board: StatusBoard, clock: Clock) -> None:
+    board.publish(IDLE)
+    pass_seconds(board, clock, 10, rows=0)
+    pass_seconds(board, clock, 5, rows=100)
+    rates = board.rates()
+    assert (rates.one_second, rates.ten_seconds) == (100, 50)
+    assert rates.ten_minutes == pytest.approx(500 / 15)
+
+
+def test_the_ring_holds_ten_minutes(board: StatusBoard, clock: Clock) -> None:
+    board.publish(IDLE)
+    pass_seconds(board, clock, 700)
+    points = board.points()
+    assert len(points) == 600
+    assert points[-1].at == clock.now
+
+
+def test_several_looks_a_second_make_one_point(board: StatusBoard, clock: Clock) -> None:
+    for _ in range(8):
+        board.publish(IDLE)
+        clock.now += 0.25
+    assert len(board.points()) == 1
+
+
+def test_the_lag_is_the_worst_of_the_acknowledged_the_waiting_and_the_pending(board: StatusBoard, clock: Clock) -> None:
+    board.publish(IDLE)
+    board.acknowledged_after(0.3)
+    pass_seconds(board, clock, 1)
+    assert board.lag_seconds() == 0.3
+    pass_seconds(board, clock, 1, oldest_in_memory_seconds=2.0)
+    assert board.lag_seconds() == 2.0
+    board.measured(Backlog(pending=5, oldest_pending_seconds=60.0, measured_at=clock.now))
+    pass_seconds(board, clock, 3)
+    assert board.lag_seconds() == 63.0
+
+
+def test_the_sentence_says_what_a_person_wants_to_know_first(board: StatusBoard, clock: Clock) -> None:
+    board.publish(IDLE)
+    assert board.sentence() == "relaying, idle"
+    board.database_answers(False, "connection refused")
+    board.measured(Backlog(dead=10_000, dead_is_more=True))
+    pass_seconds(board, clock, 10, rows=1234, topics_held=2, held_keys=3)
+    assert board.sentence() == (
+        "relaying, 1,234 rows/s, lag 0 ms, the database does not answer, 2 topics on hold, 3 keys held, "
+        "10,000+ dead letters"
+    )
+    board.publish(replace(IDLE, role="standby", token=None))
+    assert board.sentence().startswith("standing by, the database")
+
+
+def test_a_server_is_down_since_it_first_did_not_answer(board: StatusBoard, clock: Clock) -> None:
+    board.kafka_answers(False, "refused")
+    began = clock.now
+    clock.now += 5
+    board.kafka_answers(False, "no route")
+    assert board.kafka.since == began
+    assert board.kafka.cause == "no route"
+    clock.now += 5
+    board.kafka_answers(True)
+    assert (board.kafka.is_up, board.kafka.since, board.kafka.cause) == (True, clock.now, "")
+
+
+def test_all_of_it_is_json(board: StatusBoard, clock: Clock) -> None:
+    board.publish(IDLE)
+    pass_seconds(board, clock, 2, rows=5)
+    told = orjson.loads(orjson.dumps(board.as_dict()))
+    assert told["relay"]["role"] == "owner"
+    assert told["rates"]["one_second"] == 5
