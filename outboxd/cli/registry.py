@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 #: name → module with an `app: typer.Typer`; in the order in which `--help` lists them.
 COMMANDS: Mapping[str, str] = {
     "config": "outboxd.cli.config",
+    "dead": "outboxd.cli.dead",
     "migrate": "outboxd.cli.migrate",
+    "run": "outboxd.cli.run",
     "version": "outboxd.cli.version",
 }
 

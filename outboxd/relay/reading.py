@@ -28,6 +28,7 @@ class Reading:
         self._pacing = Pacing(limits.poll_interval_min_seconds, limits.poll_interval_max_seconds)
         self.sweeping = Sweeping(state)
         self.loaded = False
+        self.has_fetched = False
         self._failures = 0
         self._next_fetch_at = 0.0
         self._next_wanted_at = 0.0
@@ -128,6 +129,7 @@ class Reading:
         state = self._state
         request, state.reading = state.reading, None
         self._failures = 0
+        self.has_fetched = True
         if not isinstance(request, FetchRequest):
             return
         now = state.ports.clock.monotonic()

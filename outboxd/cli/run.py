@@ -1,0 +1,34 @@
+"""`outboxd run`: the daemon."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from outboxd.cli.context import load_settings
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    until_empty: Annotated[
+        bool,
+        typer.Option(
+            "--until-empty",
+            help="End with 0 when no committed row is left to be relayed; rows paused, held or not yet available are "
+            "listed on standard error.",
+        ),
+    ] = False,
+) -> None:
+    """Relay the outbox until stopped: fetch committed rows, publish them, settle what the broker says.
+
+    SIGTERM or SIGINT drains: nothing new is read, reports are awaited and settled, within `relay.shutdown_timeout`. A
+    second signal ends at once. Unsettled rows stay pending either way.
+    """
+    from outboxd.daemon import run_daemon
+
+    settings = load_settings()
+    settings.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
+    raise typer.Exit(run_daemon(settings, until_empty=until_empty))

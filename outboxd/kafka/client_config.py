@@ -1,0 +1,59 @@
+"""The producer's configuration: what the guarantees need, what the limits imply, and the user's own properties between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DEFAULTS: Mapping[str, str | int | bool] = {
+    "client.id": "outboxd",
+    "linger.ms": 2,
+    "reconnect.backoff.max.ms": 1000,
+    "socket.keepalive.enable": True,
+    "log.connection.close": False,
+}
+"""What a user may change. Reconnecting is quick, so that relaying resumes within seconds of healing."""
+
+GUARANTEES: Mapping[str, str | int | bool] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    # An outage must never drop the middle of a queue: the relay itself watches the age of what is in flight.
+    "message.timeout.ms": 0,
+}
+"""What no one may change."""
+
+CLIENT_RECORD_BYTES_MAX = 1_000_000
+"""librdkafka's default of `message.max.bytes`."""
+
+
+def producer_config(
+    properties: Mapping[str, str], *, in_flight_rows_max: int, in_flight_bytes_max: int
+) -> dict[str, object]:
+    """Return the shared producer's configuration.
+
+    Args:
+        properties: the user's, by librdkafka's own names.
+        in_flight_rows_max: the relay's bound; the client's queue holds a little more, so that it seldom pushes back.
+        in_flight_bytes_max: likewise, in bytes.
+    """
+    limits: dict[str, object] = {
+        "queue.buffering.max.messages": max(1_000, in_flight_rows_max + 1_000),
+        "queue.buffering.max.kbytes": max(16 * 1024, 2 * in_flight_bytes_max // 1024),
+    }
+    return {**DEFAULTS, **limits, **properties, **GUARANTEES}
+
+
+def lone_config(properties: Mapping[str, str]) -> dict[str, object]:
+    """Return the configuration of the isolating producer: one record a batch, at once."""
+    return {
+        **DEFAULTS,
+        **properties,
+        **GUARANTEES,
+        "client.id": f"{properties.get('client.id', 'outboxd')}-alone",
+        "batch.num.messages": 1,
+        "linger.ms": 0,
+    }
+
+
+def record_bytes_max(properties: Mapping[str, str]) -> int:
+    """Return the client's limit of one record, in bytes."""
+    return int(properties.get("message.max.bytes", CLIENT_RECORD_BYTES_MAX))

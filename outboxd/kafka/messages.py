@@ -1,0 +1,86 @@
+"""From a record to what `produce()` takes, or why it cannot be sent.
+
+A poison record that is found here reaches no batch that it would spoil for others. Two checks are vital: a lone surrogate in a
+header's name ends the whole process inside the client, and a NUL cuts the name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from outboxd.policy.faults import own_fault
+from outboxd.policy.headers import InvalidHeaders, parse_headers
+from outboxd.policy.messages import DeliveryFault
+from outboxd.policy.records import Record
+from outboxd.policy.row_checks import client_size_bytes, partition_problem, timestamp_problem, topic_name_problem
+
+TOPICS_REMEMBERED_MAX = 10_000
+
+KafkaHeaders = list[tuple[str, Any]]
+
+
+class MessageChecks:
+    """Checks and headers of one outbox's records."""
+
+    def __init__(self, source: str, record_bytes_max: int) -> None:
+        """`source` goes into every record's `outbox-source`; `record_bytes_max` is the client's limit."""
+        self.source_header = ("outbox-source", source.encode())
+        self.record_bytes_max = record_bytes_max
+        self._topics: dict[str, DeliveryFault | None] = {}
+
+    def topic_fault(self, topic: str) -> DeliveryFault | None:
+        """Return why the topic's name is illegal, or None; remembered, since a batch has few topics."""
+        try:
+            return self._topics[topic]
+        except KeyError:
+            problem = topic_name_problem(topic)
+            fault = None if problem is None else DeliveryFault(own_fault("INVALID_TOPIC"), problem)
+            if len(self._topics) >= TOPICS_REMEMBERED_MAX:
+                self._topics.clear()
+            self._topics[topic] = fault
+            return fault
+
+    def headers(self, record: Record) -> KafkaHeaders | DeliveryFault:
+        """Return the application's headers and ours, or what is wrong with them."""
+        parsed = parse_headers(record.headers, orjson.loads)
+        if isinstance(parsed, InvalidHeaders):
+            return DeliveryFault(own_fault(parsed.fault_name), parsed.reason)
+        return [
+            *parsed,
+            ("outbox-id", str(record.id)),
+            ("outbox-event-id", record.event_id),
+            self.source_header,
+        ]
+
+    def fault_of_record(self, record: Record) -> DeliveryFault | None:
+        """Check what the hot path does not: partition, timestamp and exact size. Called for records that look unusual."""
+        problem = partition_problem(record.partition)
+        if problem is not None:
+            return DeliveryFault(own_fault("UNKNOWN_PARTITION"), problem)
+        problem = timestamp_problem(record.created_at_ms)
+        if problem is not None:
+            return DeliveryFault(own_fault("INVALID_TIMESTAMP"), problem)
+        return self._size_fault(record)
+
+    def _size_fault(self, record: Record) -> DeliveryFault | None:
+        limit = self.record_bytes_max
+        if record.size_bytes <= limit // 2:
+            return None
+        shipped_bytes = len(record.payload or b"") + len((record.key or "").encode("utf-8", "surrogatepass"))
+        shipped_bytes += len(record.topic.encode("utf-8", "surrogatepass")) + len(record.headers.encode())
+        # The store does not ship what is far too large: then its own count is all there is.
+        withheld = record.size_bytes > limit and shipped_bytes < record.size_bytes // 2
+        headers = self.headers(record)
+        if isinstance(headers, DeliveryFault):
+            return None if not withheld else self._too_large(record.size_bytes)
+        wire_headers = tuple((name, value.encode() if isinstance(value, str) else value) for name, value in headers)
+        size_bytes = client_size_bytes(record.key, record.payload, wire_headers)
+        if withheld:
+            return self._too_large(record.size_bytes)
+        return self._too_large(size_bytes) if size_bytes > limit else None
+
+    def _too_large(self, size_bytes: int) -> DeliveryFault:
+        text = f"the record has {size_bytes} bytes, the client's message.max.bytes is {self.record_bytes_max}"
+        return DeliveryFault(own_fault("MSG_SIZE_TOO_LARGE"), text)

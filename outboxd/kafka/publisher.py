@@ -1,0 +1,268 @@
+"""The publisher: the relay's broker port on the plain idempotent producer.
+
+One shared producer sends by the batch; a second one, made when first needed, sends suspects of a batch-wide refusal one record a
+batch. Everything here runs on the relay's thread, callbacks included, since they are served by its `poll`. Only the question
+whether a topic really lacks a partition goes to a thread of its own: its answer is a report in the inbox like any other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from outboxd.kafka.client_config import lone_config, producer_config, record_bytes_max
+from outboxd.kafka.inbox import Inbox, delivery_fault
+from outboxd.kafka.messages import MessageChecks
+from outboxd.policy.faults import fault_of_refusal, own_fault
+from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.records import Record
+
+METADATA_SECONDS = 10.0
+_ANY_PARTITION = -1
+_PARTITION_CODES = (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+
+class KafkaPublisher:
+    """Implements the relay's `Publisher`."""
+
+    def __init__(
+        self,
+        properties: Mapping[str, str],
+        *,
+        source: str,
+        in_flight_rows_max: int,
+        in_flight_bytes_max: int,
+        inbox: Inbox | None = None,
+    ) -> None:
+        """Make the shared producer; it connects by itself.
+
+        Args:
+            properties: the user's librdkafka properties.
+            source: the outbox's name, for the header `outbox-source`.
+            in_flight_rows_max, in_flight_bytes_max: the relay's bounds.
+            inbox: where reports land; its `record_type` is what the store reads rows as.
+        """
+        self.inbox = inbox or Inbox()
+        self._properties = dict(properties)
+        self._config = producer_config(
+            properties, in_flight_rows_max=in_flight_rows_max, in_flight_bytes_max=in_flight_bytes_max
+        )
+        self._checks = MessageChecks(source, record_bytes_max(properties))
+        self._failure: DeliveryFault | None = None
+        self.cluster_error: str | None = None
+        self._lone: Producer | None = None
+        self._lone_in_flight = 0
+        self._metadata = ThreadPoolExecutor(1, thread_name_prefix="metadata")
+        self._producer = self._make(self._config)
+
+    def _make(self, config: Mapping[str, object]) -> Producer:
+        return Producer({**config, "error_cb": self._on_error})
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.cluster_error = f"{error.name()}: {error.str()}"
+
+    # Publish.
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        """Give records to the producer from index `start` on; return the index of the first one that it did not take."""
+        produce = self._producer.produce
+        checks = self._checks
+        source = checks.source_header
+        large_bytes = checks.record_bytes_max // 2
+        last_topic, topic_fault = None, None
+        index = start
+        try:
+            for index in range(start, len(records)):
+                record = records[index]
+                _, record_id, event_id, topic, key, payload, headers_text, partition, created_at_ms, size_bytes = record
+                if topic != last_topic:
+                    topic_fault = checks.topic_fault(topic)
+                    last_topic = topic
+                if topic_fault is not None:
+                    self._refuse(record, topic_fault)
+                    continue
+                if size_bytes > large_bytes or created_at_ms < 1 or partition is not None:
+                    fault = checks.fault_of_record(record)
+                    if fault is not None:
+                        self._refuse(record, fault)
+                        continue
+                    created_at_ms = max(1, created_at_ms)
+                headers: Any
+                if headers_text == "{}":
+                    headers = [("outbox-id", str(record_id)), ("outbox-event-id", event_id), source]
+                else:
+                    headers = checks.headers(record)
+                    if isinstance(headers, DeliveryFault):
+                        self._refuse(record, headers)
+                        continue
+                try:
+                    produce(
+                        topic,
+                        payload,
+                        key,
+                        _ANY_PARTITION if partition is None else partition,
+                        record,  # type: ignore[arg-type]  # a record is its own callback, see Inbox
+                        None,
+                        created_at_ms,
+                        headers,
+                    )
+                except (KafkaException, TypeError, ValueError) as error:
+                    self._refused(record, error)
+        except BufferError:
+            return index
+        return len(records)
+
+    def _refuse(self, record: Record, fault: DeliveryFault) -> None:
+        self.inbox.put(Report(record, fault, record.partition, None, True))
+
+    def _refused(self, record: Record, error: KafkaException | TypeError | ValueError) -> None:
+        """`produce()` raised: the record's outcome at once. The rest of the batch is none the worse."""
+        if isinstance(error, KafkaException):
+            kafka_error: KafkaError = error.args[0]
+            if kafka_error.fatal() or kafka_error.code() == KafkaError._FATAL:
+                self._failure = delivery_fault(kafka_error, alone=True)
+            if kafka_error.code() in _PARTITION_CODES and record.partition is not None:
+                self._ask_partition(record, delivery_fault(kafka_error, alone=True))
+                return
+            self._refuse(record, delivery_fault(kafka_error, alone=True))
+            return
+        self._refuse(record, DeliveryFault(fault_of_refusal(_kind(error), str(error)), str(error)))
+
+    def publish_alone(self, record: Record) -> bool:
+        """Send one record in a batch of its own. Return False when the producer's queue is full."""
+        if self._lone is None:
+            self._lone = self._make(lone_config(self._properties))
+        headers = self._checks.headers(record)
+        if isinstance(headers, DeliveryFault):
+            self._refuse(record, headers)
+            return True
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            self._lone_in_flight -= 1
+            fault = None if error is None else delivery_fault(error, alone=True)
+            self.inbox.put(
+                Report(record, fault, message.partition(), message.offset() if error is None else None, True)
+            )
+
+        partition = _ANY_PARTITION if record.partition is None else record.partition
+        try:
+            self._lone.produce(
+                record.topic,
+                record.payload,
+                record.key,
+                partition,
+                on_delivery=report,
+                timestamp=max(1, record.created_at_ms),
+                headers=headers,
+            )
+        except BufferError:
+            return False
+        except (KafkaException, TypeError, ValueError) as error:
+            self._refused(record, error)
+            return True
+        self._lone_in_flight += 1
+        return True
+
+    # Report.
+
+    def poll(self, timeout_seconds: float) -> None:
+        """Serve delivery callbacks; return early when some were served."""
+        try:
+            if self._lone_in_flight and self._lone is not None:
+                self._lone.poll(0)
+            self._producer.poll(timeout_seconds)
+        except KafkaException as error:
+            self._failed(error)
+
+    def _failed(self, error: KafkaException) -> None:
+        """`poll` raises what is fatal; anything else it raises is a cluster's trouble to be seen in the status."""
+        kafka_error: KafkaError = error.args[0]
+        if kafka_error.fatal():
+            self._failure = delivery_fault(kafka_error, alone=True)
+        else:
+            self.cluster_error = f"{kafka_error.name()}: {kafka_error.str()}"
+
+    def take_reports(self) -> list[Report]:
+        """Return the reports that came since the last call, in order."""
+        reports = self.inbox.take()
+        if reports and self.cluster_error is not None and any(report[1] is None for report in reports):
+            self.cluster_error = None
+        doubtful = [report for report in reports if report[1] is not None and self._doubts_partition(report)]
+        if not doubtful:
+            return reports
+        for report in doubtful:
+            self._ask_partition(report.record, report.error)
+        return [report for report in reports if report not in doubtful]
+
+    @staticmethod
+    def _doubts_partition(report: Report) -> bool:
+        return (
+            report.error is not None
+            and report.error.fault.code in _PARTITION_CODES
+            and report.record.partition is not None
+            and not report.alone
+        )
+
+    def _ask_partition(self, record: Record, error: DeliveryFault | None) -> None:
+        """Does the topic lack the partition that the record names? Then it is the record's fault, else the topic's."""
+        self._metadata.submit(self._answer_partition, self._producer, record, error)
+
+    def _answer_partition(self, producer: Producer, record: Record, error: DeliveryFault | None) -> None:
+        fault = error
+        try:
+            topic = producer.list_topics(record.topic, timeout=METADATA_SECONDS).topics.get(record.topic)
+            if topic is not None and topic.error is None and record.partition is not None:
+                count = len(topic.partitions)
+                if record.partition >= count:
+                    text = f"the topic has partitions 0 to {count - 1}, the row names {record.partition}"
+                    fault = DeliveryFault(own_fault("UNKNOWN_PARTITION"), text)
+        except KafkaException as unavailable:
+            # No answer is no proof: the fault stays the topic's.
+            self.cluster_error = str(unavailable.args[0])
+        self.inbox.put(Report(record, fault, record.partition, None, True))
+
+    # Failure and end.
+
+    def failure(self) -> DeliveryFault | None:
+        """Return the fatal error that ended the producer, or None while it works."""
+        return self._failure
+
+    def rebuild(self) -> None:
+        """Replace a failed producer. Reports of the old one never come any more, since nobody polls it."""
+        self.purge()
+        former = [self._producer] + ([self._lone] if self._lone is not None else [])
+        self._failure = None
+        self._lone, self._lone_in_flight = None, 0
+        self._producer = self._make(self._config)
+        self.inbox.take()
+        # Destroying a client waits for its threads; the relay does not.
+        threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
+
+    def purge(self) -> None:
+        """Drop what was not sent yet, and stop waiting for what was."""
+        for producer in (self._producer, self._lone):
+            if producer is not None:
+                producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+    def close(self) -> None:
+        """End: whatever is still queued is dropped; its rows are pending."""
+        self._metadata.shutdown(wait=False, cancel_futures=True)
+        self.purge()
+        self._lone = None
+
+    # For the daemon.
+
+    def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
+        """Return the brokers as (id, address). Raises KafkaException when none answers in time."""
+        metadata = self._producer.list_topics(timeout=timeout_seconds)
+        return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
+
+
+def _kind(error: TypeError | ValueError) -> Literal["type", "value", "unicode"]:
+    if isinstance(error, UnicodeError):
+        return "unicode"
+    return "value" if isinstance(error, ValueError) else "type"

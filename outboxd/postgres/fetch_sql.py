@@ -1,0 +1,174 @@
+"""The fetch statement: pending records of every kind, and what goes with them, in one statement and so from one snapshot.
+
+Its first row is the META row: JSON in the place of the headers, with the database's time, the due retries, replays, discards,
+pauses and, where asked, the transactions that hold the outbox. `pg_locks` is read while the statement runs, so after its
+snapshot, as the fence of the gaps wants it (see `policy.gaps`). The parts that nobody asked for are not in the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from outboxd.policy.records import Arm
+from outboxd.postgres.names import quoted
+
+LISTED_MAX = 500
+"""How many due retries, replays and delayed records one fetch lists."""
+DISCARDS_SECONDS = 60
+KEY_HASH = "hashtextextended(o.key, hashtextextended(o.topic, 0))"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Which parts a fetch has."""
+
+    look_back: bool
+    chosen: bool
+    replay: bool
+    reread: bool
+    reread_serial: bool
+    catch_up: bool
+    forward: bool
+    locks: bool
+    discards: bool
+    retries_after: bool
+    delayed: bool
+
+
+class FetchSql:
+    """The statement's text for one outbox."""
+
+    def __init__(self, schema: str, table: str) -> None:
+        """The names are quoted here."""
+        self._schema = quoted(schema)
+        self._table = f"{self._schema}.{quoted(table)}"
+        self.text = lru_cache(maxsize=64)(self._text)
+
+    def _text(self, parts: Parts) -> str:
+        arms = []
+        if parts.look_back:
+            arms.append(self._look_back())
+        if parts.chosen:
+            arms.append(self._chosen())
+        if parts.replay:
+            arms.append(self._replay())
+        if parts.reread:
+            arms.append(self._reread())
+        if parts.reread_serial:
+            arms.append(self._by_topic(Arm.REREAD, "serial", "reread_rows_max"))
+        if parts.catch_up:
+            arms.append(self._by_topic(Arm.CATCH_UP, "catch_up", "catch_up_rows_max"))
+        if parts.forward:
+            arms.append(self._forward())
+        meta = self._meta(parts)
+        if not arms:
+            return meta
+        several = len(arms) > 1
+        order = "arm, id" if several else "id"
+        return (
+            f"{meta}\nUNION ALL\n(SELECT arm, id, event_id, topic, key, payload, headers, partition, created_at_ms, size_bytes"
+            f"\nFROM (SELECT a.*, sum(size_bytes) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS running_bytes"
+            f"\nFROM ({' UNION ALL '.join(arms)}) AS a) AS b"
+            f"\nWHERE running_bytes - size_bytes < %(bytes_max)s ORDER BY {order} LIMIT %(rows_max)s)"
+        )
+
+    def _columns(self, arm: Arm, record_id: str = "o.id", alias: str = "o") -> str:
+        o = alias
+        return (
+            f"{int(arm)}::int AS arm, {record_id} AS id, {o}.event_id::text AS event_id, {o}.topic, {o}.key,"
+            f" CASE WHEN octet_length({o}.payload) > %(record_bytes_max)s THEN NULL ELSE {o}.payload END AS payload,"
+            f" CASE WHEN pg_column_size({o}.headers) > %(record_bytes_max)s THEN '{{}}'"
+            f" ELSE {o}.headers::text END AS headers, {o}.partition,"
+            f" CASE WHEN isfinite({o}.created_at) THEN"
+            f" (date_part('epoch', least({o}.created_at, now())) * 1000)::bigint ELSE -1 END"
+            f" AS created_at_ms, (coalesce(octet_length({o}.payload), 0) + coalesce(octet_length({o}.key), 0)"
+            f" + octet_length({o}.topic) + pg_column_size({o}.headers))::bigint AS size_bytes"
+        )
+
+    @property
+    def _pending(self) -> str:
+        return "o.published_at IS NULL AND (o.available_at IS NULL OR o.available_at <= now())"
+
+    def _look_back(self) -> str:
+        return (
+            f"(SELECT {self._columns(Arm.LOOK_BACK)} FROM unnest(%(gap_lows)s::bigint[], %(gap_highs)s::bigint[])"
+            f" AS g(low, high) JOIN {self._table} AS o ON o.id BETWEEN g.low AND g.high"
+            f" WHERE {self._pending} ORDER BY o.id LIMIT %(rows_max)s)"
+        )
+
+    def _chosen(self) -> str:
+        return (
+            f"(SELECT {self._columns(Arm.CHOSEN)} FROM {self._table} AS o"
+            f" WHERE o.id = ANY(%(chosen_ids)s::bigint[]) AND o.published_at IS NULL)"
+        )
+
+    def _replay(self) -> str:
+        return (
+            f"(SELECT {self._columns(Arm.REPLAY, 'o.outbox_id')} FROM {self._schema}.dead_letter AS o"
+            f" WHERE o.id = ANY(%(replay_ids)s::bigint[]) AND o.status = 'replaying')"
+        )
+
+    def _reread(self) -> str:
+        return (
+            f"(SELECT r.* FROM unnest(%(reread_topics)s::text[], %(reread_keys)s::text[], %(reread_ids)s::bigint[])"
+            f" AS w(topic, key, from_id) CROSS JOIN LATERAL (SELECT {self._columns(Arm.REREAD)} FROM {self._table} AS o"
+            f" WHERE {KEY_HASH} = hashtextextended(w.key, hashtextextended(w.topic, 0)) AND o.key IS NOT NULL"
+            f" AND o.topic = w.topic AND o.key = w.key AND o.id >= w.from_id AND o.id <= %(position)s"
+            f" AND {self._pending} ORDER BY o.id LIMIT %(reread_rows_max)s) AS r)"
+        )
+
+    def _by_topic(self, arm: Arm, wish: str, limit: str) -> str:
+        # By the index of pending ids: what is pending between a deferred topic's start and the position is mostly its own.
+        return (
+            f"(SELECT r.* FROM unnest(%({wish}_topics)s::text[], %({wish}_ids)s::bigint[]) AS w(topic, from_id)"
+            f" CROSS JOIN LATERAL (SELECT {self._columns(arm)} FROM {self._table} AS o"
+            f" WHERE o.topic = w.topic AND o.id >= w.from_id AND o.id <= %(position)s AND {self._pending}"
+            f" ORDER BY o.id LIMIT %({limit})s) AS r)"
+        )
+
+    def _forward(self) -> str:
+        return (
+            f"(SELECT {self._columns(Arm.FORWARD)} FROM {self._table} AS o"
+            f" WHERE o.id > %(position)s AND {self._pending} ORDER BY o.id LIMIT %(rows_max)s)"
+        )
+
+    def _meta(self, parts: Parts) -> str:
+        after = " AND (r.next_attempt_at, r.outbox_id) > (%(retry_at)s::timestamptz, %(retry_id)s)"
+        listed: Mapping[str, str | None] = {
+            "due": f"(SELECT json_agg(json_build_array(d.outbox_id, d.attempts,"
+            f" (date_part('epoch', d.first_failed_at) * 1000)::bigint, d.next_attempt_at))"
+            f" FROM (SELECT r.* FROM {self._schema}.retry AS r WHERE r.outbox = %(outbox)s AND r.next_attempt_at <= now()"
+            f"{after if parts.retries_after else ''} ORDER BY r.next_attempt_at, r.outbox_id LIMIT {LISTED_MAX}) AS d)",
+            "replays": f"(SELECT json_agg(json_build_array(d.id, d.outbox_id, d.topic, d.key, d.attempts))"
+            f" FROM (SELECT l.id, l.outbox_id, l.topic, l.key, l.attempts FROM {self._schema}.dead_letter AS l"
+            f" WHERE l.outbox = %(outbox)s AND l.status = 'replaying' AND l.outbox_id > %(replay_cursor)s"
+            f" ORDER BY l.outbox_id LIMIT {LISTED_MAX}) AS d)",
+            "pauses": f"(SELECT json_agg(json_build_array(c.topic_pattern, (date_part('epoch', c.since) * 1000)::bigint,"
+            f" c.who, c.note) ORDER BY c.topic_pattern) FROM {self._schema}.control AS c WHERE c.outbox = %(outbox)s)",
+            "discarded": f"(SELECT json_agg(l.outbox_id) FROM {self._schema}.dead_letter AS l"
+            f" WHERE l.outbox = %(outbox)s AND l.holds_key AND l.status = 'discarded'"
+            f" AND l.resolved_at > now() - interval '{DISCARDS_SECONDS} s')"
+            if parts.discards
+            else None,
+            "available": f"(SELECT json_agg(json_build_array(d.id, d.available_at)) FROM (SELECT o.id, o.available_at"
+            f" FROM {self._table} AS o WHERE o.published_at IS NULL AND o.available_at IS NOT NULL"
+            f" AND o.available_at > %(available_at)s AND o.available_at <= now() AND o.id <= %(position)s"
+            f" ORDER BY o.available_at FETCH FIRST {LISTED_MAX} ROWS WITH TIES) AS d)"
+            if parts.delayed
+            else None,
+            "locks": "(SELECT json_agg(DISTINCT l.virtualtransaction) FROM pg_locks AS l WHERE l.locktype = 'relation'"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND l.relation = %(table)s::regclass AND l.granted AND l.mode IN"
+            " ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))"
+            if parts.locks
+            else None,
+        }
+        fields = ", ".join(f"'{name}', {part}" for name, part in listed.items() if part is not None)
+        return (
+            "SELECT 0::int AS arm, (date_part('epoch', now()) * 1000)::bigint AS id, NULL::text AS event_id,"
+            " NULL::text AS topic, NULL::text AS key, NULL::bytea AS payload,"
+            f" json_strip_nulls(json_build_object('now', now(), 'standby', pg_is_in_recovery(), {fields}))::text AS headers,"
+            " NULL::int AS partition, 0::bigint AS created_at_ms, 0::bigint AS size_bytes"
+        )

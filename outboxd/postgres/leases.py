@@ -1,0 +1,208 @@
+"""The lease: the right to relay an outbox, kept by a thread and a connection of its own.
+
+    standing by ──acquired (the former one expired)──▶ holding ──renewed every third of the ttl──▶ holding
+         ▲                                                │
+         └───── a renewal finds another holder, or trust runs out before one succeeds; or given up ◀┘
+
+Only the database's clock decides who holds it. What this daemon trusts is its own monotonic clock: from *before* a renewal was
+sent, for the ttl less a margin; when that runs out it stops by itself, before anybody else may start. Every acquisition takes a
+new holder id and a higher token, which fence each settlement.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine
+
+from outboxd.errors import OutboxdError
+from outboxd.policy.messages import Event, LeaseGranted, LeaseLost
+from outboxd.postgres.names import quoted
+from outboxd.postgres.sessions import Connection
+
+MARGIN_SHARE = 0.1
+"""The part of the ttl by which trust ends before the lease does: clocks drift, and threads wake late."""
+
+
+class LeaseKeeper:
+    """Acquires, renews and gives up one outbox's lease."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        post: Callable[[Event], None],
+        on_holder: Callable[[str], None],
+        *,
+        schema: str,
+        outbox: str,
+        daemon: str,
+        ttl_seconds: float,
+        listening: bool = False,
+    ) -> None:
+        """Prepare; `start` begins. `on_holder` learns the new holder id before `LeaseGranted` is posted."""
+        self._engine = engine
+        self._post = post
+        self._on_holder = on_holder
+        self._outbox, self._daemon = outbox, daemon
+        self._ttl_seconds = ttl_seconds
+        self._listening = listening
+        self._table = f"{quoted(schema)}.lease"
+        self._trusted_until = float("-inf")
+        self._held: tuple[str, int] | None = None
+        self._wake = threading.Event()
+        self._closing = False
+        self._giving_up = False
+        self._connection: Any = None
+        self.last_error: str | None = None
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def start(self) -> None:
+        """Begin to acquire."""
+        self._thread.start()
+
+    def trusted_until(self) -> float:
+        """Return the monotonic time up to which nobody else can own the outbox."""
+        return self._trusted_until
+
+    def give_up(self) -> None:
+        """Release the lease at once, if it is still ours; then stand by."""
+        self._trusted_until = float("-inf")
+        self._giving_up = True
+        self._wake.set()
+
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """Release what is held and end the thread."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+
+    # The thread.
+
+    def _keep(self) -> None:
+        while True:
+            pause = self._step()
+            if self._closing:
+                self._release()
+                self._disconnect()
+                return
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def _step(self) -> float:
+        """Do what is due now and return how long to wait, in seconds."""
+        try:
+            if self._giving_up:
+                self._release()
+                self._giving_up = False
+                return min(1.0, self._ttl_seconds / 10)
+            if self._closing:
+                return 0.0
+            if self._held is None:
+                return self._acquire()
+            return self._renew(*self._held)
+        except (psycopg.Error, OutboxdError) as error:
+            self.last_error = " ".join(str(error).split())
+            self._disconnect()
+            return min(0.5, self._ttl_seconds / 10)
+
+    def _acquire(self) -> float:
+        sent_at = time.monotonic()
+        holder = str(uuid.uuid4())
+        row = (
+            self._connected()
+            .execute(
+                f"INSERT INTO {self._table} AS l (outbox, shard, holder, daemon, token, acquired_at, expires_at, listening)"
+                " VALUES (%(outbox)s, 0, %(holder)s, %(daemon)s, 1, clock_timestamp(),"
+                " clock_timestamp() + make_interval(secs => %(ttl)s), %(listening)s)"
+                " ON CONFLICT (outbox, shard) DO UPDATE SET holder = excluded.holder, daemon = excluded.daemon,"
+                " token = l.token + 1, acquired_at = clock_timestamp(),"
+                " expires_at = clock_timestamp() + make_interval(secs => %(ttl)s), listening = excluded.listening"
+                " WHERE l.expires_at <= clock_timestamp() RETURNING token",
+                {
+                    "outbox": self._outbox,
+                    "holder": holder,
+                    "daemon": self._daemon,
+                    "ttl": self._ttl_seconds,
+                    "listening": self._listening,
+                },
+            )
+            .fetchone()
+        )
+        self.last_error = None
+        if row is None:
+            return min(0.5, self._ttl_seconds / 10)
+        token = int(row[0])
+        self._held = (holder, token)
+        self._trust_from(sent_at)
+        self._on_holder(holder)
+        self._post(LeaseGranted(token))
+        return self._ttl_seconds / 3
+
+    def _renew(self, holder: str, token: int) -> float:
+        sent_at = time.monotonic()
+        if sent_at >= self._trusted_until:
+            # Too late to be sure: the relay has stopped by itself. It is told again, and the lease is asked for anew.
+            self._lose("the lease could not be renewed in time")
+            return 0.0
+        row = (
+            self._connected()
+            .execute(
+                f"UPDATE {self._table} SET expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)"
+                " WHERE outbox = %(outbox)s AND shard = 0 AND token = %(token)s AND holder = %(holder)s::uuid"
+                " RETURNING token",
+                {"outbox": self._outbox, "holder": holder, "token": token, "ttl": self._ttl_seconds},
+            )
+            .fetchone()
+        )
+        self.last_error = None
+        if row is None:
+            self._lose("another daemon took the lease")
+            return 0.0
+        self._trust_from(sent_at)
+        return self._ttl_seconds / 3
+
+    def _trust_from(self, sent_at: float) -> None:
+        self._trusted_until = sent_at + self._ttl_seconds * (1 - MARGIN_SHARE)
+
+    def _lose(self, reason: str) -> None:
+        self._held = None
+        self._trusted_until = float("-inf")
+        self._post(LeaseLost(reason))
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        self._trusted_until = float("-inf")
+        if held is None:
+            return
+        try:
+            self._connected().execute(
+                f"UPDATE {self._table} SET expires_at = clock_timestamp(), listening = false"
+                " WHERE outbox = %(outbox)s AND shard = 0 AND token = %(token)s AND holder = %(holder)s::uuid",
+                {"outbox": self._outbox, "holder": held[0], "token": held[1]},
+            )
+        except (psycopg.Error, OutboxdError) as error:
+            # It then ends by itself, a ttl after its last renewal.
+            self.last_error = " ".join(str(error).split())
+            self._disconnect()
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.raw_connection()
+            driver = self._connection.driver_connection
+            # A renewal that waits for a lock longer than this is as good as failed; the next one tries again.
+            driver.execute(
+                "SELECT set_config('lock_timeout', %s, false)", (f"{max(100, round(self._ttl_seconds * 1000 / 6))}ms",)
+            )
+        driver_connection: Connection = self._connection.driver_connection
+        return driver_connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()

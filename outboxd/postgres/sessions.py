@@ -1,0 +1,81 @@
+"""A session: one thread with one connection, taking jobs from a queue, one at a time.
+
+A connection on which a job failed is closed and made anew for the next job. Behind a pooler that shares server connections, a
+prepared statement of ours may be unknown or taken there: when that shows, this session prepares none any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from sqlalchemy import Engine, PoolProxiedConnection
+
+from outboxd.errors import OutboxdError
+from outboxd.postgres.arrays import register_arrays
+from outboxd.postgres.failures import explain
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Job = Callable[[Connection], None]
+OnFailure = Callable[[str, bool], None]
+
+_POOLED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
+
+
+class Session:
+    """Runs jobs on its own thread. `close` ends it after the job under way."""
+
+    def __init__(self, engine: Engine, name: str, *, prepare_threshold: int | None = 5) -> None:
+        """`name` is the thread's; `prepare_threshold` is psycopg's."""
+        self._engine = engine
+        self._prepare_threshold = prepare_threshold
+        self._jobs: SimpleQueue[tuple[Job, OnFailure] | None] = SimpleQueue()
+        self._pooled: PoolProxiedConnection | None = None
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job, on_failure: OnFailure) -> None:
+        """Run `job` with a connection; `on_failure(message, lost)` is called instead of raising."""
+        self._jobs.put((job, on_failure))
+
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """End the thread once its job is through, or leave it behind after `timeout_seconds`."""
+        self._jobs.put(None)
+        self._thread.join(timeout_seconds)
+
+    def _work(self) -> None:
+        while (task := self._jobs.get()) is not None:
+            job, on_failure = task
+            try:
+                job(self._connection())
+            except (psycopg.Error, OutboxdError) as error:
+                on_failure(*self._failed(error))
+        self._disconnect()
+
+    def _connection(self) -> Connection:
+        if self._pooled is None:
+            pooled = self._engine.raw_connection()
+            driver: Connection = pooled.driver_connection  # type: ignore[assignment]  # the engine is psycopg's
+            driver.prepare_threshold = self._prepare_threshold
+            register_arrays(driver)
+            self._pooled = pooled
+        return self._pooled.driver_connection  # type: ignore[return-value]  # the engine is psycopg's
+
+    def _failed(self, error: psycopg.Error | OutboxdError) -> tuple[str, bool]:
+        if isinstance(error, _POOLED):
+            self._prepare_threshold = None
+        self._disconnect()
+        if isinstance(error, OutboxdError):
+            return str(error), True
+        ours = explain(error)
+        # Other errors than a lost connection are rare here; a new connection is cheap beside being wrong about the old one.
+        return str(ours or " ".join(str(error).split())), True
+
+    def _disconnect(self) -> None:
+        pooled, self._pooled = self._pooled, None
+        if pooled is not None:
+            pooled.invalidate()

@@ -1,0 +1,150 @@
+"""The settle statement: all outcomes of a batch in one autocommit statement, fenced by the lease.
+
+Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, and every write joins it: when another daemon
+took over meanwhile, the row does not match and nothing is written; while this statement runs, nobody can take over. The parts
+that a settlement does not have are not in the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from outboxd.postgres.names import quoted
+
+_MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """Which writes a settlement has."""
+
+    delivered: bool
+    retries: bool
+    dead: bool
+    replayed: bool
+    died_again: bool
+    out_of_retry: bool
+    storms: bool
+    progress: bool
+
+
+class SettleSql:
+    """The statement's text for one outbox."""
+
+    def __init__(self, schema: str, table: str, *, deletes: bool) -> None:
+        """`deletes` removes delivered rows instead of marking them."""
+        self._schema = quoted(schema)
+        self._table = f"{self._schema}.{quoted(table)}"
+        self._deletes = deletes
+        self.text = lru_cache(maxsize=64)(self._text)
+
+    def _text(self, writes: Writes) -> str:
+        parts = [
+            f"ours AS MATERIALIZED (SELECT l.token FROM {self._schema}.lease AS l WHERE l.outbox = %(outbox)s"
+            " AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid FOR SHARE)"
+        ]
+        if writes.delivered:
+            parts.append(self._delivered())
+        if writes.retries:
+            parts.append(self._retries())
+        if writes.dead:
+            parts += [self._moved(), self._dead()]
+        if writes.replayed:
+            parts.append(self._replayed())
+        if writes.died_again:
+            parts.append(self._died_again())
+        if writes.out_of_retry:
+            parts.append(
+                f"tried AS (DELETE FROM {self._schema}.retry AS r USING ours WHERE r.outbox = %(outbox)s"
+                " AND r.outbox_id = ANY(%(out_of_retry)s::bigint[]))"
+            )
+        if writes.storms:
+            parts.append(
+                f"stormed AS (INSERT INTO {self._schema}.control (outbox, topic_pattern, who, note)"
+                " SELECT %(outbox)s, d.topic, %(daemon)s, d.note FROM ours, unnest(%(storm_topics)s::text[],"
+                " %(storm_notes)s::text[]) AS d(topic, note) ON CONFLICT DO NOTHING)"
+            )
+        if writes.progress:
+            parts.append(
+                f"progressed AS (INSERT INTO {self._schema}.progress AS p (outbox, shard, settled_transaction)"
+                " SELECT %(outbox)s, 0, %(transaction)s FROM ours ON CONFLICT (outbox, shard) DO UPDATE"
+                " SET settled_transaction = greatest(p.settled_transaction, excluded.settled_transaction))"
+            )
+        counted = [
+            f"(SELECT count(*) FROM {part})"
+            for part, has in (("delivered", writes.delivered), ("moved", writes.dead))
+            if has
+        ]
+        return f"WITH {', '.join(parts)} SELECT (SELECT count(*) FROM ours), {' + '.join(counted) or '0::bigint'}"
+
+    def _delivered(self) -> str:
+        if self._deletes:
+            return (
+                f"delivered AS (DELETE FROM {self._table} AS o USING ours"
+                " WHERE o.id = ANY(%(delivered_ids)s::bigint[]) AND o.published_at IS NULL RETURNING 1)"
+            )
+        return (
+            f"delivered AS (UPDATE {self._table} AS o SET published_at = now(),"
+            " published_partition = nullif(d.partition, -1)::int, published_offset = nullif(d.record_offset, -1)"
+            " FROM ours, unnest(%(delivered_ids)s::bigint[], %(delivered_partitions)s::bigint[],"
+            " %(delivered_offsets)s::bigint[]) AS d(id, partition, record_offset)"
+            " WHERE o.id = d.id AND o.published_at IS NULL RETURNING 1)"
+        )
+
+    def _retries(self) -> str:
+        return (
+            f"retried AS (INSERT INTO {self._schema}.retry AS r"
+            " (outbox, outbox_id, attempts, next_attempt_at, error_code, error_message)"
+            " SELECT %(outbox)s, d.id, d.attempts, now() + make_interval(secs => d.delay), d.code, d.message"
+            " FROM ours, unnest(%(retry_ids)s::bigint[], %(retry_attempts)s::int[], %(retry_delays)s::float8[],"
+            " %(retry_codes)s::text[], %(retry_messages)s::text[]) AS d(id, attempts, delay, code, message)"
+            f" WHERE EXISTS (SELECT FROM {self._table} AS o WHERE o.id = d.id)"
+            " ON CONFLICT (outbox, outbox_id) DO UPDATE SET attempts = excluded.attempts,"
+            " next_attempt_at = excluded.next_attempt_at, error_code = excluded.error_code,"
+            " error_message = excluded.error_message)"
+        )
+
+    def _moved(self) -> str:
+        return (
+            f"moved AS (DELETE FROM {self._table} AS o USING ours, unnest(%(dead_ids)s::bigint[],"
+            " %(dead_attempts)s::int[], %(dead_reasons)s::text[], %(dead_codes)s::text[], %(dead_messages)s::text[],"
+            " %(dead_holds)s::bool[]) AS d(id, attempts, reason, code, message, holds)"
+            " WHERE o.id = d.id AND o.published_at IS NULL RETURNING o.id AS outbox_id,"
+            f" {', '.join('o.' + column for column in _MOVED_COLUMNS.split(', '))},"
+            " d.attempts, d.reason, d.code, d.message, d.holds),"
+            f" untried AS (DELETE FROM {self._schema}.retry AS r USING ours WHERE r.outbox = %(outbox)s"
+            " AND r.outbox_id = ANY(%(dead_ids)s::bigint[]) RETURNING r.outbox_id, r.first_failed_at)"
+        )
+
+    def _dead(self) -> str:
+        return (
+            f"buried AS (INSERT INTO {self._schema}.dead_letter (outbox, outbox_id, {_MOVED_COLUMNS}, attempts, reason,"
+            " error_code, error_message, holds_key, first_failed_at, daemon)"
+            f" SELECT %(outbox)s, m.outbox_id, {', '.join('m.' + column for column in _MOVED_COLUMNS.split(', '))},"
+            " m.attempts, m.reason, m.code, m.message, m.holds, coalesce(u.first_failed_at, now()), %(daemon)s"
+            " FROM moved AS m LEFT JOIN untried AS u USING (outbox_id)"
+            " ON CONFLICT (outbox, outbox_id, event_id) DO UPDATE SET status = 'dead', attempts = excluded.attempts,"
+            " reason = excluded.reason, error_code = excluded.error_code, error_message = excluded.error_message,"
+            " holds_key = excluded.holds_key, died_at = now(), daemon = excluded.daemon)"
+        )
+
+    def _replayed(self) -> str:
+        return (
+            f"replayed AS (UPDATE {self._schema}.dead_letter AS l SET status = 'replayed', resolved_at = now(),"
+            " note = concat_ws(E'\\n', l.note, 'delivered to ' || l.topic || coalesce('-' || nullif(d.partition, -1), '')"
+            " || coalesce('@' || nullif(d.record_offset, -1), ''))"
+            " FROM ours, unnest(%(replayed_ids)s::bigint[], %(replayed_partitions)s::bigint[],"
+            " %(replayed_offsets)s::bigint[]) AS d(id, partition, record_offset)"
+            " WHERE l.id = d.id AND l.status = 'replaying')"
+        )
+
+    def _died_again(self) -> str:
+        return (
+            f"died_again AS (UPDATE {self._schema}.dead_letter AS l SET status = 'dead', attempts = d.attempts,"
+            " reason = d.reason, error_code = d.code, error_message = d.message, died_at = now(), daemon = %(daemon)s,"
+            " resolved_at = NULL, resolved_by = NULL"
+            " FROM ours, unnest(%(again_ids)s::bigint[], %(again_attempts)s::int[], %(again_reasons)s::text[],"
+            " %(again_codes)s::text[], %(again_messages)s::text[]) AS d(id, attempts, reason, code, message)"
+            " WHERE l.id = d.id AND l.status = 'replaying')"
+        )

@@ -1,0 +1,163 @@
+"""Wiring: the only place where configuration and concrete classes meet."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from outboxd.config import Settings
+from outboxd.kafka.client_config import record_bytes_max
+from outboxd.kafka.publisher import KafkaPublisher
+from outboxd.mailbox import QueueMailbox
+from outboxd.policy.routes import Confirm, RetryLimits, Route
+from outboxd.postgres.engine import make_engine
+from outboxd.postgres.leases import LeaseKeeper
+from outboxd.postgres.store import PostgresStore
+from outboxd.relay.ports import Observer, Publisher
+from outboxd.relay.relay import Ports, Relay, RelayLimits
+
+CONNECTIONS = 8
+"""What one daemon may open: fetch, settle, lease, housekeeping and gauges, and what people ask by the page."""
+
+
+class MonotonicClock:
+    """The machine's clock that never goes back."""
+
+    monotonic = staticmethod(time.monotonic)
+
+
+def daemon_name() -> str:
+    """Return `host:pid`, as the lease and the dead letters name this daemon."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def retry_limits(settings: Settings) -> RetryLimits:
+    """Return what holds where no route says otherwise."""
+    retry = settings.retry
+    return RetryLimits(
+        retry.max_attempts, retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.max_age_seconds
+    )
+
+
+def routes(settings: Settings) -> tuple[list[Route], Route]:
+    """Return the routes in their order, and the one for topics that none of them matches."""
+    chosen = []
+    for route in settings.routes:
+        retry = route.effective_retry(settings.retry)
+        limits = RetryLimits(
+            retry.max_attempts, retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.max_age_seconds
+        )
+        holds = route.on_dead_letter == "hold-key"
+        chosen.append(Route(route.topic, Confirm(route.confirm), holds, limits))
+    return chosen, Route(retry=retry_limits(settings))
+
+
+def relay_limits(settings: Settings) -> RelayLimits:
+    """Return the relay's bounds."""
+    relay = settings.relay
+    return RelayLimits(
+        batch_rows=relay.batch_rows,
+        batch_bytes=relay.batch_bytes,
+        max_in_flight_rows=relay.max_in_flight_rows,
+        max_in_flight_bytes=relay.max_in_flight_bytes,
+        poll_interval_min_seconds=relay.poll_interval_min_seconds,
+        poll_interval_max_seconds=relay.poll_interval_max_seconds,
+        sweep_interval_seconds=relay.sweep_interval_seconds,
+        shutdown_timeout_seconds=relay.shutdown_timeout_seconds,
+    )
+
+
+def engine_for(settings: Settings, *, prepares: bool = True) -> Engine:
+    """Return the daemon's engine. Lock waits and idle transactions end well within the lease's ttl."""
+    database = settings.database
+    bound_seconds = max(0.5, settings.cluster.lease_ttl_seconds / 3)
+    return make_engine(
+        database.url,
+        database.password,
+        lock_timeout_seconds=bound_seconds,
+        idle_in_transaction_timeout_seconds=bound_seconds,
+        prepare_threshold=5 if prepares else None,
+        pool_size=CONNECTIONS,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts of one daemon, made and connected to each other, not started."""
+
+    settings: Settings
+    engine: Engine
+    mailbox: QueueMailbox
+    store: PostgresStore
+    publisher: KafkaPublisher
+    lease: LeaseKeeper
+    relay: Relay
+
+    def close(self) -> None:
+        """End what was started: the lease is given up, threads end, connections close."""
+        self.lease.close()
+        self.store.close()
+        self.publisher.close()
+        self.engine.dispose()
+
+
+def assemble(
+    settings: Settings,
+    observer: Observer,
+    *,
+    until_empty: bool = False,
+    decorate_publisher: Callable[[KafkaPublisher], Publisher] | None = None,
+) -> Assembly:
+    """Make one daemon's parts.
+
+    Args:
+        settings: the effective configuration.
+        observer: who watches the relay.
+        until_empty: the relay ends when nothing is left to do.
+        decorate_publisher: wraps the broker's port, to watch it or to try faults on it.
+    """
+    engine = engine_for(settings)
+    mailbox = QueueMailbox()
+    name = daemon_name()
+    schema, outbox = settings.database.schema_, settings.outbox.name
+    properties = settings.kafka.properties
+    publisher = KafkaPublisher(
+        properties,
+        source=outbox,
+        in_flight_rows_max=settings.relay.max_in_flight_rows,
+        in_flight_bytes_max=settings.relay.max_in_flight_bytes,
+    )
+    store = PostgresStore(
+        engine,
+        mailbox.post,
+        schema=schema,
+        table=settings.outbox.table,
+        outbox=outbox,
+        daemon=name,
+        deletes=settings.relay.after_publish == "delete",
+        record_bytes_max=record_bytes_max(properties),
+        record_type=publisher.inbox.record_type,
+    )
+    lease = LeaseKeeper(
+        engine,
+        mailbox.post,
+        store.set_holder,
+        schema=schema,
+        outbox=outbox,
+        daemon=name,
+        ttl_seconds=settings.cluster.lease_ttl_seconds,
+        listening=settings.relay.listen,
+    )
+    port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
+    # Jitter needs no secrecy.
+    dice = random.Random()  # noqa: S311
+    ports = Ports(store, port, lease, mailbox, MonotonicClock(), dice, observer)
+    chosen, default = routes(settings)
+    relay = Relay(ports, relay_limits(settings), chosen, default, until_empty=until_empty)
+    return Assembly(settings, engine, mailbox, store, publisher, lease, relay)
