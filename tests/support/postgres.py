@@ -52,8 +52,8 @@ DEFAULT_SETTINGS: dict[str, str] = {
     "timezone": "UTC",
 }
 
-# Becomes the server, after it dropped root and asked the kernel for SIGQUIT (3) when the parent thread ends. A program of
-# its own: `preexec_fn` is unsafe beside threads, and the server's user may be unable to reach this interpreter.
+# Becomes the server, after it dropped root and asked the kernel for SIGQUIT (3) when the parent thread ends. A program
+# of its own: `preexec_fn` is unsafe beside threads, and the user of the server may be unable to reach this interpreter.
 _LAUNCHER = """
 import ctypes, os, sys
 parent, user, group = map(int, sys.argv[1:4])
