@@ -1,0 +1,90 @@
+"""A simulated Kafka: topics, their partitions' logs, and what ails them at present."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from outboxd.policy.faults import Fault, fault_of, own_fault
+from tests.simulation.database import Kind, Row
+from tests.simulation.timeline import Timeline
+
+TOO_LARGE = fault_of(10)
+UNKNOWN_TOPIC = fault_of(-188)
+DIFFERENT_RECORD = fault_of(-138)
+OWN_PASSING = fault_of(7)
+REFUSAL = own_fault("INVALID_HEADERS")
+
+
+@dataclass(slots=True)
+class Topic:
+    """One topic. `fault` is what every batch for it gets at present; a partition stalls until its time."""
+
+    name: str
+    logs: list[list[int]]
+    fault: Fault | None = None
+    is_missing: bool = False
+    is_shrunk: bool = False
+    stalled_until: list[float] = field(default_factory=list)
+
+
+Appended = Callable[[str, int, int, Row], None]
+
+
+class Broker:
+    """All topics. `on_append` is told of each record that enters a log."""
+
+    def __init__(
+        self, timeline: Timeline, dice: random.Random, topics: list[str], partitions: int, on_append: Appended
+    ) -> None:
+        self.timeline = timeline
+        self._dice = dice
+        self._on_append = on_append
+        self.down_until = 0.0
+        self.topics = {
+            name: Topic(name, [[] for _ in range(partitions)], stalled_until=[0.0] * partitions) for name in topics
+        }
+
+    def open_at(self, topic: Topic, partition: int) -> float:
+        """When the partition takes requests again."""
+        return max(self.down_until, topic.stalled_until[partition])
+
+    def produce(
+        self, topic: Topic, partition: int, rows: list[Row]
+    ) -> tuple[list[tuple[Row, int]], list[tuple[Row, Fault]]]:
+        """Take one batch; return the rows with their offsets, and those that failed with why."""
+        if topic.is_missing:
+            return [], [(row, UNKNOWN_TOPIC) for row in rows]
+        if topic.fault is not None:
+            if topic.fault.maybe_persisted and self._dice.random() < 0.5:
+                self._append(topic, partition, rows)
+            return [], [(row, topic.fault) for row in rows]
+        if topic.is_shrunk:
+            return [], [(row, TOO_LARGE) for row in rows]
+        poison = [row for row in rows if row.kind is Kind.POISON]
+        if poison:
+            if len(poison) == 1:
+                return [], [(row, TOO_LARGE) for row in rows]
+            return [], [(row, TOO_LARGE if row.kind is Kind.POISON else DIFFERENT_RECORD) for row in rows]
+        failing = [row for row in rows if self._fails_by_itself(row)]
+        good = [row for row in rows if row not in failing]
+        return self._append(topic, partition, good), [(row, OWN_PASSING) for row in failing]
+
+    @staticmethod
+    def _fails_by_itself(row: Row) -> bool:
+        if row.kind is Kind.DOOMED:
+            return True
+        if row.failures_left > 0:
+            row.failures_left -= 1
+            return True
+        return False
+
+    def _append(self, topic: Topic, partition: int, rows: list[Row]) -> list[tuple[Row, int]]:
+        log = topic.logs[partition]
+        placed: list[tuple[Row, int]] = []
+        for row in rows:
+            log.append(row.id)
+            placed.append((row, len(log) - 1))
+            self._on_append(topic.name, partition, len(log) - 1, row)
+        return placed

@@ -1,0 +1,201 @@
+"""One daemon's Kafka client: a queue a partition, batches, reports in order a partition, fatal errors, late ghosts."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from outboxd.policy.faults import Fault, fault_of
+from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.records import Record
+from tests.simulation.broker import REFUSAL, Broker, Topic
+from tests.simulation.database import Kind, Row
+
+if TYPE_CHECKING:
+    from tests.simulation.daemon import Daemon
+
+FATAL = fault_of(45)
+GIVEN_BACK = fault_of(-150)
+
+
+class _Instance:
+    """One producer: its queues and what is on the network. Once replaced or dead its answers reach nobody."""
+
+    def __init__(self) -> None:
+        self.queues: dict[tuple[str, int], deque[tuple[Record, bool]]] = {}
+        self.sending: set[tuple[str, int]] = set()
+        self.queued = 0
+        self.is_gone = False
+
+
+class SimulatedPublisher:
+    """The Publisher port. `publish_alone` uses a lane of its own, as the isolating producer does."""
+
+    def __init__(
+        self, daemon: Daemon, broker: Broker, dice: random.Random, *, queue_rows_max: int, batch_rows: int
+    ) -> None:
+        self._daemon = daemon
+        self._broker = broker
+        self._dice = dice
+        self._queue_rows_max = queue_rows_max
+        self._batch_rows = batch_rows
+        self._instance = _Instance()
+        self._inbox: list[Report] = []
+        self._failure: DeliveryFault | None = None
+
+    # The port.
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        taken = start
+        for record in records[start:]:
+            if self._instance.queued >= self._queue_rows_max:
+                break
+            self._take(record, alone=False)
+            taken += 1
+        return taken
+
+    def publish_alone(self, record: Record) -> bool:
+        if self._instance.queued >= self._queue_rows_max:
+            return False
+        self._take(record, alone=True)
+        return True
+
+    def poll(self, timeout_seconds: float) -> None:
+        if timeout_seconds > 0.0:
+            self._daemon.rest_in_poll(has_reports=bool(self._inbox))
+
+    def take_reports(self) -> list[Report]:
+        reports, self._inbox = self._inbox, []
+        return reports
+
+    def failure(self) -> DeliveryFault | None:
+        return self._failure
+
+    def rebuild(self) -> None:
+        self._instance.is_gone = True
+        self._instance = _Instance()
+        self._inbox = []
+        self._failure = None
+
+    def purge(self) -> None:
+        self._instance.queues.clear()
+
+    # Faults.
+
+    def fail(self) -> None:
+        """The producer dies of a fatal error; some records come back with it, most are never reported."""
+        instance = self._instance
+        if self._failure is not None or instance.is_gone:
+            return
+        self._failure = DeliveryFault(FATAL, "fatal")
+        instance.is_gone = True
+        if self._dice.random() < 0.5:
+            for queue in instance.queues.values():
+                for record, alone in queue:
+                    if self._dice.random() < 0.5:
+                        self._inbox.append(Report(record, DeliveryFault(GIVEN_BACK, "fatal"), None, None, alone))
+        if self._dice.random() < 0.3:
+            # The records come back with that code before the error itself is seen.
+            failure, self._failure = self._failure, None
+            self._broker.timeline.after(0.01, lambda: self._set_failure(instance, failure))
+        self._daemon.wake_soon()
+
+    def _set_failure(self, instance: _Instance, failure: DeliveryFault) -> None:
+        if self._instance is instance:
+            self._failure = failure
+            self._daemon.wake_soon()
+
+    def die(self) -> None:
+        """The process is killed: nothing more leaves it; what is on the network may land."""
+        self._instance.is_gone = True
+        self._instance.queues.clear()
+
+    # The way of a record.
+
+    def _take(self, record: Record, *, alone: bool) -> None:
+        daemon = self._daemon
+        daemon.world.invariants.before_publish(daemon, record)
+        row = daemon.world.row(record.id)
+        if row.kind is Kind.REFUSED:
+            self._inbox.append(Report(record, DeliveryFault(REFUSAL, "refused"), None, None, True))
+            daemon.wake_soon()
+            return
+        topic = self._broker.topics[record.topic]
+        count = len(topic.logs)
+        spread = self._dice.randrange(count) if record.key is None else zlib.crc32(record.key.encode()) % count
+        lane = (record.topic, spread if not alone else spread + 100)
+        instance = self._instance
+        instance.queues.setdefault(lane, deque()).append((record, alone))
+        instance.queued += 1
+        if lane not in instance.sending:
+            instance.sending.add(lane)
+            self._broker.timeline.after(self._dice.uniform(0.0005, 0.004), lambda: self._send(instance, lane))
+
+    def _send(self, instance: _Instance, lane: tuple[str, int]) -> None:
+        if self._wait_if_frozen(instance, lane):
+            return
+        queue = instance.queues.get(lane)
+        if instance.is_gone or not queue:
+            instance.sending.discard(lane)
+            return
+        is_alone = queue[0][1]
+        batch = [queue.popleft() for _ in range(1 if is_alone else min(len(queue), self._batch_rows))]
+        delay = self._dice.uniform(0.0005, 0.01)
+        self._broker.timeline.after(delay, lambda: self._arrive(instance, lane, batch))
+
+    def _wait_if_frozen(self, instance: _Instance, lane: tuple[str, int]) -> bool:
+        until = self._daemon.frozen_until
+        if self._broker.timeline.now < until:
+            self._broker.timeline.at(until, lambda: self._send(instance, lane))
+            return True
+        return False
+
+    def _arrive(self, instance: _Instance, lane: tuple[str, int], batch: list[tuple[Record, bool]]) -> None:
+        """The request is at the broker, where it may have to wait; a dead client's request may land all the same."""
+        timeline, dice = self._broker.timeline, self._dice
+        topic = self._broker.topics[lane[0]]
+        partition = lane[1] % 100
+        open_at = self._broker.open_at(topic, partition)
+        if timeline.now < open_at:
+            timeline.at(open_at + dice.uniform(0.0, 0.2), lambda: self._arrive(instance, lane, batch))
+            return
+        if topic.is_missing and not instance.is_gone and dice.random() < 0.5:
+            timeline.after(dice.uniform(0.1, 1.0), lambda: self._arrive(instance, lane, batch))
+            return
+        if instance.is_gone and dice.random() < 0.5:
+            return
+        rows = [self._daemon.world.row(record.id) for record, _ in batch]
+        placed, failed = self._broker.produce(topic, partition, rows)
+        slow = dice.uniform(0.2, 1.5) if dice.random() < 0.02 else dice.uniform(0.0005, 0.01)
+        timeline.after(slow, lambda: self._answer(instance, lane, batch, placed, failed))
+
+    def _answer(
+        self,
+        instance: _Instance,
+        lane: tuple[str, int],
+        batch: list[tuple[Record, bool]],
+        placed: list[tuple[Row, int]],
+        failed: list[tuple[Row, Fault]],
+    ) -> None:
+        if instance.is_gone:
+            return
+        offsets = {row.id: offset for row, offset in placed}
+        faults = {row.id: fault for row, fault in failed}
+        instance.queued -= len(batch)
+        for record, alone in batch:
+            fault = faults.get(record.id)
+            if fault is None:
+                self._inbox.append(Report(record, None, lane[1] % 100, offsets[record.id], alone))
+            else:
+                is_alone = alone or len(batch) == 1
+                self._inbox.append(Report(record, DeliveryFault(fault, fault.name), lane[1] % 100, None, is_alone))
+        self._daemon.wake_soon()
+        self._send(instance, lane)
+
+
+def is_held_up(topic: Topic) -> bool:
+    """Say whether the topic does not work as a whole at present."""
+    return topic.is_missing or topic.is_shrunk or topic.fault is not None

@@ -1,0 +1,132 @@
+"""A simulated daemon: the real relay with simulated ports, its turns on the timeline, killed, frozen or stopped by others."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from outboxd.policy.messages import Event, Fetched, StopRequested
+from outboxd.relay.relay import Ports, Relay
+from tests.simulation.client import SimulatedPublisher
+from tests.simulation.lease import SimulatedLease
+from tests.simulation.store import SimulatedStore
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+IDLE_POLL_SECONDS_MAX = 0.1
+
+
+class SilentObserver:
+    """The Observer port: events go to the history, counts nowhere."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def event(self, name: str, **fields: object) -> None:
+        told = ", ".join(f"{key}={value}" for key, value in fields.items() if key != "cause")
+        self._daemon.world.history.note(f"{self._daemon.name} says {name} {told}")
+
+    def delivered(self, topic: str, rows: int, size_bytes: int) -> None: ...
+    def acknowledged_after(self, seconds: float, rows: int) -> None: ...
+    def failed(self, topic: str, error_code: str, fault_class: str) -> None: ...
+    def retried(self, topic: str) -> None: ...
+    def died(self, topic: str, reason: str) -> None: ...
+    def duplicates_possible(self, rows: int) -> None: ...
+    def phase(self, name: str, seconds: float, rows: int) -> None: ...
+
+
+class Daemon:
+    """One process. It also is its relay's mailbox."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.is_alive = True
+        self.frozen_until = 0.0
+        self._mail: list[Event] = []
+        self._next_turn_at = float("inf")
+        self._sleep_until = 0.0
+        self._idle_polls = 0
+        self.snapshots: dict[int, float] = {}
+        scenario, dice = world.scenario, random.Random(world.dice.random())
+        self.lease = SimulatedLease(self, world.db, dice, scenario.lease_ttl)
+        self.store = SimulatedStore(self, world.db, dice, world.statement_faults)
+        self.publisher = SimulatedPublisher(
+            self, world.broker, dice, queue_rows_max=scenario.queue_rows_max, batch_rows=scenario.batch_rows
+        )
+        ports = Ports(self.store, self.publisher, self.lease, self, world.timeline, dice, SilentObserver(self))
+        self.relay = Relay(ports, scenario.limits, scenario.routes, scenario.default_route)
+        self.wake_soon()
+
+    # The mailbox.
+
+    def take(self) -> list[Event]:
+        mail, self._mail = self._mail, []
+        return mail
+
+    def wait(self, timeout_seconds: float) -> None:
+        self._sleep_until = self.world.timeline.now + (0.0 if self._mail else max(timeout_seconds, 0.0002))
+
+    def post(self, event: Event) -> None:
+        if self.is_alive:
+            self._mail.append(event)
+            self.wake_soon()
+
+    def note_snapshot(self, event: Event, snapshot_at: float) -> None:
+        """Remember which snapshot showed a record last: that is what its order is judged by."""
+        if isinstance(event, Fetched):
+            for record in event.records:
+                self.snapshots[record.id] = snapshot_at
+
+    # Turns.
+
+    def rest_in_poll(self, *, has_reports: bool) -> None:
+        """The relay polls for a millisecond; the simulation lets it sleep longer where nothing comes."""
+        self._idle_polls = 0 if has_reports else self._idle_polls + 1
+        pause = min(0.001 * 2 ** min(self._idle_polls, 10), IDLE_POLL_SECONDS_MAX)
+        self._sleep_until = self.world.timeline.now + pause
+
+    def wake_soon(self) -> None:
+        self._idle_polls = 0
+        self._turn_at(self.world.timeline.now + 0.0002)
+
+    def _turn_at(self, when: float) -> None:
+        if when < self._next_turn_at:
+            self._next_turn_at = when
+            self.world.timeline.at(when, lambda: self._turn(when))
+
+    def _turn(self, when: float) -> None:
+        if when != self._next_turn_at or not self.is_alive:
+            return
+        self._next_turn_at = float("inf")
+        now = self.world.timeline.now
+        if now < self.frozen_until:
+            self._turn_at(self.frozen_until)
+            return
+        self._sleep_until = now + 0.001
+        self.relay.turn()
+        self.world.invariants.after_turn(self)
+        if self.relay.end is not None:
+            self.world.history.note(f"end of {self.name}: {self.relay.end.reason}")
+            self.is_alive = False
+            self.publisher.die()
+            self.world.restart(self)
+            return
+        self._turn_at(self._sleep_until)
+
+    # Faults.
+
+    def kill(self) -> None:
+        self.world.history.note(f"! kill -9 {self.name}")
+        self.is_alive = False
+        self.publisher.die()
+        self.world.restart(self)
+
+    def freeze(self, seconds: float) -> None:
+        self.world.history.note(f"! {self.name} is frozen for {seconds:.1f} s")
+        self.frozen_until = self.world.timeline.now + seconds
+
+    def stop(self) -> None:
+        self.world.history.note(f"! SIGTERM {self.name}")
+        self.post(StopRequested())

@@ -1,0 +1,182 @@
+"""A simulated outbox database: committed rows, transactions under way, and the tables beside the outbox."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from outboxd.policy.records import Arm, Record
+from tests.simulation.timeline import Timeline
+
+
+class Kind(enum.Enum):
+    """What is wrong with a row, and whose fault it is."""
+
+    GOOD = "good"
+    POISON = "poison"
+    """Too large for the topic: spoils its batch."""
+    REFUSED = "refused"
+    """The client refuses it at once."""
+    FLAKY = "flaky"
+    """Fails once or twice for a passing reason of its own."""
+    DOOMED = "doomed"
+    """Always fails for a passing reason of its own."""
+
+
+@dataclass(slots=True)
+class Row:
+    """A row of the outbox; `committed_at` is None until its transaction ends. `is_early`: its id was drawn long before."""
+
+    id: int
+    topic: str
+    key: str | None
+    size_bytes: int
+    kind: Kind
+    created_at: float
+    available_at: float | None = None
+    is_early: bool = False
+    is_locked: bool = False
+    failures_left: int = 0
+    committed_at: float | None = None
+    published: tuple[int | None, int | None] | None = None
+    ever_dead: bool = False
+
+    def record(self, arm: Arm, now_ms: int) -> Record:
+        return Record(
+            arm, self.id, f"event-{self.id}", self.topic, self.key, b"", "{}", None, now_ms, self.size_bytes
+        )
+
+
+@dataclass(slots=True)
+class RetryRow:
+    """A row of `retry`."""
+
+    attempts: int
+    next_attempt_at: float
+    first_failed_ms: int
+
+
+@dataclass(slots=True)
+class DeadRow:
+    """A row of `dead_letter`."""
+
+    id: int
+    row: Row
+    reason: str
+    code: str
+    attempts: int
+    holds_key: bool
+    status: str = "dead"
+    resolved_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Transaction:
+    """A writer's transaction. `name` is its virtual transaction id while it holds the outbox's lock, else None."""
+
+    number: int
+    name: str | None = None
+    rows: list[Row] = field(default_factory=list)
+    keys: set[tuple[str, str]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class LeaseRow:
+    """The row of `lease`."""
+
+    token: int = 0
+    holder: str = ""
+    daemon: str = ""
+    expires_at: float = float("-inf")
+
+
+class Database:
+    """All tables; every method is one atomic statement at the present simulated time."""
+
+    def __init__(self, timeline: Timeline, *, deletes: bool) -> None:
+        self.timeline = timeline
+        self.deletes = deletes
+        self.rows: dict[int, Row] = {}
+        self.pending: dict[int, Row] = {}
+        self.retry: dict[int, RetryRow] = {}
+        self.dead: dict[int, DeadRow] = {}
+        self.control: dict[str, tuple[float, str]] = {}
+        self.lease = LeaseRow()
+        self.open: dict[int, Transaction] = {}
+        self.key_locks: dict[tuple[str, str], int] = {}
+        self.down_until = 0.0
+        self._last_id = 0
+        self._transactions = 0
+        self._dead_letters = 0
+
+    # Writers.
+
+    def draw_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def begin(self) -> Transaction:
+        self._transactions += 1
+        transaction = self.open[self._transactions] = Transaction(self._transactions)
+        return transaction
+
+    def lock_outbox(self, transaction: Transaction) -> None:
+        transaction.name = transaction.name or f"3/{transaction.number}"
+
+    def prepare(self, transaction: Transaction) -> None:
+        transaction.name = f"-1/{transaction.number}"
+
+    def lock_key(self, transaction: Transaction, key: tuple[str, str]) -> bool:
+        owner = self.key_locks.setdefault(key, transaction.number)
+        if owner == transaction.number:
+            transaction.keys.add(key)
+        return owner == transaction.number
+
+    def finish(self, transaction: Transaction, *, commit: bool) -> None:
+        del self.open[transaction.number]
+        for key in transaction.keys:
+            del self.key_locks[key]
+        for row in transaction.rows if commit else ():
+            row.committed_at = self.timeline.now
+            self.rows[row.id] = self.pending[row.id] = row
+
+    def locks(self) -> frozenset[str]:
+        return frozenset(transaction.name for transaction in self.open.values() if transaction.name)
+
+    # Operators.
+
+    def replay(self, dead: DeadRow) -> None:
+        if dead.status == "dead":
+            dead.status = "replaying"
+
+    def discard(self, dead: DeadRow) -> None:
+        if dead.status == "dead":
+            dead.status, dead.resolved_at = "discarded", self.timeline.now
+
+    def bury(self, row: Row, reason: str, code: str, attempts: int, *, holds_key: bool) -> DeadRow:
+        self._dead_letters += 1
+        dead = DeadRow(self._dead_letters, row, reason, code, attempts, holds_key)
+        self.dead[dead.id] = dead
+        row.ever_dead = True
+        return dead
+
+    # The lease.
+
+    def acquire(self, holder: str, daemon: str, ttl: float) -> int | None:
+        """Take the lease when it ran out; return the token, or None."""
+        lease, now = self.lease, self.timeline.now
+        if lease.expires_at > now:
+            return None
+        lease.token, lease.holder, lease.daemon, lease.expires_at = lease.token + 1, holder, daemon, now + ttl
+        return lease.token
+
+    def renew(self, holder: str, token: int, ttl: float) -> bool:
+        lease = self.lease
+        if lease.holder != holder or lease.token != token:
+            return False
+        lease.expires_at = self.timeline.now + ttl
+        return True
+
+    def release(self, holder: str) -> None:
+        if self.lease.holder == holder:
+            self.lease.expires_at = min(self.lease.expires_at, self.timeline.now)

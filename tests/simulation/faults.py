@@ -1,0 +1,165 @@
+"""What goes wrong, and when: crashes, freezes, sick topics, silent partitions, failing statements, operators at work."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from outboxd.policy.faults import KAFKA_FAULTS, FaultClass
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+TOPIC_FAULTS = [
+    fault
+    for fault in KAFKA_FAULTS.values()
+    if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER, FaultClass.ROW_PASSING, FaultClass.UNLISTED)
+]
+
+
+class Faults:
+    """Draws the faults of one seed and lets each happen at its time; `heal` ends them all."""
+
+    def __init__(self, world: World, dice: random.Random) -> None:
+        self._world = world
+        self._dice = dice
+        scenario, timeline = world.scenario, world.timeline
+        kinds: list[Callable[[float], None]] = [
+            self._sick_topic,
+            self._sick_topic,
+            self._missing_topic,
+            self._silent_partition,
+            self._broker_down,
+            self._fatal_producer,
+            self._failing_statements,
+            self._lost_answers,
+            self._slow_statements,
+            self._database_down,
+            self._freeze,
+            self._shrunk_topic,
+        ]
+        span = scenario.fault_seconds
+        for _ in range(scenario.faults):
+            self._plan(dice.uniform(0.2, span), dice.choice(kinds))
+        for _ in range(scenario.crashes):
+            timeline.at(dice.uniform(0.05, span), self._crash)
+        for _ in range(scenario.operator_actions):
+            timeline.at(dice.uniform(0.3, span), self._operate)
+
+    def _plan(self, when: float, kind: Callable[[float], None]) -> None:
+        lasts = self._dice.choice([0.3, 1.0, 3.0, 3.0, 13.0])
+        self._world.timeline.at(when, lambda: kind(lasts))
+
+    def _note(self, text: str) -> None:
+        self._world.history.note(f"! {text}")
+
+    def _crash(self) -> None:
+        alive = [daemon for daemon in self._world.daemons if daemon.is_alive]
+        if not alive:
+            return
+        daemon = self._dice.choice(alive)
+        if self._dice.random() < 0.75:
+            daemon.kill()
+        else:
+            daemon.stop()
+
+    def _sick_topic(self, lasts: float) -> None:
+        topic = self._dice.choice(list(self._world.broker.topics.values()))
+        topic.fault = self._dice.choice(TOPIC_FAULTS)
+        self._note(f"{topic.name} answers {topic.fault.name} for {lasts} s")
+        self._world.timeline.after(lasts, lambda: setattr(topic, "fault", None))
+
+    def _missing_topic(self, lasts: float) -> None:
+        topic = self._dice.choice(list(self._world.broker.topics.values()))
+        topic.is_missing = True
+        self._note(f"{topic.name} is missing for {lasts} s")
+        self._world.timeline.after(lasts, lambda: setattr(topic, "is_missing", False))
+
+    def _shrunk_topic(self, lasts: float) -> None:
+        topic = self._dice.choice(list(self._world.broker.topics.values()))
+        topic.is_shrunk = True
+        self._world.shrunk.add(topic.name)
+        self._note(f"{topic.name} takes no size at all for {lasts} s")
+        self._world.timeline.after(lasts, lambda: setattr(topic, "is_shrunk", False))
+
+    def _silent_partition(self, lasts: float) -> None:
+        topic = self._dice.choice(list(self._world.broker.topics.values()))
+        partition = self._dice.randrange(len(topic.logs))
+        topic.stalled_until[partition] = self._world.timeline.now + lasts
+        self._note(f"{topic.name}-{partition} is silent for {lasts} s")
+
+    def _broker_down(self, lasts: float) -> None:
+        self._world.broker.down_until = self._world.timeline.now + lasts
+        self._note(f"no broker answers for {lasts} s")
+
+    def _fatal_producer(self, lasts: float) -> None:
+        for daemon in self._world.daemons:
+            if daemon.is_alive:
+                self._note(f"the producer of {daemon.name} dies")
+                daemon.publisher.fail()
+
+    def _failing_statements(self, lasts: float) -> None:
+        self._world.statement_faults.before = 0.4
+        self._note(f"two statements of five fail for {lasts} s")
+        self._world.timeline.after(lasts, lambda: setattr(self._world.statement_faults, "before", 0.0))
+
+    def _lost_answers(self, lasts: float) -> None:
+        self._world.statement_faults.lost_answer = 0.5
+        self._note(f"half of the settlements' answers are lost for {lasts} s")
+        self._world.timeline.after(lasts, lambda: setattr(self._world.statement_faults, "lost_answer", 0.0))
+
+    def _slow_statements(self, lasts: float) -> None:
+        self._world.statement_faults.slow = 0.2
+        self._note(f"a fifth of the statements is slow for {lasts} s")
+        self._world.timeline.after(lasts, lambda: setattr(self._world.statement_faults, "slow", 0.0))
+
+    def _database_down(self, lasts: float) -> None:
+        self._world.db.down_until = self._world.timeline.now + lasts
+        self._note(f"the database is down for {lasts} s")
+
+    def _freeze(self, lasts: float) -> None:
+        alive = [daemon for daemon in self._world.daemons if daemon.is_alive]
+        if alive:
+            self._dice.choice(alive).freeze(lasts)
+
+    # Operators.
+
+    def _operate(self) -> None:
+        db, dice, now = self._world.db, self._dice, self._world.timeline.now
+        dead = [letter for letter in db.dead.values() if letter.status == "dead"]
+        action = dice.choice(["pause", "pause", "replay", "discard"])
+        if action == "pause" or not dead:
+            pattern = dice.choice([*self._world.scenario.topics, "*"])
+            db.control[pattern] = (now, "an operator")
+            self._note(f"an operator pauses {pattern}")
+            self._world.timeline.after(dice.uniform(0.1, 3.0), lambda: self._resume(pattern))
+            return
+        letter = dice.choice(dead)
+        if action == "replay":
+            self._note(f"an operator replays {letter.row.id}")
+            db.replay(letter)
+        else:
+            self._note(f"an operator discards {letter.row.id}")
+            db.discard(letter)
+
+    def _resume(self, pattern: str) -> None:
+        if self._world.db.control.pop(pattern, None) is not None:
+            self._note(f"an operator resumes {pattern}")
+
+    def heal(self) -> None:
+        """All faults end, and the operators do what is theirs to do."""
+        world = self._world
+        world.broker.down_until = world.db.down_until = 0.0
+        faults = world.statement_faults
+        faults.before = faults.lost_answer = faults.slow = 0.0
+        for topic in world.broker.topics.values():
+            topic.fault, topic.is_missing, topic.is_shrunk = None, False, False
+            topic.stalled_until = [0.0] * len(topic.logs)
+        for daemon in world.daemons:
+            daemon.frozen_until = min(daemon.frozen_until, world.timeline.now)
+        world.db.control.clear()
+        for letter in world.db.dead.values():
+            if letter.holds_key and letter.status == "dead":
+                world.db.discard(letter)
+        self._note("all faults end")

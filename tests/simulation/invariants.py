@@ -1,0 +1,163 @@
+"""What must hold at every step and at the end, whatever goes wrong (DESIGN §1 in simulated terms)."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING
+
+from outboxd.policy.messages import Settlement
+from outboxd.policy.records import Record
+from tests.simulation.database import Kind, Row
+from tests.simulation.history import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.daemon import Daemon
+    from tests.simulation.world import World
+
+STORM_DEATHS_MAX = 40
+
+
+class Invariants:
+    """Looks on; raises `Violation` at the first thing that does not hold."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._first: dict[int, float] = {}
+        self._by_key: dict[tuple[str, str], list[Row]] = {}
+
+    # At every step.
+
+    def one_statement(self, daemon: Daemon, under_way: int) -> None:
+        if under_way:
+            raise Violation("one statement", f"{daemon.name} begins a statement while one is under way")
+
+    def before_publish(self, daemon: Daemon, record: Record) -> None:
+        lease = self._world.db.lease
+        if lease.daemon != daemon.name:
+            raise Violation("one owner", f"{daemon.name} publishes {record.id}, {lease.daemon} owns", (record.id,))
+        if self._world.row(record.id).committed_at is None:
+            raise Violation("no ghost", f"{record.id} was never committed", (record.id,))
+
+    def on_append(self, topic: str, partition: int, offset: int, row: Row) -> None:
+        """A record enters the log: on its first time, nothing older of its key may be missing there."""
+        if row.id in self._first:
+            return
+        self._first[row.id] = self._world.timeline.now
+        if row.key is None or topic.startswith("lossy") or row.ever_dead or row.available_at is not None:
+            return
+        for older in self._world.rows_of_key(topic, row.key):
+            if older.id < row.id and self._is_passed_over(older, row):
+                raise Violation(
+                    "key order",
+                    f"{row.id} of {topic}/{row.key} is in the log before {older.id}",
+                    (row.id, older.id, f"{topic}/{row.key}"),
+                )
+
+    def _is_passed_over(self, older: Row, row: Row) -> bool:
+        if older.committed_at is None or older.id in self._first or older.ever_dead or older.is_early:
+            return False
+        if older.available_at is not None:
+            return False
+        if older.is_locked and row.is_locked:
+            return True
+        shown_at = max(daemon.snapshots.get(row.id, 0.0) for daemon in self._world.daemons)
+        return older.committed_at < shown_at
+
+    def before_settle(self, daemon: Daemon, settlement: Settlement) -> None:
+        """Nothing is settled but on its own delivery, nothing dies but of a fault of its own."""
+        places = zip(
+            settlement.delivered_ids, settlement.delivered_partitions, settlement.delivered_offsets, strict=True
+        )
+        for row_id, partition, offset in places:
+            self._delivered(row_id, partition, offset)
+        for row_id, death in settlement.dead:
+            self._died(self._world.row(row_id), death.reason.value, death.fault.name)
+
+    def _delivered(self, row_id: int, partition: int | None, offset: int | None) -> None:
+        row = self._world.row(row_id)
+        if row.topic.startswith("lossy"):
+            return
+        if partition is None or offset is None:
+            raise Violation("settled on its own report", f"{row_id} is settled without a place in the log", (row_id,))
+        log = self._world.broker.topics[row.topic].logs[partition]
+        if offset >= len(log) or log[offset] != row_id:
+            raise Violation("settled on its own report", f"{row_id} is not at {partition}@{offset}", (row_id,))
+
+    def _died(self, row: Row, reason: str, code: str) -> None:
+        if row.id not in self._world.db.pending:
+            return
+        if row.kind in (Kind.POISON, Kind.REFUSED, Kind.DOOMED):
+            return
+        if row.kind is Kind.FLAKY and reason in ("exhausted", "expired"):
+            return
+        if row.topic in self._world.shrunk and code == "MSG_SIZE_TOO_LARGE":
+            self._world.storm_deaths += 1
+            if self._world.storm_deaths <= STORM_DEATHS_MAX:
+                return
+        raise Violation("no row dies for others", f"{row.id} ({row.kind.value}) dies: {reason} {code}", (row.id,))
+
+    def after_turn(self, daemon: Daemon) -> None:
+        """Memory is bounded."""
+        state, limits = daemon.relay.state, daemon.relay.state.limits
+        rows, size_bytes = len(state.ledger), state.ledger.size_bytes
+        if rows > limits.max_in_flight_rows + limits.batch_rows:
+            raise Violation("bounded", f"{daemon.name} has {rows} rows in memory")
+        if size_bytes > limits.max_in_flight_bytes + limits.batch_bytes + 3_000:
+            raise Violation("bounded", f"{daemon.name} has {size_bytes} bytes in memory")
+
+    # At the end.
+
+    def unfinished(self) -> list[Row]:
+        """Return the committed rows that are neither published nor dead."""
+        return list(self._world.db.pending.values())
+
+    def at_end(self) -> None:
+        """Everything committed is in the log or dead, and marked so."""
+        for row in self._world.db.rows.values():
+            if row.topic.startswith("lossy"):
+                continue
+            if row.id not in self._first and not row.ever_dead:
+                raise Violation("nothing is lost", f"{row.id} is settled and not in the log", (row.id,))
+            if row.published is not None:
+                self._delivered(row.id, *row.published)
+        for dead in self._world.db.dead.values():
+            if dead.status == "replaying":
+                raise Violation("progress", f"the replay of {dead.row.id} never ends", (dead.row.id,))
+
+    def stuck(self, rows: list[Row]) -> Violation:
+        row = rows[0]
+        told = []
+        for daemon in self._world.daemons:
+            if daemon.is_alive and daemon.relay.state.token is not None:
+                told.append(describe(daemon, row))
+        return Violation(
+            "progress",
+            f"{len(rows)} rows are never delivered, the first is {row.id} ({row.topic}/{row.key}, {row.kind.value});"
+            f" {' '.join(told)}",
+            tuple({r.id for r in rows[:5]}) + (f"{row.topic}/{row.key}",),
+        )
+
+
+def describe(daemon: Daemon, row: Row) -> str:
+    """Say what the owner has in its memory about the row."""
+    state = daemon.relay.state
+    gate_key = state.gate.key_for(row.topic, row.key)
+    held = state.held.by_id.get(row.id)
+    facts = {
+        "in memory": row.id in state.ledger.records,
+        "held": held,
+        "busy": state.gate.busy.get(gate_key) if gate_key else None,
+        "held ids": state.gate.held.get(gate_key) if gate_key else None,
+        "deferred": state.gate.deferred_keys.get(gate_key) if gate_key else None,
+        "topic held": state.topics.held.get(row.topic),
+        "topic deferred": state.topics.deferred.get(row.topic),
+        "position": state.admission.cursors.position,
+        "breaker": state.lanes.breakers.open.get(row.topic),
+        "reading": state.reading,
+        "rows": len(state.ledger),
+    }
+    return f"{daemon.name}: {facts}"
+
+
+def covers(pattern: str, topic: str) -> bool:
+    return fnmatch.fnmatchcase(topic, pattern)

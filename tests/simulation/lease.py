@@ -1,0 +1,85 @@
+"""One daemon's side of the lease: takes it when it is free, renews it, and trusts it from before each renewal was sent."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from outboxd.policy.messages import LeaseGranted, LeaseLost
+from tests.simulation.database import Database
+
+if TYPE_CHECKING:
+    from tests.simulation.daemon import Daemon
+
+
+class SimulatedLease:
+    """The Lease port."""
+
+    def __init__(self, daemon: Daemon, db: Database, dice: random.Random, ttl: float) -> None:
+        self._daemon = daemon
+        self._db = db
+        self._dice = dice
+        self._ttl = ttl
+        self._token: int | None = None
+        self._trusted_until = float("-inf")
+        self._acquisitions = 0
+        self.holder = ""
+        db.timeline.after(dice.uniform(0.0, 0.1), self._tick)
+
+    def trusted_until(self) -> float:
+        return self._trusted_until
+
+    def give_up(self) -> None:
+        holder = self.holder
+        self._token, self._trusted_until = None, float("-inf")
+        self._acquisitions += 1
+        if holder:
+            self._db.timeline.after(self._dice.uniform(0.001, 0.01), lambda: self._db.release(holder))
+
+    def _tick(self) -> None:
+        daemon, timeline = self._daemon, self._db.timeline
+        if not daemon.is_alive:
+            return
+        if timeline.now < daemon.frozen_until:
+            timeline.at(daemon.frozen_until, self._tick)
+            return
+        timeline.after(self._ttl / 4 * self._dice.uniform(0.8, 1.2), self._tick)
+        sent_at, acquisition, token = timeline.now, self._acquisitions, self._token
+        holder = self.holder if token is not None else f"{daemon.name}/{self._acquisitions}"
+        timeline.after(self._dice.uniform(0.0005, 0.02), lambda: self._at_database(sent_at, acquisition, token, holder))
+
+    def _at_database(self, sent_at: float, acquisition: int, token: int | None, holder: str) -> None:
+        timeline = self._db.timeline
+        if timeline.now < self._db.down_until:
+            return
+        if token is None:
+            new_token = self._db.acquire(holder, self._daemon.name, self._ttl)
+        else:
+            new_token = token if self._db.renew(holder, token, self._ttl) else None
+        timeline.after(
+            self._dice.uniform(0.0005, 0.02), lambda: self._on_answer(sent_at, acquisition, token, new_token, holder)
+        )
+
+    def _on_answer(
+        self, sent_at: float, acquisition: int, token: int | None, new_token: int | None, holder: str
+    ) -> None:
+        daemon = self._daemon
+        if not daemon.is_alive:
+            return
+        if self._db.timeline.now < daemon.frozen_until:
+            self._db.timeline.at(
+                daemon.frozen_until, lambda: self._on_answer(sent_at, acquisition, token, new_token, holder)
+            )
+            return
+        if acquisition != self._acquisitions or token != self._token:
+            return
+        if new_token is not None:
+            self._trusted_until = sent_at + self._ttl - 0.05
+            if token is None:
+                self._token, self.holder = new_token, holder
+                daemon.world.history.note(f"owner is {daemon.name}, token {new_token}")
+                daemon.post(LeaseGranted(new_token))
+        elif token is not None:
+            self._token, self._trusted_until = None, float("-inf")
+            self._acquisitions += 1
+            daemon.post(LeaseLost("taken over"))

@@ -1,0 +1,105 @@
+"""What one seed chooses before anything happens: sizes, limits, routes, how often what goes wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from outboxd.policy.routes import Confirm, RetryLimits, Route
+from outboxd.relay.relay import RelayLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One seed's choices; times in seconds, shares from 0 to 1."""
+
+    seed: int
+    topics: Sequence[str]
+    partitions: int
+    keys: int
+    transactions: int
+    writers: int
+    fault_seconds: float
+    faults: int
+    crashes: int
+    daemons: int
+    limits: RelayLimits
+    routes: Sequence[Route]
+    default_route: Route
+    lease_ttl: float
+    queue_rows_max: int
+    batch_rows: int
+    deletes: bool
+    keyless_share: float
+    delayed_share: float
+    early_share: float
+    rollback_share: float
+    prepared_share: float
+    slow_commit_share: float
+    poison_share: float
+    refused_share: float
+    flaky_share: float
+    doomed_share: float
+    operator_actions: int
+    big_share: float
+
+
+def scenario(seed: int) -> Scenario:
+    """Return the choices of a seed."""
+    dice = random.Random(seed * 7919 + 1)
+    quiet = dice.random() < 0.25
+    rows = dice.choice([8, 16, 16, 64])
+    in_flight = dice.choice([16, 32, 32, 128])
+    retry = RetryLimits(
+        max_attempts=dice.choice([3, 5, 5, 8]),
+        backoff_initial_seconds=0.2,
+        backoff_max_seconds=1.5,
+        max_age_seconds=dice.choice([0.0, 0.0, 0.0, 4.0]),
+    )
+    routes = [
+        Route("serial.*", confirm=Confirm.EACH, retry=retry),
+        Route("lossy.*", confirm=Confirm.NONE, retry=retry),
+        Route("held.*", holds_key_on_death=True, retry=retry),
+    ]
+    topics = dice.sample(["orders", "invoices", "serial.a", "lossy.a", "held.a", "held.b"], dice.choice([1, 2, 3, 4]))
+    return Scenario(
+        seed=seed,
+        topics=topics,
+        partitions=dice.choice([1, 2, 3]),
+        keys=dice.choice([1, 3, 6, 12, 30]),
+        transactions=dice.choice([10, 25, 25, 60]),
+        writers=dice.choice([1, 2, 4]),
+        fault_seconds=dice.choice([4.0, 8.0, 8.0, 20.0]),
+        faults=dice.choice([1, 2, 4, 7]),
+        crashes=dice.choice([1, 1, 2, 4]),
+        daemons=dice.choice([1, 1, 2, 3]),
+        limits=RelayLimits(
+            batch_rows=rows,
+            batch_bytes=dice.choice([2_000, 20_000, 1_000_000]),
+            max_in_flight_rows=in_flight,
+            max_in_flight_bytes=dice.choice([5_000, 1_000_000]),
+            poll_interval_min_seconds=0.002,
+            poll_interval_max_seconds=dice.choice([0.1, 0.3]),
+            sweep_interval_seconds=dice.choice([0.7, 2.0, 5.0]),
+            shutdown_timeout_seconds=2.0,
+        ),
+        routes=routes,
+        default_route=Route(retry=retry),
+        lease_ttl=dice.choice([1.5, 3.0]),
+        queue_rows_max=dice.choice([6, 1_000, 1_000]),
+        batch_rows=dice.choice([1, 4, 20]),
+        deletes=dice.random() < 0.4,
+        keyless_share=dice.choice([0.0, 0.1, 0.4]),
+        delayed_share=dice.choice([0.0, 0.0, 0.1]),
+        early_share=dice.choice([0.0, 0.0, 0.15]),
+        rollback_share=dice.choice([0.0, 0.1, 0.3]),
+        prepared_share=dice.choice([0.0, 0.05]),
+        slow_commit_share=dice.choice([0.05, 0.3]),
+        poison_share=0.0 if quiet else dice.choice([0.0, 0.03, 0.15]),
+        refused_share=0.0 if quiet else dice.choice([0.0, 0.03]),
+        flaky_share=0.0 if quiet else dice.choice([0.0, 0.05, 0.15]),
+        doomed_share=0.0 if quiet else dice.choice([0.0, 0.0, 0.03]),
+        operator_actions=dice.choice([0, 0, 2, 5]),
+        big_share=dice.choice([0.0, 0.1]),
+    )

@@ -1,0 +1,214 @@
+"""The relay's statements on the simulated database, with the meaning of the real SQL: one snapshot, arms, cuts, the fence."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable
+
+from outboxd.policy.messages import (
+    DueReplay,
+    DueRetry,
+    Fetched,
+    FetchRequest,
+    KeyHolder,
+    Loaded,
+    Pause,
+    Settlement,
+    SweepRequest,
+    Swept,
+)
+from outboxd.policy.records import Arm, Record
+from tests.simulation.database import Database, RetryRow, Row
+from tests.simulation.timeline import EPOCH_MS
+
+LISTED_MAX = 5
+DISCARDS_SECONDS = 60.0
+
+
+def load(db: Database) -> Loaded:
+    holders: list[KeyHolder] = []
+    now = db.timeline.now
+    for outbox_id, retry in db.retry.items():
+        row = db.pending.get(outbox_id)
+        if row is not None:
+            due = retry.next_attempt_at - now
+            holders.append(
+                KeyHolder(outbox_id, row.topic, row.key, retry.attempts, retry.first_failed_ms, None, False, due)
+            )
+    for dead in db.dead.values():
+        if dead.holds_key and dead.status in ("dead", "replaying"):
+            row = dead.row
+            is_replaying = dead.status == "replaying"
+            holders.append(KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0))
+    return Loaded(holders, _pauses(db), db.timeline.now_ms)
+
+
+def _pauses(db: Database) -> list[Pause]:
+    return [
+        Pause(pattern, EPOCH_MS + int(since * 1000), "someone", note)
+        for pattern, (since, note) in sorted(db.control.items())
+    ]
+
+
+def fetch(db: Database, request: FetchRequest) -> Fetched:
+    """Answer a fetch from the snapshot of now; the locks are added later, as they are read later."""
+    now = db.timeline.now
+    due, retry_cursor = _due(db, request)
+    replays = sorted(
+        (dead for dead in db.dead.values() if dead.status == "replaying" and dead.row.id > request.replay_cursor),
+        key=lambda dead: dead.row.id,
+    )[:LISTED_MAX]
+    available, available_cursor = _available(db, request)
+    discarded = [
+        dead.row.id
+        for dead in db.dead.values()
+        if dead.holds_key and dead.status == "discarded" and dead.resolved_at > now - DISCARDS_SECONDS
+    ]
+    return Fetched(
+        records=_records(db, request),
+        now_ms=db.timeline.now_ms,
+        now=db.timeline.moment(now),
+        due=due,
+        retry_cursor=retry_cursor,
+        replays=[DueReplay(dead.id, dead.row.id, dead.row.topic, dead.row.key, dead.attempts) for dead in replays],
+        discarded=discarded if request.want_discards else (),
+        pauses=_pauses(db),
+        available_ids=available,
+        available_cursor=available_cursor,
+    )
+
+
+def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], object]:
+    moment = db.timeline.moment
+    listed = sorted(
+        (moment(retry.next_attempt_at), outbox_id)
+        for outbox_id, retry in db.retry.items()
+        if retry.next_attempt_at <= db.timeline.now
+    )
+    if request.retry_cursor is not None:
+        listed = [entry for entry in listed if entry > request.retry_cursor]
+    listed = listed[:LISTED_MAX]
+    due = [DueRetry(i, db.retry[i].attempts, db.retry[i].first_failed_ms) for _, i in listed]
+    return due, (listed[-1] if listed else None)
+
+
+def _available(db: Database, request: FetchRequest) -> tuple[list[int], object]:
+    moment, now = db.timeline.moment, db.timeline.now
+    cursor = request.available_cursor
+    if cursor is None:
+        return [], moment(now)
+    listed = sorted(
+        (moment(row.available_at), row.id)
+        for row in db.pending.values()
+        if row.available_at is not None
+        and row.available_at <= now
+        and moment(row.available_at) > cursor
+        and row.id <= request.position
+    )
+    if len(listed) > LISTED_MAX:
+        last = listed[LISTED_MAX - 1][0]
+        listed = [entry for entry in listed if entry[0] <= last]
+    return [i for _, i in listed], (listed[-1][0] if listed else None)
+
+
+def _records(db: Database, request: FetchRequest) -> list[Record]:
+    now, now_ms, position = db.timeline.now, db.timeline.now_ms, request.position
+    rows = [db.pending[i] for i in sorted(db.pending)]
+    seen = [row for row in rows if row.available_at is None or row.available_at <= now]
+    answer: list[Record] = []
+
+    def add(arm: Arm, found: Iterable[Row]) -> None:
+        answer.extend(row.record(arm, EPOCH_MS + int(row.created_at * 1000)) for row in found)
+
+    if request.gap_lows:
+        lows, highs = list(request.gap_lows), list(request.gap_highs)
+        found = []
+        for row in seen:
+            place = bisect.bisect_right(lows, row.id) - 1
+            if place >= 0 and row.id <= highs[place]:
+                found.append(row)
+        add(Arm.LOOK_BACK, found[: request.rows_max])
+    if request.chosen_ids:
+        chosen = set(request.chosen_ids)
+        add(Arm.CHOSEN, [row for row in rows if row.id in chosen])
+    if request.replay_ids:
+        replayed = [db.dead[i].row for i in request.replay_ids if db.dead[i].status == "replaying"]
+        add(Arm.REPLAY, sorted(replayed, key=lambda row: row.id))
+    reread: list[Row] = []
+    for wish in request.rereads:
+        topic, key = wish.gate_key
+        matching = [r for r in seen if r.topic == topic and key in (None, r.key) and wish.from_id <= r.id <= position]
+        reread += matching[: request.reread_rows_max]
+    add(Arm.REREAD, sorted(reread, key=lambda row: row.id))
+    caught_up: list[Row] = []
+    for catch_up in request.catch_ups:
+        matching = [r for r in seen if r.topic == catch_up.topic and catch_up.from_id <= r.id <= position]
+        caught_up += matching[: request.catch_up_rows_max]
+    add(Arm.CATCH_UP, sorted(caught_up, key=lambda row: row.id))
+    if request.forward:
+        add(Arm.FORWARD, [row for row in seen if row.id > position][: request.rows_max])
+    return _cut(answer, request)
+
+
+def _cut(answer: list[Record], request: FetchRequest) -> list[Record]:
+    size_bytes = 0
+    for place, record in enumerate(answer):
+        if size_bytes >= request.bytes_max or place >= request.rows_max:
+            return answer[:place]
+        size_bytes += record.size_bytes
+    return answer
+
+
+def sweep(db: Database, request: SweepRequest, chunk_rows: int) -> Swept:
+    now = db.timeline.now
+    skipped_topics, skipped_keys = set(request.skipped_topics), set(request.skipped_keys)
+    found: list[tuple[int, str, str | None]] = []
+    for row_id in sorted(db.pending):
+        row = db.pending[row_id]
+        if not request.cursor < row_id <= request.position or (row.available_at or 0.0) > now:
+            continue
+        if row.topic in skipped_topics or (row.topic, row.key) in skipped_keys:
+            continue
+        found.append((row_id, row.topic, row.key))
+        if len(found) >= min(chunk_rows, request.rows_max):
+            return Swept(found, row_id)
+    return Swept(found, None)
+
+
+def settle(db: Database, settlement: Settlement) -> int:
+    """Write a settlement; return how many rows of the outbox it changed. The fence was looked at before."""
+    matched = 0
+    now = db.timeline.now
+    places = zip(
+        settlement.delivered_ids, settlement.delivered_partitions, settlement.delivered_offsets, strict=True
+    )
+    for row_id, partition, offset in places:
+        row = db.pending.pop(row_id, None)
+        if row is not None:
+            matched += 1
+            row.published = (partition, offset)
+    for row_id, retry in settlement.retries:
+        if row_id in db.pending or (row_id in db.rows and not db.deletes and not db.rows[row_id].ever_dead):
+            former = db.retry.get(row_id)
+            first_failed_ms = db.timeline.now_ms if former is None else former.first_failed_ms
+            db.retry[row_id] = RetryRow(retry.attempts, now + retry.delay_seconds, first_failed_ms)
+    for row_id, death in settlement.dead:
+        row = db.pending.pop(row_id, None)
+        db.retry.pop(row_id, None)
+        if row is not None:
+            matched += 1
+            db.bury(row, death.reason.value, death.fault.name, death.attempts, holds_key=death.holds_key)
+    for dead_id, partition, offset in settlement.replayed:
+        dead = db.dead[dead_id]
+        if dead.status == "replaying":
+            dead.status, dead.resolved_at = "replayed", now
+            dead.row.published = (partition, offset)
+    for dead_id, death in settlement.died_again:
+        dead = db.dead[dead_id]
+        if dead.status == "replaying":
+            dead.status, dead.attempts = "dead", death.attempts
+    for row_id in settlement.out_of_retry:
+        db.retry.pop(row_id, None)
+    for pattern, note in settlement.storms:
+        db.control.setdefault(pattern, (now, note))
+    return matched

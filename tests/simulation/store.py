@@ -1,0 +1,107 @@
+"""One daemon's connections to the simulated database: delays, failures, lost answers, and the fence of the lease."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from outboxd.policy.messages import Event, FetchFailed, FetchRequest, Settled, SettleFailed, Settlement, SweepRequest
+from tests.simulation import statements
+from tests.simulation.database import Database
+
+if TYPE_CHECKING:
+    from tests.simulation.daemon import Daemon
+
+
+@dataclass(slots=True)
+class StatementFaults:
+    """Shares of statements that fail, now."""
+
+    before: float = 0.0
+    lost_answer: float = 0.0
+    slow: float = 0.0
+
+
+class SimulatedStore:
+    """The OutboxStore port. A statement runs a little later than it was asked for, and its answer comes later still."""
+
+    def __init__(self, daemon: Daemon, db: Database, dice: random.Random, faults: StatementFaults) -> None:
+        self._daemon = daemon
+        self._db = db
+        self._dice = dice
+        self._faults = faults
+        self.reads_under_way = 0
+        self.settles_under_way = 0
+
+    def _delay(self) -> float:
+        dice = self._dice
+        return dice.uniform(0.2, 2.5) if dice.random() < self._faults.slow else dice.uniform(0.0003, 0.006)
+
+    def _is_down(self) -> bool:
+        return self._db.timeline.now < self._db.down_until
+
+    def begin_load(self) -> None:
+        self._read(lambda: statements.load(self._db))
+
+    def begin_fetch(self, request: FetchRequest) -> None:
+        self._read(lambda: statements.fetch(self._db, request), want_locks=request.want_locks)
+
+    def begin_sweep(self, request: SweepRequest) -> None:
+        self._read(lambda: statements.sweep(self._db, request, 7))
+
+    def _read(self, statement: Callable[[], Event], *, want_locks: bool = False) -> None:
+        self._daemon.world.invariants.one_statement(self._daemon, self.reads_under_way)
+        self.reads_under_way += 1
+        timeline = self._db.timeline
+        fails = self._dice.random() < self._faults.before
+
+        def run() -> None:
+            if fails or self._is_down():
+                timeline.after(self._delay(), lambda: self._answer(FetchFailed("gone", lost=self._dice.random() < 0.5)))
+                return
+            event = statement()
+            snapshot_at = timeline.now
+
+            def read_locks() -> None:
+                answer = replace(event, locks=self._db.locks()) if want_locks else event  # type: ignore[type-var,call-arg]
+                timeline.after(self._delay(), lambda: self._answer(answer, snapshot_at))
+
+            timeline.after(self._dice.uniform(0.0, 0.002), read_locks)
+
+        timeline.after(self._delay(), run)
+
+    def _answer(self, event: Event, snapshot_at: float = 0.0) -> None:
+        self.reads_under_way -= 1
+        self._daemon.note_snapshot(event, snapshot_at)
+        self._daemon.post(event)
+
+    def begin_settle(self, settlement: Settlement, token: int) -> None:
+        daemon, timeline = self._daemon, self._db.timeline
+        daemon.world.invariants.one_statement(daemon, self.settles_under_way)
+        self.settles_under_way += 1
+        holder = daemon.lease.holder
+        fails = self._dice.random() < self._faults.before
+        answer_is_lost = self._dice.random() < self._faults.lost_answer
+
+        def answer(event: Event) -> None:
+            self.settles_under_way -= 1
+            daemon.post(event)
+
+        def run() -> None:
+            if fails or self._is_down():
+                timeline.after(self._delay(), lambda: answer(SettleFailed(settlement, "gone")))
+                return
+            lease = self._db.lease
+            if lease.token != token or lease.holder != holder:
+                daemon.world.history.note(f"{daemon.name} settle fenced: token {token}, the lease has {lease.token}")
+                timeline.after(self._delay(), lambda: answer(Settled(settlement, 0, fenced=True)))
+                return
+            daemon.world.invariants.before_settle(daemon, settlement)
+            matched = statements.settle(self._db, settlement)
+            daemon.world.note_settlement(daemon, settlement)
+            event = SettleFailed(settlement, "answer lost") if answer_is_lost else Settled(settlement, matched)
+            timeline.after(self._delay(), lambda: answer(event))
+
+        timeline.after(self._delay(), run)

@@ -1,0 +1,127 @@
+"""The simulated world: one seed, one history. Faults for a while, then healing, then everything must be done in time."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+from outboxd.policy.messages import Settlement
+from tests.simulation.broker import Broker
+from tests.simulation.daemon import Daemon
+from tests.simulation.database import Database, Kind, Row
+from tests.simulation.faults import Faults
+from tests.simulation.history import History, Violation
+from tests.simulation.invariants import Invariants
+from tests.simulation.scenario import Scenario, scenario
+from tests.simulation.store import StatementFaults
+from tests.simulation.timeline import Timeline
+from tests.simulation.writers import Writer
+
+DEADLINE_SECONDS = 60.0
+STEPS_MAX = 400_000
+
+
+class World:
+    """Everything there is in one seed's history."""
+
+    def __init__(self, seed: int) -> None:
+        self.scenario: Scenario = scenario(seed)
+        self.dice = random.Random(seed)
+        self.timeline = Timeline()
+        self.history = History(self.timeline)
+        self.db = Database(self.timeline, deletes=self.scenario.deletes)
+        self.invariants = Invariants(self)
+        self.broker = Broker(
+            self.timeline, self.dice, list(self.scenario.topics), self.scenario.partitions, self._on_append
+        )
+        self.statement_faults = StatementFaults()
+        self.shrunk: set[str] = set()
+        self.storm_deaths = 0
+        self.is_healed = False
+        self._starts = 0
+        self._by_key: dict[tuple[str, str], list[Row]] = {}
+        self.daemons: list[Daemon] = []
+        for _ in range(self.scenario.daemons):
+            self._start()
+        share = -(-self.scenario.transactions // self.scenario.writers)
+        self.writers = [
+            Writer(self.db, random.Random(self.dice.random()), self.scenario, self.history, share)
+            for _ in range(self.scenario.writers)
+        ]
+        self.faults = Faults(self, random.Random(self.dice.random()))
+
+    # What the parts ask of the world.
+
+    def row(self, row_id: int) -> Row:
+        return self.db.rows[row_id]
+
+    def rows_of_key(self, topic: str, key: str) -> list[Row]:
+        return [row for row in self.db.rows.values() if row.key == key and row.topic == topic]
+
+    def _on_append(self, topic: str, partition: int, offset: int, row: Row) -> None:
+        self.history.note(f"log {topic}-{partition}@{offset} = {row.id} {topic}/{row.key}")
+        self.invariants.on_append(topic, partition, offset, row)
+
+    def note_settlement(self, daemon: Daemon, settlement: Settlement) -> None:
+        told = []
+        for name in ("delivered_ids", "retries", "dead", "replayed", "died_again", "storms"):
+            values = getattr(settlement, name)
+            if values:
+                ids = [value[0] if isinstance(value, tuple) else value for value in values]
+                told.append(f"{name} {' '.join(map(str, ids))}")
+        self.history.note(f"{daemon.name} settles {', '.join(told)}")
+
+    def _start(self) -> None:
+        self._starts += 1
+        self.daemons.append(Daemon(self, f"d{self._starts}"))
+
+    def restart(self, ended: Daemon) -> None:
+        """A daemon that ended is started again, as systemd does."""
+        self.timeline.after(self.dice.uniform(0.05, 1.5), self._start)
+
+    # The history.
+
+    def run(self) -> None:
+        """Let the seed's history happen. Raises `Violation` where an invariant does not hold."""
+        self._run_until(self.scenario.fault_seconds)
+        deadline = self.scenario.fault_seconds + DEADLINE_SECONDS
+        while not all(writer.is_done for writer in self.writers) and self.timeline.now < deadline:
+            self._run_until(self.timeline.now + 0.5)
+        self.faults.heal()
+        self.is_healed = True
+        healed_at = self.timeline.now
+        for row in self.db.rows.values():
+            if row.kind is Kind.DOOMED:
+                row.kind = Kind.GOOD
+        while self._is_unfinished():
+            if self.timeline.now > healed_at + DEADLINE_SECONDS:
+                rows = self.invariants.unfinished()
+                raise self.invariants.stuck(rows) if rows else Violation("progress", "a replay never ends")
+            self._run_until(self.timeline.now + 0.25)
+            self._operate()
+        self._run_until(self.timeline.now + 1.0)
+        self.invariants.at_end()
+
+    def _operate(self) -> None:
+        """Operators resume what the storm guard paused, and discard what still holds its key."""
+        self.db.control.clear()
+        for dead in self.db.dead.values():
+            if dead.status == "dead" and dead.holds_key:
+                self.db.discard(dead)
+
+    def _is_unfinished(self) -> bool:
+        return bool(self.db.pending) or any(dead.status == "replaying" for dead in self.db.dead.values())
+
+    def _run_until(self, when: float) -> None:
+        timeline = self.timeline
+        timeline.at(when, lambda: None)
+        steps = 0
+        while timeline.now < when and timeline.step():
+            steps += 1
+            if steps > STEPS_MAX:
+                raise Violation("progress", f"{steps} steps without getting from one moment to the next")
+
+    def order_of(self, key: str) -> list[tuple[int, int]]:
+        """Return neighbours of a key's first deliveries, for a reader of a failure."""
+        ids = [row_id for topic in self.broker.topics.values() for log in topic.logs for row_id in log]
+        return list(pairwise(row_id for row_id in ids if self.db.rows[row_id].key == key))
