@@ -29,6 +29,7 @@ class Reading:
         self.sweeping = Sweeping(state)
         self.loaded = False
         self.has_fetched = False
+        self.read_all = False
         self._failures = 0
         self._next_fetch_at = 0.0
         self._next_wanted_at = 0.0
@@ -93,7 +94,10 @@ class Reading:
         is_crowded = rows_max * 2 < min(limits.batch_rows, limits.max_in_flight_rows) or bytes_max * 4 < min(
             limits.batch_bytes, limits.max_in_flight_bytes
         )
-        if (is_crowded and len(state.ledger)) or self.sweeping.sweep(now):
+        if is_crowded and len(state.ledger):
+            return
+        if self.sweeping.sweep(now):
+            self.read_all = False
             return
         probes = self._probes(now)
         if now < self._next_fetch_at and not probes:
@@ -130,6 +134,7 @@ class Reading:
         request, state.reading = state.reading, None
         self._failures = 0
         self.has_fetched = True
+        self.read_all = not fetched.records
         if not isinstance(request, FetchRequest):
             return
         now = state.ports.clock.monotonic()

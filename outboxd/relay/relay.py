@@ -255,8 +255,12 @@ class Relay:
         soon = now + self._limits.shutdown_timeout_seconds
         if any(held.state is HeldState.SCHEDULED and held.due_at <= soon for held in state.held.by_id.values()):
             return
-        if self._reading.sweeping.swept_empty and state.is_idle:
+        if not state.is_idle or not self._reading.read_all:
+            return
+        if self._reading.sweeping.swept_empty:
             self._finish("empty")
+        else:
+            self._reading.sweeping.hurry()
 
     def _finish(self, reason: str, blocked_topics: Sequence[str] = ()) -> None:
         unsettled = len(self.state.ledger)

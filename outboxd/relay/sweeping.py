@@ -48,6 +48,11 @@ class Sweeping:
         state.ports.store.begin_sweep(request)
         return True
 
+    def hurry(self) -> None:
+        """Sweep now: somebody waits to hear that nothing is left."""
+        if self._cursor is None:
+            self.next_at = 0.0
+
     def on_swept(self, swept: Swept) -> None:
         """Have what nobody knows read by its id."""
         state = self._state
