@@ -8,6 +8,7 @@ relay's way for long.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -27,18 +28,23 @@ _COLUMNS = """d.id, d.outbox_id, d.event_id, d.topic, d.key, octet_length(d.payl
     d.headers::text AS headers, d.partition, d.created_at, d.attempts, d.reason, d.error_code, d.error_message,
     d.first_failed_at, d.died_at, d.daemon, d.holds_key, d.status, d.resolved_at, d.resolved_by, d.note"""
 
-# In two steps as in the view of that name: counting distinct keys in one would sort all the rows.
+# As the view `dead_letter_summary`, with conditions: grouped by hashes, and the names looked up by the sample.
 _SUMMARY = """
-    SELECT topic, reason, error_code, sum(rows)::bigint AS count, min(first) AS first, max(last) AS last,
-           count(key) AS keys, max(sample) AS sample_id, sum(recent)::bigint AS recent
-      FROM (SELECT d.topic, d.reason, d.error_code, d.key, count(*) AS rows, min(d.died_at) AS first,
-                   max(d.died_at) AS last, max(d.id) AS sample,
-                   count(*) FILTER (WHERE d.died_at > now() - make_interval(secs => :recent_seconds)) AS recent
-              FROM @schema@.dead_letter d WHERE @where@
-             GROUP BY d.topic, d.reason, d.error_code, d.key) AS by_key
-     GROUP BY topic, reason, error_code ORDER BY count DESC, topic, reason, error_code"""
-_LIST = f"SELECT {_COLUMNS} FROM @schema@.dead_letter d WHERE @where@ ORDER BY d.died_at DESC, d.id DESC LIMIT :limit"  # noqa: S608 - constants
-_ONE = f"SELECT {_COLUMNS}, d.payload FROM @schema@.dead_letter d WHERE d.id = :id AND d.outbox = :outbox"  # noqa: S608 - constants
+    SELECT named.topic, named.reason, named.error_code, kinds.count, kinds.first, kinds.last, kinds.keys,
+           named.id AS sample_id, kinds.recent
+      FROM (SELECT kind, sum(rows)::bigint AS count, min(first) AS first, max(last) AS last, count(key_hash) AS keys,
+                   max(newest) AS sample, sum(recent)::bigint AS recent
+              FROM (SELECT hashtextextended(d.reason, hashtextextended(d.error_code, hashtextextended(d.topic, 0)))
+                               AS kind,
+                           hashtextextended(d.key, 0) AS key_hash, count(*) AS rows, min(d.died_at) AS first,
+                           max(d.died_at) AS last, max(d.id) AS newest,
+                           count(*) FILTER (WHERE d.died_at > now() - make_interval(secs => :recent_seconds)) AS recent
+                      FROM @schema@.dead_letter d WHERE @where@ GROUP BY 1, 2) AS by_key
+             GROUP BY kind) AS kinds
+      JOIN @schema@.dead_letter AS named ON named.id = kinds.sample
+     ORDER BY kinds.count DESC, named.topic, named.reason, named.error_code"""
+_LIST = f"SELECT {_COLUMNS} FROM @schema@.dead_letter d WHERE @where@ ORDER BY d.died_at DESC, d.id DESC LIMIT :limit"
+_ONE = f"SELECT {_COLUMNS}, d.payload FROM @schema@.dead_letter d WHERE d.id = :id AND d.outbox = :outbox"
 _DEAD_IDS = """SELECT d.id FROM @schema@.dead_letter d
     WHERE d.id = ANY (CAST(:ids AS bigint[])) AND d.outbox = :outbox AND d.status = 'dead' ORDER BY d.id"""
 # In the order of the outbox, so that no batch overtakes an earlier row of its key; what dies meanwhile is not chased.
@@ -53,7 +59,7 @@ _DISCARD = "SELECT @schema@.discard(CAST(:ids AS bigint[]), CAST(:note AS text))
 _EXPORT_NEXT = """SELECT d.id, coalesce(octet_length(d.payload), 0) AS size_bytes FROM @schema@.dead_letter d
     WHERE @where@ AND d.id > :after_id ORDER BY d.id LIMIT :limit"""
 _EXPORT_ROWS = f"""SELECT {_COLUMNS}, d.payload FROM @schema@.dead_letter d
-    WHERE @where@ AND d.id = ANY (CAST(:ids AS bigint[])) ORDER BY d.id"""  # noqa: S608 - constants
+    WHERE @where@ AND d.id = ANY (CAST(:ids AS bigint[])) ORDER BY d.id"""
 
 _NOT_IN_PREREQUISITE_STATE = "55000"
 
@@ -89,6 +95,11 @@ class DeadLetters:
             return None
         obstacles = self.obstacles([letter_id])
         return _whole(rows[0], obstacles[0] if obstacles else None)
+
+    def now(self) -> datetime:
+        """The database's time, by which all others here are told."""
+        found: datetime = self._rows("SELECT clock_timestamp() AS now")[0].now
+        return found
 
     def obstacles(self, ids: Sequence[int]) -> Sequence[Obstacle]:
         """Those of these dead letters whose replay could deliver an older row after a newer one of its key, and why."""
@@ -170,7 +181,7 @@ class DeadLetters:
 
     def _batches(self, filters: Filters, limit: int | None, batch_rows: int) -> Iterator[Sequence[int]]:
         where, values = filters.clauses()
-        until = self._rows("SELECT clock_timestamp() AS now")[0].now
+        until = self.now()
         after, left = (0, 0), limit
         while left is None or left > 0:
             rows = self._rows(

@@ -1,0 +1,40 @@
+"""The database as a command meets it: connected for as long as the command runs, refusals in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from outboxd.cli.context import load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from outboxd.config import Settings
+
+#: No command's single statement takes longer, so that none is a burden on the application's database.
+STATEMENT_SECONDS_MAX = 60.0
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Settings, Engine]]:
+    """The configuration and an engine on its database.
+
+    Within it, what PostgreSQL refuses is raised as an error of ours, with what to do about it.
+
+    Raises:
+        ConfigError: the configuration has mistakes.
+    """
+    from outboxd.postgres.engine import make_engine
+    from outboxd.postgres.failures import explained
+
+    settings = load_settings()
+    engine = make_engine(
+        settings.database.url, settings.database.password, statement_timeout_seconds=STATEMENT_SECONDS_MAX
+    )
+    try:
+        with explained():
+            yield settings, engine
+    finally:
+        engine.dispose()

@@ -1,0 +1,73 @@
+"""How times, keys, bytes and SQL are written for people: on one line, safe for a terminal, without guessing."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from outboxd.policy.cause import plain
+
+CELL_CHARS_MAX = 60
+_BYTES_A_LINE = 16
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def cell(text: object, chars_max: int = CELL_CHARS_MAX) -> str:
+    """`text` on one line and not too long; a dash for None, quotes around nothing."""
+    if text is None:
+        return "-"
+    return plain(str(text), chars_max) or '""'
+
+
+def moment(when: datetime) -> str:
+    """A time to the second in UTC."""
+    from datetime import UTC
+
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def lapse(seconds: float) -> str:
+    """A time span in the largest fitting unit: `12 s`, `3 min`, `5 h`, `9 d`."""
+    for unit_seconds, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit_seconds:
+            return f"{seconds / unit_seconds:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def ago(when: datetime, now: datetime) -> str:
+    """How long before `now`."""
+    return f"{lapse((now - when).total_seconds())} ago"
+
+
+def moment_and_lapse(when: datetime, now: datetime) -> str:
+    """A time, and how long ago that is."""
+    return f"{moment(when)} ({ago(when, now)})"
+
+
+def as_text(content: bytes) -> str | None:
+    """`content` as text, or None when it is not UTF-8 or full of control characters."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text or len(_UNSAFE.findall(text)) * 10 > len(text) else text
+
+
+def safe(text: str) -> str:
+    """`text` with its lines, and with whatever else would drive a terminal written in hexadecimal."""
+    return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def hex_dump(content: bytes) -> list[str]:
+    """Offset, sixteen bytes in hexadecimal, and the same as ASCII, on each line."""
+    lines = []
+    for offset in range(0, len(content), _BYTES_A_LINE):
+        part = content[offset : offset + _BYTES_A_LINE]
+        ascii_part = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        lines.append(f"{offset:08x}  {part.hex(' '):<{3 * _BYTES_A_LINE}} {ascii_part}")
+    return lines
+
+
+def count_of(number: int, one: str, many: str | None = None) -> str:
+    """`1 dead letter`, `2 dead letters`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,49 @@
+"""The SQL with which a person does in psql what the command line and the page do: shown, never run here."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from outboxd.postgres.names import quoted
+
+if TYPE_CHECKING:
+    from outboxd.postgres.dead_letter_rows import WholeLetter
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def sql_by_hand(whole: WholeLetter, schema: str) -> dict[str, str]:
+    """Purpose → statement, for this dead letter in its present status."""
+    letter, name = whole.letter, quoted(schema)
+    number = letter.id
+    statements = {"look at it": f"SELECT * FROM {name}.dead_letter WHERE id = {number};"}
+    if letter.status == "dead":
+        force = ", force => true" if whole.obstacle is not None else ""
+        statements |= {
+            "mend it first, where its content is the fault": f"UPDATE {name}.dead_letter SET topic = "
+            f"{sql_literal(letter.topic)} WHERE id = {number}; -- also key, payload, headers, partition",
+            "replay it": f"SELECT {name}.replay({number}{force}, note => 'why');",
+            "give it up": f"SELECT {name}.discard({number}, note => 'why');",
+        }
+    undo = undo_sql(letter.status, schema, f"id = {number}")
+    return statements | ({"undo, before it was sent" if letter.status != "discarded" else "undo": undo} if undo else {})
+
+
+def undo_sql(status: str, schema: str, condition: str) -> str:
+    """What takes a replay (while it was not sent) or a discarding back; empty where nothing can."""
+    if status in {"dead", "replaying"}:
+        return f"UPDATE {quoted(schema)}.dead_letter SET status = 'dead' WHERE status = 'replaying' AND {condition};"
+    if status == "discarded":
+        return (
+            f"UPDATE {quoted(schema)}.dead_letter SET status = 'dead', resolved_at = NULL, resolved_by = NULL"
+            f" WHERE status = 'discarded' AND {condition};"
+        )
+    return ""
+
+
+def sql_literal(text: str) -> str:
+    """`text` as a string in SQL, on one line and safe to print: what would drive a terminal is escaped."""
+    quoted_text = text.replace("'", "''")
+    escaped = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted_text.replace("\\", "\\\\"))
+    return f"'{quoted_text}'" if escaped == quoted_text else f"E'{escaped}'"

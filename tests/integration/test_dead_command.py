@@ -1,0 +1,225 @@
+"""`outboxd dead` as a person and a script meet it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.postgres_fixtures import Database
+from tests.support.rows import Letters, value
+from tests.support.shell import Shell, shell_on
+
+
+@pytest.fixture
+def rows(database: Database) -> Iterator[Letters]:
+    with database.connect() as connection:
+        made = Letters(connection)
+        made.acquire()
+        yield made
+
+
+@pytest.fixture
+def shell(database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return shell_on(database, monkeypatch, capsys)
+
+
+def test_the_summary_as_json_is_what_the_contract_says(shell: Shell, rows: Letters) -> None:
+    rows.bury(rows.enqueue(key="a"))
+    newest = rows.bury(rows.enqueue(key="b"))
+    document = shell.ok("dead", "summary", "--json").document
+    assert list(document) == ["groups", "total"]
+    (group,) = document["groups"]
+    assert list(group) == ["topic", "reason", "error_code", "count", "first", "last", "keys", "sample_id"]
+    assert (group["topic"], group["reason"], group["error_code"]) == ("orders", "fatal", "MSG_SIZE_TOO_LARGE")
+    assert (group["count"], group["keys"], group["sample_id"], document["total"]) == (2, 2, newest, 2)
+    assert shell.ok("dead", "summary", "--json", "--topic", "none").document == {"groups": [], "total": 0}
+
+
+def test_the_summary_tells_what_broke_since_when_and_whether_it_still_grows(shell: Shell, rows: Letters) -> None:
+    assert shell.ok("dead", "summary").out == "no dead letters in outbox default\n"
+    letter = rows.bury(rows.enqueue())
+    out = shell.ok("dead", "summary").out
+    assert "1 dead letter in outbox default, still growing: 1 in the last 10 min" in out
+    assert "MSG_SIZE_TOO_LARGE: The record" in out
+    assert f"outboxd dead show {letter}" in out
+    rows.connection.execute("UPDATE outboxd.dead_letter SET died_at = now() - interval '1 h'")
+    assert "not growing: none in the last 10 min" in shell.ok("dead", "summary").out
+
+
+def test_the_list_says_when_there_is_more(shell: Shell, rows: Letters) -> None:
+    ids = [rows.bury(rows.enqueue()) for _ in range(3)]
+    document = shell.ok("dead", "list", "--limit", "2", "--json").document
+    assert [letter["id"] for letter in document["dead_letters"]] == ids[:0:-1]
+    assert document["more"] is True
+    assert "there are more" in shell.ok("dead", "list", "--limit", "2").out
+    assert "there are more" not in shell.ok("dead", "list").out
+
+
+def test_show_has_what_a_person_needs_and_its_sql_works(shell: Shell, rows: Letters) -> None:
+    letter = rows.bury(rows.enqueue(payload='{"größe": 12}\nzweite Zeile'.encode()))
+    rows.connection.execute("""UPDATE outboxd.dead_letter SET headers = '{"trace": "abc", "none": null}'""")
+    out = shell.ok("dead", "show", str(letter)).out
+    for part in (
+        "MSG_SIZE_TOO_LARGE (fatal): ", "max.message.bytes", "safe to replay  yes", "trace: abc", "none: null",
+        '  {"größe": 12}\n  zweite Zeile\n', "payload: 28 bytes, text", "1 dead of this topic and error",
+        "still growing",
+    ):  # fmt: skip
+        assert part in out, part
+    statements = shell.ok("dead", "show", str(letter), "--json").document["sql"]
+    rows.connection.execute(statements["mend it first, where its content is the fault"])
+    assert rows.connection.execute(statements["replay it"]).fetchone() == (1,)
+    assert rows.status_of(letter) == "replaying"
+    rows.connection.execute(statements["undo, before it was sent"])
+    assert rows.status_of(letter) == "dead"
+    rows.connection.execute(statements["give it up"])
+    assert rows.status_of(letter) == "discarded"
+    rows.connection.execute(shell.ok("dead", "show", str(letter), "--json").document["sql"]["undo"])
+    assert rows.status_of(letter) == "dead"
+
+
+def test_show_prints_bytes_as_hexadecimal_and_drives_no_terminal(shell: Shell, rows: Letters) -> None:
+    letter = rows.bury(rows.enqueue(topic="evil\x1b[31m\nname", key="\x9b", payload=b"\xff\x00AB"))
+    out = shell.ok("dead", "show", str(letter)).out
+    assert "00000000  ff 00 41 42" in out
+    assert "..AB" in out
+    assert not {"\x1b", "\x9b"} & set(out + shell.ok("dead", "list").out + shell.ok("dead", "summary").out)
+    document = shell.ok("dead", "show", str(letter), "--json").document
+    assert (document["payload"], document["payload_hex"]) == (None, "ff004142")
+    tombstone = rows.bury(rows.enqueue(payload=None))
+    assert "payload: null, a tombstone" in shell.ok("dead", "show", str(tombstone)).out
+
+
+def test_show_cuts_a_large_payload_unless_told_otherwise(shell: Shell, rows: Letters) -> None:
+    letter = rows.bury(rows.enqueue(payload="é".encode() * 5000))
+    cut = shell.ok("dead", "show", str(letter)).out
+    assert "é" * 4096 + "\n" in cut
+    assert "and more: --full shows all" in cut
+    assert "é" * 5000 + "\n" in shell.ok("dead", "show", str(letter), "--full").out
+
+
+def test_an_id_that_is_not_there_is_a_wrong_use(shell: Shell) -> None:
+    answer = shell("dead", "show", "99")
+    assert (answer.code, answer.out) == (64, "")
+    assert "there is no dead letter 99" in answer.err
+
+
+def test_without_a_terminal_nothing_is_changed_unless_yes_is_said(
+    shell: Shell, rows: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = rows.bury(rows.enqueue())
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    for verb in ("replay", "discard"):
+        answer = shell("dead", verb, str(letter))
+        assert (answer.code, answer.out) == (64, "")
+        assert "--yes" in answer.err
+    assert rows.status_of(letter) == "dead"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("answer", [("y\n", 0, "replaying"), ("n\n", 130, "dead"), ("", 130, "dead")])
+def test_on_a_terminal_it_asks_first_and_not_on_standard_output(
+    shell: Shell, rows: Letters, monkeypatch: pytest.MonkeyPatch, answer: tuple[str, int, str]
+) -> None:
+    typed, code, status = answer
+    letter = rows.bury(rows.enqueue())
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))
+    told = shell("dead", "replay", "--topic", "orders", "--json")
+    assert told.code == code
+    assert "replay 1 dead letter?" in told.err
+    assert rows.status_of(letter) == status
+    assert code or told.document["replaying"] == 1
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+def test_a_dry_run_counts_and_changes_nothing(shell: Shell, rows: Letters, verb: str) -> None:
+    letters = [rows.bury(rows.enqueue(key=key)) for key in ("a", "b")]
+    assert f"would {verb} 2 dead letters; nothing was changed" in shell.ok("dead", verb, "--all", "--dry-run").out
+    assert [rows.status_of(letter) for letter in letters] == ["dead", "dead"]
+
+
+def test_a_replay_needs_force_where_newer_rows_were_published_and_says_so(shell: Shell, rows: Letters) -> None:
+    safe, blocked = rows.bury(rows.enqueue(key="safe")), rows.bury(rows.enqueue(key="newer"))
+    newer = rows.enqueue(key="newer")
+    rows.publish(newer)
+    answer = shell("dead", "replay", "--code", "msg_size_too_large", "--yes", "--json", "--note", "limit raised")
+    assert answer.code == 64
+    assert (answer.document["replaying"], answer.document["refused"]) == (1, 1)
+    assert answer.document["refused_sample"][0]["newer_id"] == newer
+    assert (rows.status_of(safe), rows.status_of(blocked)) == ("replaying", "dead")
+    assert "limit raised (asked by " in value(
+        rows.connection, "SELECT note FROM outboxd.dead_letter WHERE id = %s", safe
+    )
+    text = shell("dead", "replay", str(blocked), "--yes").out
+    assert "1 dead letter left as they were; --force" in text
+    assert shell.ok("dead", "replay", str(blocked), "--force", "--yes").out.startswith("replaying 1 dead letter")
+    assert rows.status_of(blocked) == "replaying"
+
+
+def test_what_was_done_in_bulk_can_be_undone_by_the_sql_it_prints(shell: Shell, rows: Letters) -> None:
+    earlier = rows.bury(rows.enqueue("bills"))
+    shell.ok("dead", "discard", str(earlier), "--yes")
+    letters = [rows.bury(rows.enqueue()) for _ in range(3)]
+    undo = shell.ok("dead", "discard", "--topic", "orders", "--yes", "--json").document["undo_sql"]
+    assert {rows.status_of(letter) for letter in letters} == {"discarded"}
+    rows.connection.execute(undo)
+    assert {rows.status_of(letter) for letter in letters} == {"dead"}
+    assert rows.status_of(earlier) == "discarded"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "say which"),
+        (["1", "--topic", "t"], "either ids or filters"),
+        (["1", "--all"], "either ids or filters"),
+        (["--since", "yesterday"], "give a duration"),
+        (["--reason", "boredom"], "boredom"),
+        (["one"], "valid integer"),
+    ],
+)
+def test_a_wrong_choice_of_rows_is_refused_before_anything_is_opened(
+    shell: Shell, arguments: list[str], words: str
+) -> None:
+    answer = shell("dead", "replay", "--yes", *arguments)
+    assert answer.code == 64
+    assert words in answer.err
+
+
+def test_an_export_has_whole_rows_one_a_line_or_one_array(shell: Shell, rows: Letters) -> None:
+    letters = [rows.bury(rows.enqueue(payload=payload)) for payload in (b"text", b"\xff", None)]
+    lines = [json.loads(line) for line in shell.ok("dead", "export").out.splitlines()]
+    assert [line["id"] for line in lines] == letters
+    assert [(line["payload"], line["payload_hex"]) for line in lines] == [
+        ("text", "74657874"), (None, "ff"), (None, None),
+    ]  # fmt: skip
+    assert shell.ok("dead", "export", "--json").document == lines
+    assert shell.ok("dead", "export", "--json", "--topic", "none").document == []
+    assert len(shell.ok("dead", "export", "--limit", "2").out.splitlines()) == 2
+
+
+def test_a_reader_may_look_and_is_told_that_it_may_not_replay(
+    database: Database, rows: Letters, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letter = rows.bury(rows.enqueue())
+    rows.connection.execute("DROP ROLE IF EXISTS looker")
+    rows.connection.execute("CREATE ROLE looker LOGIN")
+    rows.connection.execute("GRANT USAGE ON SCHEMA outboxd TO looker")
+    rows.connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA outboxd TO looker")
+    try:
+        looker = shell_on(database, monkeypatch, capsys, user="looker")
+        assert looker.ok("dead", "summary", "--json").document["total"] == 1
+        answer = looker("dead", "replay", str(letter), "--yes")
+        assert answer.code == 77
+        assert "permission denied" in answer.err
+        assert "Traceback" not in answer.err
+    finally:
+        rows.connection.execute("DROP OWNED BY looker")
+        rows.connection.execute("DROP ROLE looker")
