@@ -153,6 +153,7 @@ def assemble(
         daemon=name,
         ttl_seconds=settings.cluster.lease_ttl_seconds,
         listening=settings.relay.listen,
+        deletes_published=settings.relay.after_publish == "delete",
     )
     port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
     # Jitter needs no secrecy.

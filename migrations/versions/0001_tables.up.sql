@@ -35,6 +35,9 @@ CREATE INDEX outbox_pending_idx ON outbox (id) WHERE published_at IS NULL;
 CREATE INDEX outbox_pending_key_idx ON outbox (hashtextextended(key, hashtextextended(topic, 0)), id)
     WHERE published_at IS NULL AND key IS NOT NULL;
 
+-- Rows that wait for their time, by that time; others are not in it and cost nothing.
+CREATE INDEX outbox_delayed_idx ON outbox (available_at, id) WHERE published_at IS NULL AND available_at IS NOT NULL;
+
 -- No index on published_at: it would cost every mark another entry. The purge walks the primary key from the oldest id.
 
 COMMENT ON TABLE outbox IS

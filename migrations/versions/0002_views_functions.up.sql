@@ -176,16 +176,12 @@ BEGIN
         RAISE EXCEPTION 'dead letter % is %, so its content can no longer be changed', OLD.id, OLD.status
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Only rows with status ''dead'' can be changed.';
     END IF;
-    IF (OLD.topic, OLD.key) IS DISTINCT FROM (NEW.topic, NEW.key) THEN
-        -- It leaves the line of its old key, whose later rows may go; for the new key nothing waited on it.
-        NEW.holds_key := false;
-    END IF;
     RETURN NEW;
 END
 $$;
 
 COMMENT ON FUNCTION guard_dead_letter() IS
-    'Trigger of dead_letter: content changes only while a row is dead; one that gets another topic or key holds its key no more.';
+    'Trigger of dead_letter: content changes only while a row is dead.';
 
 CREATE TRIGGER dead_letter_guard BEFORE UPDATE OF topic, key, payload, headers, partition ON dead_letter
     FOR EACH ROW
@@ -209,16 +205,16 @@ DECLARE
 BEGIN
     SELECT min(d.outbox_id) INTO oldest
       FROM dead_letter d
-     WHERE d.id = ANY (replay_obstacles.ids) AND d.status = 'dead' AND d.key IS NOT NULL AND NOT d.holds_key;
+     WHERE d.id = ANY (replay_obstacles.ids) AND d.status = 'dead' AND d.key IS NOT NULL;
     IF oldest IS NULL THEN
         RETURN;
     END IF;
     SELECT o.id INTO unread FROM outbox o WHERE o.id > oldest ORDER BY o.id OFFSET rows_max LIMIT 1;
     RETURN QUERY
     WITH asked AS MATERIALIZED (
-        SELECT d.id, d.outbox, d.outbox_id, d.topic, d.key
+        SELECT d.id, d.outbox, d.outbox_id, d.topic, d.key, d.holds_key
           FROM dead_letter d
-         WHERE d.id = ANY (replay_obstacles.ids) AND d.status = 'dead' AND d.key IS NOT NULL AND NOT d.holds_key
+         WHERE d.id = ANY (replay_obstacles.ids) AND d.status = 'dead' AND d.key IS NOT NULL
     ), newer AS (
         SELECT a.id, o.id AS newer_id
           FROM asked a
@@ -244,9 +240,11 @@ BEGIN
       FROM asked a
       LEFT JOIN found f ON f.id = a.id
      WHERE f.newer_id IS NOT NULL
-        OR unread IS NOT NULL
-        OR EXISTS (SELECT FROM lease l
-                    WHERE l.outbox = a.outbox AND (l.deleted_through IS NULL OR l.deleted_through > a.outbox_id))
+        -- Nothing newer can have gone while it held its key. What is found all the same is of another key, that it was given.
+        OR NOT a.holds_key
+       AND (unread IS NOT NULL
+            OR EXISTS (SELECT FROM lease l
+                        WHERE l.outbox = a.outbox AND (l.deleted_through IS NULL OR l.deleted_through > a.outbox_id)))
      ORDER BY a.outbox_id;
 END
 $$;
@@ -255,7 +253,7 @@ COMMENT ON FUNCTION replay_obstacles(bigint[]) IS
     'Of these dead letters, those whose replay could deliver an older row after a newer one of its key, and why. ''published'': '
     'newer_id is such a row. ''too many'': more than 200,000 rows follow, which are not all looked at. ''deleted'': published '
     'rows that followed may be gone (after_publish = "delete", or the retention), so none can be excluded. Rows without a key '
-    'have no order; those that hold their key kept newer rows from going. What is in flight at this moment is not seen. Needs '
+    'have no order; those that hold their key kept newer rows from going, unless they were given another key. What is in flight at this moment is not seen. Needs '
     'SELECT on outbox (id, topic, key, published_at), dead_letter and lease.';
 
 CREATE FUNCTION replay(ids bigint[], force boolean DEFAULT false, note text DEFAULT NULL) RETURNS bigint

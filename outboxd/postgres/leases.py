@@ -43,14 +43,20 @@ class LeaseKeeper:
         daemon: str,
         ttl_seconds: float,
         listening: bool = False,
+        deletes_published: bool = False,
     ) -> None:
-        """Prepare; `start` begins. `on_holder` learns the new holder id before `LeaseGranted` is posted."""
+        """Prepare; `start` begins. `on_holder` learns the new holder id before `LeaseGranted` is posted.
+
+        `deletes_published` says that this daemon deletes published rows instead of marking them. The lease keeps it:
+        a replay can then not exclude that newer rows of a key were published.
+        """
         self._engine = engine
         self._post = post
         self._on_holder = on_holder
         self._outbox, self._daemon = outbox, daemon
         self._ttl_seconds = ttl_seconds
         self._listening = listening
+        self._deleted_through = None if deletes_published else 0
         self._table = f"{quoted(schema)}.lease"
         self._trusted_until = float("-inf")
         self._held: tuple[str, int] | None = None
@@ -117,12 +123,15 @@ class LeaseKeeper:
         row = (
             self._connected()
             .execute(
-                f"INSERT INTO {self._table} AS l (outbox, shard, holder, daemon, token, acquired_at, expires_at, listening)"
+                f"INSERT INTO {self._table} AS l (outbox, shard, holder, daemon, token, acquired_at, expires_at,"
+                " listening, deleted_through)"
                 " VALUES (%(outbox)s, 0, %(holder)s, %(daemon)s, 1, clock_timestamp(),"
-                " clock_timestamp() + make_interval(secs => %(ttl)s), %(listening)s)"
+                " clock_timestamp() + make_interval(secs => %(ttl)s), %(listening)s, %(deleted_through)s)"
                 " ON CONFLICT (outbox, shard) DO UPDATE SET holder = excluded.holder, daemon = excluded.daemon,"
                 " token = l.token + 1, acquired_at = clock_timestamp(),"
-                " expires_at = clock_timestamp() + make_interval(secs => %(ttl)s), listening = excluded.listening"
+                " expires_at = clock_timestamp() + make_interval(secs => %(ttl)s), listening = excluded.listening,"
+                # Null once, null for ever: what was deleted does not come back when rows are marked again.
+                " deleted_through = l.deleted_through + excluded.deleted_through"
                 " WHERE l.expires_at <= clock_timestamp() RETURNING token",
                 {
                     "outbox": self._outbox,
@@ -130,6 +139,7 @@ class LeaseKeeper:
                     "daemon": self._daemon,
                     "ttl": self._ttl_seconds,
                     "listening": self._listening,
+                    "deleted_through": self._deleted_through,
                 },
             )
             .fetchone()

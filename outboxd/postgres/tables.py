@@ -87,6 +87,12 @@ def _outbox(metadata: MetaData) -> Table:
         Column("published_partition", Integer, nullable=True),
         Column("published_offset", BigInteger, nullable=True),
         PrimaryKeyConstraint("id", name="outbox_pkey"),
+        Index(
+            "outbox_delayed_idx",
+            "available_at",
+            "id",
+            postgresql_where=text("published_at IS NULL AND available_at IS NOT NULL"),
+        ),
         Index("outbox_pending_idx", "id", postgresql_where=pending),
         Index(
             "outbox_pending_key_idx", KEY_HASH, "id", postgresql_where=text("published_at IS NULL AND key IS NOT NULL")

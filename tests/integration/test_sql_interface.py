@@ -354,12 +354,18 @@ def test_only_a_dead_row_can_be_mended(connection: Connection, letters: Letters,
     assert value(connection, "SELECT payload FROM outboxd.dead_letter") == b"mended"
 
 
-def test_a_row_that_gets_another_key_holds_none(connection: Connection, letters: Letters) -> None:
-    letters.bury(letters.enqueue(), holds_key=True)
-    connection.execute("UPDATE outboxd.dead_letter SET payload = 'mended'")
-    assert value(connection, "SELECT holds_key FROM outboxd.dead_letter")
-    connection.execute("UPDATE outboxd.dead_letter SET key = 'moved'")
-    assert not value(connection, "SELECT holds_key FROM outboxd.dead_letter")
+def test_a_holding_row_that_was_given_a_key_with_newer_rows_needs_force(
+    connection: Connection, letters: Letters
+) -> None:
+    letters.acquire()
+    letter = letters.bury(letters.enqueue(key="held"), holds_key=True)
+    newer = letters.enqueue(key="other")
+    letters.publish(newer)
+    connection.execute("UPDATE outboxd.dead_letter SET key = 'other'")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=f"such as row {newer} after"):
+        connection.execute("SELECT outboxd.replay(%s)", (letter,))
+    connection.execute("UPDATE outboxd.dead_letter SET key = 'held'")
+    assert value(connection, "SELECT outboxd.replay(%s)", letter) == 1
 
 
 # --- pause, resume
@@ -429,6 +435,11 @@ def test_functions_do_not_follow_the_callers_search_path(connection: Connection,
                 AND hashtextextended(key, hashtextextended(topic, 0)) = hashtextextended('k', hashtextextended('t', 0))
                 ORDER BY id LIMIT 10""",
             "outbox_pending_key_idx",
+        ),
+        (
+            """SELECT id, available_at FROM outboxd.outbox WHERE published_at IS NULL AND available_at IS NOT NULL
+                AND available_at > now() - interval '1 day' AND available_at <= now() ORDER BY available_at LIMIT 10""",
+            "outbox_delayed_idx",
         ),
         ("SELECT * FROM outboxd.retry WHERE outbox = 'default' AND next_attempt_at <= now() LIMIT 10", "retry_due_idx"),
         ("SELECT * FROM outboxd.dead_letter_recent LIMIT 10", "dead_letter_recent_idx"),
