@@ -22,6 +22,10 @@ COMMANDS: Mapping[str, str] = {
     "migrate": "outboxd.cli.migrate",
     "run": "outboxd.cli.run",
     "version": "outboxd.cli.version",
+    "status": "outboxd.cli.status",
+    "send": "outboxd.cli.send",
+    "pause": "outboxd.cli.pause",
+    "resume": "outboxd.cli.resume",
 }
 
 

@@ -1,0 +1,119 @@
+"""`outboxd status`: how things stand, from the database, and from the daemon where it answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from outboxd.cli.database import opened
+from outboxd.cli.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from outboxd.postgres.overview import Overview
+
+app = typer.Typer(add_completion=False)
+
+DAEMON_TIMEOUT_SECONDS = 1.0
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask a daemon that listens on all
+LABEL_COLUMNS = 12
+
+
+@app.command()
+def status(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Show the backlog, its age, retries, dead letters, held keys, who relays and what is paused."""
+    with opened() as (settings, engine):
+        from outboxd.postgres.overview import look
+
+        schema, outbox = settings.database.schema_, settings.outbox.name
+        overview = look(engine, schema, settings.outbox.table, outbox)
+    daemon = ask_daemon(settings.http.address)
+    if as_json:
+        print_json({"outbox": outbox, "schema": schema, **as_document(overview), "daemon": daemon})
+        return
+    _print(overview, outbox, daemon)
+
+
+def ask_daemon(address: tuple[str, int] | None) -> dict[str, Any] | None:
+    """The daemon's own `/status`; None where it does not listen, or not answer soon."""
+    import json
+    from urllib.error import URLError
+    from urllib.request import ProxyHandler, build_opener
+
+    if address is None or address[1] == 0:
+        return None
+    host = _ANY_ADDRESS.get(address[0], address[0])
+    url = f"http://[{host}]:{address[1]}/status" if ":" in host else f"http://{host}:{address[1]}/status"
+    try:
+        # Without the proxy that the environment may name: the daemon is near.
+        with build_opener(ProxyHandler({})).open(url, timeout=DAEMON_TIMEOUT_SECONDS) as answer:
+            document = json.loads(answer.read(1 << 20))
+    except (URLError, OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def as_document(overview: Overview) -> dict[str, Any]:
+    """The overview for scripts. A count with `_is_lower_bound` true means "at least"."""
+    from outboxd.postgres.overview import COUNTED_MAX
+
+    counts: dict[str, Any] = {}
+    for name in ("pending", "in_retry", "replaying", "held_keys"):
+        count = getattr(overview, name)
+        counts[name] = min(count, COUNTED_MAX)
+        counts[f"{name}_is_lower_bound"] = count > COUNTED_MAX
+    return {
+        "now": overview.now,
+        **counts,
+        "oldest_pending_age_seconds": overview.oldest_pending_age_seconds,
+        "next_retry_at": overview.next_retry_at,
+        "dead": overview.dead,
+        "dead_by_topic": dict(overview.dead_by_topic),
+        "held": [asdict(held) for held in overview.held_keys_listed],
+        "lease": None if overview.lease is None else asdict(overview.lease),
+        "paused": [asdict(paused) for paused in overview.paused],
+    }
+
+
+def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> None:
+    from outboxd.cli.plain_text import ago, cell, lapse, moment_and_lapse, safe
+
+    def line(label: str, text: str) -> None:
+        print_line(f"{label:<{LABEL_COLUMNS}} {text}")
+
+    line("outbox", outbox)
+    lease = overview.lease
+    if lease is None:
+        line("relayed by", "no daemon yet: `outboxd run`")
+    elif lease.alive:
+        line("relayed by", f"{cell(lease.daemon)} since {moment_and_lapse(lease.acquired_at, overview.now)}")
+    else:
+        line("relayed by", f"nobody: the lease of {cell(lease.daemon)} ended {ago(lease.expires_at, overview.now)}")
+    if daemon is not None and isinstance(daemon.get("state"), str):
+        line("it says", safe(daemon["state"]))
+    age = f", the oldest for {lapse(overview.oldest_pending_age_seconds)}" if overview.pending else ""
+    line("pending", _at_most(overview.pending) + age)
+    due = "" if overview.next_retry_at is None else f", next {moment_and_lapse(overview.next_retry_at, overview.now)}"
+    line("in retry", _at_most(overview.in_retry) + due)
+    by_topic = sorted(overview.dead_by_topic.items(), key=lambda item: (-item[1], item[0]))
+    line("dead", f"{overview.dead:,}" + "".join(f", {cell(topic)}: {count:,}" for topic, count in by_topic[:10]))
+    if overview.replaying:
+        line("replaying", _at_most(overview.replaying))
+    line("held keys", _at_most(overview.held_keys))
+    for held in overview.held_keys_listed[:10]:
+        line("", f"{cell(held.topic)} {cell(held.key)}: {held.why} {held.error_code}, {ago(held.since, overview.now)}")
+    for paused in overview.paused:
+        why = "" if paused.note is None else f": {safe(paused.note)}"
+        line("paused", f"{safe(paused.topic_pattern)} by {cell(paused.who)}, {ago(paused.since, overview.now)}{why}")
+    if not overview.paused:
+        line("paused", "nothing")
+
+
+def _at_most(count: int) -> str:
+    from outboxd.postgres.overview import COUNTED_MAX
+
+    return f"{count:,}" if count <= COUNTED_MAX else f"more than {COUNTED_MAX:,}"

@@ -1,0 +1,116 @@
+"""How things stand, from the database alone: backlog, retries, dead letters, held keys, who relays, what is paused.
+
+Every count is bounded, so that looking costs the application's database little however large the backlog is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine
+
+from outboxd.postgres.dead_letters import DeadLetters
+from outboxd.postgres.failures import explained
+from outboxd.postgres.pauses import PausedTopics, list_pauses
+from outboxd.postgres.sql_text import in_schema
+
+COUNTED_MAX = 100_000
+HELD_KEYS_LISTED_MAX = 100
+
+_BACKLOG = """
+    SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ WHERE published_at IS NULL LIMIT :counted_max + 1) AS b)
+               AS pending,
+           (SELECT created_at FROM @outbox@ WHERE published_at IS NULL ORDER BY id LIMIT 1) AS oldest_pending_at,
+           (SELECT count(*) FROM (SELECT FROM @schema@.retry WHERE outbox = :outbox LIMIT :counted_max + 1) AS b)
+               AS in_retry,
+           (SELECT min(next_attempt_at) FROM @schema@.retry WHERE outbox = :outbox) AS next_retry_at,
+           (SELECT count(*) FROM (SELECT FROM @schema@.dead_letter
+             WHERE outbox = :outbox AND status = 'replaying' LIMIT :counted_max + 1) AS b) AS replaying,
+           clock_timestamp() AS now"""
+_HELD = """
+    SELECT * FROM (
+        (SELECT topic, key, 'dead letter' AS why, died_at AS since, outbox_id, error_code FROM @schema@.dead_letter
+          WHERE outbox = :outbox AND holds_key AND status IN ('dead', 'replaying') AND key IS NOT NULL
+          ORDER BY outbox_id LIMIT :counted_max + 1)
+        UNION ALL
+        (SELECT o.topic, o.key, 'retry', r.first_failed_at, r.outbox_id, r.error_code
+           FROM @schema@.retry AS r JOIN @outbox@ AS o ON o.id = r.outbox_id
+          WHERE r.outbox = :outbox AND o.key IS NOT NULL AND o.published_at IS NULL
+          ORDER BY r.outbox_id LIMIT :counted_max + 1)) AS held
+     ORDER BY since, outbox_id"""
+_HELD_LISTED = f"SELECT held.*, count(*) OVER () AS held_keys FROM ({_HELD}) AS held LIMIT :listed_max"
+_LEASE = """SELECT daemon, token, acquired_at, expires_at, expires_at > clock_timestamp() AS alive
+    FROM @schema@.lease WHERE outbox = :outbox AND shard = 0"""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A key whose later rows wait for the row `outbox_id`, and why."""
+
+    topic: str
+    key: str
+    why: str
+    since: datetime
+    outbox_id: int
+    error_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFacts:
+    """Who relays, or did last. `alive`: the lease has not expired."""
+
+    daemon: str
+    token: int
+    acquired_at: datetime
+    expires_at: datetime
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How one outbox stands. Counts end at `COUNTED_MAX` + 1, which means more than that."""
+
+    now: datetime
+    pending: int
+    oldest_pending_at: datetime | None
+    in_retry: int
+    next_retry_at: datetime | None
+    replaying: int
+    dead_by_topic: Mapping[str, int]
+    held_keys: int
+    held_keys_listed: Sequence[HeldKey]
+    lease: LeaseFacts | None
+    paused: Sequence[PausedTopics]
+
+    @property
+    def dead(self) -> int:
+        """Dead letters that are not resolved."""
+        return sum(self.dead_by_topic.values())
+
+    @property
+    def oldest_pending_age_seconds(self) -> float:
+        """Age of the oldest pending row by the database's clock; 0 where none is pending."""
+        return 0.0 if self.oldest_pending_at is None else (self.now - self.oldest_pending_at).total_seconds()
+
+
+def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
+    """How this outbox stands now, in a few short statements."""
+    values: dict[str, Any] = {"outbox": outbox, "counted_max": COUNTED_MAX, "listed_max": HELD_KEYS_LISTED_MAX}
+    with explained(), engine.connect() as connection:
+        backlog = connection.execute(in_schema(_BACKLOG, schema, table=table), values).one()
+        held = connection.execute(in_schema(_HELD_LISTED, schema, table=table), values).all()
+        lease = connection.execute(in_schema(_LEASE, schema), values).one_or_none()
+    by_topic: dict[str, int] = {}
+    for group in DeadLetters(engine, schema, outbox).summary():
+        by_topic[group.topic] = by_topic.get(group.topic, 0) + group.count
+    return Overview(
+        **backlog._mapping,
+        dead_by_topic=by_topic,
+        held_keys=held[0].held_keys if held else 0,
+        held_keys_listed=[HeldKey(*tuple(row)[:-1]) for row in held],
+        lease=None if lease is None else LeaseFacts(**lease._mapping),
+        paused=list_pauses(engine, schema, outbox),
+    )

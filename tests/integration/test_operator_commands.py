@@ -1,0 +1,205 @@
+"""`outboxd send`, `pause`, `resume` and `status` on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from outboxd.postgres import overview
+from outboxd.postgres.migrate import upgrade
+from tests.support.postgres_fixtures import Database
+from tests.support.rows import Letters, value
+from tests.support.shell import Shell, shell_on
+
+
+@pytest.fixture
+def rows(database: Database) -> Iterator[Letters]:
+    with database.connect() as connection:
+        yield Letters(connection)
+
+
+@pytest.fixture
+def shell(database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return shell_on(database, monkeypatch, capsys)
+
+
+def test_send_commits_one_row_and_prints_its_ids(shell: Shell, rows: Letters) -> None:
+    document = shell.ok(
+        "send", "orders", "--key", "k", "--header", "a=1", "--header", "b=x=y", "--payload", "größe", "--json"
+    ).document
+    assert rows.connection.execute(
+        "SELECT id, event_id::text, topic, key, convert_from(payload, 'UTF8'), headers FROM outboxd.outbox"
+    ).fetchall() == [(document["id"], document["event_id"], "orders", "k", "größe", {"a": "1", "b": "x=y"})]
+    assert shell.ok("send", "orders").out.startswith("id 2\nevent_id ")
+
+
+def test_send_takes_a_payload_from_standard_input_or_none_at_all(
+    shell: Shell, rows: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\x00\n")))
+    shell.ok("send", "orders", "--payload", "-")
+    shell.ok("send", "orders", "--payload", "")
+    shell.ok("send", "orders")
+    stored = [bytes(row[0]) if isinstance(row[0], bytes) else row[0] for row in rows.connection.execute(
+        "SELECT payload FROM outboxd.outbox ORDER BY id"
+    )]  # fmt: skip
+    assert stored == [b"\xff\x00\n", b"", None]
+
+
+def test_headers_keep_order_and_repeats_where_they_matter(shell: Shell, rows: Letters) -> None:
+    shell.ok("send", "orders", "--header", "a=1", "--header", "b=2", "--header", "a=3")
+    assert value(rows.connection, "SELECT headers FROM outboxd.outbox") == [["a", "1"], ["b", "2"], ["a", "3"]]
+    answer = shell("send", "orders", "--header", "oops")
+    assert answer.code == 64
+    assert "NAME=VALUE" in answer.err
+
+
+def test_text_that_postgresql_cannot_store_is_a_wrong_use(shell: Shell) -> None:
+    answer = shell("send", "orders", "--key", "\udcff")
+    assert answer.code == 64
+    assert "UTF-8" in answer.err
+
+
+def test_a_role_that_may_only_write_can_send(
+    database: Database, rows: Letters, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows.connection.execute("DROP ROLE IF EXISTS scribe")
+    rows.connection.execute("CREATE ROLE scribe LOGIN")
+    rows.connection.execute("GRANT USAGE ON SCHEMA outboxd TO scribe")
+    rows.connection.execute(
+        "GRANT INSERT (topic, key, payload, headers, event_id), SELECT (id) ON outboxd.outbox TO scribe"
+    )
+    try:
+        assert shell_on(database, monkeypatch, capsys, user="scribe").ok("send", "orders").out.startswith("id 1\n")
+        answer = shell_on(database, monkeypatch, capsys, user="scribe")("status")
+        assert (answer.code, answer.out) == (77, "")
+        assert "permission denied" in answer.err
+    finally:
+        rows.connection.execute("DROP OWNED BY scribe")
+        rows.connection.execute("DROP ROLE scribe")
+
+
+@pytest.mark.parametrize("command", [["send", "t"], ["status"], ["pause", "t"], ["resume", "t"], ["dead", "summary"]])
+def test_without_tables_every_command_says_to_migrate(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    answer = shell_on(empty_database, monkeypatch, capsys)(*command)
+    assert (answer.code, answer.out) == (78, "")
+    assert "run `outboxd migrate`" in answer.err
+
+
+def test_pausing_and_resuming_by_the_same_pattern(shell: Shell, rows: Letters) -> None:
+    assert shell.ok("pause", "metrics.*", "--note", "the sink is down").out == (
+        "paused metrics.*\nundo: outboxd resume 'metrics.*'\n"
+    )
+    assert shell.ok("pause", "metrics.*", "--json").document == {"paused": "metrics.*", "changed": False}
+    paused = shell.ok("status", "--json").document["paused"]
+    assert [(each["topic_pattern"], each["note"]) for each in paused] == [("metrics.*", "the sink is down")]
+    assert "the sink is down" in shell.ok("status").out
+    answer = shell("resume", "metrics")
+    assert answer.code == 64
+    assert "paused are: metrics.*" in answer.err
+    assert shell.ok("resume", "metrics.*", "--json").document == {"resumed": "metrics.*"}
+    assert value(rows.connection, "SELECT count(*) FROM outboxd.control") == 0
+    assert shell("pause", "").code == 64
+
+
+def test_status_of_an_outbox_that_nobody_used(shell: Shell) -> None:
+    document = shell.ok("status", "--json").document
+    assert (document["outbox"], document["pending"], document["dead"], document["lease"]) == ("default", 0, 0, None)
+    assert document["daemon"] is None
+    assert "no daemon yet" in shell.ok("status").out
+
+
+def test_status_tells_backlog_retries_dead_held_keys_and_who_relays(shell: Shell, rows: Letters) -> None:
+    rows.acquire()
+    rows.enqueue(key="waits")
+    retried = rows.enqueue(key="tried")
+    rows.connection.execute(
+        "INSERT INTO outboxd.retry (outbox, outbox_id, attempts, next_attempt_at, error_code, error_message)"
+        " VALUES ('default', %s, 1, now() + interval '1 minute', 'REQUEST_TIMED_OUT', 'slow')",
+        (retried,),
+    )
+    rows.bury(rows.enqueue(key="holds"), holds_key=True)
+    rows.bury(rows.enqueue("bills"))
+    rows.connection.execute("UPDATE outboxd.outbox SET created_at = now() - interval '1 h' WHERE key = 'waits'")
+    document = shell.ok("status", "--json").document
+    assert (document["pending"], document["in_retry"], document["dead"]) == (2, 1, 2)
+    assert document["pending_is_lower_bound"] is False
+    assert 3600 <= document["oldest_pending_age_seconds"] < 3700
+    assert document["dead_by_topic"] == {"orders": 1, "bills": 1}
+    assert document["held_keys"] == 2
+    assert {(held["key"], held["why"]) for held in document["held"]} == {("tried", "retry"), ("holds", "dead letter")}
+    assert (document["lease"]["daemon"], document["lease"]["alive"]) == ("here:1", True)
+    out = shell.ok("status").out
+    for part in (
+        "relayed by   here:1",
+        "pending      2, the oldest for 60 min",
+        "orders: 1",
+        "orders holds: dead letter",
+    ):
+        assert part in out, part
+    rows.connection.execute("UPDATE outboxd.lease SET expires_at = now() - interval '1 minute'")
+    assert "nobody: the lease of here:1 ended" in shell.ok("status").out
+
+
+def test_status_counts_no_further_than_it_has_to(shell: Shell, rows: Letters, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "COUNTED_MAX", 2)
+    for _ in range(4):
+        rows.enqueue()
+    document = shell.ok("status", "--json").document
+    assert (document["pending"], document["pending_is_lower_bound"]) == (2, True)
+    assert "more than 2" in shell.ok("status").out
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps({"state": "relaying 12 rows a second", "path": self.path}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_status_asks_the_daemon_where_it_listens(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            listen = f"127.0.0.1:{server.server_address[1]}"
+            shell = shell_on(database, monkeypatch, capsys, OUTBOXD_HTTP__LISTEN=listen)
+            document = shell.ok("status", "--json").document["daemon"]
+            assert document == {"state": "relaying 12 rows a second", "path": "/status"}
+            assert "it says      relaying 12 rows a second" in shell.ok("status").out
+        finally:
+            server.shutdown()
+            thread.join()
+    assert shell.ok("status", "--json").document["daemon"] is None
+
+
+def test_another_table_and_schema_serve_as_well(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upgrade(empty_database.url, 'My "Schema:s')
+    with empty_database.connect() as connection:
+        connection.execute('ALTER TABLE "My ""Schema:s".outbox RENAME TO "Box :x"')
+    shell = shell_on(
+        empty_database, monkeypatch, capsys,
+        OUTBOXD_DATABASE__SCHEMA='My "Schema:s', OUTBOXD_OUTBOX__TABLE="Box :x", OUTBOXD_OUTBOX__NAME="second",
+    )  # fmt: skip
+    shell.ok("send", "orders")
+    shell.ok("pause", "*")
+    document = shell.ok("status", "--json").document
+    assert (document["pending"], document["outbox"], len(document["paused"])) == (1, "second", 1)
+    shell.ok("resume", "*")
