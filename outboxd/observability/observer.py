@@ -58,7 +58,7 @@ class DaemonObserver:
             children = self._children(topic)
         children[0].inc(rows)
         children[1].inc(size_bytes)
-        self._board.delivered(rows, size_bytes)
+        self._board.delivered(rows, size_bytes, self._metrics.topics[topic])
         if not self._board.kafka.is_up:
             self._board.kafka_answers(True)
 

@@ -102,6 +102,7 @@ class StatusBoard:
     published_at: float | None = None
     advanced_at: float | None = None
     began_at: float = 0.0
+    published_by_topic: dict[str, int] = field(default_factory=dict)
     _counts: _Counts = field(default_factory=_Counts)
     _points: deque[Point] = field(default_factory=lambda: deque(maxlen=POINTS_MAX))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -152,8 +153,9 @@ class StatusBoard:
         measured = self.backlog.oldest_pending_seconds
         return measured + (now - self.backlog.measured_at) if measured > BACKLOG_SECONDS else measured
 
-    def delivered(self, rows: int, size_bytes: int) -> None:
-        """Count acknowledged rows, on the relay's thread."""
+    def delivered(self, rows: int, size_bytes: int, topic: str = "") -> None:
+        """Count acknowledged rows, on the relay's thread; `topic` is a label, so there is a bounded number of them."""
+        self.published_by_topic[topic] = self.published_by_topic.get(topic, 0) + rows
         self._counts.rows += rows
         self._counts.size_bytes += size_bytes
 
@@ -230,6 +232,7 @@ class StatusBoard:
             "status_age_seconds": None if self.published_at is None else now - self.published_at,
             "lag_seconds": self.lag_seconds(),
             "rates": asdict(self.rates()),
+            "published_by_topic": dict(self.published_by_topic),
             "database": {"up": self.database.is_up, "cause": self.database.cause, "since": self.database.since},
             "kafka": {"up": self.kafka.is_up, "cause": self.kafka.cause, "since": self.kafka.since},
             "backlog": {name: value for name, value in asdict(self.backlog).items() if name != "measured_at"},

@@ -1,1 +1,1 @@
-"""The page and its JSON."""
+"""The daemon's HTTP side: metrics, health, its state as JSON, and the page."""

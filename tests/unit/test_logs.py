@@ -96,7 +96,7 @@ def test_no_secret_comes_out_by_whatever_way_it_came_in(lines: Lines) -> None:
     log.event(
         "database_failed",
         during="fetch",
-        cause='connection to "postgresql://app:pa55word@db/app" failed, sasl.password=tops3cret hunter22-longer hunter22',
+        cause='connection to "postgresql://app:pa55word@db/app" failed, sasl.password=tops3cret hunter22-longer',
         password="plain",
     )
     log.hide(["rotated!"])
