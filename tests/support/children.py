@@ -39,18 +39,21 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError(f"no {count} free loopback ports in {_PORT_RANGE}")
 
 
-def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start `command` with its output appended to `log`; the kernel kills it when the calling thread ends.
+def spawn(
+    command: Sequence[str], *, log: Path, errors: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `command` with its output appended to `log`, what it says on standard error too unless `errors` is another
+    file; the kernel kills it when the calling thread ends.
 
     Call it from a thread that lives as long as the child shall: the death signal follows the thread, not the process.
     The child has a session of its own, so that Ctrl+C reaches the tests first and they stop it in order.
     """
-    with log.open("ab") as output:
+    with log.open("ab") as output, (errors or log).open("ab") as errors_output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=errors_output,
             env=None if env is None else dict(env),
             start_new_session=True,
         )
