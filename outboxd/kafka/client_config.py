@@ -1,4 +1,6 @@
-"""The producer's configuration: what the guarantees need, what the limits imply, and the user's own properties between them."""
+"""The producer's configuration: what the guarantees need, what the limits imply, and the user's own properties
+between them.
+"""
 
 from __future__ import annotations
 

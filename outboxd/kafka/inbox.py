@@ -1,7 +1,8 @@
 """The inbox of delivery reports, and records that are their own delivery callback.
 
-The client calls one Python object for each record. Measured on five thousand rows at a time, the cheapest object that still knows
-its row is the row itself: a tuple with `__call__`. It only appends to a list: no lock, no I/O, nothing that can raise.
+The client calls one Python object for each record. Measured on five thousand rows at a time, the cheapest object
+that still knows its row is the row itself: a tuple with `__call__`. It only appends to a list: no lock, no I/O,
+nothing that can raise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a record to what `produce()` takes, or why it cannot be sent.
 
-A poison record that is found here reaches no batch that it would spoil for others. Two checks are vital: a lone surrogate in a
-header's name ends the whole process inside the client, and a NUL cuts the name.
+A poison record that is found here reaches no batch that it would spoil for others. Two checks are vital: a lone
+surrogate in a header's name ends the whole process inside the client, and a NUL cuts the name.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class MessageChecks:
         ]
 
     def fault_of_record(self, record: Record) -> DeliveryFault | None:
-        """Check what the hot path does not: partition, timestamp and exact size. Called for records that look unusual."""
+        """Check what the hot path does not: partition, timestamp and exact size. Called for records that look
+        unusual.
+        """
         problem = partition_problem(record.partition)
         if problem is not None:
             return DeliveryFault(own_fault("UNKNOWN_PARTITION"), problem)

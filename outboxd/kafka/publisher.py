@@ -1,8 +1,9 @@
 """The publisher: the relay's broker port on the plain idempotent producer.
 
-One shared producer sends by the batch; a second one, made when first needed, sends suspects of a batch-wide refusal one record a
-batch. Everything here runs on the relay's thread, callbacks included, since they are served by its `poll`. Only the question
-whether a topic really lacks a partition goes to a thread of its own: its answer is a report in the inbox like any other.
+One shared producer sends by the batch; a second one, made when first needed, sends suspects of a batch-wide refusal
+one record a batch. Everything here runs on the relay's thread, callbacks included, since they are served by its
+`poll`. Only the question whether a topic really lacks a partition goes to a thread of its own: its answer is a
+report in the inbox like any other.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class KafkaPublisher:
         Args:
             properties: the user's librdkafka properties.
             source: the outbox's name, for the header `outbox-source`.
-            in_flight_rows_max, in_flight_bytes_max: the relay's bounds.
+            in_flight_rows_max: the relay's bound in rows.
+            in_flight_bytes_max: the same in bytes.
             inbox: where reports land; its `record_type` is what the store reads rows as.
         """
         self.inbox = inbox or Inbox()
@@ -68,7 +70,9 @@ class KafkaPublisher:
     # Publish.
 
     def publish(self, records: Sequence[Record], start: int) -> int:
-        """Give records to the producer from index `start` on; return the index of the first one that it did not take."""
+        """Give records to the producer from index `start` on; return the index of the first one that it did not
+        take.
+        """
         produce = self._producer.produce
         checks = self._checks
         source = checks.source_header

@@ -1,7 +1,8 @@
 """Arrays of integers as parameters, in PostgreSQL's binary format.
 
-psycopg dumps a list element by element in Python; five thousand ids a statement make that the dearest part of settling. Here one
-`struct.pack` writes the whole array (the format is that of `array_recv` in PostgreSQL's `arrayfuncs.c`).
+psycopg dumps a list element by element in Python; five thousand ids a statement make that the dearest part of
+settling. Here one `struct.pack` writes the whole array (the format is that of `array_recv` in PostgreSQL's
+`arrayfuncs.c`).
 """
 
 from __future__ import annotations

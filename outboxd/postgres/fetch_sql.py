@@ -1,8 +1,10 @@
-"""The fetch statement: pending records of every kind, and what goes with them, in one statement and so from one snapshot.
+"""The fetch statement: pending records of every kind, and what goes with them, in one statement and so from one
+snapshot.
 
-Its first row is the META row: JSON in the place of the headers, with the database's time, the due retries, replays, discards,
-pauses and, where asked, the transactions that hold the outbox. `pg_locks` is read while the statement runs, so after its
-snapshot, as the fence of the gaps wants it (see `policy.gaps`). The parts that nobody asked for are not in the text.
+Its first row is the META row: JSON in the place of the headers, with the database's time, the due retries, replays,
+discards, pauses and, where asked, the transactions that hold the outbox. `pg_locks` is read while the statement
+runs, so after its snapshot, as the fence of the gaps wants it (see `policy.gaps`). The parts that nobody asked for
+are not in the text.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ class FetchSql:
         several = len(arms) > 1
         order = "arm, id" if several else "id"
         return (
-            f"{meta}\nUNION ALL\n(SELECT arm, id, event_id, topic, key, payload, headers, partition, created_at_ms, size_bytes"
+            f"{meta}\nUNION ALL\n(SELECT arm, id, event_id, topic, key, payload, headers, partition,"
+            f" created_at_ms, size_bytes"
             f"\nFROM (SELECT a.*, sum(size_bytes) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS running_bytes"
             f"\nFROM ({' UNION ALL '.join(arms)}) AS a) AS b"
             f"\nWHERE running_bytes - size_bytes < %(bytes_max)s ORDER BY {order} LIMIT %(rows_max)s)"
@@ -120,7 +123,8 @@ class FetchSql:
         )
 
     def _by_topic(self, arm: Arm, wish: str, limit: str) -> str:
-        # By the index of pending ids: what is pending between a deferred topic's start and the position is mostly its own.
+        # By the index of pending ids: what is pending between a deferred topic's start and the position is mostly
+        # its own.
         return (
             f"(SELECT r.* FROM unnest(%({wish}_topics)s::text[], %({wish}_ids)s::bigint[]) AS w(topic, from_id)"
             f" CROSS JOIN LATERAL (SELECT {self._columns(arm)} FROM {self._table} AS o"
@@ -139,13 +143,15 @@ class FetchSql:
         listed: Mapping[str, str | None] = {
             "due": f"(SELECT json_agg(json_build_array(d.outbox_id, d.attempts,"
             f" (date_part('epoch', d.first_failed_at) * 1000)::bigint, d.next_attempt_at))"
-            f" FROM (SELECT r.* FROM {self._schema}.retry AS r WHERE r.outbox = %(outbox)s AND r.next_attempt_at <= now()"
+            f" FROM (SELECT r.* FROM {self._schema}.retry AS r WHERE r.outbox = %(outbox)s"
+            f" AND r.next_attempt_at <= now()"
             f"{after if parts.retries_after else ''} ORDER BY r.next_attempt_at, r.outbox_id LIMIT {LISTED_MAX}) AS d)",
             "replays": f"(SELECT json_agg(json_build_array(d.id, d.outbox_id, d.topic, d.key, d.attempts))"
             f" FROM (SELECT l.id, l.outbox_id, l.topic, l.key, l.attempts FROM {self._schema}.dead_letter AS l"
             f" WHERE l.outbox = %(outbox)s AND l.status = 'replaying' AND l.outbox_id > %(replay_cursor)s"
             f" ORDER BY l.outbox_id LIMIT {LISTED_MAX}) AS d)",
-            "pauses": f"(SELECT json_agg(json_build_array(c.topic_pattern, (date_part('epoch', c.since) * 1000)::bigint,"
+            "pauses": f"(SELECT json_agg(json_build_array(c.topic_pattern,"
+            f" (date_part('epoch', c.since) * 1000)::bigint,"
             f" c.who, c.note) ORDER BY c.topic_pattern) FROM {self._schema}.control AS c WHERE c.outbox = %(outbox)s)",
             "discarded": f"(SELECT json_agg(l.outbox_id) FROM {self._schema}.dead_letter AS l"
             f" WHERE l.outbox = %(outbox)s AND l.holds_key AND l.status = 'discarded'"
@@ -169,6 +175,7 @@ class FetchSql:
         return (
             "SELECT 0::int AS arm, (date_part('epoch', now()) * 1000)::bigint AS id, NULL::text AS event_id,"
             " NULL::text AS topic, NULL::text AS key, NULL::bytea AS payload,"
-            f" json_strip_nulls(json_build_object('now', now(), 'standby', pg_is_in_recovery(), {fields}))::text AS headers,"
+            f" json_strip_nulls(json_build_object('now', now(), 'standby', pg_is_in_recovery(), {fields}))::text"
+            " AS headers,"
             " NULL::int AS partition, 0::bigint AS created_at_ms, 0::bigint AS size_bytes"
         )

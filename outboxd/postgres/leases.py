@@ -4,9 +4,9 @@
          ▲                                                │
          └───── a renewal finds another holder, or trust runs out before one succeeds; or given up ◀┘
 
-Only the database's clock decides who holds it. What this daemon trusts is its own monotonic clock: from *before* a renewal was
-sent, for the ttl less a margin; when that runs out it stops by itself, before anybody else may start. Every acquisition takes a
-new holder id and a higher token, which fence each settlement.
+Only the database's clock decides who holds it. What this daemon trusts is its own monotonic clock: from *before* a
+renewal was sent, for the ttl less a margin; when that runs out it stops by itself, before anybody else may start.
+Every acquisition takes a new holder id and a higher token, which fence each settlement.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from outboxd.errors import OutboxdError
 from outboxd.policy.messages import Event, LeaseGranted, LeaseLost
 from outboxd.postgres.names import quoted
 from outboxd.postgres.sessions import Connection
+from outboxd.stopwatch import Stopwatch
 
 MARGIN_SHARE = 0.1
 """The part of the ttl by which trust ends before the lease does: clocks drift, and threads wake late."""
@@ -65,6 +66,9 @@ class LeaseKeeper:
         self._giving_up = False
         self._connection: Any = None
         self.last_error: str | None = None
+        self.under_way = Stopwatch()
+        self.has_answer = False
+        """Whether the database said once who owns the outbox."""
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def start(self) -> None:
@@ -92,7 +96,8 @@ class LeaseKeeper:
 
     def _keep(self) -> None:
         while True:
-            pause = self._step()
+            with self.under_way.running():
+                pause = self._step()
             if self._closing:
                 self._release()
                 self._disconnect()
@@ -145,6 +150,7 @@ class LeaseKeeper:
             .fetchone()
         )
         self.last_error = None
+        self.has_answer = True
         if row is None:
             return min(0.5, self._ttl_seconds / 10)
         token = int(row[0])

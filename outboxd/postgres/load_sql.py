@@ -6,14 +6,17 @@ from outboxd.postgres.names import quoted
 
 
 def load_text(schema: str, table: str) -> str:
-    """Return the statement that lists every held record: all of `retry`, and dead letters that hold their key or are replayed."""
+    """Return the statement that lists every held record: all of `retry`, and dead letters that hold their key or
+    are replayed.
+    """
     s, outbox = quoted(schema), f"{quoted(schema)}.{quoted(table)}"
     return (
         "SELECT r.outbox_id, o.topic, o.key, r.attempts, (date_part('epoch', r.first_failed_at) * 1000)::bigint,"
         " NULL::bigint, false, greatest(0, date_part('epoch', r.next_attempt_at - now()))"
         f" FROM {s}.retry AS r JOIN {outbox} AS o ON o.id = r.outbox_id AND o.published_at IS NULL"
         " WHERE r.outbox = %(outbox)s"
-        " UNION ALL SELECT l.outbox_id, l.topic, l.key, l.attempts, NULL::bigint, l.id, l.status = 'replaying', 0::float8"
+        " UNION ALL SELECT l.outbox_id, l.topic, l.key, l.attempts, NULL::bigint, l.id, l.status = 'replaying',"
+        " 0::float8"
         f" FROM {s}.dead_letter AS l WHERE l.outbox = %(outbox)s"
         " AND (l.status = 'replaying' OR (l.holds_key AND l.status = 'dead')) ORDER BY 1"
     )
@@ -22,14 +25,17 @@ def load_text(schema: str, table: str) -> str:
 def pauses_text(schema: str) -> str:
     """Return the statement that lists the pauses, with the database's time in every row."""
     return (
-        "SELECT (date_part('epoch', now()) * 1000)::bigint, c.topic_pattern, (date_part('epoch', c.since) * 1000)::bigint,"
+        "SELECT (date_part('epoch', now()) * 1000)::bigint, c.topic_pattern,"
+        " (date_part('epoch', c.since) * 1000)::bigint,"
         f" c.who, c.note FROM (VALUES (1)) AS one(row) LEFT JOIN {quoted(schema)}.control AS c ON c.outbox = %(outbox)s"
         " ORDER BY 2"
     )
 
 
 def sweep_text(schema: str, table: str) -> str:
-    """Return the statement that reads one chunk of the pending index, up to the position, without what is deferred anyway."""
+    """Return the statement that reads one chunk of the pending index, up to the position, without what is deferred
+    anyway.
+    """
     return (
         f"SELECT o.id, o.topic, o.key FROM {quoted(schema)}.{quoted(table)} AS o"
         " WHERE o.published_at IS NULL AND o.id > %(cursor)s AND o.id <= %(position)s"

@@ -1,7 +1,8 @@
 """A session: one thread with one connection, taking jobs from a queue, one at a time.
 
-A connection on which a job failed is closed and made anew for the next job. Behind a pooler that shares server connections, a
-prepared statement of ours may be unknown or taken there: when that shows, this session prepares none any more.
+A connection on which a job failed is closed and made anew for the next job. Behind a pooler that shares server
+connections, a prepared statement of ours may be unknown or taken there: when that shows, this session prepares none
+any more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from outboxd.errors import OutboxdError
 from outboxd.postgres.arrays import register_arrays
 from outboxd.postgres.failures import explain
+from outboxd.stopwatch import Stopwatch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Job = Callable[[Connection], None]
@@ -35,6 +37,7 @@ class Session:
         self._prepare_threshold = prepare_threshold
         self._jobs: SimpleQueue[tuple[Job, OnFailure] | None] = SimpleQueue()
         self._pooled: PoolProxiedConnection | None = None
+        self.under_way = Stopwatch()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -50,10 +53,11 @@ class Session:
     def _work(self) -> None:
         while (task := self._jobs.get()) is not None:
             job, on_failure = task
-            try:
-                job(self._connection())
-            except (psycopg.Error, OutboxdError) as error:
-                on_failure(*self._failed(error))
+            with self.under_way.running():
+                try:
+                    job(self._connection())
+                except (psycopg.Error, OutboxdError) as error:
+                    on_failure(*self._failed(error))
         self._disconnect()
 
     def _connection(self) -> Connection:
@@ -72,7 +76,8 @@ class Session:
         if isinstance(error, OutboxdError):
             return str(error), True
         ours = explain(error)
-        # Other errors than a lost connection are rare here; a new connection is cheap beside being wrong about the old one.
+        # Other errors than a lost connection are rare here; a new connection is cheap beside being wrong about the
+        # old one.
         return str(ours or " ".join(str(error).split())), True
 
     def _disconnect(self) -> None:

@@ -1,8 +1,8 @@
 """The settle statement: all outcomes of a batch in one autocommit statement, fenced by the lease.
 
-Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, and every write joins it: when another daemon
-took over meanwhile, the row does not match and nothing is written; while this statement runs, nobody can take over. The parts
-that a settlement does not have are not in the text.
+Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, and every write joins it: when
+another daemon took over meanwhile, the row does not match and nothing is written; while this statement runs, nobody
+can take over. The parts that a settlement does not have are not in the text.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class SettleSql:
 
     def _text(self, writes: Writes) -> str:
         parts = [
-            f"ours AS MATERIALIZED (SELECT l.token FROM {self._schema}.lease AS l WHERE l.outbox = %(outbox)s"
-            " AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid FOR SHARE)"
+            (
+                f"ours AS MATERIALIZED (SELECT l.token FROM {self._schema}.lease AS l WHERE l.outbox = %(outbox)s"
+                " AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid FOR SHARE)"
+            )
         ]
         if writes.delivered:
             parts.append(self._delivered())
@@ -132,7 +134,8 @@ class SettleSql:
     def _replayed(self) -> str:
         return (
             f"replayed AS (UPDATE {self._schema}.dead_letter AS l SET status = 'replayed', resolved_at = now(),"
-            " note = concat_ws(E'\\n', l.note, 'delivered to ' || l.topic || coalesce('-' || nullif(d.partition, -1), '')"
+            " note = concat_ws(E'\\n', l.note, 'delivered to ' || l.topic"
+            " || coalesce('-' || nullif(d.partition, -1), '')"
             " || coalesce('@' || nullif(d.record_offset, -1), ''))"
             " FROM ours, unnest(%(replayed_ids)s::bigint[], %(replayed_partitions)s::bigint[],"
             " %(replayed_offsets)s::bigint[]) AS d(id, partition, record_offset)"

@@ -66,7 +66,9 @@ class PostgresStore:
         Args:
             engine: where connections come from.
             post: leaves an event in the relay's mailbox; called on the store's threads.
-            schema, table, outbox: the names of the schema, the table and the outbox.
+            schema: the name of the schema.
+            table: the name of the outbox's table in it.
+            outbox: the name of the outbox.
             daemon: `host:pid`, for the dead letters.
             deletes: delivered rows are deleted instead of marked.
             record_bytes_max: payloads and headers above this are not shipped: the client would refuse them anyway.
@@ -83,6 +85,7 @@ class PostgresStore:
         self._settle_sql = SettleSql(schema, table, deletes=deletes)
         self._reader = Session(engine, "fetch")
         self._writer = Session(engine, "settle")
+        self.fetching, self.settling = self._reader.under_way, self._writer.under_way
 
     def set_holder(self, holder: str) -> None:
         """Take the lease's holder id, under which settlements are fenced from now on."""

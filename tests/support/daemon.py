@@ -58,7 +58,9 @@ class DaemonProcess:
     def __init__(
         self, directory: Path, sections: Mapping[str, Section], routes: Sequence[Section] = (), *, name: str = "daemon"
     ) -> None:
-        """`sections` and `routes` are the configuration; the page is off and the log is JSON unless they say otherwise."""
+        """`sections` and `routes` are the configuration; the page is off and the log is JSON unless they say
+        otherwise.
+        """
         self.config = write_config(
             directory / f"{name}.toml", {"http": {"listen": ""}, "log": {"format": "json"}, **sections}, routes
         )
