@@ -1,0 +1,29 @@
+"""A stopwatch on a thread's job under way, read by other threads: a job that never ends is what the watchdog looks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Measures one job at a time. One thread runs it, any may read it."""
+
+    def __init__(self) -> None:
+        """Nothing is under way."""
+        self._began_at: float | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A job is under way within this."""
+        self._began_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began_at = None
+
+    def seconds(self) -> float:
+        """Return for how long the job under way has lasted; 0 while there is none."""
+        began_at = self._began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
