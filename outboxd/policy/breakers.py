@@ -4,7 +4,8 @@
                                    ▲                    │ failed again: the next probe waits longer, 250 ms to 5 s
                                    └────────────────────┘
 
-A probe is a real record: the lowest unsettled one of its key; successive probes take other keys. Any delivery on
+A probe is a real record: the lowest unsettled one of its key; successive probes take other keys, by turns one that
+failed and one that has not been tried, so that one sick record does not keep a whole topic waiting. Any delivery on
 the topic closes its breaker. A storm (twenty different keys of a topic fail for good with one code, none delivered
 between) is not a breaker's to close: an operator says so.
 """
@@ -30,6 +31,8 @@ class Breaker:
     failures: int = 0
     next_probe_at: float = 0.0
     probing_id: int | None = None
+    probes: int = 0
+    read_from: int | None = None
 
     @property
     def is_watched(self) -> bool:
@@ -63,6 +66,19 @@ class Breakers:
         breaker.failures += 1
         breaker.fault, breaker.message = fault, message
         breaker.next_probe_at = now + probe_delay_seconds(breaker.failures)
+
+    def probe_ended(self, topic: str, record_id: int, now: float) -> None:
+        """The record came to an end that says nothing about the topic; if it was the probe, the next one goes soon."""
+        breaker = self.open.get(topic)
+        if breaker is not None and breaker.probing_id == record_id:
+            breaker.probing_id = None
+            breaker.next_probe_at = now + probe_delay_seconds(0)
+
+    def no_probe(self, topic: str, now: float) -> None:
+        """Nothing could be found to probe with just now: look again soon."""
+        breaker = self.open.get(topic)
+        if breaker is not None and breaker.probing_id is None:
+            breaker.next_probe_at = now + probe_delay_seconds(0)
 
     def probes_due(self, now: float) -> list[str]:
         """Return the topics that want a probe now."""

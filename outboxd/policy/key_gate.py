@@ -12,7 +12,7 @@ what waited is deferred, since it may take long.
 
 Invariants: at most one record a key is busy (unless the gate is pipelined, where a transaction keeps the order); a
 record with a lower id than the held one may pass it, a higher one never; a deferred key is read again, by index,
-before anything newer of it goes.
+before anything newer of it goes, a held record of it included.
 """
 
 from __future__ import annotations
@@ -144,9 +144,8 @@ class KeyGate:
         if held is not None and record_id in held:
             # A held record can end without being sent again: discarded, or vanished from the table.
             held.remove(record_id)
-            if held:
-                return None
-            del self.held[gate_key]
+            if not held:
+                del self.held[gate_key]
             if self.busy.get(gate_key) == HELD:
                 self._free(gate_key)
             return None
@@ -199,7 +198,9 @@ class KeyGate:
         if from_id is not None and (held is None or from_id <= held[0]):
             self.busy[gate_key] = REREADING
             self._wanted[gate_key] = None
-        elif held is not None:
+            return
+        self._wanted.pop(gate_key, None)
+        if held is not None:
             self.busy[gate_key] = HELD
         else:
             self.busy.pop(gate_key, None)
@@ -209,12 +210,28 @@ class KeyGate:
         held = self.held.setdefault(gate_key, [])
         if record_id not in held:
             bisect.insort(held, record_id)
-        owner = self.busy.get(gate_key)
-        if owner is None or owner < 0 or owner == record_id:
-            self.busy[gate_key] = HELD
-            self._wanted.pop(gate_key, None)
         for record in self._waiting.pop(gate_key, ()):
             self._defer(gate_key, record)
+        owner = self.busy.get(gate_key)
+        if owner is None or owner < 0 or owner == record_id:
+            self._free(gate_key)
+
+    def take_turn(self, record: Record) -> bool:
+        """Let a probe go out of turn, where it is the lowest record that its key shows. Return whether it may.
+
+        It may not while something of its key is with the producer, or where a lower one is held.
+        """
+        gate_key = self.key_of(record)
+        if gate_key is None:
+            return True
+        held = self.held.get(gate_key)
+        if self.busy.get(gate_key, HELD) >= 0 or (held is not None and held[0] < record.id):
+            return False
+        if held is not None:
+            self._admit_held(gate_key, record.id)
+        if not self._pipelined:
+            self.busy[gate_key] = record.id
+        return True
 
     def is_turn_of(self, gate_key: GateKey, record_id: int) -> bool:
         """Say whether a held record may go now: it is the first of its key, and nothing of the key is with the

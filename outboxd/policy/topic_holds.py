@@ -10,7 +10,7 @@ full, the topic is free.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from outboxd.policy.records import Arm, Record
@@ -39,6 +39,8 @@ class TopicHolds:
         """Start with every topic free."""
         self._reasons: dict[str, set[HoldReason]] = {}
         self._deferred: dict[str, int] = {}
+        self._since: dict[str, float] = {}
+        self._held_seconds: dict[str, float] = {}
 
     @property
     def held(self) -> dict[str, set[HoldReason]]:
@@ -50,13 +52,17 @@ class TopicHolds:
         """The topics to be read again, each with the id from which on."""
         return self._deferred
 
-    def hold(self, topic: str, reason: HoldReason) -> bool:
+    def hold(self, topic: str, reason: HoldReason, now: float) -> bool:
         """Hold the topic for this reason too. Return whether it went until now."""
-        reasons = self._reasons.setdefault(topic, set())
-        reasons.add(reason)
-        return len(reasons) == 1
+        reasons = self._reasons.get(topic)
+        if reasons is not None:
+            reasons.add(reason)
+            return False
+        self._reasons[topic] = {reason}
+        self._since[topic] = now
+        return True
 
-    def release(self, topic: str, reason: HoldReason) -> bool:
+    def release(self, topic: str, reason: HoldReason, now: float) -> bool:
         """Take this reason away. Return whether the topic goes on by that."""
         reasons = self._reasons.get(topic)
         if reasons is None or reason not in reasons:
@@ -65,21 +71,31 @@ class TopicHolds:
         if reasons:
             return False
         del self._reasons[topic]
+        self._held_seconds[topic] = self._held_seconds.get(topic, 0.0) + now - self._since.pop(topic)
         return True
 
-    def split(self, records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
-        """Divide records into those whose topics go and those that are dropped here, to be read again."""
+    def own_time(self, topic: str, now: float) -> float:
+        """Return a clock in seconds that stands still while the topic is held."""
+        return min(now, self._since.get(topic, now)) - self._held_seconds.get(topic, 0.0)
+
+    def split(self, records: Iterable[Record], kept: Container[int]) -> tuple[list[Record], list[Record]]:
+        """Divide records into those whose topics go and those that are dropped here, to be read again.
+
+        `kept` are the ids of failed records, which others remember: they are asked for one by one when their turn has
+        come, and need no deferral.
+        """
         passed: list[Record] = []
         dropped: list[Record] = []
         for record in records:
             topic = record.topic
             if topic in self._reasons:
-                if record.arm not in (Arm.CHOSEN, Arm.REPLAY):
+                if record.id not in kept:
                     self._deferred[topic] = min(record.id, self._deferred.get(topic, record.id))
                 dropped.append(record)
                 continue
             from_id = self._deferred.get(topic)
-            if from_id is not None and record.id >= from_id and record.arm in (Arm.LOOK_BACK, Arm.FORWARD):
+            is_covered = from_id is not None and record.id >= from_id and record.arm != Arm.CATCH_UP
+            if is_covered and record.id not in kept:
                 dropped.append(record)
             else:
                 passed.append(record)

@@ -21,6 +21,7 @@ from outboxd.relay.held_records import HeldRecord, HeldRecords
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import Fetched, FetchRequest
+from outboxd.relay.probing import Probing
 
 KEYS_REREAD_MAX = 100
 TOPICS_CAUGHT_UP_MAX = 4
@@ -39,9 +40,10 @@ class Cursors:
 
 @dataclass(slots=True)
 class Admitted:
-    """What a fetch brought: records that go now, and ids that were asked for and are gone from the database."""
+    """What a fetch brought: records that go now, those of them that were held, and what is gone from the database."""
 
     ready: list[Record] = field(default_factory=list)
+    resumed: list[tuple[Record, HeldRecord]] = field(default_factory=list)
     vanished: list[HeldRecord] = field(default_factory=list)
     read_rows: int = 0
 
@@ -57,15 +59,16 @@ class Admission:
         self._ledger = ledger
         self._lanes = lanes
         self.gaps = Gaps()
+        self.probing = Probing(breakers=lanes.breakers, topics=topics, gate=gate, held=held, ledger=ledger)
         self.cursors = Cursors()
         self._found: dict[int, None] = {}
 
     # Asking.
 
-    def request(self, rows_max: int, bytes_max: int, probes: Sequence[int], *, want_discards: bool) -> FetchRequest:
+    def request(self, rows_max: int, bytes_max: int, *, want_discards: bool) -> FetchRequest:
         """Return what to ask the database for now, within these limits."""
         closed = self._topics.held
-        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, probes)
+        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, self.probing.ids)
         self._held.asked(chosen)
         found = [record_id for record_id in self._found if record_id not in self._held][:CHOSEN_ROWS_MAX]
         lows, highs = self.gaps.ranges()
@@ -81,7 +84,7 @@ class Admission:
             replay_ids=[held.history.dead_letter_id or 0 for held in chosen if held.is_replay],
             rereads=self._gate.rereads(KEYS_REREAD_MAX, closed),
             reread_rows_max=self._gate.waiting_per_key_max,
-            catch_ups=self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX),
+            catch_ups=[*self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX), *self.probing.reads],
             catch_up_rows_max=rows_max,
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
@@ -106,7 +109,7 @@ class Admission:
 
     # Taking the answer.
 
-    def take(self, request: FetchRequest, fetched: Fetched) -> Admitted:
+    def take(self, request: FetchRequest, fetched: Fetched, now: float) -> Admitted:
         """Merge the parts, note what was not read, and let the gates decide."""
         records = fetched.records
         self._note_cursors(fetched)
@@ -123,9 +126,11 @@ class Admission:
             fresh = [
                 record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
             ]
-        ready = self._admit(fresh) if fresh else []
+        probes = self.probing.take(request, special, cut_arm, now) if self.probing.reads else []
+        admitted = Admitted(vanished=vanished, read_rows=len(records))
+        self._admit(fresh, probes, admitted)
         self._gate.settle_rereads(request.rereads)
-        return Admitted(ready, vanished, len(records))
+        return admitted
 
     def _note_cursors(self, fetched: Fetched) -> None:
         cursors = self.cursors
@@ -212,31 +217,43 @@ class Admission:
             and not (record.arm == Arm.CATCH_UP and record.topic in refused.topics)
         ]
 
-    def _admit(self, fresh: list[Record]) -> list[Record]:
+    def _admit(self, fresh: list[Record], probes: list[Record], admitted: Admitted) -> None:
+        """Let the gates decide; `probes` go whatever these say."""
+        if probes:
+            probe_ids = {record.id for record in probes}
+            fresh = [record for record in fresh if record.id not in probe_ids]
         topics = {record[3] for record in fresh}
         self._lanes.meet(topics)
         if self._topics.touches(topics):
             fresh = self._pass_topics(fresh)
         self._ledger.enter(fresh)
+        ready = self._gate.admit(fresh)
+        if probes:
+            self._ledger.enter(probes)
+            ready = probes + ready
         if len(self._held):
-            for record in fresh:
-                self._held.remove(record.id)
-        admitted = self._gate.admit(fresh)
+            self._resume(fresh, ready, admitted)
         self._ledger.leave([record.id for record in self._gate.take_dropped()])
-        return admitted
+        admitted.ready = ready
+
+    def _resume(self, fresh: list[Record], ready: list[Record], admitted: Admitted) -> None:
+        """Records that were held and go now are held no more; those that the gate refused still are."""
+        for record in ready:
+            held = self._held.remove(record.id)
+            if held is not None:
+                admitted.resumed.append((record, held))
+        self._held.not_answered([record.id for record in fresh if record.id in self._held])
 
     def _pass_topics(self, fresh: list[Record]) -> list[Record]:
-        """Drop what belongs to held topics; their probes pass, and what was chosen otherwise is wanted again later."""
-        passed, dropped = self._topics.split(fresh)
+        """Drop what belongs to held topics; their probes pass, and failed records are wanted again later."""
+        passed, dropped = self._topics.split(fresh, self._held)
         for record in dropped:
-            if record.arm not in (Arm.CHOSEN, Arm.REPLAY):
+            if record.id not in self._held:
                 continue
             if self._lanes.breakers.is_probe(record.topic, record.id):
                 passed.append(record)
-            elif record.id in self._held:
-                self._held.not_answered([record.id])
             else:
-                self._found[record.id] = None
+                self._held.not_answered([record.id])
         passed.sort(key=itemgetter(1))
         return passed
 

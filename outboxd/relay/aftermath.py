@@ -58,6 +58,7 @@ class Aftermath:
         self._dice = dice
         self.histories: dict[int, FailureHistory] = {}
         self._failed_at: dict[int, float] = {}
+        self._aging_since: dict[int, float] = {}
         self.suspects: list[Record] = []
         self.unknown: list[Record] = []
         self.undecided: list[tuple[float, Report]] = []
@@ -68,7 +69,7 @@ class Aftermath:
     def take(self, reports: Sequence[Report], now: float) -> list[Record]:
         """Apply reports; return the records that their keys let go next."""
         if self._lanes.unconfirmed_topics:
-            reports = self._count_losses(reports)
+            reports = self._count_losses(reports, now)
         failed = [report for report in reports if report[1] is not None]
         if failed:
             reports = [report for report in reports if report[1] is None]
@@ -81,12 +82,12 @@ class Aftermath:
         self._ledger.leave([record.id for record in self._gate.take_dropped()])
         return following
 
-    def _count_losses(self, reports: Sequence[Report]) -> Sequence[Report]:
+    def _count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
         """Take the reports of fire-and-forget records aside: they are settled already, only their losses count."""
         kept: list[Report] = []
         for report in reports:
             topic = report.record.topic
-            if topic not in self._lanes.unconfirmed_topics or report.record.id in self._ledger.records:
+            if topic not in self._lanes.unconfirmed_topics:
                 kept.append(report)
                 continue
             self._lanes[topic].in_flight -= 1
@@ -94,18 +95,23 @@ class Aftermath:
                 fault = report.error.fault
                 self._observer.failed(topic, fault.name, fault.fault_class.value)
                 self._observer.event("record_lost", topic=topic, error_code=fault.name, confirm="none")
+                if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER):
+                    self._open_breaker(topic, fault, fault.meaning, now)
         return kept
+
+    def unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
+        """The producer took fire-and-forget records, and that settles them; return what their keys let go next."""
+        reports = [Report(record, None, None, None) for record in records]
+        if self.histories:
+            reports = self._delivered_at_last(reports)
+        self._note_settled(reports, now)
+        return self._gate.release_all(records)
 
     def _delivered(self, reports: Sequence[Report], now: float) -> list[Record]:
         records = [report[0] for report in reports]
         if self.histories:
             reports = self._delivered_at_last(reports)
-        settling = self._settling
-        settling.ids += [report[0][1] for report in reports]
-        settling.partitions += [report[2] for report in reports]
-        settling.offsets += [report[3] for report in reports]
-        if settling.first_at is None:
-            settling.first_at = now
+        self._note_settled(reports, now)
         for topic, rows in Counter([record[3] for record in records]).items():
             lane = self._lanes[topic]
             lane.deliveries += rows
@@ -118,6 +124,14 @@ class Aftermath:
             self._close_breakers(records, now)
         return self._gate.release_all(records)
 
+    def _note_settled(self, reports: Sequence[Report], now: float) -> None:
+        settling = self._settling
+        settling.ids += [report[0][1] for report in reports]
+        settling.partitions += [report[2] for report in reports]
+        settling.offsets += [report[3] for report in reports]
+        if settling.first_at is None:
+            settling.first_at = now
+
     def _delivered_at_last(self, reports: Sequence[Report]) -> list[Report]:
         """Note records that had failed before; return the reports whose rows are still in the outbox."""
         kept: list[Report] = []
@@ -125,6 +139,7 @@ class Aftermath:
             record_id = report.record.id
             history = self.histories.pop(record_id, None)
             self._failed_at.pop(record_id, None)
+            self._aging_since.pop(record_id, None)
             if history is None or history.dead_letter_id is None:
                 kept.append(report)
             else:
@@ -140,6 +155,9 @@ class Aftermath:
             breaker = self._lanes.breakers.open.get(record.topic)
             if breaker is None or breaker.is_watched:
                 continue
+            if breaker.probing_id == record.id:
+                # Sent after the fault, so it is no straggler: it speaks for the topic.
+                self._lanes[record.topic].probe_passed_at = now
             if breaker.probing_id == record.id or now - breaker.opened_at > STRAGGLERS_SECONDS:
                 self.close_breaker(record.topic, now)
 
@@ -148,7 +166,7 @@ class Aftermath:
         breaker = self._lanes.breakers.close(topic)
         if breaker is None:
             return
-        self._topics.release(topic, HoldReason.BREAKER)
+        self._topics.release(topic, HoldReason.BREAKER, now)
         self._held.want_parked(topic)
         self._observer.event(
             "breaker_closed", topic=topic, error_code=breaker.fault.name, open_seconds=round(now - breaker.opened_at, 3)
@@ -173,14 +191,14 @@ class Aftermath:
             )
         else:
             neighbours = (
-                lane.last_delivered_at > failed_before_at + STRAGGLERS_SECONDS
+                max(lane.last_delivered_at - STRAGGLERS_SECONDS, lane.probe_passed_at) > failed_before_at
                 and now - lane.last_delivered_at < NEIGHBOURS_SECONDS
             )
         around = Circumstances(
             alone=report.alone,
             neighbours_delivered=neighbours,
             storming=False,
-            own_age_seconds=self._own_age_seconds(history),
+            own_age_seconds=self._own_age_seconds(record, now),
             random_unit=self._dice.random(),
         )
         outcome = judge(fault, message, history, lane.route, around)
@@ -190,10 +208,18 @@ class Aftermath:
             return
         self._apply(record, outcome, now)
 
-    def _own_age_seconds(self, history: FailureHistory) -> float:
-        if history.first_failed_at_ms is None:
-            return 0.0
-        return max(0, self.now_ms - history.first_failed_at_ms) / 1000
+    def _own_age_seconds(self, record: Record, now: float) -> float:
+        """Time since the first counted failure, without time on hold or paused.
+
+        It begins again with each ownership: how long the topic was held before is not known then, and an outage must
+        not let rows expire.
+        """
+        own_time = self._topics.own_time(record.topic, now)
+        return own_time - self._aging_since.get(record.id, own_time)
+
+    def ages(self, record_id: int, topic: str, now: float) -> None:
+        """A failure of the record is counted: its age runs from the first one."""
+        self._aging_since.setdefault(record_id, self._topics.own_time(topic, now))
 
     def _decide(self, now: float) -> None:
         """Judge again what would have made a storm: by now a neighbour may be delivered, or nothing is left in
@@ -221,16 +247,20 @@ class Aftermath:
             self._settling.storm(self._lanes.storm(record.topic), note)
             self._gate.defer_waiting([record.topic])
             self._observer.event("storm_guard", topic=record.topic, error_code=fault.name, cause=message)
+        self._lanes.breakers.probe_ended(record.topic, record.id, now)
         self._leave_held(record, HeldState.WANTED, "storm", now)
 
     def _apply(self, record: Record, outcome: Outcome, now: float) -> None:
         match outcome:
             case Retry():
                 self._failed_at[record.id] = now
+                self.ages(record.id, record.topic, now)
+                self._lanes.breakers.probe_ended(record.topic, record.id, now)
                 self._settling.retry(record.id, outcome)
                 self._hold_key(record)
                 self._observer.retried(record.topic)
             case DeadLetter():
+                self._lanes.breakers.probe_ended(record.topic, record.id, now)
                 self._die(record, outcome)
             case Hold():
                 self._park(record, outcome.fault, outcome.message, now)
@@ -258,15 +288,17 @@ class Aftermath:
 
     def _park(self, record: Record, fault: Fault, message: str, now: float) -> None:
         """A systemic fault: the topic's breaker opens or stays open, and the record waits behind it in the database."""
-        topic = record.topic
-        breakers = self._lanes.breakers
-        if breakers.trip(topic, fault, message, now):
-            self._topics.hold(topic, HoldReason.BREAKER)
-            self._gate.defer_waiting([topic])
-            self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
-        breakers.probe_failed(topic, record.id, fault, message, now)
+        self._open_breaker(record.topic, fault, message, now)
+        self._lanes.breakers.probe_failed(record.topic, record.id, fault, message, now)
         self._failed_at[record.id] = now
         self._leave_held(record, HeldState.PARKED, fault.name, now)
+
+    def _open_breaker(self, topic: str, fault: Fault, message: str, now: float) -> None:
+        if self._lanes.breakers.trip(topic, fault, message, now):
+            self._topics.hold(topic, HoldReason.BREAKER, now)
+            self._gate.defer_waiting([topic])
+            self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
+            self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
 
     def _leave_held(self, record: Record, state: HeldState, why: str, now: float) -> None:
         """The record leaves memory and is kept as held."""
@@ -286,3 +318,4 @@ class Aftermath:
         """The record is gone from the database."""
         self.histories.pop(record_id, None)
         self._failed_at.pop(record_id, None)
+        self._aging_since.pop(record_id, None)

@@ -44,6 +44,7 @@ class HeldRecord:
     why: str
     since: float
     due_at: float = 0.0
+    asked_from: HeldState = HeldState.WANTED
 
     @property
     def is_replay(self) -> bool:
@@ -96,6 +97,10 @@ class HeldRecords:
 
     def want_parked(self, topic: str) -> None:
         """The topic's breaker closed: all that was parked behind it is wanted again, lowest id first."""
+        for record_id in self._asked:
+            held = self.by_id.get(record_id)
+            if held is not None and held.topic == topic:
+                held.asked_from = HeldState.WANTED
         for record_id in sorted(self._parked.pop(topic, {})):
             self.by_id[record_id].state = HeldState.WANTED
             self._wanted[record_id] = None
@@ -110,6 +115,10 @@ class HeldRecords:
                 parked[record_id] = None
                 return held
         return None
+
+    def lowest_parked(self, topic: str) -> int | None:
+        """Return the lowest id that is parked behind the topic's breaker."""
+        return min(self._parked.get(topic, ()), default=None)
 
     def has_parked(self, topic: str) -> bool:
         """Whether anything is parked behind the topic's breaker."""
@@ -142,7 +151,7 @@ class HeldRecords:
         self._asked = []
         for held in chosen:
             self._forget_place(held.id)
-            held.state = HeldState.ASKED
+            held.asked_from, held.state = held.state, HeldState.ASKED
             self._asked.append(held.id)
 
     def asked_records(self) -> list[HeldRecord]:
@@ -150,12 +159,15 @@ class HeldRecords:
         return [self.by_id[record_id] for record_id in self._asked if record_id in self.by_id]
 
     def not_answered(self, record_ids: Iterable[int]) -> None:
-        """The fetch did not get to these (a limit, a failure): they are wanted again."""
+        """The fetch did not get to these (a limit, a failure), or it was not their turn: they are where they were."""
         for record_id in record_ids:
             held = self.by_id.get(record_id)
             if held is not None and held.state is HeldState.ASKED:
-                held.state = HeldState.WANTED
-                self._wanted[record_id] = None
+                held.state = held.asked_from
+                if held.state is HeldState.PARKED:
+                    self._parked.setdefault(held.topic, {})[record_id] = None
+                else:
+                    self._wanted[record_id] = None
 
     def remove(self, record_id: int) -> HeldRecord | None:
         """The record is admitted, discarded or gone: it is held no more. The caller tells the gate."""

@@ -15,7 +15,7 @@ from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Confirm, Route, matches_pattern, route_for
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
-from outboxd.relay.ports import Pause
+from outboxd.relay.ports import Clock, Pause
 
 
 @dataclass(slots=True)
@@ -27,13 +27,17 @@ class Lane:
     deliveries: int = 0
     in_flight: int = 0
     last_delivered_at: float = float("-inf")
+    probe_passed_at: float = float("-inf")
 
 
 class Lanes:
     """All lanes, with the pauses, breakers and storm guard that work on topics."""
 
-    def __init__(self, routes: Sequence[Route], default: Route, topics: TopicHolds, gate: KeyGate) -> None:
+    def __init__(
+        self, routes: Sequence[Route], default: Route, topics: TopicHolds, gate: KeyGate, *, clock: Clock
+    ) -> None:
         """`routes` are tried in order; `default` holds where none matches."""
+        self._clock = clock
         self._routes = routes
         self._default = default
         self._topics = topics
@@ -59,7 +63,7 @@ class Lanes:
         lane = self._lanes[topic] = Lane(topic, route_for(topic, self._routes, self._default))
         self._bind(lane)
         if any(matches_pattern(topic, pause.topic_pattern) for pause in self.pauses):
-            self._topics.hold(topic, HoldReason.PAUSED)
+            self._topics.hold(topic, HoldReason.PAUSED, self._clock.monotonic())
         return lane
 
     def _bind(self, lane: Lane) -> None:
@@ -86,18 +90,19 @@ class Lanes:
         self.pauses = pauses
         stopped: list[str] = []
         resumed: list[str] = []
+        now = self._clock.monotonic()
         for topic in self._lanes:
             if any(matches_pattern(topic, pause.topic_pattern) for pause in pauses):
-                if self._topics.hold(topic, HoldReason.PAUSED):
+                if self._topics.hold(topic, HoldReason.PAUSED, now):
                     stopped.append(topic)
-            elif self._topics.release(topic, HoldReason.PAUSED):
+            elif self._topics.release(topic, HoldReason.PAUSED, now):
                 resumed.append(topic)
         return stopped, resumed + self._calmed(pauses)
 
     def storm(self, topic: str) -> str:
         """Hold the topic until an operator resumes it. Return the pattern under which `control` is to keep that."""
         self._storm_notes[topic] = False
-        self._topics.hold(topic, HoldReason.STORM)
+        self._topics.hold(topic, HoldReason.STORM, self._clock.monotonic())
         return glob.escape(topic)
 
     def _calmed(self, pauses: Sequence[Pause]) -> list[str]:
@@ -111,7 +116,7 @@ class Lanes:
             elif was_noted:
                 del self._storm_notes[topic]
                 self.storms.calm(topic)
-                if self._topics.release(topic, HoldReason.STORM):
+                if self._topics.release(topic, HoldReason.STORM, self._clock.monotonic()):
                     calmed.append(topic)
         return calmed
 

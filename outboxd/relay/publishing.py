@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outboxd.policy.records import NO_HISTORY, Record
+from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.state import State
 
@@ -26,7 +27,7 @@ class Publishing:
         suspects = state.aftermath.suspects
         while suspects and publisher.publish_alone(suspects[0]):
             state.lanes[suspects.pop(0).topic].in_flight += 1
-        if not state.has_ready or state.draining:
+        if state.draining or not (state.has_ready or state.unconfirmed):
             return
         if state.topics.held or state.lanes.unconfirmed_topics:
             state.ready, state.ready_at = self._reconsider(state.ready[state.ready_at :]), 0
@@ -50,7 +51,8 @@ class Publishing:
         )
         for record in state.unconfirmed + records:
             topic = record.topic
-            if topic in state.topics.held and not state.lanes.breakers.is_probe(topic, record.id):
+            reasons = state.topics.held.get(topic)
+            if reasons and not (reasons == {HoldReason.BREAKER} and state.lanes.breakers.is_probe(topic, record.id)):
                 self._put_back(record)
             elif topic in state.lanes.unconfirmed_topics:
                 if unconfirmed_room > 0:
@@ -73,6 +75,7 @@ class Publishing:
         state = self._state
         now = state.ports.clock.monotonic()
         history = state.aftermath.histories.pop(record.id, NO_HISTORY)
+        state.lanes.breakers.probe_ended(record.topic, record.id, now)
         gate_key = state.gate.key_of(record)
         state.ledger.leave([record.id])
         state.held.add(HeldRecord(record.id, record.topic, gate_key, history, HeldState.WANTED, "topic held", now))
@@ -82,12 +85,7 @@ class Publishing:
         state = self._state
         lossy = [record for record in published if record.topic in state.lanes.unconfirmed_topics]
         if lossy:
-            settling = state.settling
-            settling.ids += [record.id for record in lossy]
-            settling.partitions += [None] * len(lossy)
-            settling.offsets += [None] * len(lossy)
-            settling.first_at = settling.first_at or state.ports.clock.monotonic()
-            state.ready += state.gate.release_all(lossy)
+            state.ready += state.aftermath.unconfirmed(lossy, state.ports.clock.monotonic())
 
     def report(self, now: float) -> None:
         """Take the delivery reports that came; replace the producer where it failed."""

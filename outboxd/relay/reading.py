@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from outboxd.policy.pacing import Pacing
 from outboxd.policy.records import FailureHistory
-from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import DueReplay, Fetched, FetchFailed, FetchRequest, Loaded, Pause, Swept
 from outboxd.relay.state import State
@@ -21,11 +20,12 @@ LOAD = "load"
 class Reading:
     """The database's reading side of the flow."""
 
-    def __init__(self, state: State) -> None:
-        """`state` is the relay's memory of this ownership."""
+    def __init__(self, state: State, *, listening: bool = False) -> None:
+        """`state` is the relay's memory of this ownership; while `listening`, notifications come."""
         self._state = state
         limits = state.limits
         self._pacing = Pacing(limits.poll_interval_min_seconds, limits.poll_interval_max_seconds)
+        self.pace(listening=listening)
         self.sweeping = Sweeping(state)
         self.loaded = False
         self.has_fetched = False
@@ -60,6 +60,8 @@ class Reading:
             gate_key = state.gate.key_for(holder.topic, holder.key)
             why = "retry" if holder.dead_letter_id is None else "dead letter"
             due_at = now + holder.due_in_seconds
+            if holder.dead_letter_id is None:
+                state.aftermath.ages(holder.outbox_id, holder.topic, now)
             state.held.add(HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at))
         state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
 
@@ -68,6 +70,15 @@ class Reading:
     def woken(self) -> None:
         """Something may be pending: read soon."""
         self._pacing.woken()
+        self._next_fetch_at = 0.0
+
+    def pace(self, *, listening: bool) -> None:
+        """Take the present intervals; while notifications come, an idle outbox is read once in a while only."""
+        limits = self._state.limits
+        longest = limits.poll_interval_max_seconds
+        if listening:
+            longest = max(longest, limits.idle_poll_interval_seconds)
+        self._pacing.within(limits.poll_interval_min_seconds, longest)
         self._next_fetch_at = 0.0
 
     def deadlines(self) -> list[float]:
@@ -99,34 +110,21 @@ class Reading:
         if self.sweeping.sweep(now):
             self.read_all = False
             return
-        probes = self._probes(now)
-        if now < self._next_fetch_at and not probes:
+        probing = state.admission.probing
+        has_probes = probing.look(now)
+        for topic in probing.idle_topics:
+            # Whatever the breaker opened for is gone; new records are the probe.
+            state.aftermath.close_breaker(topic, now)
+        if now < self._next_fetch_at and not has_probes:
             if not state.admission.wants_more or now < self._next_wanted_at:
                 return
             self._next_wanted_at = now + WANTED_PAUSE_SECONDS
         want_discards = any(held.state is HeldState.DEAD for held in state.held.by_id.values())
-        request = state.admission.request(max(rows_max, 1), max(bytes_max, 1), probes, want_discards=want_discards)
+        request = state.admission.request(max(rows_max, 1), max(bytes_max, 1), want_discards=want_discards)
         state.reading = request
         self._fetch_began_at = now
         state.ledger.fetch_begins()
         state.ports.store.begin_fetch(request)
-
-    def _probes(self, now: float) -> list[int]:
-        state = self._state
-        breakers = state.lanes.breakers
-        probes: list[int] = []
-        for topic in breakers.probes_due(now):
-            reasons = state.topics.held.get(topic, set())
-            if reasons != {HoldReason.BREAKER}:
-                continue
-            candidate = state.held.probe_candidate(topic)
-            if candidate is not None:
-                breakers.probing(topic, candidate.id)
-                probes.append(candidate.id)
-            elif not state.held.has_parked(topic):
-                # Whatever the breaker opened for is gone; new records are the probe.
-                state.aftermath.close_breaker(topic, now)
-        return probes
 
     def on_fetched(self, fetched: Fetched) -> None:
         """Admit what may go, note what the answer tells of retries, replays, discards and pauses."""
@@ -143,18 +141,19 @@ class Reading:
             state.ledger.fetch_ended()
             return
         self._on_pauses(fetched.pauses)
-        former = dict(state.held.by_id) if len(state.held) and (request.chosen_ids or request.replay_ids) else {}
-        admitted = state.admission.take(request, fetched)
-        for record in admitted.ready if former else ():
-            held = former.get(record.id)
-            if held is not None:
-                state.aftermath.admitted(record, held)
+        admitted = state.admission.take(request, fetched, now)
+        for record, held in admitted.resumed:
+            state.aftermath.admitted(record, held)
         self._on_due(fetched)
         state.ledger.fetch_ended()
         for gone in admitted.vanished:
             self._on_vanished(gone)
         state.ready += admitted.ready
-        self._next_fetch_at = now + self._pacing.after_read(len(fetched.records))
+        pause = self._pacing.after_read(len(fetched.records))
+        if len(state.held):
+            # No notification tells that a retry is due, or that an operator replays or discards.
+            pause = min(pause, state.limits.poll_interval_max_seconds)
+        self._next_fetch_at = now + pause
         if fetched.records:
             state.ports.observer.phase("fetch", now - self._fetch_began_at, len(fetched.records))
 
@@ -194,8 +193,7 @@ class Reading:
         self._release_held(held)
         if not held.is_replay:
             state.settling.out_of_retry(held.id)
-        if state.lanes.breakers.is_probe(held.topic, held.id):
-            state.lanes.breakers.open[held.topic].probing_id = None
+        state.lanes.breakers.probe_ended(held.topic, held.id, state.ports.clock.monotonic())
 
     def _release_held(self, held: HeldRecord) -> None:
         state = self._state
@@ -233,7 +231,10 @@ class Reading:
         now = state.ports.clock.monotonic()
         pause = min(FAILURE_PAUSE_SECONDS_MIN * 2 ** min(self._failures - 1, 10), FAILURE_PAUSE_SECONDS_MAX)
         self._next_fetch_at = self._next_wanted_at = self.sweeping.next_at = now + pause
-        state.held.not_answered([held.id for held in state.held.asked_records()])
+        asked = state.held.asked_records()
+        state.held.not_answered([held.id for held in asked])
+        for held in asked:
+            state.lanes.breakers.probe_ended(held.topic, held.id, now)
         if self._failures == 1:
             state.ports.observer.event("database_failed", during="fetch", cause=failed.message)
         if request == LOAD:

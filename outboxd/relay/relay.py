@@ -19,7 +19,9 @@ from outboxd.relay.ports import (
     FetchFailed,
     LeaseGranted,
     LeaseLost,
+    Listening,
     Loaded,
+    Reconfigured,
     Settled,
     SettleFailed,
     StopRequested,
@@ -36,6 +38,8 @@ __all__ = ["Ports", "Relay", "RelayEnd", "RelayLimits"]
 
 POLL_SLICE_SECONDS = 0.001
 REST_SECONDS_MAX = 0.25
+RENEWAL_SECONDS_MAX = 10.0
+"""So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Relay:
         self._until_empty = until_empty
         self._pipelined = pipelined
         self._draining_until: float | None = None
+        self._renewing_until: float | None = None
+        self._listening = False
         self.end: RelayEnd | None = None
         self.turns = 0
         self.on_turn: Callable[[Relay], None] | None = None
@@ -88,8 +94,9 @@ class Relay:
             pipelined=self._pipelined,
             draining=self._draining_until is not None,
         )
+        self._renewing_until = None
         self._publishing = Publishing(self.state)
-        self._reading = Reading(self.state)
+        self._reading = Reading(self.state, listening=self._listening)
         self._writing = Writing(self.state)
         self._watch = Watch(self.state)
 
@@ -117,6 +124,7 @@ class Relay:
                 self._stand_down("the lease could not be renewed in time")
             else:
                 self._relay(now)
+        self._consider_renewal(now)
         self._consider_end(now)
         if self.on_turn is not None:
             self.on_turn(self)
@@ -149,8 +157,7 @@ class Relay:
         if self.state.token is None:
             return []
         deadlines = [self._ports.lease.trusted_until(), self._watch.next_at]
-        if self._draining_until is not None:
-            deadlines.append(self._draining_until)
+        deadlines += [until for until in (self._draining_until, self._renewing_until) if until is not None]
         if not self._stale_reads:
             deadlines += self._reading.deadlines()
         if not self._stale_settlements:
@@ -176,6 +183,11 @@ class Relay:
                 self._drain()
             case Woken():
                 self._reading.woken()
+            case Listening():
+                self._listening = event.active
+                self._reading.pace(listening=event.active)
+            case Reconfigured():
+                self._reconfigure(event)
 
     def _take_answer(self, event: Fetched | Swept | Loaded | FetchFailed) -> None:
         if self._stale_reads:
@@ -223,6 +235,46 @@ class Relay:
         self._begin(None)
         self._ports.observer.event("lease_lost", reason=reason, unsettled_rows=unsettled)
         self._ports.observer.duplicates_possible(unsettled)
+
+    # Another configuration.
+
+    def _reconfigure(self, event: Reconfigured) -> None:
+        self._limits, self._routes, self._default_route = event.limits, event.routes, event.default_route
+        self.state.reconfigure(event.limits, event.routes, event.default_route)
+        self._reading.pace(listening=self._listening)
+        if not event.renews or self._draining_until is not None:
+            return
+        if self.state.token is None:
+            self._ports.publisher.rebuild()
+            return
+        if self._renewing_until is None:
+            self._renewing_until = self._ports.clock.monotonic() + RENEWAL_SECONDS_MAX
+            self.state.draining = True
+            self.state.drop_unpublished()
+
+    def _consider_renewal(self, now: float) -> None:
+        """Once nothing is in flight, begin as a new owner does, with a new producer, under the same lease."""
+        if self._renewing_until is None or self._draining_until is not None:
+            return
+        if not self._is_drained and now < self._renewing_until:
+            return
+        token, state = self.state.token, self.state
+        unsettled = 0 if self._is_drained else len(state.ledger)
+        self._stale_reads += state.reading is not None
+        self._stale_settlements += state.settling.under_way is not None
+        self._ports.publisher.purge()
+        self._ports.publisher.rebuild()
+        self._begin(token)
+        if not self._stale_reads:
+            self._reading.load()
+        self._ports.observer.event("producer_renewed", unknown_rows=unsettled)
+        self._ports.observer.duplicates_possible(unsettled)
+
+    @property
+    def _is_drained(self) -> bool:
+        state = self.state
+        is_decided = not state.in_flight and not state.aftermath.undecided
+        return is_decided and state.settling.is_empty and state.reading is None
 
     # Ending.
 

@@ -21,7 +21,7 @@ class Settling:
 
     def __init__(self, rows_max: int) -> None:
         """`rows_max` bounds one settlement."""
-        self._rows_max = rows_max
+        self.rows_max = rows_max
         self.ids: list[int] = []
         self.partitions: list[int | None] = []
         self.offsets: list[int | None] = []
@@ -113,7 +113,7 @@ class Settling:
         if self._failed is not None:
             self.under_way, self._failed = self._failed, None
             return self.under_way
-        count = self._rows_max
+        count = self.rows_max
         self.under_way = Settlement(
             delivered_ids=self.ids[:count],
             delivered_partitions=self.partitions[:count],
@@ -140,7 +140,7 @@ class Settling:
 
     def clear(self) -> None:
         """Forget everything: ownership ended, and the rows are still pending."""
-        self.__init__(self._rows_max)  # type: ignore[misc]  # the state after construction is the empty state
+        self.__init__(self.rows_max)  # type: ignore[misc]  # the state after construction is the empty state
 
 
 def _take(values: list[T], count: int) -> Sequence[T]:

@@ -1,4 +1,4 @@
-"""What the relay keeps in memory while it owns the outbox, and the limits it lives within.
+"""What the relay keeps in memory while it owns the outbox.
 
 All of it is the loop's own. It is made anew at each acquisition of the lease: nothing that was true before is
 trusted then.
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.limits import RelayLimits
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import TopicHolds
@@ -31,19 +32,7 @@ from outboxd.relay.ports import (
 )
 from outboxd.relay.settling import Settling
 
-
-@dataclass(frozen=True, slots=True)
-class RelayLimits:
-    """The bounds and intervals of one relay; durations in seconds."""
-
-    batch_rows: int = 5_000
-    batch_bytes: int = 16 * 1024 * 1024
-    max_in_flight_rows: int = 50_000
-    max_in_flight_bytes: int = 48 * 1024 * 1024
-    poll_interval_min_seconds: float = 0.001
-    poll_interval_max_seconds: float = 0.1
-    sweep_interval_seconds: float = 5.0
-    shutdown_timeout_seconds: float = 20.0
+__all__ = ["Ports", "RelayLimits", "State"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +46,11 @@ class Ports:
     clock: Clock
     dice: Dice
     observer: Observer
+
+
+def settlement_rows_max(limits: RelayLimits) -> int:
+    """Return how many rows one settlement may have."""
+    return max(limits.batch_rows, 1_000)
 
 
 class State:
@@ -82,8 +76,8 @@ class State:
         self.topics = TopicHolds()
         self.ledger = Ledger(limits.max_in_flight_rows, limits.max_in_flight_bytes)
         self.held = HeldRecords(self.gate)
-        self.lanes = Lanes(routes, default_route, self.topics, self.gate)
-        self.settling = Settling(max(limits.batch_rows, 1_000))
+        self.lanes = Lanes(routes, default_route, self.topics, self.gate, clock=ports.clock)
+        self.settling = Settling(settlement_rows_max(limits))
         self.admission = Admission(self.gate, self.topics, self.held, self.ledger, self.lanes)
         self.aftermath = Aftermath(
             gate=self.gate,
@@ -99,6 +93,13 @@ class State:
         self.ready: list[Record] = []
         self.ready_at = 0
         self.unconfirmed: list[Record] = []
+
+    def reconfigure(self, limits: RelayLimits, routes: Sequence[Route], default_route: Route) -> None:
+        """Live within other limits and by other routes from now on; what is in memory already stays."""
+        self.limits = limits
+        self.ledger.rows_max, self.ledger.bytes_max = limits.max_in_flight_rows, limits.max_in_flight_bytes
+        self.settling.rows_max = settlement_rows_max(limits)
+        self.lanes.reroute(routes, default_route)
 
     @property
     def has_ready(self) -> bool:

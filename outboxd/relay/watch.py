@@ -46,7 +46,7 @@ class Watch:
         state = self._state
         fault = own_fault("IN_FLIGHT_TOO_OLD")
         if state.lanes.breakers.trip(topic, fault, fault.meaning, now):
-            state.topics.hold(topic, HoldReason.BREAKER)
+            state.topics.hold(topic, HoldReason.BREAKER, now)
             state.gate.defer_waiting([topic])
             state.forget_dropped()
             state.ports.observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=fault.meaning)

@@ -1,0 +1,91 @@
+"""Probing: which record tries a topic whose breaker is open.
+
+By turns it is one that failed before and one that has not been tried: the lowest of its key in a short read of the topic. Else
+one sick record alone would keep its topic waiting for ever, and nobody could tell that the fault is its own.
+"""
+
+from __future__ import annotations
+
+from outboxd.policy.breakers import Breakers
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.messages import FetchRequest
+from outboxd.policy.records import Arm, Record
+from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
+from outboxd.relay.held_records import HeldRecords, HeldState
+from outboxd.relay.ledger import Ledger
+
+
+class Probing:
+    """Chooses probes. `idle_topics` have nothing left to probe with: their breakers may close."""
+
+    def __init__(
+        self, *, breakers: Breakers, topics: TopicHolds, gate: KeyGate, held: HeldRecords, ledger: Ledger
+    ) -> None:
+        """All of these are the relay's; probing changes the breakers and the gate."""
+        self._breakers = breakers
+        self._topics = topics
+        self._gate = gate
+        self._held = held
+        self._ledger = ledger
+        self.ids: list[int] = []
+        self.reads: list[CatchUp] = []
+        self.idle_topics: list[str] = []
+
+    def look(self, now: float) -> bool:
+        """Choose what the next fetch probes with; return whether there is anything."""
+        self.ids, self.reads, self.idle_topics = [], [], []
+        for topic in self._breakers.probes_due(now):
+            if self._topics.held.get(topic) == {HoldReason.BREAKER}:
+                self._choose(topic)
+        return bool(self.ids or self.reads)
+
+    def _choose(self, topic: str) -> None:
+        breaker = self._breakers.open[topic]
+        breaker.probes += 1
+        from_id = self._lowest(topic)
+        candidate = None
+        if from_id is None or breaker.probes % 2:
+            candidate = self._held.probe_candidate(topic)
+        if candidate is not None:
+            self._breakers.probing(topic, candidate.id)
+            self.ids.append(candidate.id)
+        elif from_id is not None:
+            self.reads.append(CatchUp(topic, max(from_id, breaker.read_from or from_id)))
+        elif not self._held.has_parked(topic):
+            self.idle_topics.append(topic)
+
+    def _lowest(self, topic: str) -> int | None:
+        """Return the lowest id of the topic that may be pending and not in memory."""
+        ids = [from_id for gate_key, from_id in self._gate.deferred_keys.items() if gate_key[0] == topic]
+        for one in (self._topics.deferred.get(topic), self._held.lowest_parked(topic)):
+            if one is not None:
+                ids.append(one)
+        return min(ids, default=None)
+
+    def take(self, request: FetchRequest, records: list[Record], cut_arm: int | None, now: float) -> list[Record]:
+        """Return the probes among what the short reads showed; they go at once, past their topics' holds."""
+        probes: list[Record] = []
+        for wish in self.reads:
+            breaker = self._breakers.open.get(wish.topic)
+            if breaker is None or breaker.probing_id is not None:
+                continue
+            shown = [record for record in records if record.arm == Arm.CATCH_UP and record.topic == wish.topic]
+            probe = next((record for record in shown if self._may_probe(record)), None)
+            if probe is not None:
+                self._breakers.probing(wish.topic, probe.id)
+                breaker.read_from = probe.id + 1
+                probes.append(probe)
+                continue
+            was_cut = len(shown) >= request.catch_up_rows_max or (cut_arm is not None and cut_arm <= Arm.CATCH_UP)
+            breaker.read_from = shown[-1].id + 1 if was_cut and shown else None
+            self._breakers.no_probe(wish.topic, now)
+        self.reads = []
+        return probes
+
+    def _may_probe(self, record: Record) -> bool:
+        if self._ledger.knows(record.id):
+            return False
+        held = self._held.by_id.get(record.id)
+        if held is not None and held.state not in (HeldState.PARKED, HeldState.WANTED):
+            return False
+        return self._gate.take_turn(record)
