@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from outboxd.policy.faults import Fault
 from outboxd.policy.key_gate import Reread
+from outboxd.policy.limits import RelayLimits
 from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.policy.records import Record
+from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import CatchUp
 
 # What is asked of the database.
@@ -99,6 +101,15 @@ class KeyHolder(NamedTuple):
     dead_letter_id: int | None
     replaying: bool
     due_in_seconds: float
+
+
+class ProgressRow(NamedTuple):
+    """A row that a Kafka transaction delivered. `dead_letter_id` is 0 unless it was a replay."""
+
+    outbox_id: int
+    partition: int
+    offset: int
+    dead_letter_id: int
 
 
 class Pause(NamedTuple):
@@ -220,8 +231,41 @@ class Woken:
     """Something may be pending: a notification came."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Notifications come from now on, or (not `active`) do not come any more: reading is then all there is."""
+
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """The configuration changed while the relay runs.
+
+    Limits, intervals and routes hold from now on, for records that are admitted from now on. `renews`: the producer
+    has to be built anew too, or a topic's form of confirmation changed: the relay then drains what is with the
+    producer, and begins as a new owner does, under the same lease.
+    """
+
+    limits: RelayLimits
+    routes: Sequence[Route]
+    default_route: Route
+    renews: bool = False
+
+
 Event = (
-    Loaded | Fetched | Swept | FetchFailed | Settled | SettleFailed | LeaseGranted | LeaseLost | StopRequested | Woken
+    Loaded
+    | Fetched
+    | Swept
+    | FetchFailed
+    | Settled
+    | SettleFailed
+    | LeaseGranted
+    | LeaseLost
+    | StopRequested
+    | Woken
+    | Listening
+    | Reconfigured
 )
 
 

@@ -12,6 +12,11 @@ class Pacing:
         self._max = pause_seconds_max
         self._pause = pause_seconds_min
 
+    def within(self, pause_seconds_min: float, pause_seconds_max: float) -> None:
+        """Keep to other bounds from now on."""
+        self._min, self._max = pause_seconds_min, pause_seconds_max
+        self._pause = min(max(self._pause, self._min), self._max)
+
     def after_read(self, rows: int) -> float:
         """Return the pause after a read that showed so many rows."""
         if rows:

@@ -105,6 +105,11 @@ class Relay:
         """Whether the database answered a fetch of this ownership."""
         return self._reading.has_fetched
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop: it drains, and ends."""
+        return self._draining_until is not None
+
     # The loop.
 
     def run(self) -> RelayEnd:

@@ -111,7 +111,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     oldest = state.ledger.oldest()
     under_way = state.settling.under_way
     return RelayStatus(
-        role=_role(state),
+        role=_role(relay),
         token=state.token,
         turns=relay.turns,
         in_memory_rows=len(state.ledger),
@@ -142,10 +142,10 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     )
 
 
-def _role(state: State) -> Role:
-    if state.draining:
+def _role(relay: Relay) -> Role:
+    if relay.is_stopping:
         return "draining"
-    return "standby" if state.token is None else "owner"
+    return "standby" if relay.state.token is None else "owner"
 
 
 def _held(state: State, now: float) -> list[HeldStatus]:

@@ -65,7 +65,7 @@ class SimulatedStore:
             snapshot_at = timeline.now
 
             def read_locks() -> None:
-                answer = replace(event, locks=self._db.locks()) if want_locks else event  # type: ignore[type-var,call-arg]
+                answer = replace(event, locks=self._db.locks()) if want_locks else event  # type: ignore[type-var,call-arg,arg-type]
                 timeline.after(self._delay(), lambda: self._answer(answer, snapshot_at))
 
             timeline.after(self._dice.uniform(0.0, 0.002), read_locks)

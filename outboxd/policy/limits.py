@@ -1,0 +1,23 @@
+"""The bounds and intervals of one relay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """What one relay may hold and how often it reads; durations in seconds.
+
+    `idle_poll_interval_seconds` is the longest pause between reads while notifications come, which wake it before.
+    """
+
+    batch_rows: int = 5_000
+    batch_bytes: int = 16 * 1024 * 1024
+    max_in_flight_rows: int = 50_000
+    max_in_flight_bytes: int = 48 * 1024 * 1024
+    poll_interval_min_seconds: float = 0.001
+    poll_interval_max_seconds: float = 0.1
+    idle_poll_interval_seconds: float = 1.0
+    sweep_interval_seconds: float = 5.0
+    shutdown_timeout_seconds: float = 20.0
