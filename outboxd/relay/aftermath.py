@@ -96,7 +96,7 @@ class Aftermath:
                 self._observer.failed(topic, fault.name, fault.fault_class.value)
                 self._observer.event("record_lost", topic=topic, error_code=fault.name, confirm="none")
                 if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER):
-                    self._open_breaker(topic, fault, fault.meaning, now)
+                    self.open_breaker(topic, fault, fault.meaning, now)
         return kept
 
     def unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
@@ -288,13 +288,15 @@ class Aftermath:
 
     def _park(self, record: Record, fault: Fault, message: str, now: float) -> None:
         """A systemic fault: the topic's breaker opens or stays open, and the record waits behind it in the database."""
-        self._open_breaker(record.topic, fault, message, now)
+        self.open_breaker(record.topic, fault, message, now)
         self._lanes.breakers.probe_failed(record.topic, record.id, fault, message, now)
         self._failed_at[record.id] = now
         self._leave_held(record, HeldState.PARKED, fault.name, now)
 
-    def _open_breaker(self, topic: str, fault: Fault, message: str, now: float) -> None:
+    def open_breaker(self, topic: str, fault: Fault, message: str, now: float) -> None:
+        """The topic waits, until a probe or what is in flight gets through."""
         if self._lanes.breakers.trip(topic, fault, message, now):
+            self._held.park_topic(topic)
             self._topics.hold(topic, HoldReason.BREAKER, now)
             self._gate.defer_waiting([topic])
             self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])

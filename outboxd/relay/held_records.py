@@ -44,7 +44,6 @@ class HeldRecord:
     why: str
     since: float
     due_at: float = 0.0
-    asked_from: HeldState = HeldState.WANTED
 
     @property
     def is_replay(self) -> bool:
@@ -62,6 +61,7 @@ class HeldRecords:
         self._wanted: dict[int, None] = {}
         self._asked: list[int] = []
         self._parked: dict[str, dict[int, None]] = {}
+        self._parking_topics: set[str] = set()
 
     def __contains__(self, record_id: int) -> bool:
         return record_id in self.by_id
@@ -75,10 +75,17 @@ class HeldRecords:
         self.by_id[held.id] = held
         if held.gate_key is not None:
             self._gate.hold(held.gate_key, held.id)
-        if held.state is HeldState.WANTED:
-            self._wanted[held.id] = None
-        elif held.state is HeldState.PARKED:
+        if held.state in (HeldState.WANTED, HeldState.PARKED):
+            self._place(held)
+
+    def _place(self, held: HeldRecord) -> None:
+        """Wanted, or parked while the topic's breaker is open, so that it can be its probe."""
+        if held.topic in self._parking_topics:
+            held.state = HeldState.PARKED
             self._parked.setdefault(held.topic, {})[held.id] = None
+        else:
+            held.state = HeldState.WANTED
+            self._wanted[held.id] = None
 
     def _forget_place(self, record_id: int) -> None:
         self._wanted.pop(record_id, None)
@@ -92,18 +99,20 @@ class HeldRecords:
         if held is None or held.state in (HeldState.WANTED, HeldState.ASKED):
             return
         self._forget_place(record_id)
-        held.state = HeldState.WANTED
-        self._wanted[record_id] = None
+        self._place(held)
+
+    def park_topic(self, topic: str) -> None:
+        """The topic's breaker opened: what is wanted of it waits behind it."""
+        self._parking_topics.add(topic)
+        for record_id in [wanted_id for wanted_id in self._wanted if self.by_id[wanted_id].topic == topic]:
+            del self._wanted[record_id]
+            self._place(self.by_id[record_id])
 
     def want_parked(self, topic: str) -> None:
         """The topic's breaker closed: all that was parked behind it is wanted again, lowest id first."""
-        for record_id in self._asked:
-            held = self.by_id.get(record_id)
-            if held is not None and held.topic == topic:
-                held.asked_from = HeldState.WANTED
+        self._parking_topics.discard(topic)
         for record_id in sorted(self._parked.pop(topic, {})):
-            self.by_id[record_id].state = HeldState.WANTED
-            self._wanted[record_id] = None
+            self._place(self.by_id[record_id])
 
     def probe_candidate(self, topic: str) -> HeldRecord | None:
         """Return a parked record to probe the topic with, and put it last, so that the next probe takes another key."""
@@ -151,7 +160,7 @@ class HeldRecords:
         self._asked = []
         for held in chosen:
             self._forget_place(held.id)
-            held.asked_from, held.state = held.state, HeldState.ASKED
+            held.state = HeldState.ASKED
             self._asked.append(held.id)
 
     def asked_records(self) -> list[HeldRecord]:
@@ -159,15 +168,11 @@ class HeldRecords:
         return [self.by_id[record_id] for record_id in self._asked if record_id in self.by_id]
 
     def not_answered(self, record_ids: Iterable[int]) -> None:
-        """The fetch did not get to these (a limit, a failure), or it was not their turn: they are where they were."""
+        """The fetch did not get to these (a limit, a failure), or it was not their turn: they are wanted again."""
         for record_id in record_ids:
             held = self.by_id.get(record_id)
             if held is not None and held.state is HeldState.ASKED:
-                held.state = held.asked_from
-                if held.state is HeldState.PARKED:
-                    self._parked.setdefault(held.topic, {})[record_id] = None
-                else:
-                    self._wanted[record_id] = None
+                self._place(held)
 
     def remove(self, record_id: int) -> HeldRecord | None:
         """The record is admitted, discarded or gone: it is held no more. The caller tells the gate."""

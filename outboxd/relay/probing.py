@@ -1,7 +1,7 @@
 """Probing: which record tries a topic whose breaker is open.
 
-By turns it is one that failed before and one that has not been tried: the lowest of its key in a short read of the topic. Else
-one sick record alone would keep its topic waiting for ever, and nobody could tell that the fault is its own.
+By turns it is one that failed before and one that has not been tried: the lowest of its key in a short read of the
+topic. Else one sick record alone would keep its topic waiting for ever, and nobody could tell that the fault is its own.
 """
 
 from __future__ import annotations
@@ -57,10 +57,8 @@ class Probing:
     def _lowest(self, topic: str) -> int | None:
         """Return the lowest id of the topic that may be pending and not in memory."""
         ids = [from_id for gate_key, from_id in self._gate.deferred_keys.items() if gate_key[0] == topic]
-        for one in (self._topics.deferred.get(topic), self._held.lowest_parked(topic)):
-            if one is not None:
-                ids.append(one)
-        return min(ids, default=None)
+        others = (self._topics.deferred.get(topic), self._held.lowest_parked(topic))
+        return min([*ids, *(one for one in others if one is not None)], default=None)
 
     def take(self, request: FetchRequest, records: list[Record], cut_arm: int | None, now: float) -> list[Record]:
         """Return the probes among what the short reads showed; they go at once, past their topics' holds."""

@@ -5,7 +5,6 @@ time-out.
 from __future__ import annotations
 
 from outboxd.policy.faults import own_fault
-from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.state import State
 
 WATCH_SECONDS = 1.0
@@ -43,13 +42,8 @@ class Watch:
             self._hold(oldest.topic, now)
 
     def _hold(self, topic: str, now: float) -> None:
-        state = self._state
         fault = own_fault("IN_FLIGHT_TOO_OLD")
-        if state.lanes.breakers.trip(topic, fault, fault.meaning, now):
-            state.topics.hold(topic, HoldReason.BREAKER, now)
-            state.gate.defer_waiting([topic])
-            state.forget_dropped()
-            state.ports.observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=fault.meaning)
+        self._state.aftermath.open_breaker(topic, fault, fault.meaning, now)
 
     def _on_moving_again(self, now: float) -> None:
         state = self._state

@@ -83,6 +83,15 @@ class SimulatedPublisher:
     def purge(self) -> None:
         self._instance.queues.clear()
 
+    def committed(self) -> int | None:
+        return None
+
+    def settled(self, transaction: int) -> None:
+        raise AssertionError("a plain producer has no transactions")
+
+    def begin_recover(self, settled: int, lineage: str) -> None:
+        raise AssertionError("a plain producer has nothing to recover")
+
     # Faults.
 
     def fail(self) -> None:

@@ -143,6 +143,7 @@ def describe(daemon: Daemon, row: Row) -> str:
     state = daemon.relay.state
     gate_key = state.gate.key_for(row.topic, row.key)
     held = state.held.by_id.get(row.id)
+    breaker = state.lanes.breakers.open.get(row.topic)
     facts = {
         "in memory": row.id in state.ledger.records,
         "held": held,
@@ -152,8 +153,8 @@ def describe(daemon: Daemon, row: Row) -> str:
         "topic held": state.topics.held.get(row.topic),
         "topic deferred": state.topics.deferred.get(row.topic),
         "position": state.admission.cursors.position,
-        "breaker": state.lanes.breakers.open.get(row.topic),
-        "reading": state.reading,
+        "breaker": breaker and (breaker.fault.name, breaker.failures, breaker.next_probe_at, breaker.probing_id),
+        "reading": state.reading is not None,
         "rows": len(state.ledger),
     }
     return f"{daemon.name}: {facts}"
