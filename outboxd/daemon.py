@@ -93,7 +93,7 @@ class Daemon:
             starts.ended()
         finally:
             self._stopping.set()
-            self._manager.stopping()
+            self._manager.stopping(self.settings.relay.shutdown_timeout_seconds)
             self.assembly.close()
         code = self._conclude(end)
         self.log.close()
@@ -111,7 +111,7 @@ class Daemon:
             return
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            self._manager.stopping()
+            self._manager.stopping(self.settings.relay.shutdown_timeout_seconds)
             self.stop()
 
         former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -127,7 +127,7 @@ class Daemon:
             self._ready = True
             self._manager.ready()
         if self._manager.is_listening:
-            self._manager.advanced(self.board.sentence())
+            self._manager.advanced(relay.turns, self.board.sentence)
 
     def _keep_contact(self) -> None:
         """Ask a broker for its metadata now and then, so that the status tells the truth while nothing is sent."""
