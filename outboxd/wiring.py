@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import random
 import socket
@@ -9,11 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine
 
 from outboxd.config import Settings
 from outboxd.kafka.client_config import record_bytes_max
+from outboxd.kafka.progress import progress_topic, transactional_id
 from outboxd.kafka.publisher import KafkaPublisher
+from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.mailbox import QueueMailbox
 from outboxd.policy.routes import Confirm, RetryLimits, Route
 from outboxd.postgres.engine import make_engine
@@ -95,7 +99,7 @@ class Assembly:
     engine: Engine
     mailbox: QueueMailbox
     store: PostgresStore
-    publisher: KafkaPublisher
+    publisher: KafkaPublisher | TransactionalPublisher
     lease: LeaseKeeper
     relay: Relay
 
@@ -107,12 +111,37 @@ class Assembly:
         self.engine.dispose()
 
 
+def _publisher(settings: Settings, mailbox: QueueMailbox) -> KafkaPublisher | TransactionalPublisher:
+    outbox, schema = settings.outbox.name, settings.database.schema_
+    if settings.relay.delivery == "exactly-once":
+        database = database_name(settings)
+        return TransactionalPublisher(
+            settings.kafka.properties,
+            mailbox.post,
+            source=outbox,
+            transactional_id=transactional_id(database, schema, outbox),
+            topic=progress_topic(database, schema, outbox),
+        )
+    return KafkaPublisher(
+        settings.kafka.properties,
+        source=outbox,
+        in_flight_rows_max=settings.relay.max_in_flight_rows,
+        in_flight_bytes_max=settings.relay.max_in_flight_bytes,
+    )
+
+
+def database_name(settings: Settings) -> str:
+    """Return the database's name as the configured URL has it, else libpq's default: the user's."""
+    given = conninfo_to_dict(settings.database.url.replace("postgresql+psycopg://", "postgresql://", 1))
+    return str(given.get("dbname") or given.get("user") or getpass.getuser())
+
+
 def assemble(
     settings: Settings,
     observer: Observer,
     *,
     until_empty: bool = False,
-    decorate_publisher: Callable[[KafkaPublisher], Publisher] | None = None,
+    decorate_publisher: Callable[[Publisher], Publisher] | None = None,
 ) -> Assembly:
     """Make one daemon's parts.
 
@@ -127,12 +156,7 @@ def assemble(
     name = daemon_name()
     schema, outbox = settings.database.schema_, settings.outbox.name
     properties = settings.kafka.properties
-    publisher = KafkaPublisher(
-        properties,
-        source=outbox,
-        in_flight_rows_max=settings.relay.max_in_flight_rows,
-        in_flight_bytes_max=settings.relay.max_in_flight_bytes,
-    )
+    publisher = _publisher(settings, mailbox)
     store = PostgresStore(
         engine,
         mailbox.post,
@@ -160,5 +184,6 @@ def assemble(
     dice = random.Random()  # noqa: S311
     ports = Ports(store, port, lease, mailbox, MonotonicClock(), dice, observer)
     chosen, default = routes(settings)
-    relay = Relay(ports, relay_limits(settings), chosen, default, until_empty=until_empty)
+    pipelined = settings.relay.delivery == "exactly-once"
+    relay = Relay(ports, relay_limits(settings), chosen, default, until_empty=until_empty, pipelined=pipelined)
     return Assembly(settings, engine, mailbox, store, publisher, lease, relay)

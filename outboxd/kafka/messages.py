@@ -54,6 +54,13 @@ class MessageChecks:
             self.source_header,
         ]
 
+    def fault_of(self, record: Record) -> DeliveryFault | None:
+        """Return why the record cannot be sent, or None: all checks, where no hot path takes them apart."""
+        headers = None if record.headers == "{}" else self.headers(record)
+        if isinstance(headers, DeliveryFault):
+            return headers
+        return self.topic_fault(record.topic) or self.fault_of_record(record)
+
     def fault_of_record(self, record: Record) -> DeliveryFault | None:
         """Check what the hot path does not: partition, timestamp and exact size. Called for records that look
         unusual.

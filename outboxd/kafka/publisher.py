@@ -15,16 +15,16 @@ from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from outboxd.errors import BugError
 from outboxd.kafka.client_config import lone_config, producer_config, record_bytes_max
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
-from outboxd.policy.faults import fault_of_refusal, own_fault
+from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
+from outboxd.policy.faults import fault_of_refusal
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 
-METADATA_SECONDS = 10.0
 _ANY_PARTITION = -1
-_PARTITION_CODES = (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
 class KafkaPublisher:
@@ -129,7 +129,7 @@ class KafkaPublisher:
             kafka_error: KafkaError = error.args[0]
             if kafka_error.fatal() or kafka_error.code() == KafkaError._FATAL:
                 self._failure = delivery_fault(kafka_error, alone=True)
-            if kafka_error.code() in _PARTITION_CODES and record.partition is not None:
+            if kafka_error.code() in PARTITION_CODES and record.partition is not None:
                 self._ask_partition(record, delivery_fault(kafka_error, alone=True))
                 return
             self._refuse(record, delivery_fault(kafka_error, alone=True))
@@ -206,7 +206,7 @@ class KafkaPublisher:
     def _doubts_partition(report: Report) -> bool:
         return (
             report.error is not None
-            and report.error.fault.code in _PARTITION_CODES
+            and report.error.fault.code in PARTITION_CODES
             and report.record.partition is not None
             and not report.alone
         )
@@ -216,18 +216,20 @@ class KafkaPublisher:
         self._metadata.submit(self._answer_partition, self._producer, record, error)
 
     def _answer_partition(self, producer: Producer, record: Record, error: DeliveryFault | None) -> None:
-        fault = error
-        try:
-            topic = producer.list_topics(record.topic, timeout=METADATA_SECONDS).topics.get(record.topic)
-            if topic is not None and topic.error is None and record.partition is not None:
-                count = len(topic.partitions)
-                if record.partition >= count:
-                    text = f"the topic has partitions 0 to {count - 1}, the row names {record.partition}"
-                    fault = DeliveryFault(own_fault("UNKNOWN_PARTITION"), text)
-        except KafkaException as unavailable:
-            # No answer is no proof: the fault stays the topic's.
-            self.cluster_error = str(unavailable.args[0])
-        self.inbox.put(Report(record, fault, record.partition, None, True))
+        self.inbox.put(Report(record, partition_fault(producer, record) or error, record.partition, None, True))
+
+    # Only transactions have these to tell or to learn.
+
+    def committed(self) -> int | None:
+        """There are no transactions."""
+        return None
+
+    def settled(self, transaction: int) -> None:
+        """There are no transactions."""
+
+    def begin_recover(self, settled: int, lineage: str) -> None:
+        """Raise: the plain producer has nothing to recover, and only a transactional one is asked."""
+        raise BugError(f"a plain producer was asked to recover above {settled} of {lineage}")
 
     # Failure and end.
 

@@ -49,7 +49,7 @@ class KeyGate:
         self.busy: dict[GateKey, int] = {}
         self.held: dict[GateKey, list[int]] = {}
         self.serial_topics: set[str] = set()
-        self._pipelined = pipelined
+        self.pipelined = pipelined
         self._waiting: dict[GateKey, deque[Record]] = {}
         self._deferred: dict[GateKey, int] = {}
         self._wanted: dict[GateKey, None] = {}
@@ -72,7 +72,7 @@ class KeyGate:
 
         `records` are in id order, from one snapshot, and none of them is in memory already.
         """
-        if self._pipelined or self.serial_topics:
+        if self.pipelined or self.serial_topics:
             return [record for record in records if self._admit_one(record)]
         admitted: list[Record] = []
         append = admitted.append
@@ -96,7 +96,7 @@ class KeyGate:
             return True
         owner = self.busy.get(gate_key)
         if owner is None:
-            if not self._pipelined:
+            if not self.pipelined:
                 self.busy[gate_key] = record.id
             return True
         if owner == HELD and record.id <= self.held[gate_key][0]:
@@ -112,7 +112,7 @@ class KeyGate:
             del held[0]
             if not held:
                 del self.held[gate_key]
-        if not self._pipelined:
+        if not self.pipelined:
             self.busy[gate_key] = record_id
         elif gate_key not in self.held:
             self._free(gate_key)
@@ -164,10 +164,10 @@ class KeyGate:
     def release_all(self, records: Sequence[Record]) -> list[Record]:
         """These records were delivered: return the records of their keys that go next, now busy."""
         following: list[Record] = []
-        if self._pipelined and not self.busy:
+        if self.pipelined and not self.busy:
             return following
         busy, waiting, deferred = self.busy, self._waiting, self._deferred
-        plain = not (self.serial_topics or self.held or self._pipelined)
+        plain = not (self.serial_topics or self.held or self.pipelined)
         for record in records:
             gate_key: GateKey | None
             if plain:
@@ -229,7 +229,7 @@ class KeyGate:
             return False
         if held is not None:
             self._admit_held(gate_key, record.id)
-        if not self._pipelined:
+        if not self.pipelined:
             self.busy[gate_key] = record.id
         return True
 

@@ -104,12 +104,12 @@ class KeyHolder(NamedTuple):
 
 
 class ProgressRow(NamedTuple):
-    """A row that a Kafka transaction delivered. `dead_letter_id` is 0 unless it was a replay."""
+    """A row that a Kafka transaction delivered, and where. `is_replay`: it was read from the dead-letter table."""
 
     outbox_id: int
     partition: int
     offset: int
-    dead_letter_id: int
+    is_replay: bool
 
 
 class Pause(NamedTuple):
@@ -153,6 +153,8 @@ class Loaded:
     holders: Sequence[KeyHolder]
     pauses: Sequence[Pause]
     now_ms: int
+    settled_transaction: int = 0
+    lineage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,21 @@ class SettleFailed:
     """A settlement failed; whether it was committed is unknown. It is to be given again, whole."""
 
     settlement: Settlement
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Exactly-once delivery: what the owner before committed and did not settle, up to the transaction `number`."""
+
+    number: int
+    rows: Sequence[ProgressRow]
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverFailed:
+    """The recovery did not come to its end; it is to be begun again."""
+
     message: str
 
 
@@ -262,6 +279,8 @@ Event = (
     | SettleFailed
     | LeaseGranted
     | LeaseLost
+    | Recovered
+    | RecoverFailed
     | StopRequested
     | Woken
     | Listening

@@ -22,6 +22,16 @@ def load_text(schema: str, table: str) -> str:
     )
 
 
+def progress_text(schema: str) -> str:
+    """Return the statement for the last settled Kafka transaction, and for the lineage: which database and table this is."""
+    return (
+        f"SELECT coalesce((SELECT p.settled_transaction FROM {quoted(schema)}.progress AS p"
+        " WHERE p.outbox = %(outbox)s AND p.shard = 0), 0),"
+        " concat_ws('-', (SELECT system_identifier FROM pg_control_system()),"
+        " (SELECT oid FROM pg_database WHERE datname = current_database()), %(table)s::regclass::oid)"
+    )
+
+
 def pauses_text(schema: str) -> str:
     """Return the statement that lists the pauses, with the database's time in every row."""
     return (

@@ -34,7 +34,7 @@ from outboxd.policy.outcomes import DeadLetter
 from outboxd.policy.records import Record
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
-from outboxd.postgres.load_sql import load_text, pauses_text, sweep_text
+from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, sweep_text
 from outboxd.postgres.names import quoted
 from outboxd.postgres.sessions import Connection, Session
 from outboxd.postgres.settle_sql import SettleSql, Writes
@@ -107,7 +107,10 @@ class PostgresStore:
         held = connection.execute(load_text(self._schema, self._table), arguments).fetchall()
         rows = connection.execute(pauses_text(self._schema), arguments).fetchall()
         pauses = [Pause(*row[1:]) for row in rows if row[1] is not None]
-        self._post(Loaded([KeyHolder(*row) for row in held], pauses, rows[0][0]))
+        (settled, lineage) = connection.execute(
+            progress_text(self._schema), {**arguments, "table": self._qualified}
+        ).fetchall()[0]
+        self._post(Loaded([KeyHolder(*row) for row in held], pauses, rows[0][0], settled, lineage))
 
     # Fetch.
 

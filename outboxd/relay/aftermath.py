@@ -71,33 +71,52 @@ class Aftermath:
         if self._lanes.unconfirmed_topics:
             reports = self._count_losses(reports, now)
         failed = [report for report in reports if report[1] is not None]
+        sent_back: list[Record] = []
         if failed:
             reports = [report for report in reports if report[1] is None]
+            sent_back = [report.record for report in failed if _is_sent_back(report)]
+            failed = [report for report in failed if not _is_sent_back(report)]
         following = self._delivered(reports, now) if reports else []
         for report in failed:
             self._lanes[report.record.topic].in_flight -= 1
             self._failed(report, now)
         if self.undecided:
             self._decide(now)
+        if sent_back:
+            # After the failure that they stand behind was applied: where it holds their key, they are read again later.
+            self._lanes.came_back(sent_back)
+            following += self._gate.admit(sent_back)
         self._ledger.leave([record.id for record in self._gate.take_dropped()])
         return following
 
     def _count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
-        """Take the reports of fire-and-forget records aside: they are settled already, only their losses count."""
+        """Take the reports of fire-and-forget records aside: they are settled already, and only tell how the topic is."""
         kept: list[Report] = []
+        delivered: list[Record] = []
         for report in reports:
-            topic = report.record.topic
+            record, topic = report.record, report.record.topic
             if topic not in self._lanes.unconfirmed_topics:
                 kept.append(report)
                 continue
-            self._lanes[topic].in_flight -= 1
-            if report.error is not None:
-                fault = report.error.fault
-                self._observer.failed(topic, fault.name, fault.fault_class.value)
-                self._observer.event("record_lost", topic=topic, error_code=fault.name, confirm="none")
-                if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER):
-                    self.open_breaker(topic, fault, fault.meaning, now)
+            lane = self._lanes[topic]
+            lane.in_flight -= 1
+            if report.error is None:
+                lane.last_delivered_at = now
+                delivered.append(record)
+            else:
+                self._lose(record, report.error.fault, now)
+        if delivered and self._lanes.breakers.open:
+            self._close_breakers(delivered, now)
         return kept
+
+    def _lose(self, record: Record, fault: Fault, now: float) -> None:
+        self._observer.failed(record.topic, fault.name, fault.fault_class.value)
+        self._observer.event("record_lost", topic=record.topic, error_code=fault.name, confirm="none")
+        breakers = self._lanes.breakers
+        if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER):
+            self.open_breaker(record.topic, fault, fault.meaning, now)
+            breakers.probe_failed(record.topic, record.id, fault, fault.meaning, now)
+        breakers.probe_ended(record.topic, record.id, now)
 
     def unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
         """The producer took fire-and-forget records, and that settles them; return what their keys let go next."""
@@ -282,7 +301,8 @@ class Aftermath:
             self._settling.died_again(record.id, history.dead_letter_id, outcome)
         else:
             self._settling.dead(record.id, outcome)
-        if outcome.holds_key:
+        if outcome.holds_key or self._gate.pipelined:
+            # A pipelined gate knows no busy record, so the key is held until the death is written.
             self._hold_key(record)
         self._observer.died(record.topic, outcome.reason.value)
 
@@ -321,3 +341,8 @@ class Aftermath:
         self.histories.pop(record_id, None)
         self._failed_at.pop(record_id, None)
         self._aging_since.pop(record_id, None)
+
+
+def _is_sent_back(report: Report) -> bool:
+    """Whether a transaction left the record out, since an earlier one of its key failed in it."""
+    return report.error is not None and report.error.fault.name == "SENT_BACK"

@@ -125,6 +125,11 @@ class Lanes:
         for topic, rows in Counter([record[3] for record in records]).items():
             self._lanes[topic].in_flight += rows
 
+    def came_back(self, records: Sequence[Record]) -> None:
+        """The producer gave these records back, unsent."""
+        for record in records:
+            self._lanes[record.topic].in_flight -= 1
+
     def nothing_in_flight(self) -> None:
         """The producer was replaced: it owes nothing."""
         for lane in self._lanes.values():

@@ -25,6 +25,8 @@ from outboxd.policy.messages import (
     Loaded,
     Pause,
     Reconfigured,
+    Recovered,
+    RecoverFailed,
     Report,
     Settled,
     SettleFailed,
@@ -58,6 +60,8 @@ __all__ = [
     "Pause",
     "Publisher",
     "Reconfigured",
+    "RecoverFailed",
+    "Recovered",
     "Report",
     "SettleFailed",
     "Settled",
@@ -133,6 +137,21 @@ class Publisher(Protocol):
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
+        ...
+
+    def committed(self) -> int | None:
+        """Return the last Kafka transaction whose reports were taken since the last call; None without transactions."""
+        ...
+
+    def settled(self, transaction: int) -> None:
+        """The rows of all transactions up to this one are settled."""
+        ...
+
+    def begin_recover(self, settled: int, lineage: str) -> None:
+        """Fence the owner before, and read what it committed above the transaction `settled`.
+
+        Answers Recovered or RecoverFailed by the mailbox. Only asked of a transactional producer.
+        """
         ...
 
     def failure(self) -> DeliveryFault | None:

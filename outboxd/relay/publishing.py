@@ -94,7 +94,10 @@ class Publishing:
         reports = publisher.take_reports()
         if reports or state.aftermath.undecided:
             state.ready += state.aftermath.take(reports, now)
-        if publisher.failure() is not None or state.aftermath.unknown:
+        transaction = publisher.committed()
+        if transaction is not None:
+            state.settling.mark(transaction)
+        if not state.pipelined and (publisher.failure() is not None or state.aftermath.unknown):
             self._rebuild()
 
     def _rebuild(self) -> None:
@@ -105,6 +108,11 @@ class Publishing:
         state.aftermath.unknown = []
         state.ports.publisher.rebuild()
         state.lanes.nothing_in_flight()
+        for topic in state.lanes.unconfirmed_topics:
+            # A fire-and-forget probe is settled already, so it does not go again, and its report never comes.
+            breaker = state.lanes.breakers.open.get(topic)
+            if breaker is not None and breaker.probing_id is not None:
+                state.lanes.breakers.probe_ended(topic, breaker.probing_id, state.ports.clock.monotonic())
         state.ready = sorted(unsettled + state.ready[state.ready_at :], key=lambda record: record.id)
         state.ready_at = 0
         state.ports.observer.duplicates_possible(len(unsettled))

@@ -8,6 +8,7 @@ from outboxd.policy.pacing import Pacing
 from outboxd.policy.records import FailureHistory
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import DueReplay, Fetched, FetchFailed, FetchRequest, Loaded, Pause, Swept
+from outboxd.relay.recovering import Recovering
 from outboxd.relay.state import State
 from outboxd.relay.sweeping import Sweeping
 
@@ -27,6 +28,7 @@ class Reading:
         self._pacing = Pacing(limits.poll_interval_min_seconds, limits.poll_interval_max_seconds)
         self.pace(listening=listening)
         self.sweeping = Sweeping(state)
+        self.recovering = Recovering(state)
         self.loaded = False
         self.has_fetched = False
         self.read_all = False
@@ -64,6 +66,8 @@ class Reading:
                 state.aftermath.ages(holder.outbox_id, holder.topic, now)
             state.held.add(HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at))
         state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
+        if state.pipelined:
+            self.recovering.begin(loaded)
 
     # Fetching.
 
@@ -98,6 +102,9 @@ class Reading:
         """Ask for more where there is room and it is time."""
         state = self._state
         if state.reading is not None or not self.loaded or state.draining or state.has_ready:
+            return
+        if not self.recovering.is_done:
+            self.recovering.begin_again(now)
             return
         limits = state.limits
         rows_max = min(limits.batch_rows, state.ledger.rows_free)

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from outboxd.policy.routes import Route
 from outboxd.relay.held_records import HeldState
 from outboxd.relay.ports import (
+    DeliveryFault,
+    Recovered,
+    RecoverFailed,
     Event,
     Fetched,
     FetchFailed,
@@ -139,6 +142,10 @@ class Relay:
     def _relay(self, now: float) -> None:
         self._publishing.publish()
         self._publishing.report(now)
+        failure = self._ports.publisher.failure() if self._pipelined else None
+        if failure is not None:
+            self._resolve(failure)
+            return
         if not self._stale_settlements:
             self._writing.settle(now)
         if not self._stale_reads:
@@ -188,6 +195,10 @@ class Relay:
                 self._drain()
             case Woken():
                 self._reading.woken()
+            case Recovered():
+                self._reading.recovering.on_recovered(event)
+            case RecoverFailed():
+                self._reading.recovering.on_failed(event)
             case Listening():
                 self._listening = event.active
                 self._reading.pace(listening=event.active)
@@ -223,6 +234,22 @@ class Relay:
         if self.state.token is not None:
             self._stand_down("the lease was acquired anew")
         self._begin(token)
+        if self._draining_until is None and not self._stale_reads:
+            self._reading.load()
+
+    def _resolve(self, failure: DeliveryFault) -> None:
+        """The transactional producer ended with outcomes unknown: own the outbox as if anew, so that they are resolved
+        by the progress records before anything is relayed again.
+        """
+        state = self.state
+        self._stale_reads += state.reading is not None
+        self._stale_settlements += state.settling.under_way is not None
+        unsettled = len(state.ledger)
+        self._ports.publisher.rebuild()
+        self._begin(state.token)
+        self._ports.observer.event(
+            "producer_rebuilt", error_code=failure.fault.name, cause=failure.text, unknown_rows=unsettled
+        )
         if self._draining_until is None and not self._stale_reads:
             self._reading.load()
 

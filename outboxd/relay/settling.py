@@ -7,6 +7,7 @@ its writes changes nothing when it is already there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
@@ -35,6 +36,8 @@ class Settling:
         self._failed: Settlement | None = None
         self.under_way: Settlement | None = None
         self.first_at: float | None = None
+        self._marks: list[tuple[int, int]] = []
+        self._taken_rows = 0
 
     @property
     def rows(self) -> int:
@@ -106,6 +109,10 @@ class Settling:
         """The storm guard holds the topic until an operator says otherwise."""
         self._storms.append((topic, note))
 
+    def mark(self, transaction: int) -> None:
+        """All outcomes given until now are those of the Kafka transactions up to this one."""
+        self._marks.append((transaction, self._taken_rows + len(self.ids)))
+
     def take(self) -> Settlement | None:
         """Return the next settlement to be written, or None; it is under way until `done` or `failed`."""
         if self.under_way is not None or not self._waits:
@@ -114,7 +121,7 @@ class Settling:
             self.under_way, self._failed = self._failed, None
             return self.under_way
         count = self.rows_max
-        self.under_way = Settlement(
+        settlement = Settlement(
             delivered_ids=self.ids[:count],
             delivered_partitions=self.partitions[:count],
             delivered_offsets=self.offsets[:count],
@@ -127,7 +134,18 @@ class Settling:
         )
         del self.ids[:count], self.partitions[:count], self.offsets[:count]
         self.first_at = None
+        self._taken_rows += len(settlement.delivered_ids)
+        transaction = self._marked()
+        self.under_way = settlement if transaction is None else replace(settlement, transaction=transaction)
         return self.under_way
+
+    def _marked(self) -> int | None:
+        """Return the last transaction all of whose outcomes were taken by now."""
+        transaction: int | None = None
+        if not self.is_pressing:
+            while self._marks and self._marks[0][1] <= self._taken_rows:
+                transaction = self._marks.pop(0)[0]
+        return transaction
 
     def done(self) -> None:
         """The settlement under way was committed, or is of no interest any more."""

@@ -72,6 +72,7 @@ class State:
         self.limits = limits
         self.token = token
         self.draining = draining
+        self.pipelined = pipelined
         self.gate = KeyGate(pipelined=pipelined)
         self.topics = TopicHolds()
         self.ledger = Ledger(limits.max_in_flight_rows, limits.max_in_flight_bytes)

@@ -60,6 +60,8 @@ class Writing:
         if event.matched_rows < settlement.rows and not settlement.again:
             state.ports.observer.event("settle_mismatch", expected=settlement.rows, matched=event.matched_rows)
         state.ports.observer.phase("settle", now - self._began_at, settlement.rows)
+        if settlement.transaction is not None:
+            state.ports.publisher.settled(settlement.transaction)
         state.ledger.leave(settlement.delivered_ids)
         for record_id, retry in settlement.retries:
             self._on_retry_written(record_id, retry, now)

@@ -43,6 +43,9 @@ _FAULTS: Final[tuple[Fault, ...]] = (
           "The producer ended without a report on this record: its outcome is unknown.",
           "Nothing: the row is sent again by the next producer; consumers drop a duplicate by outbox-event-id.",
           maybe_persisted=True),
+    Fault(-1011, "SENT_BACK", FaultClass.PRODUCER,
+          "An earlier row of the same key failed in the same transaction, so this one was not sent.",
+          "Nothing: the row goes when its key's turn comes."),
     Fault(10, "MSG_SIZE_TOO_LARGE", _ROW,
           "The row with its key and headers is larger than the topic or the client allows.",
           "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "

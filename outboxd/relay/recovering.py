@@ -1,0 +1,70 @@
+"""Recovering: exactly-once delivery's beginning of an ownership.
+
+    loaded ──▶ the producer before is fenced, its progress records are read ──▶ their rows are settled ──▶ fetching begins
+
+Nothing is read before, since the database still shows as pending what the owner before committed and did not settle.
+"""
+
+from __future__ import annotations
+
+from outboxd.relay.ports import Loaded, Recovered, RecoverFailed
+from outboxd.relay.state import State
+
+PAUSE_SECONDS = 1.0
+
+
+class Recovering:
+    """What stands between the load and the first fetch."""
+
+    def __init__(self, state: State) -> None:
+        """`state` is the relay's memory of this ownership."""
+        self._state = state
+        self._loaded: Loaded | None = None
+        self._again_at: float | None = None
+        self._recovered = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether fetching may begin: what was recovered is settled."""
+        return self._loaded is None or (self._recovered and self._state.settling.is_empty)
+
+    def begin(self, loaded: Loaded) -> None:
+        """Have the owner before fenced, and its progress records read."""
+        self._loaded = loaded
+        self._state.ports.publisher.begin_recover(loaded.settled_transaction, loaded.lineage)
+
+    def begin_again(self, now: float) -> None:
+        """Begin anew what failed, when its pause is over."""
+        if self._again_at is not None and now >= self._again_at and self._loaded is not None:
+            self._again_at = None
+            self.begin(self._loaded)
+
+    def on_failed(self, event: RecoverFailed) -> None:
+        """No broker answered, or the topic could not be read: pause."""
+        state = self._state
+        self._again_at = state.ports.clock.monotonic() + PAUSE_SECONDS
+        state.ports.observer.event("recovery_failed", cause=event.message)
+
+    def on_recovered(self, event: Recovered) -> None:
+        """Settle what was committed and not settled."""
+        state = self._state
+        settling = state.settling
+        self._recovered = True
+        for row in event.rows:
+            held = state.held.remove(row.outbox_id)
+            if row.is_replay:
+                if held is not None and held.history.dead_letter_id is not None:
+                    settling.replayed(held.history.dead_letter_id, row.partition, row.offset)
+            else:
+                settling.ids.append(row.outbox_id)
+                settling.partitions.append(row.partition)
+                settling.offsets.append(row.offset)
+            if held is None:
+                continue
+            if not row.is_replay:
+                settling.out_of_retry(row.outbox_id)
+            if held.gate_key is not None:
+                state.gate.release(held.gate_key, row.outbox_id)
+        if event.rows:
+            settling.mark(event.number)
+        state.ports.observer.event("recovered", transaction=event.number, rows=len(event.rows))
