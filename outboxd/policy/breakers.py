@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from outboxd.policy.backoff import probe_delay_seconds
 from outboxd.policy.faults import Fault
+from outboxd.policy.records import GateKey
 
 STORM_KEYS = 20
 """So many different keys failing for good with one code, and none delivered between, are no longer the rows' fault."""
@@ -23,7 +24,11 @@ STORM_KEYS = 20
 
 @dataclass(slots=True)
 class Breaker:
-    """One open breaker."""
+    """One open breaker.
+
+    `read_from` is where the next look for an untried record begins, and `keys_read` are the keys met before it: a later
+    record of those is not the lowest of its key.
+    """
 
     fault: Fault
     message: str
@@ -33,6 +38,7 @@ class Breaker:
     probing_id: int | None = None
     probes: int = 0
     read_from: int | None = None
+    keys_read: set[GateKey] = field(default_factory=set)
 
     @property
     def is_watched(self) -> bool:

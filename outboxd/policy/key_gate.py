@@ -216,16 +216,19 @@ class KeyGate:
         if owner is None or owner < 0 or owner == record_id:
             self._free(gate_key)
 
-    def take_turn(self, record: Record) -> bool:
-        """Let a probe go out of turn, where it is the lowest record that its key shows. Return whether it may.
+    def take_turn(self, record: Record, read_from: int) -> bool:
+        """Let a probe go out of turn, where it is the lowest of its key in what was read from `read_from` on.
 
-        It may not while something of its key is with the producer, or where a lower one is held.
+        Return whether it may: not while something of its key is with the producer, nor where a lower one is held or
+        deferred from below what was read.
         """
         gate_key = self.key_of(record)
         if gate_key is None:
             return True
         held = self.held.get(gate_key)
-        if self.busy.get(gate_key, HELD) >= 0 or (held is not None and held[0] < record.id):
+        if self.busy.get(gate_key, HELD) >= 0 or self._deferred.get(gate_key, read_from) < read_from:
+            return False
+        if held is not None and held[0] < record.id:
             return False
         if held is not None:
             self._admit_held(gate_key, record.id)

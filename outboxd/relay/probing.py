@@ -6,7 +6,7 @@ topic. Else one sick record alone would keep its topic waiting for ever, and nob
 
 from __future__ import annotations
 
-from outboxd.policy.breakers import Breakers
+from outboxd.policy.breakers import Breaker, Breakers
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import FetchRequest
 from outboxd.policy.records import Arm, Record
@@ -68,22 +68,38 @@ class Probing:
             if breaker is None or breaker.probing_id is not None:
                 continue
             shown = [record for record in records if record.arm == Arm.CATCH_UP and record.topic == wish.topic]
-            probe = next((record for record in shown if self._may_probe(record)), None)
+            probe = self._first_fit(shown, breaker, wish.from_id)
             if probe is not None:
                 self._breakers.probing(wish.topic, probe.id)
                 breaker.read_from = probe.id + 1
                 probes.append(probe)
                 continue
             was_cut = len(shown) >= request.catch_up_rows_max or (cut_arm is not None and cut_arm <= Arm.CATCH_UP)
-            breaker.read_from = shown[-1].id + 1 if was_cut and shown else None
+            if not was_cut:
+                breaker.read_from = None
+                breaker.keys_read.clear()
+            elif shown:
+                breaker.read_from = shown[-1].id + 1
             self._breakers.no_probe(wish.topic, now)
         self.reads = []
         return probes
 
-    def _may_probe(self, record: Record) -> bool:
+    def _first_fit(self, shown: list[Record], breaker: Breaker, from_id: int) -> Record | None:
+        """Return the first record that is the lowest of its key and may go."""
+        for record in shown:
+            gate_key = self._gate.key_of(record)
+            if gate_key is not None:
+                if gate_key in breaker.keys_read:
+                    continue
+                breaker.keys_read.add(gate_key)
+            if self._may_probe(record, from_id):
+                return record
+        return None
+
+    def _may_probe(self, record: Record, from_id: int) -> bool:
         if self._ledger.knows(record.id):
             return False
         held = self._held.by_id.get(record.id)
         if held is not None and held.state not in (HeldState.PARKED, HeldState.WANTED):
             return False
-        return self._gate.take_turn(record)
+        return self._gate.take_turn(record, from_id)
