@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "send": "outboxd.cli.send",
     "pause": "outboxd.cli.pause",
     "resume": "outboxd.cli.resume",
+    "demo": "outboxd.cli.demo",
 }
 
 
