@@ -85,7 +85,8 @@ class FetchSql:
             f" CASE WHEN pg_column_size({o}.headers) > %(record_bytes_max)s THEN '{{}}'"
             f" ELSE {o}.headers::text END AS headers, {o}.partition,"
             f" CASE WHEN isfinite({o}.created_at) THEN"
-            f" (date_part('epoch', least({o}.created_at, now())) * 1000)::bigint ELSE -1 END"
+            # Not now(): that is the statement's start, and rows created since are in its snapshot.
+            f" (date_part('epoch', least({o}.created_at, clock_timestamp())) * 1000)::bigint ELSE -1 END"
             f" AS created_at_ms, (coalesce(octet_length({o}.payload), 0) + coalesce(octet_length({o}.key), 0)"
             f" + octet_length({o}.topic) + pg_column_size({o}.headers))::bigint AS size_bytes"
         )
