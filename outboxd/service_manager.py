@@ -101,7 +101,7 @@ class ServiceManager:
 
     def _tell(self, *assignments: str) -> None:
         if self.is_listening and assignments:
-            from cysystemd.daemon import sd_notify
+            from cysystemd.daemon import sd_notify  # type: ignore[attr-defined]  # public, and not in its __all__
 
             # It raises ValueError for whatever the socket refuses; the relay goes on, and the next beat tries again.
             with contextlib.suppress(ValueError):

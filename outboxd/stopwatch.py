@@ -1,4 +1,4 @@
-"""A stopwatch on a thread's job under way, read by other threads: a job that never ends is what the watchdog looks for."""
+"""A stopwatch on a thread's job under way, read by others: a job that never ends is what the watchdog looks for."""
 
 from __future__ import annotations
 

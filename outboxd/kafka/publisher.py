@@ -262,6 +262,22 @@ class KafkaPublisher:
 
     # For the daemon.
 
+    def take_properties(
+        self, properties: Mapping[str, str], *, in_flight_rows_max: int, in_flight_bytes_max: int
+    ) -> None:
+        """Build the next producer with these. Name and password of SASL hold for the present one too, from its next
+        connection on. May be called on any thread.
+        """
+        self._properties = dict(properties)
+        self._config = producer_config(
+            properties, in_flight_rows_max=in_flight_rows_max, in_flight_bytes_max=in_flight_bytes_max
+        )
+        name, password = (properties.get(f"sasl.{each}", "") for each in ("username", "password"))
+        if name and password:
+            for producer in (self._producer, self._lone):
+                if producer is not None:
+                    producer.set_sasl_credentials(name, password)
+
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address). Raises KafkaException when none answers in time."""
         metadata = self._producer.list_topics(timeout=timeout_seconds)

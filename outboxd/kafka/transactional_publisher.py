@@ -226,6 +226,13 @@ class TransactionalPublisher:
         self.purge()
         self._jobs.put(None)
 
+    def take_properties(
+        self, properties: Mapping[str, str], *, in_flight_rows_max: int, in_flight_bytes_max: int
+    ) -> None:
+        """Build the next producer with these; it has limits of its own. May be called on any thread."""
+        del in_flight_rows_max, in_flight_bytes_max
+        self._properties = dict(properties)
+
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address), asked by a client that takes part in no transaction."""
         from confluent_kafka.admin import AdminClient

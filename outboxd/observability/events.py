@@ -16,6 +16,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 FIELDS: Final[dict[str, str]] = {
     "cause": "what went wrong, in one line, with the remedy where one is known",
+    "changed": "names of settings, without their values",
     "command": "the program of `alerts.command`",
     "confirm": "the route's `confirm`",
     "count": "how many there are of it",
@@ -29,6 +30,7 @@ FIELDS: Final[dict[str, str]] = {
     "lines": "how many log lines were dropped since the last such event",
     "logger": "the library's own name for where it comes from",
     "matched": "outbox rows that it did change",
+    "outbox_id": "the row's id in the outbox table",
     "open_seconds": "how long the breaker was open",
     "path": "the path of the request, without its query",
     "reason": "why",
@@ -97,8 +99,32 @@ _KINDS: Final = (
         "The relay ended: {reason}; {unsettled_rows} records in memory stay pending.",
         ("reason", "unsettled_rows"),
     ),
+    EventKind(
+        "careful_start",
+        "warning",
+        "The relay before this one ended uncleanly: rows go in small, recorded batches for a while, and {count} that "
+        "were in the air then go by a process of their own first.",
+        ("count",),
+    ),
+    EventKind("careful_end", "info", "{rows} rows went with care, and nothing died of them; care ends.", ("rows",)),
+    EventKind(
+        "crashing_row_found",
+        "error",
+        "Row {outbox_id} of topic {topic} kills whoever sends it, and is dead-lettered: {cause}",
+        ("topic", "outbox_id", "cause"),
+        alerts=True,
+    ),
     # The database.
     EventKind("database_failed", "error", "The database failed during {during}: {cause}", ("during", "cause")),
+    EventKind(
+        "listening", "info", "Notifications of new rows come from now on; an idle outbox is polled once a second."
+    ),
+    EventKind(
+        "listening_lost",
+        "warning",
+        "No notifications come; the outbox is polled at its usual pace, and listening is tried every second: {cause}",
+        ("cause",),
+    ),
     EventKind(
         "settle_fenced",
         "warning",
@@ -158,6 +184,27 @@ _KINDS: Final = (
         "warning",
         'A record of topic {topic} was lost ({error_code}), as its route allows with confirm = "none".',
         ("topic", "error_code", "confirm"),
+    ),
+    EventKind(
+        "producer_renewed",
+        "info",
+        "The producer was built anew for another configuration; {unknown_rows} records that it had not reported go again.",
+        ("unknown_rows",),
+    ),
+    # The configuration.
+    EventKind("config_reloaded", "info", "The configuration was read again; in effect now: {changed}.", ("changed",)),
+    EventKind(
+        "config_needs_restart",
+        "warning",
+        "The configuration has changes that take effect at the next start only: {changed}.",
+        ("changed",),
+    ),
+    EventKind(
+        "config_reload_failed",
+        "error",
+        "The configuration cannot be used, so the one before stays in effect: {cause}",
+        ("cause",),
+        alerts=True,
     ),
     # Operators.
     EventKind("topic_paused", "info", "The topic {topic} is paused.", ("topic",)),

@@ -6,6 +6,8 @@ after connecting, and named prepared statements are off unless asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Engine, create_engine
@@ -29,7 +31,7 @@ _DEFAULTS = {
 
 def make_engine(
     url: str,
-    password: str = "",
+    password: str | Callable[[], str] = "",
     *,
     application_name: str = "outboxd",
     lock_timeout_seconds: float = 5.0,
@@ -44,7 +46,7 @@ def make_engine(
 
     Args:
         url: `postgresql://…`, also with `+psycopg`.
-        password: used when the URL has none.
+        password: used when the URL has none; a function is asked for each new connection, since passwords change.
         application_name: how the sessions are called in `pg_stat_activity`.
         lock_timeout_seconds: the longest wait for a lock; 0 is no limit.
         idle_in_transaction_timeout_seconds: PostgreSQL ends a session that is idle in a transaction for longer.
@@ -57,7 +59,12 @@ def make_engine(
         ConfigError: the URL cannot be read. Connecting raises DatabaseUnavailableError, AccessDeniedError or
             ConfigError with a sentence, instead of the driver's errors.
     """
-    conninfo = connection_string(url, password, application_name=application_name)
+
+    def conninfo() -> str:
+        present = password if isinstance(password, str) else password()
+        return connection_string(url, present, application_name=application_name)
+
+    conninfo()
     limits = tuple(
         f"{round(seconds * 1000)}ms"
         for seconds in (lock_timeout_seconds, idle_in_transaction_timeout_seconds, statement_timeout_seconds)
@@ -65,7 +72,7 @@ def make_engine(
 
     def connect() -> psycopg.Connection[tuple[object, ...]]:
         try:
-            connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=prepare_threshold)
+            connection = psycopg.connect(conninfo(), autocommit=True, prepare_threshold=prepare_threshold)
             connection.execute(
                 "SELECT set_config('lock_timeout', %s, false),"
                 " set_config('idle_in_transaction_session_timeout', %s, false),"

@@ -1,0 +1,24 @@
+"""Fencings: how often a rival took the lease while this daemon held it. Once is an accident; thrice is two daemons that
+fight, or a database whose clock jumps, and somebody has to look.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+FENCINGS_MAX = 3
+WINDOW_SECONDS = 600.0
+
+
+class Fencings:
+    """Counts within a window. Times are monotonic seconds."""
+
+    def __init__(self, fencings_max: int = FENCINGS_MAX, window_seconds: float = WINDOW_SECONDS) -> None:
+        """So many within so long are too many."""
+        self._window_seconds = window_seconds
+        self._at: deque[float] = deque(maxlen=fencings_max)
+
+    def fenced(self, now: float) -> bool:
+        """Note one, and say whether they are too many by now."""
+        self._at.append(now)
+        return len(self._at) == self._at.maxlen and now - self._at[0] <= self._window_seconds

@@ -1,0 +1,106 @@
+"""The wake-up: a thread with a connection of its own that waits for notifications and wakes the relay.
+
+It only saves polling. Whatever it misses is read by the next poll; when its connection is lost, polling is as quick as
+without it until the next connection listens.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import psycopg
+from sqlalchemy import Engine, PoolProxiedConnection
+
+from outboxd.errors import OutboxdError
+from outboxd.policy.messages import Event, Listening, Woken
+from outboxd.postgres.names import quoted, wakeup_channel
+
+RETRY_SECONDS = 1.0
+CHECK_SECONDS = 30.0
+"""A silent connection is asked whether it is still there this often."""
+SLICE_SECONDS = 1.0
+"""So long one wait lasts, which is how soon `close` is noticed."""
+
+
+class TellEvent(Protocol):
+    """Takes an event of the catalogue."""
+
+    def __call__(self, name: str, **fields: object) -> None:
+        """Log it."""
+        ...
+
+
+class WakeUp:
+    """Listens on the outbox's channel and leaves `Woken` in the mailbox, and `Listening` when that begins or ends."""
+
+    def __init__(self, engine: Engine, post: Callable[[Event], None], *, outbox: str, event: TellEvent) -> None:
+        """Prepare; `start` begins. `post` and `event` (the observer's) are called on the thread of this."""
+        self._engine = engine
+        self._event = event
+        self._is_told = False
+        self._post = post
+        self._channel = quoted(wakeup_channel(outbox))
+        self._closing = threading.Event()
+        self.last_error: str | None = None
+        self._thread = threading.Thread(target=self._work, name="wake-up", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread.start()
+
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """Listen no more."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._listen()
+            except (psycopg.Error, OutboxdError) as error:
+                self._lost(" ".join(str(error).split()))
+                self._closing.wait(RETRY_SECONDS)
+
+    def _lost(self, cause: str) -> None:
+        self.last_error = cause
+        if not self._is_told:
+            self._is_told = True
+            self._event("listening_lost", cause=cause)
+
+    def _listen(self) -> None:
+        pooled = self._engine.raw_connection()
+        try:
+            driver: psycopg.Connection[tuple[object, ...]] = pooled.driver_connection  # type: ignore[assignment]  # psycopg's
+            driver.execute(f"LISTEN {self._channel}")
+            self.last_error, self._is_told = None, False
+            self._event("listening")
+            self._post(Listening(active=True))
+            try:
+                # What was committed before this connection listened told nobody.
+                self._post(Woken())
+                self._wait(driver)
+            finally:
+                self._post(Listening(active=False))
+        finally:
+            _forget(pooled)
+
+    def _wait(self, driver: psycopg.Connection[tuple[object, ...]]) -> None:
+        silent_seconds = 0.0
+        while not self._closing.is_set():
+            # A burst of commits is one reason to read.
+            if any(True for _ in driver.notifies(timeout=SLICE_SECONDS, stop_after=1)):
+                silent_seconds = 0.0
+                self._post(Woken())
+                continue
+            silent_seconds += SLICE_SECONDS
+            if silent_seconds >= CHECK_SECONDS:
+                silent_seconds = 0.0
+                driver.execute("SELECT 1")
+
+
+def _forget(pooled: PoolProxiedConnection) -> None:
+    """A connection that listens is nobody else's: it is closed, never given back."""
+    pooled.invalidate()

@@ -1,0 +1,102 @@
+"""Reload: what another configuration changes in a running daemon, and what has to wait for its next start.
+
+Pure: two configurations in, one answer out. The daemon carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from outboxd.config import Settings
+from outboxd.config.model import SECTIONS, disagreements
+
+NEEDS_RESTART = (
+    "database.url",
+    "database.schema",
+    "outbox.",
+    "relay.after_publish",
+    "relay.delivery",
+    "relay.listen",
+    "cluster.",
+    "alerts.dead_letter_topic",
+    "http.listen",
+    "log.format",
+    "kafka.message.max.bytes",
+)
+"""Contract names, or their beginnings, that bind for a daemon's life. `docs/operations/tuning.md` has the list too."""
+
+CREDENTIALS = frozenset({"kafka.sasl.username", "kafka.sasl.password"})
+"""What the client takes while it runs. Any other property of it means a new producer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """The answer.
+
+    Attributes:
+        settings: what is in effect from now on: the new configuration, with the old values of what needs a restart.
+        taken: the contract names of what changes now.
+        waiting: those of what changes at the next start.
+        renews: whether the producer has to be built anew, after what is in flight was reported.
+    """
+
+    settings: Settings
+    taken: tuple[str, ...]
+    waiting: tuple[str, ...]
+    renews: bool
+
+
+def compare(present: Settings, wanted: Settings) -> Reload:
+    """Say what it takes to get from the `present` configuration to the `wanted` one."""
+    changed = list(_changed(present, wanted))
+    waiting = [key for key in changed if key.startswith(NEEDS_RESTART)]
+    settings = _with_old(present, wanted, waiting)
+    if any(disagreements(settings.relay, settings.retry, settings.routes)):
+        # The new routes go with a value that has to wait, and so they wait with it.
+        settings = settings.model_copy(update={"routes": present.routes})
+        waiting.append("route")
+    taken = [key for key in changed if key not in waiting]
+    return Reload(settings, tuple(taken), tuple(waiting), _renews(present, settings, taken))
+
+
+def _changed(present: Settings, wanted: Settings) -> Iterator[str]:
+    for name, model in SECTIONS.items():
+        for key, (field, _) in model.fields_by_key().items():
+            if getattr(getattr(present, name), field) != getattr(getattr(wanted, name), field):
+                yield f"{name}.{key}"
+    before, after = present.kafka.properties, wanted.kafka.properties
+    yield from (f"kafka.{key}" for key in sorted({*before, *after}) if before.get(key) != after.get(key))
+    if present.routes != wanted.routes:
+        yield "route"
+
+
+def _with_old(present: Settings, wanted: Settings, waiting: list[str]) -> Settings:
+    update: dict[str, object] = {}
+    for name, model in SECTIONS.items():
+        fields = {key: field for key, (field, _) in model.fields_by_key().items()}
+        old = {
+            fields[key.partition(".")[2]]: getattr(getattr(present, name), fields[key.partition(".")[2]])
+            for key in waiting
+            if key.partition(".")[0] == name
+        }
+        if old:
+            update[name] = getattr(wanted, name).model_copy(update=old)
+    properties = dict(wanted.kafka.properties)
+    for key in waiting:
+        section, _, name = key.partition(".")
+        if section == "kafka":
+            properties.pop(name, None)
+            if name in present.kafka.properties:
+                properties[name] = present.kafka.properties[name]
+    update["kafka"] = wanted.kafka.model_copy(update={"properties": properties})
+    return wanted.model_copy(update=update)
+
+
+def _renews(present: Settings, settings: Settings, taken: list[str]) -> bool:
+    kafka = {key for key in taken if key.startswith("kafka.")}
+    if settings.relay.delivery == "exactly-once" and kafka:
+        return True
+    # A topic's form of confirmation is bound to what is in memory of it.
+    confirms = [[(route.topic, route.confirm) for route in each.routes] for each in (present, settings)]
+    return bool(kafka - CREDENTIALS) or confirms[0] != confirms[1]
