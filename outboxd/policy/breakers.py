@@ -20,6 +20,8 @@ from outboxd.policy.records import GateKey
 
 STORM_KEYS = 20
 """So many different keys failing for good with one code, and none delivered between, are no longer the rows' fault."""
+STORM_ROWS = 200
+"""So many rows are not either, however few keys the topic has."""
 
 
 @dataclass(slots=True)
@@ -118,14 +120,16 @@ class Breakers:
 class _Storm:
     code: int
     keys: set[str | int] = field(default_factory=set)
+    rows: int = 0
 
 
 class StormGuard:
-    """Counts, for each topic, different keys that fail for good with one code since the last delivery."""
+    """Counts, for each topic, what fails for good with one code since the last delivery."""
 
-    def __init__(self, keys_max: int = STORM_KEYS) -> None:
-        """`keys_max` different keys make a storm."""
+    def __init__(self, keys_max: int = STORM_KEYS, rows_max: int = STORM_ROWS) -> None:
+        """`keys_max` different keys make a storm, and so do `rows_max` rows."""
         self._keys_max = keys_max
+        self._rows_max = rows_max
         self._storms: dict[str, _Storm] = {}
 
     def failed_for_good(self, topic: str, code: int, key: str | None, record_id: int) -> bool:
@@ -134,7 +138,8 @@ class StormGuard:
         if storm is None or storm.code != code:
             storm = self._storms[topic] = _Storm(code)
         storm.keys.add(record_id if key is None else key)
-        return len(storm.keys) >= self._keys_max
+        storm.rows += 1
+        return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max
 
     def delivered(self, topic: str) -> None:
         """A record of the topic was delivered."""

@@ -275,9 +275,8 @@ class Aftermath:
                 self._failed_at[record.id] = now
                 self.ages(record.id, record.topic, now)
                 self._lanes.breakers.probe_ended(record.topic, record.id, now)
-                self._settling.retry(record.id, outcome)
-                self._hold_key(record)
                 self._observer.retried(record.topic)
+                self._retry(record, outcome, now)
             case DeadLetter():
                 self._lanes.breakers.probe_ended(record.topic, record.id, now)
                 self._die(record, outcome)
@@ -289,6 +288,16 @@ class Aftermath:
                 self.unknown.append(record)
             case Delivered():
                 raise AssertionError("a failed report is not a delivery")
+
+    def _retry(self, record: Record, outcome: Retry, now: float) -> None:
+        history = self.histories.get(record.id, NO_HISTORY)
+        if history.dead_letter_id is None:
+            self._settling.retry(record.id, outcome)
+            self._hold_key(record)
+            return
+        # A replay's row is not in the outbox, so that `retry` has no place for it: it stays `replaying` and waits here.
+        self.histories[record.id] = history._replace(attempts=outcome.attempts)
+        self._leave_held(record, HeldState.SCHEDULED, outcome.fault.name, now, now + outcome.delay_seconds)
 
     def _hold_key(self, record: Record) -> None:
         gate_key = self._gate.key_of(record)
@@ -322,13 +331,13 @@ class Aftermath:
             self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
             self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
 
-    def _leave_held(self, record: Record, state: HeldState, why: str, now: float) -> None:
+    def _leave_held(self, record: Record, state: HeldState, why: str, now: float, due_at: float = 0.0) -> None:
         """The record leaves memory and is kept as held."""
         history = self.histories.pop(record.id, NO_HISTORY)
         gate_key = self._gate.key_of(record)
         self._ledger.leave([record.id])
         self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
-        self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now))
+        self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now, due_at))
         self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
 
     def admitted(self, record: Record, held: HeldRecord) -> None:

@@ -62,6 +62,7 @@ class HeldRecords:
         self._asked: list[int] = []
         self._parked: dict[str, dict[int, None]] = {}
         self._parking_topics: set[str] = set()
+        self._later: dict[int, float] = {}
 
     def __contains__(self, record_id: int) -> bool:
         return record_id in self.by_id
@@ -77,6 +78,13 @@ class HeldRecords:
             self._gate.hold(held.gate_key, held.id)
         if held.state in (HeldState.WANTED, HeldState.PARKED):
             self._place(held)
+        elif held.state is HeldState.SCHEDULED and held.is_replay:
+            self._later[held.id] = held.due_at
+
+    def want_due(self, now: float) -> None:
+        """Replays that failed and are due are wanted again; records of `retry` are listed by the database instead."""
+        for record_id in [record_id for record_id, due_at in self._later.items() if due_at <= now]:
+            self.want(record_id)
 
     def _place(self, held: HeldRecord) -> None:
         """Wanted, or parked while the topic's breaker is open, so that it can be its probe."""
@@ -89,6 +97,7 @@ class HeldRecords:
 
     def _forget_place(self, record_id: int) -> None:
         self._wanted.pop(record_id, None)
+        self._later.pop(record_id, None)
         former = self.by_id.get(record_id)
         if former is not None and former.state is HeldState.PARKED:
             self._parked.get(former.topic, {}).pop(record_id, None)
@@ -178,6 +187,11 @@ class HeldRecords:
         """The record is admitted, discarded or gone: it is held no more. The caller tells the gate."""
         self._forget_place(record_id)
         return self.by_id.pop(record_id, None)
+
+    @property
+    def next_due_at(self) -> float | None:
+        """When the next replay that failed is due; None when there is none."""
+        return min(self._later.values(), default=None)
 
     @property
     def wanted_count(self) -> int:

@@ -93,6 +93,8 @@ class Reading:
         deadlines = [self._next_fetch_at, self.sweeping.next_at]
         if state.admission.wants_more:
             deadlines.append(self._next_wanted_at)
+        if state.held.next_due_at is not None:
+            deadlines.append(state.held.next_due_at)
         probe_at = state.lanes.breakers.next_probe_at()
         if probe_at is not None:
             deadlines.append(max(probe_at, self._next_wanted_at))
@@ -117,6 +119,7 @@ class Reading:
         if self.sweeping.sweep(now):
             self.read_all = False
             return
+        state.held.want_due(now)
         probing = state.admission.probing
         has_probes = probing.look(now)
         for topic in probing.idle_topics:

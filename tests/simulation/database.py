@@ -42,9 +42,7 @@ class Row:
     ever_dead: bool = False
 
     def record(self, arm: Arm, now_ms: int) -> Record:
-        return Record(
-            arm, self.id, f"event-{self.id}", self.topic, self.key, b"", "{}", None, now_ms, self.size_bytes
-        )
+        return Record(arm, self.id, f"event-{self.id}", self.topic, self.key, b"", "{}", None, now_ms, self.size_bytes)
 
 
 @dataclass(slots=True)

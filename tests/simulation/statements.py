@@ -179,9 +179,7 @@ def settle(db: Database, settlement: Settlement) -> int:
     """Write a settlement; return how many rows of the outbox it changed. The fence was looked at before."""
     matched = 0
     now = db.timeline.now
-    places = zip(
-        settlement.delivered_ids, settlement.delivered_partitions, settlement.delivered_offsets, strict=True
-    )
+    places = zip(settlement.delivered_ids, settlement.delivered_partitions, settlement.delivered_offsets, strict=True)
     for row_id, partition, offset in places:
         row = db.pending.pop(row_id, None)
         if row is not None:

@@ -36,7 +36,7 @@ class World:
         )
         self.statement_faults = StatementFaults()
         self.shrunk: set[str] = set()
-        self.storm_deaths = 0
+        self.storm_deaths: dict[str, int] = {}
         self.is_healed = False
         self._starts = 0
         self._by_key: dict[tuple[str, str], list[Row]] = {}
@@ -84,8 +84,7 @@ class World:
     def run(self) -> None:
         """Let the seed's history happen. Raises `Violation` where an invariant does not hold."""
         self._run_until(self.scenario.fault_seconds)
-        deadline = self.scenario.fault_seconds + DEADLINE_SECONDS
-        while not all(writer.is_done for writer in self.writers) and self.timeline.now < deadline:
+        while not all(writer.is_done for writer in self.writers):
             self._run_until(self.timeline.now + 0.5)
         self.faults.heal()
         self.is_healed = True
