@@ -1,1 +1,1 @@
-"""Jobs beside the relay: purge, gauges, alerts."""
+"""What is done beside the relay: removing what is past its retention, measuring the backlog, telling people."""

@@ -41,6 +41,7 @@ FIELDS: Final[dict[str, str]] = {
     "table": "the table, without its schema",
     "token": "the lease's fencing number",
     "topic": "the topic",
+    "transaction": "the number of the Kafka transaction, as its progress record has it",
     "unknown_rows": "records whose outcome nobody knows: they go again",
     "unsettled_rows": "records in memory that were not settled: they stay pending",
     "who": "who asked for it",
@@ -186,9 +187,22 @@ _KINDS: Final = (
         ("topic", "error_code", "confirm"),
     ),
     EventKind(
+        "recovered",
+        "info",
+        "What the daemon before this one committed to Kafka and had not settled is settled now: {rows} rows, up to "
+        "transaction {transaction}.",
+        ("rows", "transaction"),
+    ),
+    EventKind(
+        "recovery_failed",
+        "warning",
+        "What was committed to Kafka before cannot be read yet, and nothing is sent until it is: {cause}",
+        ("cause",),
+    ),
+    EventKind(
         "producer_renewed",
         "info",
-        "The producer was built anew for another configuration; {unknown_rows} records that it had not reported go again.",
+        "The producer was built anew for another configuration; {unknown_rows} records without a report go again.",
         ("unknown_rows",),
     ),
     # The configuration.

@@ -1,0 +1,165 @@
+"""The gauges of the database: what is pending, what is dead, and whether dead letters of a new kind appeared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from outboxd.errors import UnavailableError
+from outboxd.observability.metrics import Metrics
+from outboxd.observability.status import Backlog, StatusBoard
+from outboxd.postgres.names import quoted
+
+COUNTED_MAX: Final = 10_000
+REST_SHARE: Final = 20.0
+"""The next measurement waits for so many times as long as the last one took."""
+
+
+class KindFound(Protocol):
+    """Dead letters of one topic and error code."""
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+        ...
+
+    @property
+    def error_code(self) -> str:
+        """The error's name."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def sample_id(self) -> int:
+        """The newest of them."""
+        ...
+
+
+class Found(Protocol):
+    """What is pending and dead."""
+
+    @property
+    def pending(self) -> int:
+        """Pending rows."""
+        ...
+
+    @property
+    def oldest_pending_seconds(self) -> float:
+        """Since when the oldest of them is due."""
+        ...
+
+    @property
+    def in_retry(self) -> int:
+        """Rows that wait for another attempt."""
+        ...
+
+    @property
+    def kinds(self) -> Sequence[KindFound]:
+        """The kinds of dead letters."""
+        ...
+
+
+class GaugeStore(Protocol):
+    """The database, as the gauges see it."""
+
+    def measure(self) -> Found:
+        """Count what is pending and dead."""
+        ...
+
+
+class TellEvent(Protocol):
+    """Takes an event of the catalogue."""
+
+    def __call__(self, name: str, **fields: object) -> None:
+        """Log it."""
+        ...
+
+
+class Gauges:
+    """Measures, and tells the board, the metrics and, by an event, people."""
+
+    def __init__(
+        self,
+        store: GaugeStore,
+        board: StatusBoard,
+        metrics: Metrics,
+        event: TellEvent,
+        *,
+        schema: str,
+        is_owner: Callable[[], bool],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Only the owner (`is_owner`) tells of new kinds of dead letters, so that people are told once."""
+        self._store = store
+        self._board = board
+        self._metrics = metrics
+        self._event = event
+        self._schema = schema
+        self._is_owner = is_owner
+        self._monotonic = monotonic
+        self._kinds: frozenset[tuple[str, str]] | None = None
+        self._not_before = float("-inf")
+
+    def run(self) -> None:
+        """Measure, unless the last measurement took so long that it is too early.
+
+        Raises:
+            UnavailableError: the database does not answer; the board knows by then.
+        """
+        began_at = self._monotonic()
+        if began_at < self._not_before:
+            return
+        try:
+            found = self._store.measure()
+        except UnavailableError as error:
+            self._board.database_answers(False, str(error))
+            raise
+        now = self._monotonic()
+        self._not_before = now + REST_SHARE * (now - began_at)
+        self._board.database_answers(True)
+        self._take(found, now)
+
+    def _take(self, found: Found, now: float) -> None:
+        dead = sum(kind.rows for kind in found.kinds)
+        dead_is_more = any(kind.rows >= COUNTED_MAX for kind in found.kinds)
+        self._board.measured(
+            Backlog(
+                pending=min(found.pending, COUNTED_MAX),
+                pending_is_more=found.pending > COUNTED_MAX,
+                oldest_pending_seconds=found.oldest_pending_seconds,
+                dead=dead,
+                dead_is_more=dead_is_more,
+                in_retry=found.in_retry,
+                measured_at=now,
+            )
+        )
+        self._metrics.pending.set(min(found.pending, COUNTED_MAX))
+        self._metrics.oldest_pending.set(found.oldest_pending_seconds)
+        by_topic: dict[str, int] = {}
+        for kind in found.kinds:
+            by_topic[kind.topic] = by_topic.get(kind.topic, 0) + kind.rows
+        self._metrics.set_dead_letters(by_topic)
+        self._tell_new(found.kinds)
+
+    def _tell_new(self, kinds: Sequence[KindFound]) -> None:
+        """Tell of kinds that were not there before; those found at the start are no news, and resolved ones are
+        forgotten.
+        """
+        former, self._kinds = self._kinds, frozenset((kind.topic, kind.error_code) for kind in kinds)
+        if former is None or not self._is_owner():
+            return
+        for kind in kinds:
+            if (kind.topic, kind.error_code) not in former:
+                self._event(
+                    "dead_letter_kind_appeared",
+                    topic=kind.topic,
+                    error_code=kind.error_code,
+                    count=kind.rows,
+                    sample_id=kind.sample_id,
+                    sql=f"SELECT * FROM {quoted(self._schema)}.dead_letter_recent WHERE id = {kind.sample_id};",  # noqa: S608 - to be read
+                )

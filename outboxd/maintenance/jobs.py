@@ -1,0 +1,113 @@
+"""The jobs and their times, by APScheduler: one run of each at a time, late ones are run and not dropped, failures are
+seen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from outboxd.maintenance.gauges import Gauges, GaugeStore, TellEvent
+from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge, PurgeStore
+from outboxd.observability.metrics import Metrics
+from outboxd.observability.status import StatusBoard
+
+GAUGES_SECONDS: Final = 15.0
+PUBLISHED_SECONDS: Final = 60.0
+LEFTOVERS_SECONDS: Final = 600.0
+
+
+class HousekeepingStore(PurgeStore, GaugeStore, Protocol):
+    """The database, as the jobs see it."""
+
+
+class Jobs:
+    """The daemon's housekeeping. The retentions may be changed at any time; zero keeps for ever."""
+
+    def __init__(
+        self,
+        store: HousekeepingStore,
+        board: StatusBoard,
+        metrics: Metrics,
+        event: TellEvent,
+        *,
+        schema: str,
+        published_retention_seconds: float,
+        dead_letter_retention_seconds: float,
+    ) -> None:
+        """`event` is the observer's. Only the owner removes anything; every daemon measures."""
+        self.published_retention_seconds = published_retention_seconds
+        self.dead_letter_retention_seconds = dead_letter_retention_seconds
+        self._metrics = metrics
+        self._event = event
+        self._board = board
+        self._stop = threading.Event()
+        self._failing: set[str] = set()
+        self._published = PublishedPurge(store, Pace(self._stop, self._is_owner))
+        self._leftovers = LeftoversPurge(store, Pace(self._stop, self._is_owner))
+        self._gauges = Gauges(store, board, metrics, event, schema=schema, is_owner=self._is_owner)
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(3)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        self._scheduler.add_listener(self._on_end, EVENT_JOB_ERROR | EVENT_JOB_EXECUTED)
+        # The first run of an interval comes after one interval, unless it is asked for.
+        self._add("gauges", self._gauges.run, GAUGES_SECONDS, at_once=True)
+        self._add("purge_published", self.purge_published, PUBLISHED_SECONDS)
+        self._add("purge_leftovers", self.purge_leftovers, LEFTOVERS_SECONDS)
+
+    def start(self) -> None:
+        """Run the jobs at their times from now on."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Run no more; a batch under way ends within its statement's time limit."""
+        self._stop.set()
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def purge_published(self) -> None:
+        """Remove published rows that are past their retention."""
+        self._removed("outbox", self._published.run(self.published_retention_seconds))
+
+    def purge_leftovers(self) -> None:
+        """Remove resolved dead letters, orphaned retries and old starts."""
+        for table, rows in self._leftovers.run(self.dead_letter_retention_seconds).items():
+            self._removed(table, rows)
+
+    def _removed(self, table: str, rows: int) -> None:
+        if rows:
+            self._metrics.purged.labels(table).inc(rows)
+            self._event("purged", table=table, rows=rows)
+
+    def _is_owner(self) -> bool:
+        status = self._board.relay
+        return status is not None and status.role == "owner"
+
+    def _add(self, name: str, run: Callable[[], object], seconds: float, *, at_once: bool = False) -> None:
+        def timed() -> None:
+            began_at = time.monotonic()
+            run()
+            self._metrics.job_seconds.labels(name).set(time.monotonic() - began_at)
+
+        first: dict[str, Any] = {"next_run_time": datetime.now(UTC)} if at_once else {}
+        self._scheduler.add_job(timed, "interval", seconds=seconds, id=name, name=name, **first)
+
+    def _on_end(self, ended: Any) -> None:
+        """Count a failure each time, and log it once until the job succeeds again."""
+        if ended.exception is None:
+            self._failing.discard(ended.job_id)
+            return
+        self._metrics.job_failures.labels(ended.job_id).inc()
+        if ended.job_id not in self._failing:
+            self._failing.add(ended.job_id)
+            cause = f"{type(ended.exception).__name__}: {ended.exception}"
+            self._event("job_failed", job=ended.job_id, cause=cause)

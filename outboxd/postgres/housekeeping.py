@@ -1,0 +1,214 @@
+"""Housekeeping in SQL: removes what is past its retention in small batches, and counts what is pending and dead.
+
+Each step is a short transaction with a time limit of its own, which holds behind a pooler too. Published rows are
+found along the primary key, since an index on `published_at` would cost every mark another entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, Row
+
+from outboxd.postgres.failures import explained
+from outboxd.postgres.sql_text import in_schema
+
+STATEMENT_SECONDS_MAX = 10
+LOCK_SECONDS_MAX = 1
+COUNTED_MAX = 10_000
+"""Rows are counted up to this number, so that a large backlog costs nothing to look at."""
+KINDS_MAX = 200
+RESOLVED_SECONDS_MIN = 600
+"""A dead letter that was just resolved stays for so long: the relay has to see that its key is free."""
+ORPHANED_SECONDS_MIN = 60
+STARTS_KEPT = 100
+STARTS_KEPT_DAYS = 30
+
+_LIMITS = """SELECT set_config('statement_timeout', :statement_timeout, true),
+    set_config('lock_timeout', :lock_timeout, true)"""
+
+# What is old enough in the next rows by id. Rows created after the limit cannot have been published before it, and ids
+# are drawn about when rows are created: a batch without any earlier one is the end of the walk.
+_WALK = """
+    WITH batch AS (
+        SELECT o.id, o.created_at, coalesce(o.published_at < now() - make_interval(secs => :seconds), false) AS is_due
+          FROM @outbox@ o WHERE o.id > :cursor ORDER BY o.id LIMIT :rows_max)
+    SELECT array_agg(b.id) FILTER (WHERE b.is_due) AS due, min(b.id) FILTER (WHERE NOT b.is_due) AS first_kept,
+           max(b.id) AS last, count(*) AS rows,
+           coalesce(bool_or(b.created_at < now() - make_interval(secs => :seconds)), false) AS has_early
+      FROM batch b"""
+# Before they are deleted, so that a replay never believes that what it does not find was never published.
+_NOTE = (
+    """UPDATE @schema@.lease AS l SET deleted_through = :last WHERE l.outbox = :outbox AND l.deleted_through < :last"""
+)
+_DELETE = """DELETE FROM @outbox@ AS o WHERE o.id = ANY (CAST(:ids AS bigint[]))
+    AND o.published_at < now() - make_interval(secs => :seconds)"""
+
+_RESOLVED = """
+    WITH chosen AS MATERIALIZED (
+        SELECT d.id, d.outbox_id, d.status FROM @schema@.dead_letter d
+         WHERE d.outbox = :outbox AND d.status IN ('replayed', 'discarded')
+           AND d.resolved_at < now() - make_interval(secs => greatest(:seconds, :seconds_min))
+         ORDER BY d.resolved_at LIMIT :rows_max FOR UPDATE SKIP LOCKED
+    ), noted AS (
+        UPDATE @schema@.lease AS l SET deleted_through = c.last
+          FROM (SELECT max(outbox_id) AS last FROM chosen WHERE status = 'replayed') AS c
+         WHERE l.outbox = :outbox AND l.deleted_through < c.last
+    ), gone AS (
+        DELETE FROM @schema@.dead_letter d USING chosen WHERE d.id = chosen.id RETURNING 1
+    )
+    SELECT count(*) FROM gone"""
+
+_ORPHANS = """
+    WITH chosen AS MATERIALIZED (
+        SELECT r.outbox_id FROM @schema@.retry r
+         WHERE r.outbox = :outbox AND r.first_failed_at < now() - make_interval(secs => :seconds_min)
+           AND NOT EXISTS (SELECT FROM @outbox@ o WHERE o.id = r.outbox_id AND o.published_at IS NULL)
+           AND NOT EXISTS (SELECT FROM @schema@.dead_letter d WHERE d.outbox = r.outbox AND d.outbox_id = r.outbox_id
+                              AND d.status = 'replaying')
+         ORDER BY r.outbox_id LIMIT :rows_max
+    ), gone AS (
+        DELETE FROM @schema@.retry r USING chosen
+         WHERE r.outbox = :outbox AND r.outbox_id = chosen.outbox_id RETURNING 1
+    )
+    SELECT count(*) FROM gone"""
+
+_STARTS = """
+    WITH chosen AS MATERIALIZED (
+        SELECT s.id, s.started_at FROM @schema@.start s WHERE s.outbox = :outbox
+         ORDER BY s.id DESC OFFSET :kept LIMIT :rows_max
+    ), gone AS (
+        DELETE FROM @schema@.start s USING chosen
+         WHERE s.id = chosen.id AND chosen.started_at < now() - make_interval(days => :days) RETURNING 1
+    )
+    SELECT count(*) FROM gone"""
+
+_BACKLOG = """
+    SELECT pending.rows AS pending, pending.oldest_seconds, retry.rows AS in_retry
+      FROM (SELECT count(*) AS rows,
+                   extract(epoch FROM now() - min(greatest(p.created_at, p.available_at))
+                       FILTER (WHERE p.available_at IS NULL OR p.available_at <= now()))::float8 AS oldest_seconds
+              FROM (SELECT o.created_at, o.available_at FROM @outbox@ o WHERE o.published_at IS NULL
+                     ORDER BY o.id LIMIT :counted_max + 1) AS p) AS pending,
+           (SELECT count(*) AS rows FROM (SELECT FROM @schema@.retry r WHERE r.outbox = :outbox
+                                           LIMIT :counted_max + 1) AS bounded) AS retry"""
+
+# From kind to kind along the index, instead of reading every dead letter.
+_KINDS = """
+    WITH RECURSIVE kind AS (
+        (SELECT hashtextextended(d.topic, 0) AS hash, d.topic, d.error_code FROM @schema@.dead_letter d
+          WHERE d.status = 'dead' ORDER BY hashtextextended(d.topic, 0), d.error_code LIMIT 1)
+        UNION ALL
+        SELECT n.hash, n.topic, n.error_code FROM kind k CROSS JOIN LATERAL (
+            SELECT hashtextextended(d.topic, 0) AS hash, d.topic, d.error_code FROM @schema@.dead_letter d
+             WHERE d.status = 'dead' AND (hashtextextended(d.topic, 0), d.error_code) > (k.hash, k.error_code)
+             ORDER BY hashtextextended(d.topic, 0), d.error_code LIMIT 1) AS n
+    )
+    SELECT k.topic, k.error_code, c.rows, c.sample_id
+      FROM (SELECT * FROM kind LIMIT :kinds_max) AS k
+     CROSS JOIN LATERAL (
+           SELECT count(*) AS rows, max(b.id) AS sample_id
+             FROM (SELECT d.id, d.outbox FROM @schema@.dead_letter d
+                    WHERE d.status = 'dead' AND hashtextextended(d.topic, 0) = k.hash AND d.error_code = k.error_code
+                    ORDER BY d.died_at DESC, d.id DESC LIMIT :counted_max) AS b
+            WHERE b.outbox = :outbox) AS c
+     WHERE c.rows > 0"""
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """One step along the outbox: rows removed, the last id seen, the first that stays, and whether it was the end."""
+
+    removed: int
+    last_id: int
+    first_kept_id: int | None
+    at_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Dead letters of one topic and error code; `rows` ends at `COUNTED_MAX`."""
+
+    topic: str
+    error_code: str
+    rows: int
+    sample_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is pending and dead. Counts above `COUNTED_MAX` mean more than that."""
+
+    pending: int
+    oldest_pending_seconds: float
+    in_retry: int
+    kinds: tuple[Kind, ...]
+
+
+class Housekeeping:
+    """Housekeeping for one outbox. Errors are those of `outboxd.errors`, in sentences."""
+
+    def __init__(self, engine: Engine, schema: str, table: str, outbox: str) -> None:
+        """`table` is the outbox table in `schema`, `outbox` its configured name."""
+        self._engine = engine
+        self._schema = schema
+        self._table = table
+        self._outbox = outbox
+
+    def remove_published(self, cursor: int, rows_max: int, retention_seconds: float) -> Walked:
+        """Look at the next `rows_max` rows after the id `cursor`; remove those published longer ago than the
+        retention.
+        """
+        row = self._row(_WALK, cursor=cursor, rows_max=rows_max, seconds=retention_seconds)
+        removed = 0
+        if row.due:
+            self._changed(_NOTE, last=max(row.due))
+            removed = self._changed(_DELETE, ids=row.due, seconds=retention_seconds)
+        last_id = cursor if row.last is None else row.last
+        return Walked(removed, last_id, row.first_kept, row.rows < rows_max or not row.has_early)
+
+    def remove_resolved(self, rows_max: int, retention_seconds: float) -> int:
+        """Remove replayed and discarded dead letters that were resolved longer ago than this; return how many."""
+        found = self._row(_RESOLVED, rows_max=rows_max, seconds=retention_seconds, seconds_min=RESOLVED_SECONDS_MIN)
+        return int(found[0])
+
+    def remove_orphaned_retries(self, rows_max: int) -> int:
+        """Remove rows of `retry` whose outbox row is published or gone; return how many."""
+        return int(self._row(_ORPHANS, rows_max=rows_max, seconds_min=ORPHANED_SECONDS_MIN)[0])
+
+    def remove_old_starts(self, rows_max: int) -> int:
+        """Remove notes of starts long ago, but for the latest hundred; return how many."""
+        return int(self._row(_STARTS, rows_max=rows_max, kept=STARTS_KEPT, days=STARTS_KEPT_DAYS)[0])
+
+    def measure(self) -> Measured:
+        """Count what is pending, in retry and dead."""
+        row = self._row(_BACKLOG, counted_max=COUNTED_MAX)
+        kinds = self._rows(_KINDS, counted_max=COUNTED_MAX, kinds_max=KINDS_MAX)
+        return Measured(
+            pending=row.pending,
+            oldest_pending_seconds=max(0.0, row.oldest_seconds or 0.0),
+            in_retry=row.in_retry,
+            kinds=tuple(Kind(**kind._mapping) for kind in kinds),
+        )
+
+    def _row(self, sql: str, **values: object) -> Row[Any]:
+        return self._rows(sql, **values)[0]
+
+    def _rows(self, sql: str, **values: object) -> Sequence[Row[Any]]:
+        return self._run(sql, values)[0]
+
+    def _changed(self, sql: str, **values: object) -> int:
+        return self._run(sql, values)[1]
+
+    def _run(self, sql: str, values: dict[str, object]) -> tuple[Sequence[Row[Any]], int]:
+        """Run one statement in a transaction with limits of its own; return its rows, and how many it changed."""
+        limits = {"statement_timeout": f"{STATEMENT_SECONDS_MAX}s", "lock_timeout": f"{LOCK_SECONDS_MAX}s"}
+        statement = in_schema(sql, self._schema, table=self._table)
+        with explained(), self._engine.connect() as pooled:
+            connection = pooled.execution_options(isolation_level="READ COMMITTED")
+            with connection.begin():
+                connection.execute(in_schema(_LIMITS, self._schema), limits)
+                result = connection.execute(statement, {"outbox": self._outbox, **values})
+                return (result.all() if result.returns_rows else []), result.rowcount
