@@ -20,7 +20,6 @@ from confluent_kafka import KafkaException
 
 from outboxd.config import Settings
 from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE
-from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
@@ -29,7 +28,6 @@ from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.migrate import check_schema
 from outboxd.postgres.pending import describe_pending
-from outboxd.postgres.starts import StartLog
 from outboxd.relay.ports import Publisher
 from outboxd.relay.relay import Relay, RelayEnd
 from outboxd.service_manager import ServiceManager
@@ -42,7 +40,7 @@ GC_THRESHOLDS = (200_000, 50, 50)
 CONTACT_SECONDS = 5.0
 CONTACT_PAUSE_SECONDS = 15.0
 
-DecoratePublisher = Callable[[KafkaPublisher], Publisher]
+DecoratePublisher = Callable[[Publisher], Publisher]
 
 
 class Daemon:
@@ -79,10 +77,6 @@ class Daemon:
     def run(self) -> int:
         """Relay until stopped, or until nothing is left; return the exit code."""
         self.check()
-        starts = StartLog(
-            self.assembly.engine, self.settings.database.schema_, self.settings.outbox.name, daemon_name()
-        )
-        starts.began()
         _tune_interpreter()
         self.assembly.relay.on_turn = self._on_turn
         threading.Thread(target=self._keep_contact, name="broker-contact", daemon=True).start()
@@ -90,7 +84,7 @@ class Daemon:
         try:
             with self._signals():
                 end = self.assembly.relay.run()
-            starts.ended()
+            self.assembly.starts.ended()
         finally:
             self._stopping.set()
             self._manager.stopping(self.settings.relay.shutdown_timeout_seconds)

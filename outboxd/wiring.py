@@ -7,8 +7,9 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine
@@ -18,13 +19,18 @@ from outboxd.kafka.client_config import record_bytes_max
 from outboxd.kafka.progress import progress_topic, transactional_id
 from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
 from outboxd.policy.routes import Confirm, RetryLimits, Route
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.leases import LeaseKeeper
+from outboxd.postgres.starts import StartLog
 from outboxd.postgres.store import PostgresStore
+from outboxd.relay.careful import CarefulPublisher
 from outboxd.relay.ports import Observer, Publisher
 from outboxd.relay.relay import Ports, Relay, RelayLimits
+
+DecoratePublisher = Callable[[Publisher], Publisher]
 
 CONNECTIONS = 8
 """What one daemon may open: fetch, settle, lease, housekeeping and gauges, and what people ask by the page."""
@@ -102,10 +108,15 @@ class Assembly:
     publisher: KafkaPublisher | TransactionalPublisher
     lease: LeaseKeeper
     relay: Relay
+    starts: StartLog
+    trial: TrialProcess | None
 
     def close(self) -> None:
         """End what was started: the lease is given up, threads end, connections close."""
         self.lease.close()
+        if self.trial is not None:
+            self.trial.close()
+        self.starts.close()
         self.store.close()
         self.publisher.close()
         self.engine.dispose()
@@ -141,7 +152,7 @@ def assemble(
     observer: Observer,
     *,
     until_empty: bool = False,
-    decorate_publisher: Callable[[Publisher], Publisher] | None = None,
+    decorate_publisher: DecoratePublisher | None = None,
 ) -> Assembly:
     """Make one daemon's parts.
 
@@ -149,7 +160,8 @@ def assemble(
         settings: the effective configuration.
         observer: who watches the relay.
         until_empty: the relay ends when nothing is left to do.
-        decorate_publisher: wraps the broker's port, to watch it or to try faults on it.
+        decorate_publisher: wraps the broker's port, to watch it or to try faults on it; the port of the process that
+            tries suspects of a crash too, to which it travels by pickling.
     """
     engine = engine_for(settings)
     mailbox = QueueMailbox()
@@ -168,10 +180,16 @@ def assemble(
         record_bytes_max=record_bytes_max(properties),
         record_type=publisher.inbox.record_type,
     )
+    starts = StartLog(engine, schema, outbox, name)
+
+    def on_holder(holder: str) -> None:
+        store.set_holder(holder)
+        starts.owned()
+
     lease = LeaseKeeper(
         engine,
         mailbox.post,
-        store.set_holder,
+        on_holder,
         schema=schema,
         outbox=outbox,
         daemon=name,
@@ -180,10 +198,21 @@ def assemble(
         deletes_published=settings.relay.after_publish == "delete",
     )
     port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
+    trial: TrialProcess | None = None
+    if isinstance(publisher, KafkaPublisher):
+        trial = TrialProcess(partial(lone_publisher, properties, outbox, decorate_publisher), observer.event)
+        rows_max = settings.relay.max_in_flight_rows
+        port = CarefulPublisher(port, starts, trial, MonotonicClock(), observer, rows_max=rows_max)
     # Jitter needs no secrecy.
     dice = random.Random()  # noqa: S311
     ports = Ports(store, port, lease, mailbox, MonotonicClock(), dice, observer)
     chosen, default = routes(settings)
     pipelined = settings.relay.delivery == "exactly-once"
     relay = Relay(ports, relay_limits(settings), chosen, default, until_empty=until_empty, pipelined=pipelined)
-    return Assembly(settings, engine, mailbox, store, publisher, lease, relay)
+    return Assembly(settings, engine, mailbox, store, publisher, lease, relay, starts, trial)
+
+
+def lone_publisher(properties: Mapping[str, str], source: str, decorate: DecoratePublisher | None) -> Publisher:
+    """Return the broker's port of a process that tries suspects of a crash; called in that process."""
+    publisher = KafkaPublisher(properties, source=source, in_flight_rows_max=1, in_flight_bytes_max=0)
+    return publisher if decorate is None else decorate(publisher)

@@ -1,33 +1,116 @@
-"""The start log: a row for each start of a daemon, closed at its clean end. Starts without an end are crashes."""
+"""The start log: a row for each time a daemon begins to relay, closed at its clean end. One without an end is a crash.
+
+It is written on a thread of its own, when the lease is granted; a daemon that only stands by leaves nothing there. The
+relay publishes nothing before it is known how the owner before ended.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from functools import partial
+
 from sqlalchemy import Engine, text
 
+from outboxd.policy.careful import Opening
+from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.failures import explained
 from outboxd.postgres.names import quoted
+from outboxd.postgres.sessions import Connection, Job, Session
+
+RETRY_SECONDS = 0.5
 
 
 class StartLog:
-    """One daemon's row in the table `start`."""
+    """One daemon's rows in the table `start`. Implements the relay's `StartJournal`."""
 
     def __init__(self, engine: Engine, schema: str, outbox: str, daemon: str) -> None:
         """`daemon` is `host:pid`."""
         self._engine = engine
         self._table = f"{quoted(schema)}.start"
         self._outbox, self._daemon = outbox, daemon
+        self._session = Session(engine, "starts")
         self._id: int | None = None
+        self._opening: Opening | None = None
+        self._wanted = 0
+        self._written = 0
+        self._closing = threading.Event()
 
-    def began(self) -> None:
-        """Write the start."""
-        with explained(), self._engine.connect() as connection:
-            statement = f"INSERT INTO {self._table} (outbox, daemon) VALUES (:outbox, :daemon) RETURNING id"
-            self._id = connection.execute(
-                text(statement), {"outbox": self._outbox, "daemon": self._daemon}
-            ).scalar_one()
+    # For the lease.
+
+    def owned(self) -> None:
+        """This daemon owns the outbox from now on: write its row, and learn how the owner before ended."""
+        self._opening = None
+        self._submit(self._begin)
+
+    # For the relay.
+
+    def opening(self) -> Opening | None:
+        """Return how the owner before ended; None while that is not known yet."""
+        return self._opening
+
+    def write(self, record_ids: Sequence[int]) -> None:
+        """Begin to record these ids as in the air."""
+        self._wanted += 1
+        self._submit(partial(self._write, self._wanted, list(record_ids)))
+
+    def is_written(self) -> bool:
+        """Say whether the last `write` is in the database."""
+        return self._written == self._wanted
+
+    # For the daemon.
 
     def ended(self) -> None:
-        """Write the clean end."""
+        """Write the clean end, if this daemon ever began to relay."""
+        self._closing.set()
+        self._session.close()
+        if self._id is None:
+            return
         with explained(), self._engine.connect() as connection:
-            statement = f"UPDATE {self._table} SET ended_at = now(), clean = true WHERE id = :id"
+            statement = f"UPDATE {self._table} SET ended_at = now(), clean = true, published_ids = NULL WHERE id = :id"
             connection.execute(text(statement), {"id": self._id})
+
+    def close(self) -> None:
+        """End the thread; a row that is open stays so."""
+        self._closing.set()
+        self._session.close()
+
+    # The thread.
+
+    def _submit(self, job: Job) -> None:
+        def failed(_message: str, _lost: bool) -> None:
+            # The relay waits for it: nothing goes unrecorded. The database's failure is told by its other users.
+            if not self._closing.wait(RETRY_SECONDS):
+                self._session.submit(job, failed)
+
+        self._session.submit(job, failed)
+
+    def _begin(self, connection: Connection) -> None:
+        former, self._id = self._id, None
+        if former is not None:
+            # It lost the lease and did not die.
+            connection.execute(
+                f"UPDATE {self._table} SET ended_at = now(), clean = true, published_ids = NULL WHERE id = %s",
+                (former,),
+            )
+        row = connection.execute(
+            f"WITH former AS (SELECT s.ended_at IS NOT NULL AS clean, s.published_ids FROM {self._table} AS s"
+            " WHERE s.outbox = %(outbox)s ORDER BY s.id DESC LIMIT 1),"
+            f" began AS (INSERT INTO {self._table} (outbox, daemon, published_ids) SELECT %(outbox)s, %(daemon)s,"
+            # What is not cleared stays suspected, should this owner die before it writes anything itself.
+            " (SELECT f.published_ids FROM former AS f WHERE NOT f.clean) RETURNING id)"
+            " SELECT b.id, f.clean, f.published_ids FROM began AS b LEFT JOIN former AS f ON true",
+            {"outbox": self._outbox, "daemon": self._daemon},
+        ).fetchall()[0]
+        self._id = row[0]
+        was_clean = row[1] is None or row[1]
+        self._opening = Opening(was_clean, frozenset() if was_clean else frozenset(row[2] or ()))
+
+    def _write(self, number: int, record_ids: Sequence[int], connection: Connection) -> None:
+        # It has to outlive this process, not the server: the commit need not wait for the disk.
+        connection.execute(
+            f"UPDATE {self._table} SET published_ids = %s"
+            " WHERE id = %s AND set_config('synchronous_commit', 'off', true) IS NOT NULL",
+            (Int8Array(record_ids), self._id),
+        )
+        self._written = number

@@ -55,6 +55,9 @@ def write_config(path: Path, sections: Mapping[str, Section], routes: Sequence[S
 class DaemonProcess:
     """One daemon, perhaps started many times with the same configuration. Nothing of it outlives the test run."""
 
+    module = "outboxd"
+    """What is started: a test with ports of its own brings a launcher of its own."""
+
     def __init__(
         self, directory: Path, sections: Mapping[str, Section], routes: Sequence[Section] = (), *, name: str = "daemon"
     ) -> None:
@@ -75,7 +78,7 @@ class DaemonProcess:
         self._out.write_text("")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("OUTBOXD_", "PG"))}
         self._child = spawn(
-            [sys.executable, "-m", "outboxd", "run", "-c", str(self.config), *arguments],
+            [sys.executable, "-m", self.module, "run", "-c", str(self.config), *arguments],
             log=self._out,
             errors=self._log,
             env={**environ, "PYTHONPATH": str(ROOT)},

@@ -37,6 +37,7 @@ class Fault:
     `partition_only` (class TOPIC): hold the topic-partition, not the whole topic.
     `after_grace` (class TOPIC): often passes by itself within the grace for unknown topics; hold and alert only after
     that.
+    `found_by_sending`: outboxd's own finding, and yet none that a look at the row shows.
     `unless_neighbour_passes` (class TOPIC): the row's own and permanent once it fails alone while another row of the
     topic is delivered; the topic's (a wrong clock) while none is.
     """
@@ -51,8 +52,11 @@ class Fault:
     partition_only: bool = False
     after_grace: bool = False
     unless_neighbour_passes: bool = False
+    found_by_sending: bool = False
 
     @property
     def dead_reason(self) -> Literal["fatal", "invalid"]:
-        """The `reason` of a row that dies of this at once: `invalid` when outboxd found it, `fatal` when Kafka did."""
-        return "invalid" if self.code <= OWN_CODE_MAX else "fatal"
+        """The `reason` of a row that dies of this at once: `invalid` when a look at it tells, `fatal` when sending
+        it did.
+        """
+        return "invalid" if self.code <= OWN_CODE_MAX and not self.found_by_sending else "fatal"

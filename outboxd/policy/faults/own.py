@@ -33,9 +33,11 @@ _FAULTS: Final[tuple[Fault, ...]] = (
           "Correct the dead letter's payload with an UPDATE, then replay it."),
     Fault(-1007, "MISSING_KEY", _ROW, "The topic is compacted and the row has no key.",
           "Give the dead letter a key with an UPDATE, or take compaction from the topic, then replay it."),
-    Fault(-1008, "CRASHED_DAEMON", _ROW, "The daemon died each time it sent this row, and without it it did not.",
+    Fault(-1008, "CRASHED_DAEMON", _ROW,
+          "The daemon died while it sent this row, and so did, twice, a process that sent nothing else.",
           "Do not replay it as it is: look at the daemon's log and core dump at those times, report it, then discard "
-          "or correct the row."),
+          "or correct the row. It may have reached the topic all the same.", maybe_persisted=True,
+          found_by_sending=True),
     Fault(-1009, "IN_FLIGHT_TOO_OLD", FaultClass.TOPIC, "The oldest record in flight has had no answer for too long.",
           "Look for a partition without a leader, a slow broker or a broken network; the row stays in the client and "
           "serves as the probe.", maybe_persisted=True, partition_only=True),

@@ -1,0 +1,49 @@
+"""Care after an unclean end: what the owner before this one left behind, and how the present one begins.
+
+    owner ends uncleanly ──▶ next one: small recorded batches ──again──▶ next one: what was recorded goes apart
+
+See `docs/decisions/` for why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+WINDOW_ROWS: Final = 200
+"""How many rows are recorded and in the air at once: few to be tried one by one, enough to lose little time."""
+SUSPECTS_MAX: Final = 2_000
+"""How many rows are suspected at most; a row that left the outbox meanwhile stays among them for nothing."""
+CAREFUL_SECONDS: Final = 60.0
+"""How long care lasts after the first report at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opening:
+    """How the owner before this one ended. Each ownership has an opening of its own, told apart by identity.
+
+    Attributes:
+        was_clean: it said so itself, or there was none.
+        suspects: the ids that were recorded as in the air when it ended uncleanly.
+    """
+
+    was_clean: bool
+    suspects: frozenset[int] = frozenset()
+
+
+def window(record_ids: Iterable[int], suspects: set[int]) -> list[int]:
+    """Return the ids that go next, in their order: the first ones that are not suspected themselves."""
+    chosen: list[int] = []
+    for record_id in record_ids:
+        if len(chosen) >= WINDOW_ROWS:
+            break
+        if record_id not in suspects:
+            chosen.append(record_id)
+    return chosen
+
+
+def recorded(window_ids: Sequence[int], suspects: set[int]) -> list[int]:
+    """Return what is recorded before the window goes: it, and the suspects that were not cleared yet."""
+    room = SUSPECTS_MAX - len(window_ids)
+    return sorted(suspects)[:room] + list(window_ids)

@@ -1,0 +1,115 @@
+"""A row that kills whoever sends it: found, isolated and dead-lettered within three starts, all others delivered."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.children import wait_for
+from tests.support.daemon import DaemonProcess
+from tests.support.killing_daemon import KILL, KILL_LATER
+from tests.support.rig import Rig
+
+SHORT_LEASE = {"lease_ttl": "1s"}
+
+
+def killable(rig: Rig) -> DaemonProcess:
+    """A daemon that dies of some payloads, at each of its starts."""
+    daemon = rig.daemon(cluster=SHORT_LEASE)
+    daemon.module = "tests.support.killing_daemon"
+    return daemon
+
+
+def trial_of(daemon: DaemonProcess) -> int:
+    """The process that the daemon started to try suspects; waits until there is one."""
+    found: list[int] = []
+
+    def there() -> bool:
+        for children in Path(f"/proc/{daemon.pid}/task").glob("*/children"):
+            pids = children.read_text().split()
+            found.extend(int(pid) for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
+        return bool(found)
+
+    wait_for(there, timeout_seconds=20, what="a trial")
+    return found[-1]
+
+
+@pytest.mark.parametrize("payload", [KILL, KILL_LATER], ids=["when published", "when reported"])
+def test_a_row_that_kills_the_process_is_dead_after_three_starts_and_all_others_are_delivered(
+    rig: Rig, payload: bytes
+) -> None:
+    topic = rig.topic(partitions=2)
+    rig.insert_many([topic], 1_500, keys=300)
+    killer = rig.insert(topic, "killing key", payload)
+    after = rig.insert(topic, "killing key", b"harmless")
+    rig.insert_many([topic], 1_500, keys=300)
+    daemon = killable(rig)
+
+    endings = []
+    for _ in range(3):
+        endings.append(daemon.run("--until-empty", timeout_seconds=60).code)
+        if endings[-1] == 0:
+            break
+
+    assert endings == [-signal.SIGKILL, -signal.SIGKILL, 0], daemon.log_text[-3000:]
+    (letter,) = rig.dead_letters().values()
+    assert letter["outbox_id"] == killer
+    assert (letter["error_code"], letter["reason"], letter["attempts"]) == ("CRASHED_DAEMON", "fatal", 1)
+    assert "SIGKILL" in letter["error_message"]
+    assert daemon.events("crashing_row_found", topic=topic, outbox_id=killer)
+    assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE id = %s AND published_at IS NOT NULL", after) == 1
+    rig.check().assert_holds(dead=1, duplicates_max=3_000)
+
+
+def test_killed_daemons_leave_only_suspects_and_no_innocent_row_dies(rig: Rig) -> None:
+    topic = rig.topic(partitions=2)
+    daemon = rig.daemon(cluster=SHORT_LEASE)
+    for _ in range(3):
+        rig.insert_many([topic], 2_000, keys=500)
+        daemon.start()
+        published = rig.count("SELECT count(published_at) FROM outboxd.outbox")
+        rig.wait_until("SELECT count(published_at) > %s FROM outboxd.outbox", published)
+        daemon.kill()
+    assert rig.count("SELECT count(*) FROM outboxd.start WHERE NOT clean") == 3
+
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+
+    assert ended.code == 0, ended.err
+    assert daemon.events("careful_start")
+    rig.check().assert_holds(duplicates_max=6_000)
+    assert rig.count("SELECT count(*) FROM outboxd.start WHERE clean AND published_ids IS NULL") == 1
+
+
+def test_a_daemon_is_not_careful_after_a_clean_end(rig: Rig) -> None:
+    topic = rig.topic()
+    for _ in range(2):
+        rig.insert_many([topic], 100, keys=10)
+        daemon = rig.daemon()
+        assert daemon.run("--until-empty").code == 0
+        assert not daemon.events("careful_start")
+    rig.check().assert_holds(duplicates_max=2)
+
+
+def test_a_killed_trial_alone_condemns_nothing(rig: Rig) -> None:
+    """The row went by a process of its own, which somebody killed once: it is tried again, and delivered."""
+    topic = rig.topic(partitions=1)
+    suspect = rig.insert(topic, "k")
+    rig.sql.execute(
+        "INSERT INTO outboxd.start (outbox, daemon, published_ids) VALUES ('default', 'gone:1', ARRAY[%s::bigint])",
+        (suspect,),
+    )
+    rig.kafka.pause(0)
+    daemon = rig.daemon(cluster=SHORT_LEASE)
+    try:
+        daemon.start()
+        first = trial_of(daemon)
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: trial_of(daemon) != first, timeout_seconds=20, what="another trial is started")
+    finally:
+        rig.kafka.resume(0)
+    rig.wait_until_settled()
+    assert daemon.stop().code == 0
+    rig.check().assert_holds(duplicates_max=2)
