@@ -101,7 +101,8 @@ def test_a_row_waits_for_its_time_and_does_not_hold_its_key(rig: Rig) -> None:
     rig.wait_until("SELECT count(*) = 3 FROM outboxd.outbox WHERE published_at IS NOT NULL AND id = ANY(%s)", delayed)
 
     late = rig.count(
-        "SELECT max(extract(epoch FROM published_at - available_at) * 1000)::int FROM outboxd.outbox WHERE id = ANY(%s)",
+        "SELECT max(extract(epoch FROM published_at - available_at) * 1000)::int FROM outboxd.outbox"
+        " WHERE id = ANY(%s)",
         delayed,
     )
     assert 0 <= late < 1_000

@@ -198,6 +198,13 @@ class PostgresServer:
         for member in _family(self.pid):
             _send(member, number)
 
+    def require_password(self, user: str) -> None:
+        """Ask this user for its password from now on; everybody else stays trusted."""
+        assert self._root is not None
+        hba = self._root / "data" / "pg_hba.conf"
+        hba.write_text(f'host all "{user}" 127.0.0.1/32 scram-sha-256\n{hba.read_text()}')
+        _send(self.pid, signal.SIGHUP)
+
     # --- Where it is
 
     @property

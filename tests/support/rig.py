@@ -98,7 +98,10 @@ class Rig:
     def dead_letters(self) -> dict[int, dict[str, Any]]:
         """The dead letters by the ids that their rows had."""
         with self.sql.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-            cursor.execute("SELECT * FROM outboxd.dead_letter ORDER BY id")
+            cursor.execute(
+                "SELECT id, outbox_id, topic, key, attempts, reason, error_code, error_message, holds_key, status, note"
+                " FROM outboxd.dead_letter ORDER BY id"
+            )
             return {letter["outbox_id"]: letter for letter in cursor.fetchall()}
 
     # --- Waiting and checking

@@ -1,0 +1,289 @@
+"""A daemon's life: starts that cannot succeed, the drain, two daemons on one outbox, takeover, and idling."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psycopg
+import pytest
+
+from tests.support.checker import id_of
+from tests.support.children import free_ports, wait_for
+from tests.support.daemon import DaemonProcess
+from tests.support.kafka import KafkaCluster
+from tests.support.kafka_fixtures import fresh_name
+from tests.support.postgres_fixtures import Database
+from tests.support.rig import Rig
+
+TTL_SECONDS = 2.0
+
+
+def owner_of(rig: Rig) -> str | None:
+    row = rig.sql.execute("SELECT daemon FROM outboxd.lease WHERE expires_at > clock_timestamp()").fetchone()
+    return None if row is None else str(row[0])
+
+
+def is_refused(rig: Rig, role: str) -> bool:
+    try:
+        rig.database.connect(role).close()
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+# --- Starts that cannot succeed
+
+
+def test_a_missing_schema_is_a_matter_of_configuration_and_says_what_to_do(
+    empty_database: Database, kafka: KafkaCluster, tmp_path: object
+) -> None:
+    daemon = DaemonProcess(
+        tmp_path,  # type: ignore[arg-type]  # pytest's path
+        {"database": {"url": empty_database.url}, "kafka": {"bootstrap.servers": kafka.bootstrap}},
+    )
+    ended = daemon.run()
+    assert ended.code == 78
+    assert "outboxd migrate" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_an_unreachable_postgresql_is_a_server_unavailable(rig: Rig) -> None:
+    url = f"postgresql://postgres@127.0.0.1:{free_ports(1)[0]}/nowhere"
+    ended = rig.daemon(database={"url": url}).run()
+    assert ended.code == 69
+    assert "Traceback" not in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+
+
+def test_a_role_without_rights_is_refused_for_want_of_permission(rig: Rig) -> None:
+    role = f"stranger_{fresh_name('x')[2:]}"
+    rig.sql.execute(f'CREATE ROLE "{role}" LOGIN')
+    try:
+        ended = rig.daemon(database={"url": rig.database.url_as(role)}).run()
+    finally:
+        rig.sql.execute(f'DROP ROLE "{role}"')
+    assert ended.code == 77
+    assert "Traceback" not in ended.err
+
+
+def test_a_wrong_password_is_refused_for_want_of_permission_and_never_shown(rig: Rig) -> None:
+    role = f"guarded_{fresh_name('x')[2:]}"
+    rig.sql.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'right'")
+    rig.database.server.require_password(role)
+    try:
+        wait_for(lambda: is_refused(rig, role), timeout_seconds=5, what="the server asks for the password")
+        ended = rig.daemon(database={"url": rig.database.url_as(role), "password": "wrong-secret"}).run()
+    finally:
+        rig.sql.execute(f'DROP ROLE "{role}"')
+    assert ended.code == 77
+    assert "password" in ended.err
+    assert "wrong-secret" not in ended.err
+    assert "Traceback" not in ended.err
+
+
+# --- Stopping
+
+
+def test_a_stop_under_load_settles_what_is_in_flight_and_leaves_the_rest_pending(rig: Rig) -> None:
+    topic = rig.topic(partitions=6)
+    rig.insert_many([topic], 30_000, keys=300)
+    daemon = rig.daemon(relay={"batch_rows": 500, "max_in_flight_rows": 1_000})
+    daemon.start()
+    rig.wait_until("SELECT count(*) > 2000 FROM outboxd.outbox WHERE published_at IS NOT NULL")
+
+    ended = daemon.stop()
+
+    assert ended.code == 0
+    assert daemon.events("ended", reason="stopped", unsettled_rows=0), ended.err
+    assert owner_of(rig) is None
+    assert rig.count("SELECT count(*) FROM outboxd.start WHERE clean") == 1
+    assert 0 < rig.pending() < 30_000
+    # What was settled is what was sent: the next daemon repeats nothing.
+    assert rig.daemon().run("--until-empty", timeout_seconds=60).code == 0
+    rig.check().assert_holds()
+
+
+def test_a_second_signal_ends_a_drain_that_waits_for_a_silent_broker(rig: Rig, kafka: KafkaCluster) -> None:
+    topic = rig.topic()
+    daemon = rig.daemon(relay={"shutdown_timeout": "1h"})
+    daemon.start()
+    daemon.wait_for_event("owner")
+    rig.insert(topic)
+    rig.wait_until_settled()
+    kafka.pause(0)
+    try:
+        rig.insert_many([topic], 100, keys=10)
+        rig.wait_until("SELECT count(*) = 100 FROM outboxd.outbox WHERE published_at IS NULL")
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for_event("draining")
+        assert daemon.is_running
+        daemon.signal(signal.SIGTERM)
+        ended = daemon.wait(10)
+    finally:
+        kafka.resume(0)
+    assert ended.code == 0
+    assert daemon.events("ended", reason="forced")
+    assert rig.daemon().run("--until-empty").code == 0
+    rig.check().assert_holds(duplicates_max=100)
+
+
+def test_a_drain_ends_at_its_timeout_when_the_broker_stays_silent(rig: Rig, kafka: KafkaCluster) -> None:
+    topic = rig.topic()
+    daemon = rig.daemon(relay={"shutdown_timeout": "1s"})
+    daemon.start()
+    daemon.wait_for_event("owner")
+    rig.insert(topic)
+    rig.wait_until_settled()
+    kafka.pause(0)
+    try:
+        rig.insert_many([topic], 100, keys=10)
+        rig.wait_until("SELECT count(*) = 100 FROM outboxd.outbox WHERE published_at IS NULL")
+        daemon.signal(signal.SIGINT)
+        ended = daemon.wait(10)
+    finally:
+        kafka.resume(0)
+    assert ended.code == 0
+    assert daemon.events("ended")
+    assert rig.pending() == 100
+
+
+# --- Two daemons
+
+
+def test_of_two_daemons_one_relays_and_the_other_takes_over_at_once_when_it_stops(rig: Rig) -> None:
+    topic = rig.topic()
+    first, second = (rig.daemon(cluster={"lease_ttl": "10s"}) for _ in range(2))
+    first.start()
+    first.wait_for_event("owner")
+    second.start()
+    rig.wait_until("SELECT count(*) = 2 FROM outboxd.start")
+    rig.insert_many([topic], 500, keys=20)
+    rig.wait_until_settled()
+    assert not second.events("owner")
+
+    stopped_at = time.monotonic()
+    assert first.stop().code == 0
+    ended_at = time.monotonic()
+    second.wait_for_event("owner", timeout_seconds=5)
+    assert time.monotonic() - ended_at < 1.0, f"the stop itself took {ended_at - stopped_at:.1f} s"
+
+    rig.insert_many([topic], 500, keys=20)
+    rig.wait_until_settled()
+    assert second.stop().code == 0
+    rig.check().assert_holds()
+
+
+def test_a_killed_owner_is_succeeded_within_its_lease_and_two_seconds(rig: Rig) -> None:
+    topic = rig.topic()
+    first, second = (rig.daemon(cluster={"lease_ttl": f"{TTL_SECONDS}s"}) for _ in range(2))
+    first.start()
+    first.wait_for_event("owner")
+    second.start()
+    rig.wait_until("SELECT count(*) = 2 FROM outboxd.start")
+
+    first.kill()
+    killed_at = time.monotonic()
+    rig.insert(topic)
+    rig.wait_until_settled(timeout_seconds=TTL_SECONDS + 5)
+
+    assert time.monotonic() - killed_at < TTL_SECONDS + 2
+    assert second.stop().code == 0
+    rig.check().assert_holds()
+
+
+def test_until_empty_waits_for_a_dead_owners_lease(rig: Rig) -> None:
+    topic = rig.topic()
+    first = rig.daemon(cluster={"lease_ttl": f"{TTL_SECONDS}s"})
+    first.start()
+    first.wait_for_event("owner")
+    first.kill()
+    rig.insert(topic)
+
+    assert rig.daemon(cluster={"lease_ttl": f"{TTL_SECONDS}s"}).run("--until-empty").code == 0
+
+    assert rig.pending() == 0
+
+
+# --- Topics
+
+
+@pytest.mark.timeout(150)
+def test_rows_of_a_missing_topic_wait_for_it_uncounted_and_in_order(rig: Rig) -> None:
+    other, missing = rig.topic(), fresh_name("missing")
+    daemon = rig.daemon(
+        kafka={"topic.metadata.propagation.max.ms": "1000", "topic.metadata.refresh.interval.ms": "1000"}
+    )
+    daemon.start()
+    for number in range(50):
+        rig.insert(missing, f"key-{number % 5}")
+    rig.insert_many([other], 200, keys=10)
+    daemon.wait_for_event("breaker_opened", topic=missing, timeout_seconds=40)
+    rig.wait_until_settled(but=50)
+    for number in range(50):
+        rig.insert(missing, f"key-{number % 5}")
+
+    rig.kafka.create_topic(missing, partitions=3)
+    rig.topics.append(missing)
+
+    rig.wait_until_settled(timeout_seconds=15)
+    assert daemon.stop().code == 0
+    assert rig.dead_letters() == {}
+    assert rig.count("SELECT count(*) FROM outboxd.retry") == 0
+    rig.check().assert_holds()
+
+
+def test_until_empty_ends_with_server_unavailable_behind_an_open_breaker(rig: Rig) -> None:
+    missing = fresh_name("missing")
+    rig.insert(missing)
+    daemon = rig.daemon(kafka={"topic.metadata.propagation.max.ms": "1000"})
+
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+
+    assert ended.code == 69
+    assert missing in ended.err
+    assert rig.pending() == 1
+
+
+def test_until_empty_lists_what_it_leaves(rig: Rig) -> None:
+    topic = rig.topic()
+    rig.insert(topic, available_at="2999-01-01")
+    sent = rig.insert(topic)
+
+    ended = rig.daemon().run("--until-empty")
+
+    assert ended.code == 0
+    assert "not yet available" in ended.err
+    assert [id_of(record) for record in rig.kafka.consume(topic)] == [sent]
+
+
+# --- Idling
+
+
+@pytest.mark.parametrize("owner", [True, False], ids=["owner", "standby"])
+def test_an_idle_daemon_costs_at_most_twelve_statements_a_second(rig: Rig, owner: bool) -> None:
+    try:
+        rig.sql.execute("CREATE EXTENSION pg_stat_statements")
+    except psycopg.Error as missing:
+        if os.environ.get("CI") == "true" and rig.database.server.installation.has_module("pg_stat_statements"):
+            raise
+        pytest.skip(f"this PostgreSQL has no pg_stat_statements (it is in postgresql-contrib): {missing}")
+    topic = rig.topic()
+    daemons = [rig.daemon() for _ in range(1 if owner else 2)]
+    for daemon in daemons:
+        daemon.start()
+        rig.wait_until("SELECT count(*) = %s FROM outboxd.start", daemons.index(daemon) + 1)
+    rig.insert(topic)
+    rig.wait_until_settled()
+    counted = (
+        "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid"
+        " WHERE d.datname = current_database() AND s.query !~ 'pg_stat_statements|pg_sleep'"
+    )
+    # The measure is a span of idle time, so the database waits for it: nothing else would tell that it is over.
+    before = rig.count(counted)
+    rig.sql.execute("SELECT pg_sleep(5)")
+    statements = rig.count(counted) - before
+
+    # A standby asks for the lease now and then; the owner beside it has its own twelve.
+    assert 0 < statements <= 5 * (12 if owner else 16)
