@@ -81,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _line(result: Result) -> str:
     if isinstance(result, Drain):
         return (
-    every = _benchmarks(options.rows)
-    chosen = {name: run for name, run in every.items() if not options.names or name in options.names}
+            f"{result.name}: {result.rows_per_second:,.0f} rows/s,"
+            f" ratio {result.ratio:.3f} to {result.bare_rows_per_second:,.0f};"
             f" {result.daemon_cpu_us_per_row:.1f} µs CPU and {result.wal_bytes_per_row:.0f} bytes of WAL a row,"
             f" {result.statements_per_row:.4f} statements a row, {result.daemon_memory_mib:.0f} MiB"
         )
