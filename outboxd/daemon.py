@@ -1,9 +1,10 @@
 """The daemon: one relay from start to end, under a service manager or by hand.
 
     started ──schema checked──▶ standing by or owner ──first fetch and a broker's answer──▶ READY
+            ──SIGHUP──▶ reloaded, and goes on
             ──SIGTERM or SIGINT──▶ draining (STOPPING) ──▶ ended; a second signal ends at once
 
-The relay runs on the main thread, where signals arrive: a signal's handler only leaves a stop in the mailbox.
+The relay runs on the main thread, where signals arrive: a signal's handler only leaves a note for a loop to find.
 """
 
 from __future__ import annotations
@@ -12,33 +13,39 @@ import gc
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 
-from confluent_kafka import KafkaException
-
 from outboxd.config import Settings
-from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE
+from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, FencedError, OutboxdError
+from outboxd.maintenance.alerts import Alerts
 from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
+from outboxd.policy.fencings import FENCINGS_MAX, WINDOW_SECONDS, Fencings
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.migrate import check_schema
 from outboxd.postgres.pending import describe_pending
 from outboxd.relay.ports import Publisher
 from outboxd.relay.relay import Relay, RelayEnd
+from outboxd.reload import compare
 from outboxd.service_manager import ServiceManager
+from outboxd.surroundings import Surroundings
 from outboxd.wiring import Assembly, assemble, daemon_name
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits; a report's round trip hangs on it."""
 GC_THRESHOLDS = (200_000, 50, 50)
 """Thousands of short-lived tuples a batch are no reason to look for cycles."""
-CONTACT_SECONDS = 5.0
-CONTACT_PAUSE_SECONDS = 15.0
+CLOSING_SECONDS = 10.0
+"""What ending takes after the relay's own `shutdown_timeout`."""
+RIVAL = "another daemon"
+"""How the reason of a lost lease begins when a rival has it."""
 
 DecoratePublisher = Callable[[Publisher], Publisher]
 
@@ -53,21 +60,43 @@ class Daemon:
         until_empty: bool = False,
         log: Log | None = None,
         decorate_publisher: DecoratePublisher | None = None,
+        load_again: Callable[[], Settings] | None = None,
     ) -> None:
-        """Make all parts; nothing is connected yet. `decorate_publisher` wraps the broker's port, see `assemble`."""
-        secrets = [settings.database.password, settings.http.token]
+        """Make all parts; nothing is connected yet.
+
+        Args:
+            settings: the effective configuration.
+            until_empty: end when nothing is left to relay.
+            log: where events go; None opens the configured one.
+            decorate_publisher: wraps the broker's port, see `assemble`.
+            load_again: reads the configuration anew, for a reload; None: SIGHUP is ignored.
+        """
         self.settings = settings
-        self.log = log or open_log(settings.log.level, settings.log.format, secrets=secrets)
+        self.log = log or open_log(settings.log.level, settings.log.format, secrets=_secrets(settings))
         self.board = StatusBoard(outbox=settings.outbox.name, daemon=daemon_name())
         self.metrics = Metrics(self.board, dropped_lines=lambda: self.log.dropped)
-        self.observer = DaemonObserver(self.log, self.metrics, self.board)
+        self.metrics.config_reload.set(1)
+        about = {"outbox": settings.outbox.name, "daemon": daemon_name()}
+        alerts = Alerts(settings.alerts.command, self.log.event, about=about)
+        self.observer = _WatchfulObserver(self.log, self.metrics, self.board, alerts.offer, on_rival=self._on_rival)
         self.assembly: Assembly = assemble(
             settings, self.observer, until_empty=until_empty, decorate_publisher=decorate_publisher
         )
-        self._manager = ServiceManager()
-        self._broker_answered = threading.Event()
-        self._stopping = threading.Event()
-        self._ready = False
+        self.surroundings = Surroundings(self.assembly, self.observer, alerts, self.board, self.metrics)
+        self._fencings = Fencings()
+        self._is_fenced = False
+        self._load_again = load_again
+        self._hangups: SimpleQueue[bool] = SimpleQueue()
+        self._manager = ServiceManager(
+            watched={
+                "fetch": self.assembly.store.fetching.seconds,
+                "settle": self.assembly.store.settling.seconds,
+                "lease": self.assembly.lease.under_way.seconds,
+                "broker-contact": self.surroundings.contact.under_way.seconds,
+            }
+        )
+
+    # Its life.
 
     def check(self) -> None:
         """Refuse to start where the schema is missing or old, or PostgreSQL does not answer."""
@@ -75,20 +104,23 @@ class Daemon:
             check_schema(connection, self.settings.database.schema_)
 
     def run(self) -> int:
-        """Relay until stopped, or until nothing is left; return the exit code."""
-        self.check()
-        _tune_interpreter()
-        self.assembly.relay.on_turn = self._on_turn
-        threading.Thread(target=self._keep_contact, name="broker-contact", daemon=True).start()
-        self.assembly.lease.start()
+        """Relay until stopped, or until nothing is left; return the exit code.
+
+        Raises:
+            FencedError: rivals took the lease again and again.
+            SchemaError, DatabaseUnavailableError, AccessDeniedError: it cannot start.
+        """
         try:
+            self.check()
+            _tune_interpreter()
+            self.assembly.relay.on_turn = self._on_turn
+            self.surroundings.start()
+            self.assembly.lease.start()
             with self._signals():
                 end = self.assembly.relay.run()
             self.assembly.starts.ended()
         finally:
-            self._stopping.set()
-            self._manager.stopping(self.settings.relay.shutdown_timeout_seconds)
-            self.assembly.close()
+            self._close()
         code = self._conclude(end)
         self.log.close()
         return code
@@ -97,46 +129,99 @@ class Daemon:
         """Ask the relay to drain and end; a second time, to end at once. May be called on any thread."""
         self.assembly.mailbox.post(StopRequested())
 
+    def _close(self) -> None:
+        self._manager.stopping(CLOSING_SECONDS)
+        self._hangups.put(False)
+        self.surroundings.close()
+        self.assembly.close()
+
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT while the relay runs, where this is the main thread."""
+        """Take SIGTERM, SIGINT and SIGHUP while the relay runs, where this is the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            self._manager.stopping(self.settings.relay.shutdown_timeout_seconds)
             self.stop()
 
-        former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        def reload(_number: int, _frame: FrameType | None) -> None:
+            self._hangups.put(True)
+
+        actions = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+        threading.Thread(target=self._take_hangups, name="reload", daemon=True).start()
+        former = {number: signal.signal(number, action) for number, action in actions.items()}
         try:
             yield
         finally:
             for number, former_action in former.items():
                 signal.signal(number, former_action)
 
+    # What the service manager is told, on the relay's thread.
+
     def _on_turn(self, relay: Relay) -> None:
         self.board.look(relay)
-        if not self._ready and relay.has_fetched and self._broker_answered.is_set():
-            self._ready = True
-            self._manager.ready()
-        if self._manager.is_listening:
-            self._manager.advanced(relay.turns, self.board.sentence)
+        manager = self._manager
+        if not manager.is_ready and self._is_ready(relay):
+            manager.ready()
+        if relay.is_stopping and not manager.is_stopping:
+            manager.stopping(self.settings.relay.shutdown_timeout_seconds + CLOSING_SECONDS)
+        manager.advanced(relay.turns, self.board.sentence)
 
-    def _keep_contact(self) -> None:
-        """Ask a broker for its metadata now and then, so that the status tells the truth while nothing is sent."""
-        while not self._stopping.is_set():
-            try:
-                self.assembly.publisher.contact(CONTACT_SECONDS)
-            except KafkaException as error:
-                self.board.kafka_answers(False, str(error.args[0]))
-                self._stopping.wait(1.0)
-                continue
-            self.board.kafka_answers(True)
-            self._broker_answered.set()
-            self._stopping.wait(CONTACT_PAUSE_SECONDS)
+    def _is_ready(self, relay: Relay) -> bool:
+        """It relays; or another daemon does, and this one knows it."""
+        is_standby = relay.state.token is None and self.assembly.lease.has_answer
+        return (relay.has_fetched or is_standby) and self.surroundings.contact.has_answered
+
+    # Reload, on a thread of its own: reading files may take its time.
+
+    def _take_hangups(self) -> None:
+        while self._hangups.get():
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the configuration again and take what a running daemon can; keep the present one where it is bad."""
+        if self._load_again is None:
+            return
+        if self._manager.is_ready:
+            self._manager.reloading()
+        try:
+            self._take(self._load_again())
+            self.metrics.config_reload.set(1)
+        except OutboxdError as error:
+            self.metrics.config_reload.set(0)
+            self.observer.event("config_reload_failed", cause=str(error))
+        finally:
+            if self._manager.is_ready:
+                self._manager.ready()
+
+    def _take(self, wanted: Settings) -> None:
+        wanted.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
+        self.log.hide(_secrets(wanted))
+        reload = compare(self.settings, wanted)
+        self.settings = reload.settings
+        self.log.set_level(reload.settings.log.level)
+        self.surroundings.reconfigure(reload.settings)
+        if reload.taken:
+            self.assembly.reconfigure(reload.settings, renews=reload.renews)
+        self.observer.event("config_reloaded", changed=", ".join(reload.taken) or "nothing new")
+        if reload.waiting:
+            self.observer.event("config_needs_restart", changed=", ".join(reload.waiting))
+
+    # Ends.
+
+    def _on_rival(self) -> None:
+        if self._fencings.fenced(time.monotonic()):
+            self._is_fenced = True
+            self.stop()
 
     def _conclude(self, end: RelayEnd) -> int:
+        if self._is_fenced:
+            raise FencedError(
+                f"rivals took the lease {FENCINGS_MAX} times in {WINDOW_SECONDS / 60:.0f} minutes while this daemon "
+                f"held it; look for another daemon of the outbox {self.settings.outbox.name!r} that writes the table "
+                "lease past its expiry, and at the database server's clock"
+            )
         if end.reason == "blocked":
             print(f"topics behind an open breaker: {', '.join(end.blocked_topics)}", file=sys.stderr)  # noqa: T201 - for people
             return EXIT_UNAVAILABLE
@@ -157,6 +242,27 @@ class Daemon:
             print(line, file=sys.stderr)  # noqa: T201 - for people
 
 
+class _WatchfulObserver(DaemonObserver):
+    """Tells the daemon too when a rival took the lease."""
+
+    def __init__(self, *parts: object, on_rival: Callable[[], None]) -> None:
+        super().__init__(*parts)  # type: ignore[arg-type]  # as the base class takes them
+        self._on_rival = on_rival
+
+    def event(self, name: str, **fields: object) -> None:
+        """Something worth a log line happened."""
+        super().event(name, **fields)
+        if name == "lease_lost" and str(fields.get("reason", "")).startswith(RIVAL):
+            self._on_rival()
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """Return the values that no line of the log may show."""
+    secrets = [settings.database.password, settings.http.token]
+    shown = settings.kafka.plain()
+    return secrets + [value for name, value in settings.kafka.properties.items() if shown[name] != value]
+
+
 def _tune_interpreter() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     gc.collect()
@@ -164,6 +270,10 @@ def _tune_interpreter() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def run_daemon(settings: Settings, *, until_empty: bool = False) -> int:
-    """Run one daemon in this process and return its exit code."""
-    return Daemon(settings, until_empty=until_empty).run()
+def run_daemon(
+    settings: Settings, *, until_empty: bool = False, load_again: Callable[[], Settings] | None = None
+) -> int:
+    """Run one daemon in this process and return its exit code; `load_again` reads the configuration for a reload."""
+    daemon = Daemon(settings, until_empty=until_empty, load_again=load_again)
+    daemon.log.take_libraries()
+    return daemon.run()

@@ -50,7 +50,7 @@ class ServiceManager:
             self.watchdog_seconds = int(self.environ.get("WATCHDOG_USEC") or 0) / 1e6
 
     def ready(self) -> None:
-        """The first fetch succeeded (or another daemon owns the outbox) and a broker answered; or a reload is through."""
+        """The first fetch succeeded (or another daemon owns the outbox) and a broker answered; or a reload ended."""
         self.is_ready = True
         self._tell("READY=1")
 

@@ -21,6 +21,7 @@ from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
+from outboxd.policy.messages import Reconfigured
 from outboxd.policy.routes import Confirm, RetryLimits, Route
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.leases import LeaseKeeper
@@ -30,10 +31,10 @@ from outboxd.relay.careful import CarefulPublisher
 from outboxd.relay.ports import Observer, Publisher
 from outboxd.relay.relay import Ports, Relay, RelayLimits
 
-DecoratePublisher = Callable[[Publisher], Publisher]
+CONNECTIONS = 10
+"""What one daemon may open: fetch, settle, lease, starts, wake-up, three jobs of housekeeping, two of the page."""
 
-CONNECTIONS = 8
-"""What one daemon may open: fetch, settle, lease, housekeeping and gauges, and what people ask by the page."""
+DecoratePublisher = Callable[[Publisher], Publisher]
 
 
 class MonotonicClock:
@@ -83,18 +84,33 @@ def relay_limits(settings: Settings) -> RelayLimits:
     )
 
 
-def engine_for(settings: Settings, *, prepares: bool = True) -> Engine:
-    """Return the daemon's engine. Lock waits and idle transactions end well within the lease's ttl."""
+def engine_for(settings: Settings, *, password: Callable[[], str] | None = None, prepares: bool = True) -> Engine:
+    """Return the daemon's engine. Lock waits and idle transactions end well within the lease's ttl.
+
+    `password` is asked for each new connection; without it the configured one is used for all.
+    """
     database = settings.database
     bound_seconds = max(0.5, settings.cluster.lease_ttl_seconds / 3)
     return make_engine(
         database.url,
-        database.password,
+        password or database.password,
         lock_timeout_seconds=bound_seconds,
         idle_in_transaction_timeout_seconds=bound_seconds,
         prepare_threshold=5 if prepares else None,
         pool_size=CONNECTIONS,
     )
+
+
+class PresentPassword:
+    """The database's password, which a reload may change; new connections ask for it."""
+
+    def __init__(self, value: str) -> None:
+        """`value` is the configured one."""
+        self.value = value
+
+    def __call__(self) -> str:
+        """Return the present one."""
+        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,7 @@ class Assembly:
 
     settings: Settings
     engine: Engine
+    password: PresentPassword
     mailbox: QueueMailbox
     store: PostgresStore
     publisher: KafkaPublisher | TransactionalPublisher
@@ -110,6 +127,17 @@ class Assembly:
     relay: Relay
     starts: StartLog
     trial: TrialProcess | None
+
+    def reconfigure(self, settings: Settings, *, renews: bool) -> None:
+        """Take another configuration while the relay runs, see `outboxd.reload`. May be called on any thread."""
+        limits = relay_limits(settings)
+        self.password.value = settings.database.password
+        self.publisher.take_properties(
+            settings.kafka.properties,
+            in_flight_rows_max=limits.max_in_flight_rows,
+            in_flight_bytes_max=limits.max_in_flight_bytes,
+        )
+        self.mailbox.post(Reconfigured(limits, *routes(settings), renews=renews))
 
     def close(self) -> None:
         """End what was started: the lease is given up, threads end, connections close."""
@@ -163,7 +191,8 @@ def assemble(
         decorate_publisher: wraps the broker's port, to watch it or to try faults on it; the port of the process that
             tries suspects of a crash too, to which it travels by pickling.
     """
-    engine = engine_for(settings)
+    password = PresentPassword(settings.database.password)
+    engine = engine_for(settings, password=password)
     mailbox = QueueMailbox()
     name = daemon_name()
     schema, outbox = settings.database.schema_, settings.outbox.name
@@ -209,7 +238,7 @@ def assemble(
     chosen, default = routes(settings)
     pipelined = settings.relay.delivery == "exactly-once"
     relay = Relay(ports, relay_limits(settings), chosen, default, until_empty=until_empty, pipelined=pipelined)
-    return Assembly(settings, engine, mailbox, store, publisher, lease, relay, starts, trial)
+    return Assembly(settings, engine, password, mailbox, store, publisher, lease, relay, starts, trial)
 
 
 def lone_publisher(properties: Mapping[str, str], source: str, decorate: DecoratePublisher | None) -> Publisher:

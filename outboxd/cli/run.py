@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from outboxd.cli.context import load_settings
+from outboxd.cli.context import config_path, load_settings, overrides
 
 app = typer.Typer(add_completion=False)
 
@@ -25,10 +27,13 @@ def run(
     """Relay the outbox until stopped: fetch committed rows, publish them, settle what the broker says.
 
     SIGTERM or SIGINT drains: nothing new is read, reports are awaited and settled, within `relay.shutdown_timeout`. A
-    second signal ends at once. Unsettled rows stay pending either way.
+    second signal ends at once. Unsettled rows stay pending either way. SIGHUP reads the configuration again.
     """
+    from outboxd.config import load
     from outboxd.daemon import run_daemon
 
     settings = load_settings()
+    # A reload runs on another thread, which does not know what this command line asked for.
+    load_again = partial(load, config_path(), flags=dict(overrides()), env=dict(os.environ))
     settings.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
-    raise typer.Exit(run_daemon(settings, until_empty=until_empty))
+    raise typer.Exit(run_daemon(settings, until_empty=until_empty, load_again=load_again))

@@ -1,0 +1,140 @@
+"""The surroundings of the relay: the page, housekeeping, alerts, the wake-up, and whether a broker answers.
+
+All of it may fail or be slow, and the relay goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from confluent_kafka import KafkaException
+
+from outboxd.config import Settings
+from outboxd.errors import ConfigError
+from outboxd.maintenance.alerts import Alerts
+from outboxd.maintenance.jobs import Jobs
+from outboxd.observability.metrics import Metrics
+from outboxd.observability.observer import DaemonObserver
+from outboxd.observability.status import StatusBoard
+from outboxd.postgres.dead_letters import DeadLetters
+from outboxd.postgres.housekeeping import Housekeeping
+from outboxd.postgres.wakeup import WakeUp
+from outboxd.stopwatch import Stopwatch
+from outboxd.web.app import App
+from outboxd.web.guard import Guard
+from outboxd.web.server import HttpServer
+from outboxd.wiring import Assembly
+
+CONTACT_SECONDS = 5.0
+CONTACT_PAUSE_SECONDS = 15.0
+CONTACT_RETRY_SECONDS = 1.0
+
+
+class BrokerContact:
+    """Asks a broker for its metadata now and then, so that the status tells the truth while nothing is sent."""
+
+    def __init__(self, contact: Callable[[float], object], board: StatusBoard) -> None:
+        """`contact(seconds)` raises KafkaException when no broker answers in time."""
+        self._contact = contact
+        self._board = board
+        self._stopping = threading.Event()
+        self._answered = threading.Event()
+        self.under_way = Stopwatch()
+        self._thread = threading.Thread(target=self._work, name="broker-contact", daemon=True)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether a broker answered once."""
+        return self._answered.is_set()
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more; a question under way ends by itself."""
+        self._stopping.set()
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with self.under_way.running():
+                    self._contact(CONTACT_SECONDS)
+            except KafkaException as error:
+                self._board.kafka_answers(False, str(error.args[0]))
+                self._stopping.wait(CONTACT_RETRY_SECONDS)
+                continue
+            self._board.kafka_answers(True)
+            self._answered.set()
+            self._stopping.wait(CONTACT_PAUSE_SECONDS)
+
+
+class Surroundings:
+    """Started after the relay's parts were made, closed before them."""
+
+    def __init__(
+        self, assembly: Assembly, observer: DaemonObserver, alerts: Alerts, board: StatusBoard, metrics: Metrics
+    ) -> None:
+        """Make all; only the alerts, which the observer is made with, run already."""
+        settings = assembly.settings
+        schema, outbox = settings.database.schema_, settings.outbox.name
+        self.alerts = alerts
+        self.contact = BrokerContact(assembly.publisher.contact, board)
+        self.jobs = Jobs(
+            Housekeeping(assembly.engine, schema, settings.outbox.table, outbox),
+            board,
+            metrics,
+            observer.event,
+            schema=schema,
+            published_retention_seconds=settings.housekeeping.published_retention_seconds,
+            dead_letter_retention_seconds=settings.housekeeping.dead_letter_retention_seconds,
+        )
+        self.wake_up: WakeUp | None = None
+        if settings.relay.listen:
+            self.wake_up = WakeUp(assembly.engine, assembly.mailbox.post, outbox=outbox, event=observer.event)
+        self._guard: Guard | None = None
+        self.server: HttpServer | None = None
+        if settings.http.address is not None:
+            host, port = settings.http.address
+            self._guard = Guard(host, settings.http.token, board.monotonic)
+            letters = DeadLetters(assembly.engine, schema, outbox)
+            app = App(board, metrics.registry, self._guard, event=observer.event, dead_letters=letters, schema=schema)
+            self.server = _listening(app, host, port)
+
+    def start(self) -> None:
+        """Start all of it."""
+        if self.server is not None:
+            self.server.start()
+        self.contact.start()
+        self.jobs.start()
+        if self.wake_up is not None:
+            self.wake_up.start()
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take what may change while it runs."""
+        self.jobs.published_retention_seconds = settings.housekeeping.published_retention_seconds
+        self.jobs.dead_letter_retention_seconds = settings.housekeeping.dead_letter_retention_seconds
+        self.alerts.set_command(settings.alerts.command)
+        if self._guard is not None:
+            self._guard.token = settings.http.token
+
+    def close(self) -> None:
+        """End all of it."""
+        self.contact.stop()
+        self.jobs.stop()
+        if self.wake_up is not None:
+            self.wake_up.close()
+        if self.server is not None:
+            self.server.stop()
+        self.alerts.close()
+
+
+def _listening(app: App, host: str, port: int) -> HttpServer:
+    try:
+        return HttpServer(app, host, port)
+    except OSError as error:
+        raise ConfigError(
+            f"http.listen: {host}:{port} cannot be listened on: {error.strerror or error}; give each daemon its own "
+            'port, or http.listen = "" for none'
+        ) from error

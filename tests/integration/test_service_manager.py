@@ -1,0 +1,189 @@
+"""The daemon under a service manager: what a real notify socket hears of its life, and of what is stuck in it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from outboxd.config import DatabaseSettings, HttpSettings, KafkaSettings, RelaySettings, Settings
+from outboxd.config.sections import ClusterSettings
+from outboxd.daemon import Daemon
+from outboxd.policy.records import Record
+from outboxd.relay.ports import DeliveryFault, Publisher, Report
+from tests.support.children import free_ports, wait_for
+from tests.support.notify_socket import NotifySocket
+from tests.support.rig import Rig
+
+WATCHDOG_SECONDS = 1.0
+SILENCE_SECONDS = 2.5
+"""Longer than the watchdog's period and its beat together."""
+
+
+def test_it_is_ready_after_the_first_fetch_and_a_brokers_answer_and_says_how_it_is_and_that_it_stops(
+    rig: Rig, notify_socket: NotifySocket
+) -> None:
+    daemon = rig.daemon()
+    daemon.start()
+    notify_socket.wait_for("READY=1")
+    assert daemon.events("owner")
+    notify_socket.wait_for("STATUS=relaying, idle")
+    notify_socket.forget()
+    daemon.signal(signal.SIGTERM)
+    notify_socket.wait_for("STOPPING=1")
+    assert daemon.wait().code == 0
+    notify_socket.forget()
+    assert notify_socket.said.count("STOPPING=1") <= 1
+
+
+def test_a_standby_is_ready_too(rig: Rig, notify_socket: NotifySocket) -> None:
+    owner, standby = rig.daemon(), rig.daemon()
+    owner.start()
+    notify_socket.wait_for("READY=1")
+    notify_socket.forget()
+    standby.start()
+    notify_socket.wait_for("READY=1")
+    notify_socket.wait_for("STATUS=standing by")
+
+
+def test_without_a_broker_it_is_not_ready_says_why_and_asks_for_more_time(
+    rig: Rig, notify_socket: NotifySocket
+) -> None:
+    daemon = rig.daemon(kafka={"bootstrap.servers": f"127.0.0.1:{free_ports(1)[0]}"})
+    daemon.start()
+    notify_socket.wait_for("EXTEND_TIMEOUT_USEC=60000000")
+    notify_socket.wait_for("STATUS=relaying, idle, Kafka does not answer")
+    assert "READY=1" not in notify_socket.said
+    assert "WATCHDOG=1" not in notify_socket.said
+
+
+def test_a_reload_is_announced_and_ended(rig: Rig, notify_socket: NotifySocket) -> None:
+    daemon = rig.daemon()
+    daemon.start()
+    notify_socket.wait_for("READY=1")
+    notify_socket.forget()
+    daemon.signal(signal.SIGHUP)
+    notify_socket.wait_for("RELOADING=1")
+    notify_socket.wait_for("READY=1")
+    daemon.wait_for_event("config_reloaded", changed="nothing new")
+
+
+# --- The watchdog: fetch, settlement and the broker's poll are blocked in turn, for real.
+
+
+class StuckPublisher:
+    """The real publisher, whose `poll` waits as long as `stuck` is set."""
+
+    def __init__(self, inner: Publisher, free: threading.Event) -> None:
+        self._inner = inner
+        self._free = free
+
+    def poll(self, timeout_seconds: float) -> None:
+        self._free.wait()
+        self._inner.poll(timeout_seconds)
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        return self._inner.publish(records, start)
+
+    def publish_alone(self, record: Record) -> bool:
+        return self._inner.publish_alone(record)
+
+    def take_reports(self) -> list[Report]:
+        return self._inner.take_reports()
+
+    def failure(self) -> DeliveryFault | None:
+        return self._inner.failure()
+
+    def rebuild(self) -> None:
+        self._inner.rebuild()
+
+    def purge(self) -> None:
+        self._inner.purge()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+@contextmanager
+def running(rig: Rig, decorate: Callable[[Publisher], Publisher] | None = None) -> Iterator[Daemon]:
+    """A daemon on a thread of this process. Its lock waits are long, so that a lock blocks it for good."""
+    settings = Settings(
+        database=DatabaseSettings(url=rig.database.url),
+        kafka=KafkaSettings(properties={"bootstrap.servers": rig.kafka.bootstrap}),
+        relay=RelaySettings(shutdown_timeout_seconds=1.0),
+        cluster=ClusterSettings(lease_ttl_seconds=60.0),
+        http=HttpSettings(listen=""),
+    )
+    daemon = Daemon(settings, decorate_publisher=decorate)
+    thread = threading.Thread(target=daemon.run, daemon=True)
+    thread.start()
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def watchdog(notify_socket: NotifySocket, monkeypatch: pytest.MonkeyPatch) -> NotifySocket:
+    monkeypatch.setenv("WATCHDOG_USEC", str(round(WATCHDOG_SECONDS * 1e6)))
+    return notify_socket
+
+
+def test_the_watchdog_is_not_told_while_a_fetch_is_stuck(rig: Rig, watchdog: NotifySocket) -> None:
+    with running(rig) as daemon:
+        watchdog.wait_for("READY=1")
+        watchdog.forget()
+        watchdog.wait_for("WATCHDOG=1")
+        with rig.sql.transaction():
+            rig.sql.execute("LOCK TABLE outboxd.outbox IN ACCESS EXCLUSIVE MODE")
+            watchdog.wait_for_silence("WATCHDOG=1", seconds=SILENCE_SECONDS)
+            assert daemon._manager.stuck() == "fetch"
+        watchdog.forget()
+        watchdog.wait_for("WATCHDOG=1")
+
+
+def test_the_watchdog_is_not_told_while_a_settlement_is_stuck(rig: Rig, watchdog: NotifySocket) -> None:
+    topic = rig.topic()
+    with running(rig) as daemon:
+        watchdog.wait_for("READY=1")
+        with rig.sql.transaction():
+            # The lease row, which a settlement shares and a renewal, a third of a minute away, changes.
+            rig.sql.execute("SELECT FROM outboxd.lease FOR UPDATE")
+            other = rig.database.connect()
+            other.execute("INSERT INTO outboxd.outbox (topic, payload) VALUES (%s, 'x')", (topic,))
+            other.close()
+            watchdog.wait_for_silence("WATCHDOG=1", seconds=SILENCE_SECONDS)
+            assert daemon._manager.stuck() == "settle"
+        watchdog.forget()
+        watchdog.wait_for("WATCHDOG=1")
+        rig.wait_until_settled()
+
+
+def test_the_watchdog_is_not_told_while_the_brokers_poll_is_stuck(rig: Rig, watchdog: NotifySocket) -> None:
+    free = threading.Event()
+    free.set()
+    with running(rig, lambda inner: StuckPublisher(inner, free)):
+        watchdog.wait_for("READY=1")
+        free.clear()
+        try:
+            watchdog.wait_for_silence("WATCHDOG=1", seconds=SILENCE_SECONDS)
+        finally:
+            free.set()
+        watchdog.forget()
+        watchdog.wait_for("WATCHDOG=1")
+
+
+def test_a_daemon_that_is_watched_and_well_tells_so_three_times_a_period(rig: Rig, watchdog: NotifySocket) -> None:
+    with running(rig):
+        watchdog.wait_for("READY=1")
+        watchdog.forget()
+        wait_for(
+            lambda: watchdog.take() or watchdog.said.count("WATCHDOG=1") >= 6,
+            timeout_seconds=4,
+            what="six in two periods",
+        )
