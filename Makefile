@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo test unit contract simulation integration chaos lint format bench lock clean
+.PHONY: help venv install demo test unit contract simulation integration chaos browser lint format bench lock clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ integration: venv ## Real PostgreSQL, real Kafka
 
 chaos: venv ## Daemons, servers and faults from a seed
 	$(PYTEST) tests/chaos
+
+browser: venv ## The page in a headless Chromium, as a person meets it
+	$(PYTEST) tests/browser
 
 lint: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
