@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "pause": "outboxd.cli.pause",
     "resume": "outboxd.cli.resume",
     "demo": "outboxd.cli.demo",
+    "check": "outboxd.cli.check",
 }
 
 

@@ -1,0 +1,174 @@
+"""`outboxd check`: every problem at once, before it is one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outboxd.cli.context import load_settings
+from outboxd.cli.output import print_json, print_line, printable
+from outboxd.errors import EXIT_CONFIG, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, ConfigError
+from outboxd.policy.findings import Finding, Weight, worst
+
+if TYPE_CHECKING:
+    from outboxd.config import Settings
+
+app = typer.Typer(add_completion=False)
+
+EXIT_CODES = {
+    Weight.FINE: EXIT_OK,
+    Weight.WARNING: EXIT_OK,
+    Weight.UNAVAILABLE: EXIT_UNAVAILABLE,
+    Weight.FORBIDDEN: EXIT_PERMISSION,
+    Weight.MISCONFIGURED: EXIT_CONFIG,
+}
+#: librdkafka's properties that name a file, which it only opens when a client is made.
+_FILE_PROPERTIES = (
+    "ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location", "ssl.crl.location",
+    "sasl.kerberos.keytab",
+)  # fmt: skip
+_SECRETS = ("database.password", "http.token")
+
+
+@app.command()
+def check(
+    *,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Only the configuration and the installation; opens no connection.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """Look at configuration, connection, schema, grants, broker and the topics of pending rows; name every problem.
+
+    Exits 0 when nothing keeps the daemon from working, whatever the warnings; else with the code of the worst problem:
+    78 configuration or schema, 77 a missing right, 69 a server or a topic that is not there.
+    """
+    findings = list(_configuration(offline=offline))
+    code = EXIT_CODES[worst(findings)]
+    if as_json:
+        print_json(
+            {
+                "exit_code": code,
+                "problems": sum(finding.weight.is_problem for finding in findings),
+                "warnings": sum(finding.weight is Weight.WARNING for finding in findings),
+                "findings": [
+                    {
+                        "area": finding.area,
+                        "weight": finding.weight.value,
+                        "message": printable(finding.message),
+                        "remedy": printable(finding.remedy),
+                    }
+                    for finding in findings
+                ],
+            }
+        )
+        return code
+    _print(findings)
+    return code
+
+
+def _configuration(*, offline: bool) -> Iterator[Finding]:
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        yield from _mistakes(error)
+        return
+    file = "defaults and environment, no file" if settings.file is None else str(settings.file)
+    yield Finding("configuration", Weight.FINE, file)
+    yield from _files(settings)
+    has_brokers = True
+    try:
+        settings.kafka.bootstrap_servers  # noqa: B018 - refuses where there are none
+    except ConfigError as error:
+        has_brokers = False
+        yield Finding("configuration", Weight.MISCONFIGURED, str(error))
+    yield from _installation()
+    if not offline:
+        yield from _servers(settings, has_brokers=has_brokers)
+
+
+def _mistakes(error: ConfigError) -> Iterator[Finding]:
+    lines = str(error).splitlines()
+    for line in lines[1:] if len(lines) > 1 else [lines[0].removeprefix("the configuration has a mistake: ")]:
+        yield Finding("configuration", Weight.MISCONFIGURED, line.strip())
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    for name in _FILE_PROPERTIES:
+        path = settings.kafka.properties.get(name, "")
+        if path and path != "probe" and not os.access(path, os.R_OK):
+            there = Path(path).exists()
+            weight = Weight.FORBIDDEN if there else Weight.MISCONFIGURED
+            what = "cannot be read by this user" if there else "is not there"
+            yield Finding("configuration", weight, f"{path} {what}", f"look at kafka.{name}")
+    if settings.file is not None and _has_secret(settings) and settings.file.stat().st_mode & stat.S_IROTH:
+        yield Finding(
+            "configuration", Weight.WARNING, f"{settings.file} holds a secret and everybody may read it",
+            f"chmod o= {settings.file}, or better give secrets by *_file settings or systemd credentials",
+        )  # fmt: skip
+
+
+def _has_secret(settings: Settings) -> bool:
+    """Whether the file itself, not a source beside it, has a secret."""
+    from outboxd.config.redaction import is_secret, redact_url
+
+    keys = [*_SECRETS, *(f"kafka.{name}" for name in settings.kafka.properties if is_secret(name))]
+    if redact_url(settings.database.url) != settings.database.url:
+        keys.append("database.url")
+    origins = [settings.origin(key) for key in keys]
+    return any(origin.source == "file" and not origin.read_from for origin in origins)
+
+
+def _installation() -> Iterator[Finding]:
+    from outboxd.errors import SchemaError
+    from outboxd.postgres.migrate import required_revision
+
+    try:
+        yield Finding("installation", Weight.FINE, f"needs schema revision {required_revision()}")
+    except SchemaError as error:
+        yield Finding("installation", Weight.MISCONFIGURED, str(error))
+
+
+def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
+    from outboxd.kafka import inspection as kafka
+    from outboxd.kafka.progress import progress_topic as topic_of
+    from outboxd.postgres import inspection as postgres
+    from outboxd.postgres.engine import make_engine
+
+    topics: dict[str, int] = {}
+    progress_topic = None
+    try:
+        engine = make_engine(settings.database.url, settings.database.password, statement_timeout_seconds=30.0)
+    except ConfigError as error:
+        yield Finding("database", Weight.MISCONFIGURED, str(error))
+    else:
+        try:
+            found = postgres.inspect(engine, settings.database.schema_, settings.outbox.table)
+        finally:
+            engine.dispose()
+        yield from found.findings
+        topics |= found.pending_topics
+        if settings.relay.delivery == "exactly-once" and found.database:
+            progress_topic = topic_of(found.database, settings.database.schema_, settings.outbox.name)
+    if settings.alerts.dead_letter_topic:
+        topics.setdefault(settings.alerts.dead_letter_topic, 0)
+    if has_brokers:
+        yield from kafka.inspect(settings.kafka.properties, topics, progress_topic)
+
+
+def _print(findings: list[Finding]) -> None:
+    from outboxd.cli.plain_text import count_of, safe
+
+    for finding in findings:
+        label = "problem" if finding.weight.is_problem else finding.weight.value
+        print_line(f"{label:<8} {finding.area:<14} {safe(finding.message)}")
+        if finding.remedy:
+            print_line(f"{'':<8} {'':<14} → {safe(finding.remedy)}")
+    problems = sum(finding.weight.is_problem for finding in findings)
+    warnings = sum(finding.weight is Weight.WARNING for finding in findings)
+    print_line(f"{count_of(problems, 'problem')}, {count_of(warnings, 'warning')}")

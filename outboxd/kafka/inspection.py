@@ -1,0 +1,246 @@
+"""What the daemon needs of the cluster, looked at all at once: a broker that answers, topics that are there, safe."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AclOperation,
+    AdminClient,
+    ClusterMetadata,
+    ConfigResource,
+    ResourceType,
+    TopicDescription,
+)
+
+from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX
+from outboxd.policy.findings import Finding, Weight
+from outboxd.policy.row_checks import topic_name_problem
+
+TIMEOUT_SECONDS = 5.0
+ATTEMPT_SECONDS = 1.0
+#: outboxd's own topics, whose records all have keys.
+PROGRESS_PREFIX = "outboxd-progress-"
+TOPICS_LISTED_MAX = 100
+_CREDENTIAL_CODES = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+_MISSING_CODES = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+_FORBIDDEN_CODES = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+
+
+@dataclass
+class _Client:
+    """An AdminClient, and what it said about its connections."""
+
+    properties: Mapping[str, str]
+    errors: list[KafkaError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Its complaints about a producer's properties are nobody's business.
+        quiet = logging.getLogger("outboxd.kafka.inspection.client")
+        quiet.addHandler(logging.NullHandler())
+        quiet.propagate = False
+        config: dict[str, Any] = {**self.properties, "error_cb": self.errors.append}
+        self.admin = AdminClient(config, logger=quiet)
+
+    def metadata(self) -> ClusterMetadata | KafkaError:
+        """What the first broker to answer knows, or why none did; a refused password is not waited for."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                return self.admin.list_topics(timeout=ATTEMPT_SECONDS)
+            except KafkaException as error:
+                # What happened to the connections is only told while somebody polls.
+                self.admin.poll(0)
+                if time.monotonic() >= deadline or self.refusals():
+                    refused: KafkaError = error.args[0]
+                    return refused
+
+    def refusals(self) -> list[KafkaError]:
+        """The brokers' refusals of the credentials."""
+        return [error for error in self.errors if error.code() in _CREDENTIAL_CODES]
+
+
+def inspect(
+    properties: Mapping[str, str], topics: Mapping[str, int], progress_topic: str | None = None
+) -> list[Finding]:
+    """Look at the cluster, and at these topics.
+
+    Args:
+        properties: the user's librdkafka properties.
+        topics: name → how many pending rows wait for it (0: it is configured).
+        progress_topic: that of exactly-once delivery; the daemon makes it where it is missing.
+    """
+    try:
+        client = _Client(properties)
+    except KafkaException as error:
+        return [Finding("broker", Weight.MISCONFIGURED, f"the client refuses [kafka]: {error.args[0].str()}")]
+    metadata = client.metadata()
+    if isinstance(metadata, KafkaError):
+        return [_no_answer(client, metadata)]
+    brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
+    count = len(metadata.brokers)
+    findings = [Finding("broker", Weight.FINE, f"{count} broker{'s' * (count != 1)}: {brokers}")]
+    legal = [topic for topic in topics if topic_name_problem(topic) is None]
+    findings.extend(_illegal(topics))
+    if legal:
+        findings.extend(
+            _topics(client.admin, {topic: topics[topic] for topic in legal[:TOPICS_LISTED_MAX]}, properties)
+        )
+    if progress_topic is not None and progress_topic in metadata.topics:
+        findings.extend(_topics(client.admin, {progress_topic: 0}, properties))
+    if len(legal) > TOPICS_LISTED_MAX:
+        findings.append(
+            Finding("topics", Weight.WARNING, f"only {TOPICS_LISTED_MAX} of {len(legal)} topics were looked at")
+        )
+    return findings
+
+
+def _no_answer(client: _Client, error: KafkaError) -> Finding:
+    refused = client.refusals()
+    if refused:
+        return Finding(
+            "broker",
+            Weight.FORBIDDEN,
+            f"the brokers refuse the credentials: {refused[-1].str()}",
+            "look at sasl.* and ssl.* in [kafka]; rows wait meanwhile and none is lost",
+        )
+    causes = "; ".join(dict.fromkeys(each.str() for each in client.errors)) or error.str()
+    return Finding(
+        "broker",
+        Weight.UNAVAILABLE,
+        f"no broker answers within {TIMEOUT_SECONDS:.0f} s: {causes}",
+        'look at "bootstrap.servers" and security.protocol in [kafka], and at the brokers',
+    )
+
+
+def _illegal(topics: Mapping[str, int]) -> Iterator[Finding]:
+    for topic, rows in topics.items():
+        problem = topic_name_problem(topic)
+        if problem is not None:
+            yield Finding("topics", Weight.WARNING, f"{problem}: {_rows(rows)} will be dead-lettered as INVALID_TOPIC")
+
+
+def _topics(admin: AdminClient, topics: Mapping[str, int], properties: Mapping[str, str]) -> Iterator[Finding]:
+    futures = admin.describe_topics(
+        TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=TIMEOUT_SECONDS
+    )
+    configs = _configs(admin, list(topics))
+    creates = None
+    for topic, future in futures.items():
+        description = _result(future)
+        if isinstance(description, TopicDescription):
+            yield from _topic(topic, description, configs.get(topic, {}), properties)
+        elif description.code() in _MISSING_CODES:
+            creates = _creates_topics(admin) if creates is None else creates
+            yield _missing(topic, topics[topic], creates=creates)
+        elif description.code() in _FORBIDDEN_CODES:
+            yield Finding(
+                "topics", Weight.FORBIDDEN, f"{topic}: the brokers refuse to describe it ({_rows(topics[topic])})",
+                f"allow DESCRIBE and WRITE on {topic}; the rows wait meanwhile",
+            )  # fmt: skip
+        else:
+            yield Finding("topics", Weight.UNAVAILABLE, f"{topic}: {description.str()}")
+
+
+def _missing(topic: str, rows: int, *, creates: bool) -> Finding:
+    if creates:
+        return Finding(
+            "topics", Weight.WARNING, f"{topic} is not there; the brokers create it at its first record",
+            "create it with the partitions and replicas that it should have",
+        )  # fmt: skip
+    return Finding(
+        "topics", Weight.UNAVAILABLE, f"{topic} is not there, or may not be seen: {_rows(rows)} wait",
+        "create it, or allow DESCRIBE and WRITE on it; nothing is lost meanwhile",
+    )  # fmt: skip
+
+
+def _topic(
+    topic: str, description: TopicDescription, config: Mapping[str, str], properties: Mapping[str, str]
+) -> Iterator[Finding]:
+    operations = description.authorized_operations
+    if operations and not {AclOperation.WRITE, AclOperation.ALL} & set(operations):
+        yield Finding(
+            "topics", Weight.FORBIDDEN, f"{topic}: WRITE is not allowed", f"allow WRITE on {topic}; its rows wait"
+        )
+        return
+    warnings = list(_warnings(topic, description, config, properties))
+    yield from warnings
+    if not warnings:
+        count = len(description.partitions)
+        yield Finding("topics", Weight.FINE, f"{topic}: {count} partition{'s' * (count != 1)}")
+
+
+def _warnings(
+    topic: str, description: TopicDescription, config: Mapping[str, str], properties: Mapping[str, str]
+) -> Iterator[Finding]:
+    def warning(message: str, remedy: str) -> Finding:
+        return Finding("topics", Weight.WARNING, f"{topic}: {message}", remedy)
+
+    replicas = min((len(partition.replicas) for partition in description.partitions), default=0)
+    in_sync = min((len(partition.isr) for partition in description.partitions), default=0)
+    wanted = int(config.get("min.insync.replicas", 0))
+    if any(partition.leader is None for partition in description.partitions):
+        yield warning("a partition has no leader", "look at the brokers; its rows wait")
+    if replicas == 1:
+        yield warning("one replica: a lost broker loses acknowledged records", "raise the replication factor to 3")
+    elif wanted == 1:
+        yield warning(
+            f"min.insync.replicas is 1 of {replicas}: acknowledged records can be lost with one broker",
+            "set min.insync.replicas to 2",
+        )
+    elif wanted and wanted > in_sync:
+        yield warning(f"{in_sync} replicas are in sync, {wanted} are needed", "look at the brokers; its rows wait")
+    elif wanted and wanted == replicas:
+        yield warning(f"min.insync.replicas is all {replicas}: one broker down stops it", "set it one lower")
+    if config.get("unclean.leader.election.enable") == "true":
+        yield warning("unclean leader election is on: acknowledged records can be lost", "turn it off")
+    if "compact" in config.get("cleanup.policy", "") and not topic.startswith(PROGRESS_PREFIX):
+        yield warning("it is compacted: rows without a key are refused", "give every row of it a key")
+    record_bytes_max = int(config.get("max.message.bytes", 0))
+    batch_bytes = int(properties.get("batch.size", CLIENT_RECORD_BYTES_MAX))
+    if record_bytes_max and record_bytes_max < batch_bytes:
+        yield warning(
+            f"max.message.bytes is {record_bytes_max}, the client's batches may have {batch_bytes}: refused ones go "
+            "again record by record",
+            f'set "batch.size" = {record_bytes_max} in [kafka], or raise the topic\'s limit',
+        )
+
+
+def _configs(admin: AdminClient, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Topic → its effective configuration, as far as it may be seen."""
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    found = {}
+    for resource, future in admin.describe_configs(resources, request_timeout=TIMEOUT_SECONDS).items():
+        entries = _result(future)
+        if isinstance(entries, dict):
+            found[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
+    return found
+
+
+def _creates_topics(admin: AdminClient) -> bool:
+    """Whether the brokers make a topic when it is first named; no where that may not be seen."""
+    brokers = list(admin.list_topics(timeout=TIMEOUT_SECONDS).brokers)
+    if not brokers:
+        return False
+    resource = ConfigResource(ResourceType.BROKER, str(brokers[0]))
+    (future,) = admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS).values()
+    entries = _result(future)
+    return isinstance(entries, dict) and getattr(entries.get("auto.create.topics.enable"), "value", "") == "true"
+
+
+def _result(future: Future[Any]) -> Any:
+    """What the broker answered, or the KafkaError with which it refused."""
+    try:
+        return future.result(TIMEOUT_SECONDS + 5.0)
+    except KafkaException as error:
+        return error.args[0]
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} pending row{'s' * (count != 1)}"

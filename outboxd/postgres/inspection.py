@@ -1,0 +1,168 @@
+"""What the daemon needs of the database, looked at all at once: the server, the schema, the table, every grant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, text
+
+from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaError
+from outboxd.policy.findings import Finding, Weight
+from outboxd.postgres.failures import explained
+from outboxd.postgres.migrate import VERSION_TABLE, check_schema, required_revision
+from outboxd.postgres.names import quoted
+from outboxd.postgres.sql_text import in_schema
+from outboxd.postgres.tables import table as table_of
+
+SERVER_VERSION_MIN = 140000
+PENDING_ROWS_READ_MAX = 100_000
+
+#: Table → what the daemon does there; the outbox itself is apart, since its name is configured.
+_OWN_TABLES: Mapping[str, Sequence[str]] = {
+    "retry": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dead_letter": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "lease": ("SELECT", "INSERT", "UPDATE"),
+    "control": ("SELECT", "INSERT"),
+    "start": ("SELECT", "INSERT", "UPDATE"),
+    "progress": ("SELECT", "INSERT", "UPDATE"),
+    VERSION_TABLE: ("SELECT",),
+}
+_OUTBOX_RIGHTS = ("SELECT", "UPDATE", "DELETE")
+_ROLES_FILE = "docs/postgresql-roles.sql"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found, the topics of the pending rows that were read, with how many of them, and the database's name."""
+
+    findings: Sequence[Finding]
+    pending_topics: Mapping[str, int]
+    database: str
+
+
+def inspect(engine: Engine, schema: str, table: str) -> Inspection:
+    """Look at everything; what cannot be looked at because of an earlier problem is left out."""
+    findings: list[Finding] = []
+    topics: dict[str, int] = {}
+    database = ""
+    try:
+        with explained(), engine.connect() as connection:
+            database = str(connection.scalar(text("SELECT current_database()")))
+            findings.extend(_server(connection))
+            may_look = list(_schema(connection, schema))
+            findings.extend(may_look)
+            if not any(finding.weight.is_problem for finding in may_look):
+                missing = list(_grants(connection, schema, table))
+                findings.extend(missing)
+                findings.extend(_table(connection, schema, table))
+                if not any(finding.weight.is_problem for finding in findings):
+                    findings.append(Finding("grants", Weight.FINE, "the role may do all that the daemon does"))
+                    topics = _pending_topics(connection, schema, table)
+    except OutboxdError as error:
+        findings.append(Finding("database", weight_of(error), str(error)))
+    return Inspection(findings, topics, database)
+
+
+def weight_of(error: OutboxdError) -> Weight:
+    """How bad an error of ours is as a finding."""
+    if isinstance(error, ConfigError):
+        return Weight.MISCONFIGURED
+    return Weight.FORBIDDEN if isinstance(error, AccessDeniedError) else Weight.UNAVAILABLE
+
+
+def _server(connection: Connection) -> Iterator[Finding]:
+    number, version, database, role, is_standby, read_only = connection.execute(
+        text(
+            "SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_database(),"
+            " current_user, pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+        )
+    ).one()
+    yield Finding("database", Weight.FINE, f"PostgreSQL {version}, database {database!r}, as role {role!r}")
+    if number < SERVER_VERSION_MIN:
+        yield Finding("database", Weight.MISCONFIGURED, f"PostgreSQL {version} is too old", "use version 14 or newer")
+    if is_standby or read_only:
+        what = "a read-only standby" if is_standby else "read-only for this role"
+        yield Finding(
+            "database",
+            Weight.UNAVAILABLE,
+            f"the server is {what}",
+            "name the primary, or several hosts with target_session_attrs=read-write, in database.url",
+        )
+
+
+def _schema(connection: Connection, schema: str) -> Iterator[Finding]:
+    usable = connection.execute(
+        text("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema"), {"schema": schema}
+    ).scalar_one_or_none()
+    if usable is False:
+        yield Finding(
+            "grants",
+            Weight.FORBIDDEN,
+            f"the role may not use the schema {schema!r}",
+            f"GRANT USAGE ON SCHEMA {quoted(schema)}, or grant the relay's role of {_ROLES_FILE}",
+        )
+        return
+    try:
+        check_schema(connection, schema)
+    except SchemaError as error:
+        yield Finding("schema", Weight.MISCONFIGURED, str(error))
+    else:
+        yield Finding("schema", Weight.FINE, f"schema {schema!r} is at revision {required_revision()}")
+
+
+def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
+    for name, rights in {table: _OUTBOX_RIGHTS, **_OWN_TABLES}.items():
+        full = f"{quoted(schema)}.{quoted(name)}"
+        missing = connection.execute(
+            text(
+                "SELECT array_agg(r.name) FROM unnest(CAST(:rights AS text[])) AS r(name)"
+                " WHERE to_regclass(:full) IS NOT NULL AND NOT has_table_privilege(to_regclass(:full), r.name)"
+            ),
+            {"rights": list(rights), "full": full},
+        ).scalar_one()
+        if missing:
+            listed = ", ".join(missing)
+            yield Finding(
+                "grants",
+                Weight.FORBIDDEN,
+                f"the role may not {listed} on {full}",
+                f"GRANT {listed} ON {full}, or grant the relay's role of {_ROLES_FILE}",
+            )
+
+
+def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
+    full = f"{quoted(schema)}.{quoted(table)}"
+    found = set(
+        connection.scalars(
+            text(
+                "SELECT attname::text FROM pg_attribute"
+                " WHERE attrelid = to_regclass(:full) AND attnum > 0 AND NOT attisdropped"
+            ),
+            {"full": full},
+        )
+    )
+    needed = [column.name for column in table_of(schema, "outbox").columns]
+    missing = [name for name in needed if name not in found]
+    if not found:
+        yield Finding("schema", Weight.MISCONFIGURED, f"there is no table {full}", "look at outbox.table")
+    elif missing:
+        yield Finding(
+            "schema",
+            Weight.MISCONFIGURED,
+            f"the table {full} lacks {', '.join(missing)}",
+            "add the columns as `outboxd migrate --sql` shows them, or look at outbox.table",
+        )
+
+
+def _pending_topics(connection: Connection, schema: str, table: str) -> dict[str, int]:
+    rows = connection.execute(
+        in_schema(
+            "SELECT topic, count(*) AS rows FROM (SELECT topic FROM @outbox@ WHERE published_at IS NULL ORDER BY id"
+            " LIMIT :rows_max) AS o GROUP BY topic ORDER BY topic",
+            schema,
+            table=table,
+        ),
+        {"rows_max": PENDING_ROWS_READ_MAX},
+    )
+    return {row.topic: row.rows for row in rows}

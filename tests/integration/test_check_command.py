@@ -1,0 +1,226 @@
+"""`outboxd check`: every problem at once, each with what to do, and the exit code of the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.kafka import KafkaCluster
+from tests.support.kafka_fixtures import MakeTopic, fresh_name, started
+from tests.support.postgres_fixtures import Database
+from tests.support.rows import Letters
+from tests.support.shell import Shell, shell_on
+
+RunCheck = Callable[..., tuple[int, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def shell_with(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Shell]:
+    def make(bootstrap: str, user: str = "postgres", **settings: str) -> Shell:
+        return shell_on(
+            database, monkeypatch, capsys, user=user, OUTBOXD_KAFKA__BOOTSTRAP_SERVERS=bootstrap, **settings
+        )
+
+    return make
+
+
+def problems(document: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (finding["area"], finding["weight"])
+        for finding in document["findings"]
+        if finding["weight"] not in {"ok", "warning"}
+    ]
+
+
+def test_an_empty_migrated_outbox_and_a_broker_are_all_that_is_needed(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell]
+) -> None:
+    answer = shell_with(kafka.bootstrap).ok("check", "--json")
+    assert problems(answer.document) == []
+    assert (answer.document["exit_code"], answer.document["problems"], answer.document["warnings"]) == (0, 0, 0)
+    text = shell_with(kafka.bootstrap).ok("check").out
+    assert text.splitlines()[-1] == "0 problems, 0 warnings"
+    assert "1 broker" in text
+
+
+def test_topics_of_pending_rows_are_told_apart_missing_illegal_unsafe(
+    kafka: KafkaCluster, topic: MakeTopic, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    with database.connect() as connection:
+        rows = Letters(connection)
+        there, compacted = topic(prefix="there"), topic(config={"cleanup.policy": "compact"}, prefix="compacted")
+        missing = fresh_name("missing")
+        for name in (there, compacted, missing, "not legal"):
+            rows.enqueue(name)
+        rows.publish(rows.enqueue("published-long-ago"))
+    answer = shell_with(kafka.bootstrap)("check", "--json")
+    by_message = {finding["message"]: finding["weight"] for finding in answer.document["findings"]}
+    assert answer.code == answer.document["exit_code"] == 69
+    assert by_message[f"{missing} is not there, or may not be seen: 1 pending row wait"] == "unavailable"
+    assert by_message[f"{there}: one replica: a lost broker loses acknowledged records"] == "warning"
+    assert by_message[f"{compacted}: it is compacted: rows without a key are refused"] == "warning"
+    assert any("INVALID_TOPIC" in message and weight == "warning" for message, weight in by_message.items())
+    assert not any("published-long-ago" in message for message in by_message)
+
+
+def test_warnings_do_not_change_the_exit_code(
+    kafka: KafkaCluster, topic: MakeTopic, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    with database.connect() as connection:
+        Letters(connection).enqueue(topic(config={"max.message.bytes": "5000"}))
+    document = shell_with(kafka.bootstrap).ok("check", "--json").document
+    assert document["warnings"] == 2
+    assert any('"batch.size" = 5000' in finding["remedy"] for finding in document["findings"])
+
+
+def test_every_missing_right_is_named_at_once(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    with database.connect() as connection:
+        connection.execute("DROP ROLE IF EXISTS halfway")
+        connection.execute("CREATE ROLE halfway LOGIN")
+        try:
+            answer = shell_with(kafka.bootstrap, user="halfway")("check", "--json")
+            assert answer.code == 77
+            assert [finding["message"] for finding in answer.document["findings"] if finding["area"] == "grants"] == [
+                "the role may not use the schema 'outboxd'"
+            ]
+            connection.execute("GRANT USAGE ON SCHEMA outboxd TO halfway")
+            connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA outboxd TO halfway")
+            connection.execute("GRANT INSERT, UPDATE, DELETE ON outboxd.retry, outboxd.start TO halfway")
+            answer = shell_with(kafka.bootstrap, user="halfway")("check", "--json")
+            messages = [finding["message"] for finding in answer.document["findings"] if finding["area"] == "grants"]
+            assert messages == [
+                'the role may not UPDATE, DELETE on "outboxd"."outbox"',
+                'the role may not INSERT, UPDATE, DELETE on "outboxd"."dead_letter"',
+                'the role may not INSERT, UPDATE on "outboxd"."lease"',
+                'the role may not INSERT on "outboxd"."control"',
+                'the role may not INSERT, UPDATE on "outboxd"."progress"',
+            ]
+        finally:
+            connection.execute("DROP OWNED BY halfway")
+            connection.execute("DROP ROLE halfway")
+
+
+def test_the_relays_role_of_the_documentation_passes(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    from tests.integration.test_roles import make_roles
+
+    make_roles(database, "prefix=checked")
+    with database.connect() as connection:
+        try:
+            connection.execute("DROP ROLE IF EXISTS checked_login")
+            connection.execute("CREATE ROLE checked_login LOGIN IN ROLE checked_relay")
+            assert problems(shell_with(kafka.bootstrap, user="checked_login").ok("check", "--json").document) == []
+        finally:
+            roles = "checked_writer, checked_relay, checked_operator, checked_reader"
+            connection.execute(f"DROP OWNED BY {roles}")
+            connection.execute(f"DROP ROLE IF EXISTS checked_login, {roles}")
+
+
+def test_both_servers_away_are_two_problems_and_69(shell_with: Callable[..., Shell]) -> None:
+    shell = shell_with("127.0.0.1:1", OUTBOXD_DATABASE__URL="postgresql://u:hush@127.0.0.1:1/d")
+    answer = shell("check", "--json")
+    assert answer.code == 69
+    assert problems(answer.document) == [("database", "unavailable"), ("broker", "unavailable")]
+    assert "hush" not in answer.out + answer.err
+
+
+def test_the_worst_problem_decides(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = shell_on(empty_database, monkeypatch, capsys, OUTBOXD_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
+    answer = shell("check", "--json")
+    assert answer.code == 78
+    assert problems(answer.document) == [("schema", "misconfigured"), ("broker", "unavailable")]
+    assert "run `outboxd migrate`" in answer.out
+
+
+def test_a_table_that_is_not_an_outbox_is_found(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE outboxd.legacy (id bigint, topic text)")
+    answer = shell_with(kafka.bootstrap, OUTBOXD_OUTBOX__TABLE="legacy")("check", "--json")
+    assert answer.code == 78
+    assert any('"legacy" lacks event_id, key, payload' in finding["message"] for finding in answer.document["findings"])
+    answer = shell_with(kafka.bootstrap, OUTBOXD_OUTBOX__TABLE="absent")("check", "--json")
+    assert any("there is no table" in finding["message"] for finding in answer.document["findings"])
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[KafkaCluster]:
+    yield from started(lambda: KafkaCluster(sasl=True, plain_users={"relay": "relay-secret"}))
+
+
+def sasl(user: str, password: str) -> dict[str, str]:
+    return {
+        "OUTBOXD_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "OUTBOXD_KAFKA__SASL_MECHANISM": "PLAIN",
+        "OUTBOXD_KAFKA__SASL_USERNAME": user,
+        "OUTBOXD_KAFKA__SASL_PASSWORD": password,
+    }
+
+
+def test_a_wrong_password_and_a_missing_acl_are_rights(
+    guarded: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    name = guarded.create_topic(fresh_name(), partitions=1)
+    with database.connect() as connection:
+        Letters(connection).enqueue(name)
+    answer = shell_with(guarded.bootstrap, **sasl("relay", "wrong-secret"))("check", "--json")
+    assert (answer.code, problems(answer.document)) == (77, [("broker", "forbidden")])
+    assert "wrong-secret" not in answer.out + answer.err
+    answer = shell_with(guarded.bootstrap, **sasl("relay", "relay-secret"))("check", "--json")
+    assert (answer.code, problems(answer.document)) == (77, [("topics", "forbidden")])
+    guarded.grant("relay", name)
+    assert problems(shell_with(guarded.bootstrap, **sasl("relay", "relay-secret")).ok("check", "--json").document) == []
+
+
+def test_nothing_but_the_configuration_is_looked_at_offline(shell_with: Callable[..., Shell]) -> None:
+    shell = shell_with("127.0.0.1:1", OUTBOXD_DATABASE__URL="postgresql://u@127.0.0.1:1/d")
+    assert {finding["area"] for finding in shell.ok("check", "--offline", "--json").document["findings"]} == {
+        "configuration", "installation",
+    }  # fmt: skip
+
+
+def test_a_broken_configuration_is_listed_whole_as_one_document(
+    tmp_path: Path, shell_with: Callable[..., Shell]
+) -> None:
+    file = tmp_path / "outboxd.toml"
+    file.write_text("[relay]\nbatch_rows = 0\n[relax]\n[kafka]\nacks = 1\n")
+    answer = shell_with("127.0.0.1:1")("check", "--json", "-c", str(file))
+    assert answer.code == 78
+    assert problems(answer.document) == [("configuration", "misconfigured")] * 3
+    file.write_text("[relay]\nbatch_rows = 0\n")
+    answer = shell_with("127.0.0.1:1")("check", "--offline", "-c", str(file))
+    assert answer.code == 78
+    assert f"problem  configuration  {file}:2: relay.batch_rows" in answer.out
+    assert "1 problem, 0 warnings" in answer.out
+
+
+def test_files_are_looked_at_without_a_connection(tmp_path: Path, shell_with: Callable[..., Shell]) -> None:
+    file = tmp_path / "outboxd.toml"
+    file.write_text('[database]\npassword = "hush"\n')
+    file.chmod(0o644)
+    shell = shell_with("h:1", OUTBOXD_KAFKA__SSL_KEY_LOCATION=str(tmp_path / "absent.pem"))
+    answer = shell("check", "--offline", "--json", "-c", str(file))
+    assert (answer.code, problems(answer.document)) == (78, [("configuration", "misconfigured")])
+    assert answer.document["warnings"] == 1
+    file.chmod(0o640)
+    assert shell("check", "--offline", "--json", "-c", str(file)).document["warnings"] == 0
+
+
+def test_without_brokers_configured_it_says_how_to_name_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OUTBOXD_KAFKA__BOOTSTRAP_SERVERS", raising=False)
+    answer = shell_on(database, monkeypatch, capsys)("check", "--json")
+    assert answer.code == 78
+    assert any("bootstrap.servers is not set" in finding["message"] for finding in answer.document["findings"])
