@@ -1,0 +1,127 @@
+"""What a reload takes at once, and what it leaves to the next start."""
+
+from __future__ import annotations
+
+import pytest
+
+from outboxd.config import KafkaSettings, LogSettings, RelaySettings, RetrySettings, RouteSettings, Settings
+from outboxd.config.model import SECTIONS
+from outboxd.config.sections import (
+    ClusterSettings,
+    DatabaseSettings,
+    HousekeepingSettings,
+    HttpSettings,
+    OutboxSettings,
+)
+from outboxd.reload import NEEDS_RESTART, Reload, compare
+
+BROKERS = {"bootstrap.servers": "a:9092", "sasl.username": "relay", "sasl.password": "old"}
+PRESENT = Settings(kafka=KafkaSettings(properties=BROKERS))
+
+
+def reload(**sections: object) -> Reload:
+    return compare(PRESENT, PRESENT.model_copy(update=sections))
+
+
+def test_the_same_configuration_changes_nothing() -> None:
+    assert compare(PRESENT, PRESENT.model_copy()) == Reload(PRESENT, (), (), renews=False)
+
+
+def test_limits_intervals_retries_retentions_and_the_level_are_taken_at_once() -> None:
+    answer = reload(
+        relay=RelaySettings(batch_rows=10, sweep_interval_seconds=1.0),
+        retry=RetrySettings(max_attempts=3),
+        housekeeping=HousekeepingSettings(published_retention_seconds=60.0),
+        log=LogSettings(level="debug"),
+        database=DatabaseSettings(password="new"),
+        http=HttpSettings(token="new"),
+    )
+    assert set(answer.taken) == {
+        "relay.batch_rows",
+        "relay.sweep_interval",
+        "retry.max_attempts",
+        "housekeeping.published_retention",
+        "log.level",
+        "database.password",
+        "http.token",
+    }
+    assert not answer.waiting
+    assert not answer.renews
+    assert answer.settings.relay.batch_rows == 10
+
+
+def test_what_binds_for_life_keeps_its_old_value_and_is_named() -> None:
+    answer = reload(
+        database=DatabaseSettings(url="postgresql://other/other", schema_="other"),
+        outbox=OutboxSettings(name="other"),
+        relay=RelaySettings(after_publish="delete", delivery="exactly-once", listen=True, batch_rows=7),
+        cluster=ClusterSettings(lease_ttl_seconds=3.0),
+        http=HttpSettings(listen=""),
+        log=LogSettings(format="json"),
+    )
+    assert answer.taken == ("relay.batch_rows",)
+    assert set(answer.waiting) == {
+        "database.url",
+        "database.schema",
+        "outbox.name",
+        "relay.after_publish",
+        "relay.delivery",
+        "relay.listen",
+        "cluster.lease_ttl",
+        "http.listen",
+        "log.format",
+    }
+    assert answer.settings == PRESENT.model_copy(update={"relay": RelaySettings(batch_rows=7)})
+
+
+def test_every_name_that_needs_a_restart_is_a_setting() -> None:
+    known = {f"{name}.{key}" for name, model in SECTIONS.items() for key in model.fields_by_key()}
+    for name in NEEDS_RESTART:
+        assert name.startswith("kafka.") or any(key.startswith(name) for key in known), name
+
+
+@pytest.mark.parametrize(
+    ("properties", "renews"),
+    [
+        ({**BROKERS, "sasl.password": "new"}, False),
+        ({**BROKERS, "bootstrap.servers": "b:9092"}, True),
+        ({**BROKERS, "linger.ms": "7"}, True),
+        ({"bootstrap.servers": "a:9092"}, False),
+    ],
+)
+def test_rotated_credentials_need_no_new_producer_and_other_properties_do(
+    properties: dict[str, str], renews: bool
+) -> None:
+    answer = reload(kafka=KafkaSettings(properties=properties))
+    assert answer.renews is renews
+    assert answer.settings.kafka.properties == properties
+
+
+def test_a_limit_of_the_client_that_the_database_side_knows_too_waits_for_a_restart() -> None:
+    answer = reload(kafka=KafkaSettings(properties={**BROKERS, "message.max.bytes": "2000000"}))
+    assert answer.waiting == ("kafka.message.max.bytes",)
+    assert answer.settings.kafka.properties == BROKERS
+    assert not answer.renews
+
+
+def test_with_exactly_once_rotated_credentials_come_with_a_new_producer() -> None:
+    present = PRESENT.model_copy(update={"relay": RelaySettings(delivery="exactly-once")})
+    wanted = present.model_copy(update={"kafka": KafkaSettings(properties={**BROKERS, "sasl.password": "new"})})
+    assert compare(present, wanted).renews
+
+
+def test_another_form_of_confirmation_begins_anew_and_another_limit_of_retries_does_not() -> None:
+    present = PRESENT.model_copy(update={"routes": (RouteSettings(topic="a"),)})
+    each = present.model_copy(update={"routes": (RouteSettings(topic="a", confirm="each"),)})
+    hold = present.model_copy(update={"routes": (RouteSettings(topic="a", on_dead_letter="hold-key"),)})
+    assert (compare(present, each).renews, compare(present, hold).renews) == (True, False)
+    assert compare(present, hold).taken == ("route",)
+
+
+def test_routes_that_contradict_a_value_which_has_to_wait_wait_with_it() -> None:
+    present = PRESENT.model_copy(update={"relay": RelaySettings(delivery="exactly-once")})
+    wanted = PRESENT.model_copy(update={"routes": (RouteSettings(topic="lossy.*", confirm="none"),)})
+    answer = compare(present, wanted)
+    assert answer.waiting == ("relay.delivery", "route")
+    assert answer.settings.routes == ()
+    assert answer.taken == ()
