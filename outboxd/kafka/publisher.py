@@ -9,6 +9,7 @@ report in the inbox like any other.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from outboxd.kafka.client_config import lone_config, producer_config, record_byt
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
+from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
 from outboxd.policy.faults import fault_of_refusal
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
@@ -54,6 +56,7 @@ class KafkaPublisher:
             properties, in_flight_rows_max=in_flight_rows_max, in_flight_bytes_max=in_flight_bytes_max
         )
         self._checks = MessageChecks(source, record_bytes_max(properties))
+        self.topics = KnownTopics(lambda: self._properties, record_bytes_max(properties))
         self._failure: DeliveryFault | None = None
         self.cluster_error: str | None = None
         self._lone: Producer | None = None
@@ -76,23 +79,23 @@ class KafkaPublisher:
         produce = self._producer.produce
         checks = self._checks
         source = checks.source_header
-        large_bytes = checks.record_bytes_max // 2
         last_topic, topic_fault = None, None
+        limits, large_bytes = NO_LIMITS, 0
         index = start
         try:
             for index in range(start, len(records)):
                 record = records[index]
                 _, record_id, event_id, topic, key, payload, headers_text, partition, created_at_ms, size_bytes = record
                 if topic != last_topic:
-                    topic_fault = checks.topic_fault(topic)
                     last_topic = topic
+                    topic_fault = checks.topic_fault(topic)
+                    limits = NO_LIMITS if topic_fault is not None else self.topics.of(topic)
+                    large_bytes = limits.look_above_bytes
                 if topic_fault is not None:
                     self._refuse(record, topic_fault)
                     continue
-                if size_bytes > large_bytes or created_at_ms < 1 or partition is not None:
-                    fault = checks.fault_of_record(record)
-                    if fault is not None:
-                        self._refuse(record, fault)
+                if size_bytes > large_bytes or created_at_ms < 1 or partition is not None or key is limits.lacking_key:
+                    if self._goes_apart(record, limits):
                         continue
                     created_at_ms = max(1, created_at_ms)
                 headers: Any
@@ -119,6 +122,20 @@ class KafkaPublisher:
         except BufferError:
             return index
         return len(records)
+
+    def _goes_apart(self, record: Record, limits: TopicLimits) -> bool:
+        """Take a closer look at a record: refuse it, or send it alone where the broker may; False: it goes with the
+        others. Raises BufferError when the isolating producer is full.
+        """
+        fault = self._checks.fault_of_record(record)
+        if fault is not None:
+            self._refuse(record, fault)
+            return True
+        if not limits.may_refuse(record):
+            return False
+        if not self.publish_alone(record):
+            raise BufferError
+        return True
 
     def _refuse(self, record: Record, fault: DeliveryFault) -> None:
         self.inbox.put(Report(record, fault, record.partition, None, True))
@@ -281,6 +298,7 @@ class KafkaPublisher:
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address). Raises KafkaException when none answers in time."""
         metadata = self._producer.list_topics(timeout=timeout_seconds)
+        self.topics.refresh(time.monotonic())
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
 
 

@@ -1,0 +1,139 @@
+"""What a topic refuses, as far as the cluster tells: its size limit, and whether it is compacted.
+
+Asked on a thread of its own when a topic is first met, and again every few minutes. It only decides *how* a record is
+sent: one that the topic is likely to refuse goes in a batch of its own, where it spoils nothing for others. The broker
+has the last word; where it does not tell (an ACL, an old broker), all records go by the batch as before.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import orjson
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from outboxd.policy.headers import InvalidHeaders, parse_headers
+from outboxd.policy.records import Record
+from outboxd.policy.row_checks import lone_batch_size_bytes
+
+ASK_SECONDS_MAX = 10.0
+REFRESH_SECONDS = 300.0
+TOPICS_REMEMBERED_MAX = 10_000
+OWN_HEADERS_BYTES: Final = 256
+"""More than the three headers that outboxd adds ever take, but for a very long outbox name."""
+ANY_KEY: Final = object()
+"""No key is this: so one comparison serves topics that need a key and those that do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLimits:
+    """What one topic refuses.
+
+    Attributes:
+        look_above_bytes: records of at most so many bytes need no closer look.
+        batch_bytes_max: `max.message.bytes`; None where it is unknown or compression decides.
+        lacking_key: what a key must not be: None in a compacted topic, else something that no key is.
+        asked_at: monotonic seconds.
+    """
+
+    look_above_bytes: int
+    batch_bytes_max: int | None = None
+    lacking_key: object = ANY_KEY
+    asked_at: float = float("-inf")
+
+    def may_refuse(self, record: Record) -> bool:
+        """Say whether the broker is likely to refuse this record, and whatever shares its batch with it."""
+        if record.key is self.lacking_key:
+            return True
+        if self.batch_bytes_max is None or record.size_bytes <= self.look_above_bytes:
+            return False
+        headers = parse_headers(record.headers, orjson.loads)
+        if isinstance(headers, InvalidHeaders):
+            return False
+        size_bytes = lone_batch_size_bytes(record.key, record.payload, headers) + OWN_HEADERS_BYTES
+        return size_bytes > self.batch_bytes_max
+
+
+NO_LIMITS: Final = TopicLimits(0)
+
+
+class KnownTopics:
+    """The limits of the topics that were met. `of` is for the hot path: it never waits."""
+
+    def __init__(self, properties: Callable[[], Mapping[str, str]], record_bytes_max: int) -> None:
+        """`properties` returns the user's present ones; `record_bytes_max` is the client's own limit."""
+        self._properties = properties
+        self._unknown = TopicLimits(record_bytes_max // 2)
+        self._known: dict[str, TopicLimits] = {}
+        self._wanted: set[str] = set()
+        self.is_asking = False
+        self._lock = threading.Lock()
+
+    def of(self, topic: str) -> TopicLimits:
+        """Return what is known of the topic now; at the first time it is asked for."""
+        limits = self._known.get(topic)
+        if limits is None:
+            if len(self._known) >= TOPICS_REMEMBERED_MAX:
+                self._known.clear()
+            limits = self._known[topic] = self._unknown
+            self.ask([topic])
+        return limits
+
+    def refresh(self, now: float) -> None:
+        """Ask again for what was asked for long ago; `now` is monotonic seconds."""
+        stale = [topic for topic, limits in list(self._known.items()) if now - limits.asked_at >= REFRESH_SECONDS]
+        self.ask(stale)
+
+    def ask(self, topics: list[str]) -> None:
+        """Have the cluster asked for these topics; several wishes become one question."""
+        if not topics:
+            return
+        with self._lock:
+            self._wanted.update(topics)
+            if self.is_asking:
+                return
+            self.is_asking = True
+        # A thread for each question: they are rare, and no end of the daemon waits for an answer.
+        threading.Thread(target=self._ask_all, name="topic-limits", daemon=True).start()
+
+    def _ask_all(self) -> None:
+        while True:
+            with self._lock:
+                topics, self._wanted = self._wanted, set()
+                self.is_asking = bool(topics)
+            if not topics:
+                return
+            self._ask(topics)
+
+    def _ask(self, topics: set[str]) -> None:
+        now = time.monotonic()
+        # Not allowed, not there, or not now: without an answer batches are only a little less clean.
+        self._known.update((topic, replace(self._known.get(topic, self._unknown), asked_at=now)) for topic in topics)
+        properties = self._properties()
+        # The producers tell the log what is wrong with the brokers.
+        quiet = {"client.id": f"{properties.get('client.id', 'outboxd')}-topics", "log_level": "0"}
+        client = AdminClient({**properties, **quiet})
+        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+        for resource, future in client.describe_configs(resources, request_timeout=ASK_SECONDS_MAX).items():
+            try:
+                entries = future.result(ASK_SECONDS_MAX + 1)
+            except (KafkaException, TimeoutError):
+                continue
+            values = {name: entry.value for name, entry in entries.items()}
+            self._known[resource.name] = self._limits(values, properties, now)
+
+    def _limits(self, values: Mapping[str, str | None], properties: Mapping[str, str], now: float) -> TopicLimits:
+        compression = properties.get("compression.type") or properties.get("compression.codec") or "none"
+        lacking_key = None if "compact" in (values.get("cleanup.policy") or "") else ANY_KEY
+        limit = values.get("max.message.bytes")
+        if limit is None or compression != "none":
+            return TopicLimits(self._unknown.look_above_bytes, None, lacking_key, now)
+        batch_bytes_max = int(limit)
+        # Headers count by their size in the database here, where they may be smaller than on the wire.
+        look_above_bytes = max(0, (batch_bytes_max - OWN_HEADERS_BYTES) // 2)
+        return TopicLimits(min(self._unknown.look_above_bytes, look_above_bytes), batch_bytes_max, lacking_key, now)
