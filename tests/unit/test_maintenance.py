@@ -300,7 +300,7 @@ def test_a_failing_job_is_logged_and_counted(running: Callable[[Store], Running]
     daemon.jobs.start()
     assert daemon.told.acquire(timeout=DEADLINE_SECONDS)
     assert daemon.events == [("job_failed", {"job": "gauges", "cause": "RuntimeError: division by zero"})]
-    assert daemon.metrics.registry.get_sample_value("outboxd_job_failures_total", {"job": "gauges"}) == 1
+    assert daemon.metrics.registry.get_sample_value("outboxd_job_failures_total", {"task": "gauges"}) == 1
 
 
 def test_only_the_owner_removes_and_what_was_removed_is_told(running: Callable[[Store], Running]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from prometheus_client import generate_latest
 
 from outboxd.observability.events import CATALOGUE
@@ -137,3 +139,11 @@ def test_dead_letters_by_topic_forget_topics_that_have_none_any_more() -> None:
     daemon.metrics.set_dead_letters({"b": 3})
     assert daemon.value("dead_letter_records", topic="a") is None
     assert daemon.value("dead_letter_records", topic="b") == 3
+
+
+def test_no_label_is_one_that_prometheus_adds_itself() -> None:
+    shown = generate_latest(Daemon().metrics.registry).decode()
+    daemon = Daemon()
+    daemon.metrics.job_failures.labels("gauges").inc()
+    shown += generate_latest(daemon.metrics.registry).decode()
+    assert not re.search(r"[{,](job|instance)=", shown)

@@ -1,0 +1,124 @@
+"""The alert rules and the dashboard name metrics, labels and events that the daemon has."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+
+from outboxd.observability.events import CATALOGUE
+from outboxd.observability.metrics import Metrics
+from outboxd.observability.status import StatusBoard
+
+CONFIG = Path(__file__).parents[2] / "config"
+RULES = (CONFIG / "prometheus-alerts.yml").read_text(encoding="utf-8")
+DASHBOARD: dict[str, Any] = json.loads((CONFIG / "grafana-dashboard.json").read_text(encoding="utf-8"))
+
+RULE_EXPRESSIONS = re.findall(r"(?m)^ +expr: (.+)$", RULES)
+PANEL_EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+#: Labels that Prometheus itself adds.
+ADDED_LABELS = {"job", "instance", "le"}
+
+
+def series() -> dict[str, set[str]]:
+    """Every series that /metrics can show, with the labels of its kind."""
+    metrics = Metrics(StatusBoard())
+    labels: dict[str, set[str]] = {}
+    for collector in list(metrics.registry._collector_to_names):
+        names = set(getattr(collector, "_labelnames", ())) | set(getattr(collector, "_labels", ()))
+        for family in collector.collect():
+            for name in _names_of(family):
+                labels[name] = names
+    for name in ("outboxd_breaker_open", "outboxd_dead_letter_records"):
+        labels[name] = {"topic"}
+    return labels
+
+
+def _names_of(family: Metric) -> Iterator[str]:
+    match family.type:
+        case "counter":
+            yield f"{family.name}_total"
+        case "histogram":
+            yield from (f"{family.name}_{part}" for part in ("bucket", "sum", "count"))
+        case _:
+            yield family.name
+
+
+SERIES = series()
+
+
+def named(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:outboxd|process)_[a-z_]+", expression))
+
+
+@pytest.mark.parametrize("expression", RULE_EXPRESSIONS + PANEL_EXPRESSIONS)
+def test_every_metric_that_is_named_exists(expression: str) -> None:
+    names = named(expression)
+    assert names
+    assert names <= set(SERIES)
+
+
+@pytest.mark.parametrize("expression", RULE_EXPRESSIONS + PANEL_EXPRESSIONS)
+def test_every_label_that_is_grouped_by_or_asked_for_exists(expression: str) -> None:
+    known = ADDED_LABELS.union(*(SERIES[name] for name in named(expression)))
+    grouped = re.findall(r"\b(?:by|on|without) \(([^)]*)\)", expression)
+    asked = re.findall(r"[{,]([a-z_]+)=", expression)
+    assert {label.strip() for group in grouped for label in group.split(",")} | set(asked) <= known
+
+
+def test_every_agreed_metric_is_on_the_dashboard_or_in_a_rule() -> None:
+    used = set[str]().union(*(named(expression) for expression in RULE_EXPRESSIONS + PANEL_EXPRESSIONS))
+    ours = {re.sub(r"_(bucket|sum|count)$", "", name) for name in SERIES if name.startswith("outboxd_")}
+    used = {re.sub(r"_(bucket|sum|count)$", "", name) for name in used}
+    assert ours - used == {"outboxd_late_rows_total", "outboxd_log_lines_dropped"}
+
+
+def test_every_event_that_a_rule_waits_for_is_in_the_catalogue() -> None:
+    events = re.findall(r'event="([a-z_]+)"', RULES)
+    assert events
+    assert set(events) <= set(CATALOGUE)
+
+
+def test_every_rule_has_a_severity_a_summary_and_what_to_do() -> None:
+    rules = re.split(r"(?m)^ +- alert: ", RULES)[1:]
+    assert len(rules) == len(RULE_EXPRESSIONS) > 10
+    for rule in rules:
+        assert re.search(r"severity: (critical|warning|info)\n", rule), rule
+        assert "summary: " in rule
+        assert re.search(r"description: .{20,}\.\n", rule), rule
+
+
+def test_promtool_takes_the_rules_where_it_is_installed() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        # Then the form that the other tests read is all that is known: two spaces a level, one line an expression.
+        assert all(not line or re.match(r"( {2})*(- )?[\w\"#]", line) for line in RULES.splitlines())
+        return
+    checked = subprocess.run(
+        [promtool, "check", "rules", CONFIG / "prometheus-alerts.yml"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_panels_fill_a_grid_and_do_not_lie_on_each_other() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids))
