@@ -1,4 +1,4 @@
-"""SIGHUP under load: what changes changes at once, what cannot is said, a bad file changes nothing, and no row notices."""
+"""SIGHUP under load: what can change changes at once, a bad file changes nothing, and no row notices either."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_the_log_level_changes_at_once_and_the_metric_says_how_the_last_reload_w
 
     def metric() -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
+            lines: list[str] = answer.read().decode().splitlines()
         return next(line for line in lines if line.startswith("outboxd_config_last_reload_successful "))
 
     daemon.start()
