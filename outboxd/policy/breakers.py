@@ -38,9 +38,16 @@ class Breaker:
     failures: int = 0
     next_probe_at: float = 0.0
     probing_id: int | None = None
-    probes: int = 0
+    wants_untried: bool = False
     read_from: int | None = None
     keys_read: set[GateKey] = field(default_factory=set)
+    began_again: bool = False
+
+    def look_again(self) -> None:
+        """Look for untried records from the beginning: all were met, or an older one came up."""
+        self.read_from = None
+        self.keys_read.clear()
+        self.began_again = True
 
     @property
     def is_watched(self) -> bool:

@@ -126,8 +126,12 @@ class Admission:
             fresh = [
                 record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
             ]
-        probes = self.probing.take(request, special, cut_arm, now) if self.probing.reads else []
         admitted = Admitted(vanished=vanished, read_rows=len(records))
+        topics = {record[3] for record in fresh}
+        self._lanes.meet(topics)
+        if self._topics.touches(topics):
+            fresh = self._pass_topics(fresh)
+        probes = self.probing.take(request, special, cut_arm, now) if self.probing.reads else []
         self._admit(fresh, probes, admitted)
         self._gate.settle_rereads(request.rereads)
         return admitted
@@ -222,10 +226,6 @@ class Admission:
         if probes:
             probe_ids = {record.id for record in probes}
             fresh = [record for record in fresh if record.id not in probe_ids]
-        topics = {record[3] for record in fresh}
-        self._lanes.meet(topics)
-        if self._topics.touches(topics):
-            fresh = self._pass_topics(fresh)
         self._ledger.enter(fresh)
         ready = self._gate.admit(fresh)
         if probes:
@@ -249,6 +249,7 @@ class Admission:
         passed, dropped = self._topics.split(fresh, self._held)
         for record in dropped:
             if record.id not in self._held:
+                self.probing.dropped(record)
                 continue
             if self._lanes.breakers.is_probe(record.topic, record.id):
                 passed.append(record)

@@ -134,10 +134,6 @@ class HeldRecords:
                 return held
         return None
 
-    def lowest_parked(self, topic: str) -> int | None:
-        """Return the lowest id that is parked behind the topic's breaker."""
-        return min(self._parked.get(topic, ()), default=None)
-
     def has_parked(self, topic: str) -> bool:
         """Whether anything is parked behind the topic's breaker."""
         return bool(self._parked.get(topic))

@@ -36,29 +36,40 @@ class Probing:
         self.ids, self.reads, self.idle_topics = [], [], []
         for topic in self._breakers.probes_due(now):
             if self._topics.held.get(topic) == {HoldReason.BREAKER}:
-                self._choose(topic)
+                self._choose(topic, now)
+            else:
+                self._breakers.no_probe(topic, now)
         return bool(self.ids or self.reads)
 
-    def _choose(self, topic: str) -> None:
+    def _choose(self, topic: str, now: float) -> None:
         breaker = self._breakers.open[topic]
-        breaker.probes += 1
-        from_id = self._lowest(topic)
+        breaker.began_again = False
+        from_id = self._lowest_untried(topic)
         candidate = None
-        if from_id is None or breaker.probes % 2:
+        if from_id is None or not breaker.wants_untried:
             candidate = self._held.probe_candidate(topic)
         if candidate is not None:
+            breaker.wants_untried = True
             self._breakers.probing(topic, candidate.id)
             self.ids.append(candidate.id)
         elif from_id is not None:
             self.reads.append(CatchUp(topic, max(from_id, breaker.read_from or from_id)))
         elif not self._held.has_parked(topic):
             self.idle_topics.append(topic)
+        else:
+            # All that is parked waits behind a dead letter or a retry of its key.
+            self._breakers.no_probe(topic, now)
 
-    def _lowest(self, topic: str) -> int | None:
-        """Return the lowest id of the topic that may be pending and not in memory."""
-        ids = [from_id for gate_key, from_id in self._gate.deferred_keys.items() if gate_key[0] == topic]
-        others = (self._topics.deferred.get(topic), self._held.lowest_parked(topic))
-        return min([*ids, *(one for one in others if one is not None)], default=None)
+    def _lowest_untried(self, topic: str) -> int | None:
+        """Return the lowest id of the topic that waits only for the breaker, not behind a failed record of its key."""
+        gate = self._gate
+        ids = [
+            from_id
+            for gate_key, from_id in gate.deferred_keys.items()
+            if gate_key[0] == topic and gate_key not in gate.held and gate.busy.get(gate_key, -1) < 0
+        ]
+        from_id = self._topics.deferred.get(topic)
+        return min(ids if from_id is None else [*ids, from_id], default=None)
 
     def take(self, request: FetchRequest, records: list[Record], cut_arm: int | None, now: float) -> list[Record]:
         """Return the probes among what the short reads showed; they go at once, past their topics' holds."""
@@ -67,22 +78,34 @@ class Probing:
             breaker = self._breakers.open.get(wish.topic)
             if breaker is None or breaker.probing_id is not None:
                 continue
+            if breaker.began_again:
+                # Something older came up meanwhile, so that the lowest of a key may not be among these.
+                self._breakers.no_probe(wish.topic, now)
+                continue
             shown = [record for record in records if record.arm == Arm.CATCH_UP and record.topic == wish.topic]
             probe = self._first_fit(shown, breaker, wish.from_id)
             if probe is not None:
                 self._breakers.probing(wish.topic, probe.id)
                 breaker.read_from = probe.id + 1
+                breaker.wants_untried = False
                 probes.append(probe)
                 continue
             was_cut = len(shown) >= request.catch_up_rows_max or (cut_arm is not None and cut_arm <= Arm.CATCH_UP)
-            if not was_cut:
-                breaker.read_from = None
-                breaker.keys_read.clear()
-            elif shown:
-                breaker.read_from = shown[-1].id + 1
+            if was_cut:
+                # None yet; the next look goes on behind these.
+                breaker.read_from = shown[-1].id + 1 if shown else breaker.read_from
+                continue
+            breaker.look_again()
+            breaker.wants_untried = False
             self._breakers.no_probe(wish.topic, now)
         self.reads = []
         return probes
+
+    def dropped(self, record: Record) -> None:
+        """A record of a held topic was seen and dropped: where it is older than what is looked at, look from the start."""
+        breaker = self._breakers.open.get(record.topic)
+        if breaker is not None and breaker.read_from is not None and record.id < breaker.read_from:
+            breaker.look_again()
 
     def _first_fit(self, shown: list[Record], breaker: Breaker, from_id: int) -> Record | None:
         """Return the first record that is the lowest of its key and may go."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from outboxd.policy.messages import Event, Fetched, StopRequested
+from outboxd.policy.messages import Event, Fetched, Loaded, StopRequested
 from outboxd.relay.relay import Ports, Relay
 from tests.simulation.client import SimulatedPublisher
 from tests.simulation.lease import SimulatedLease
@@ -49,6 +49,7 @@ class Daemon:
         self._sleep_until = 0.0
         self._idle_polls = 0
         self.snapshots: dict[int, float] = {}
+        self.pauses: list[str] = []
         scenario, dice = world.scenario, random.Random(world.dice.random())
         self.lease = SimulatedLease(self, world.db, dice, scenario.lease_ttl)
         self.store = SimulatedStore(self, world.db, dice, world.statement_faults)
@@ -63,6 +64,9 @@ class Daemon:
 
     def take(self) -> list[Event]:
         mail, self._mail = self._mail, []
+        for event in mail:
+            if isinstance(event, Fetched | Loaded):
+                self.pauses = [pause.topic_pattern for pause in event.pauses]
         return mail
 
     def wait(self, timeout_seconds: float) -> None:

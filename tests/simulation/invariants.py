@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from typing import TYPE_CHECKING
 
+from outboxd.policy.breakers import STORM_KEYS
 from outboxd.policy.messages import Settlement
 from outboxd.policy.records import Record
 from tests.simulation.database import Kind, Row
@@ -13,9 +14,6 @@ from tests.simulation.history import Violation
 if TYPE_CHECKING:
     from tests.simulation.daemon import Daemon
     from tests.simulation.world import World
-
-STORM_DEATHS_MAX = 260
-"""The guard's bound on rows, and what was in flight when it closed the topic."""
 
 
 class Invariants:
@@ -34,10 +32,16 @@ class Invariants:
 
     def before_publish(self, daemon: Daemon, record: Record) -> None:
         lease = self._world.db.lease
+        row = self._world.row(record.id)
+        topic = record.topic
         if lease.daemon != daemon.name:
             raise Violation("one owner", f"{daemon.name} publishes {record.id}, {lease.daemon} owns", (record.id,))
         self._sent_as_shown_at.setdefault(record.id, daemon.snapshots[record.id])
-        if self._world.row(record.id).committed_at is None:
+        if row.published is not None:
+            raise Violation("settled once", f"{daemon.name} sends {row.id} again after it was settled", (row.id,))
+        if any(fnmatch.fnmatchcase(topic, pattern) for pattern in daemon.pauses):
+            raise Violation("pauses", f"{daemon.name} sends {row.id} though {topic} is paused", (row.id,))
+        if row.committed_at is None:
             raise Violation("no ghost", f"{record.id} was never committed", (record.id,))
 
     def on_append(self, topic: str, partition: int, offset: int, row: Row) -> None:
@@ -56,6 +60,8 @@ class Invariants:
                 )
 
     def _is_passed_over(self, older: Row, row: Row) -> bool:
+        if older.is_locked and row.is_locked and self._world.holds_key(older):
+            return True
         if older.committed_at is None or older.id in self._first or older.ever_dead or older.is_early:
             return False
         if older.available_at is not None:
@@ -67,6 +73,9 @@ class Invariants:
 
     def before_settle(self, daemon: Daemon, settlement: Settlement) -> None:
         """Nothing is settled but on its own delivery, nothing dies but of a fault of its own."""
+        lease = self._world.db.lease
+        if lease.daemon != daemon.name:
+            raise Violation("one owner", f"{daemon.name} settles while {lease.daemon} owns")
         places = zip(
             settlement.delivered_ids, settlement.delivered_partitions, settlement.delivered_offsets, strict=True
         )
@@ -93,8 +102,10 @@ class Invariants:
         if row.kind is Kind.FLAKY and reason in ("exhausted", "expired"):
             return
         if row.topic in self._world.shrunk and code == "MSG_SIZE_TOO_LARGE":
-            deaths = self._world.storm_deaths[row.topic] = self._world.storm_deaths.get(row.topic, 0) + 1
-            if deaths <= STORM_DEATHS_MAX:
+            keys = self._world.storm_keys.setdefault(row.topic, set())
+            keys.add(row.id if row.key is None else row.key)
+            # A new owner begins to count anew, and so does the guard after each delivery.
+            if len(keys) <= STORM_KEYS * self._world.shrinkings * (1 + self._world.db.lease.token):
                 return
         raise Violation("no row dies for others", f"{row.id} ({row.kind.value}) dies: {reason} {code}", (row.id,))
 
@@ -160,7 +171,3 @@ def describe(daemon: Daemon, row: Row) -> str:
         "rows": len(state.ledger),
     }
     return f"{daemon.name}: {facts}"
-
-
-def covers(pattern: str, topic: str) -> bool:
-    return fnmatch.fnmatchcase(topic, pattern)

@@ -1,0 +1,1 @@
+"""Deliberate bugs: a check that cannot fail proves nothing."""

@@ -1,0 +1,160 @@
+"""The list of deliberate bugs. Each was a real possibility while the relay was written."""
+
+from __future__ import annotations
+
+from outboxd.policy import verdicts
+from outboxd.policy.breakers import Breakers, StormGuard
+from outboxd.policy.gaps import Gaps
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.topic_holds import TopicHolds
+from outboxd.relay.admission import Admission
+from outboxd.relay.aftermath import Aftermath
+from outboxd.relay.held_records import HeldRecords
+from outboxd.relay.lanes import Lanes
+from outboxd.relay.ledger import Ledger
+from outboxd.relay.probing import Probing
+from outboxd.relay.publishing import Publishing
+from outboxd.relay.reading import Reading
+from outboxd.relay.relay import Relay
+from outboxd.relay.settling import Settling
+from outboxd.relay.sweeping import Sweeping
+from outboxd.relay.writing import Writing
+from tests.simulation.mutations.patching import Mutation
+from tests.simulation.store import SimulatedStore
+
+BUGS = [
+    Mutation(
+        "settle before the report",
+        Publishing,
+        "publish",
+        "state.lanes.published(published)\n",
+        "state.lanes.published(published)\n    state.aftermath.unconfirmed(published, 0.0)\n",
+    ),
+    Mutation(
+        "the key of a failed record is not held",
+        HeldRecords,
+        "add",
+        "self._gate.hold(held.gate_key, held.id)",
+        "self._gate.release(held.gate_key, held.id)",
+    ),
+    Mutation("no look-back", Admission, "request", "lows, highs = self.gaps.ranges()", "lows, highs = [], []"),
+    Mutation("gaps close without the fence", Gaps, "_closes", "if gap.fence is None:", "return True\n    if False:"),
+    Mutation(
+        "a cut look-back counts as whole",
+        Admission,
+        "_note_look_back",
+        "complete_to = found[-1] if found and cut_arm == Arm.LOOK_BACK else None",
+        "complete_to = None",
+    ),
+    Mutation(
+        "the token is not checked",
+        SimulatedStore,
+        "begin_settle",
+        "if lease.token != token or lease.holder != holder:",
+        "if False:",
+    ),
+    Mutation("a fenced settlement counts as written", Writing, "on_settled", "if event.fenced:", "if False:"),
+    Mutation("the lease's end is not watched", Relay, "turn", "now >= self._ports.lease.trusted_until()", "False"),
+    Mutation(
+        "attempts count in an outage",
+        verdicts,
+        "_own_or_hold",
+        "if fault.partition_only or not around.neighbours_delivered:",
+        "if False:",
+    ),
+    Mutation(
+        "a late record goes to the end of its key's queue",
+        KeyGate,
+        "_wait",
+        "queue.insert(bisect.bisect_left([waiting.id for waiting in queue], record.id), record)",
+        "queue.append(record)",
+    ),
+    Mutation(
+        "the whole batch is blamed", verdicts, "_permanent", "if fault.batch_wide and not around.alone:", "if False:"
+    ),
+    Mutation("a cut reread counts as whole", KeyGate, "reread", "if complete_to is None:", "if True:"),
+    Mutation(
+        "deferrals of keys are forgotten",
+        KeyGate,
+        "_defer",
+        "self._deferred[gate_key] = min(record.id, self._deferred.get(gate_key, record.id))",
+        "pass",
+    ),
+    Mutation(
+        "deferrals of topics are forgotten",
+        TopicHolds,
+        "split",
+        "self._deferred[topic] = min(record.id, self._deferred.get(topic, record.id))",
+        "pass",
+    ),
+    Mutation(
+        "breakers never close", Aftermath, "close_breaker", "breaker = self._lanes.breakers.close(topic)", "return"
+    ),
+    Mutation(
+        "the key goes on before the death is written",
+        Aftermath,
+        "_die",
+        "self._observer.died(",
+        "self._gate.release(self._gate.key_of(record) or ('', ''), record.id)\n    self._observer.died(",
+    ),
+    Mutation(
+        "unknown outcomes are dropped with their producer",
+        Publishing,
+        "_rebuild",
+        "unsettled + state.ready[state.ready_at :]",
+        "state.ready[state.ready_at :]",
+    ),
+    Mutation("suspects are forgotten", Aftermath, "_apply", "self.suspects.append(record)", "pass"),
+    Mutation(
+        "a settlement whose answer is lost is dropped",
+        Writing,
+        "on_failed",
+        "state.settling.failed(replace(event.settlement, again=True))",
+        "state.settling.done()",
+    ),
+    Mutation(
+        "what the owner before held is not loaded",
+        Reading,
+        "on_loaded",
+        "for holder in loaded.holders:",
+        "for holder in ():",
+    ),
+    Mutation("dead letters never hold their keys", Writing, "_on_death_written", "if death.holds_key:", "if False:"),
+    Mutation("pauses are overlooked", Lanes, "pause", "if list(pauses) == list(self.pauses):", "if True:"),
+    Mutation(
+        "no storm guard",
+        StormGuard,
+        "failed_for_good",
+        "return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max",
+        "return False",
+    ),
+    Mutation("no sweep", Sweeping, "sweep", "if now < self.next_at:", "if True:"),
+    Mutation(
+        "discards are overlooked", Reading, "_on_due", "for outbox_id in fetched.discarded:", "for outbox_id in ():"
+    ),
+    Mutation("replays are overlooked", Reading, "_on_due", "for replay in fetched.replays:", "for replay in ():"),
+    Mutation(
+        "what left memory during a fetch is taken for new",
+        Ledger,
+        "unknown",
+        "known, left = self.records, self._left_since_fetch",
+        "known, left = self.records, set()",
+    ),
+    Mutation(
+        "no probe is an untried record",
+        Probing,
+        "_choose",
+        "if from_id is None or not breaker.wants_untried:",
+        "if True:",
+    ),
+    Mutation("nothing bounds memory", Ledger, "rows_free", "max(0, self.rows_max - len(self.records))", "10**6"),
+    Mutation("retries are never written", Settling, "take", "retries=_take_items(self._retries, count)", "retries=()"),
+    Mutation("a probe's end is overlooked", Breakers, "probe_ended", "breaker.probing_id = None", "pass"),
+    Mutation(
+        "a held record goes before what was deferred before it",
+        KeyGate,
+        "_free",
+        "(held is None or from_id <= held[0])",
+        "held is None",
+    ),
+]
