@@ -18,6 +18,6 @@ class RelayLimits:
     max_in_flight_bytes: int = 48 * 1024 * 1024
     poll_interval_min_seconds: float = 0.001
     poll_interval_max_seconds: float = 0.1
-    idle_poll_interval_seconds: float = 1.0
+    idle_poll_interval_seconds: float = 1.25
     sweep_interval_seconds: float = 5.0
     shutdown_timeout_seconds: float = 20.0
