@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from outboxd.errors import ConfigError
 from outboxd.observability.events import kind_of
 from outboxd.policy.cause import plain
 
@@ -126,9 +127,9 @@ class Alerts:
             monotonic: the clock.
 
         Raises:
-            ValueError: the command's quotes do not match.
+            ConfigError: the command's quotes do not match.
         """
-        self._argv = shlex.split(command)
+        self._argv = _split(command)
         self._event = event
         self._about = dict(about or {})
         self._rate = rate or AlertRate()
@@ -140,8 +141,8 @@ class Alerts:
         self._thread.start()
 
     def set_command(self, command: str) -> None:
-        """Run this from now on; ValueError where its quotes do not match."""
-        self._argv = shlex.split(command)
+        """Run this from now on; ConfigError where its quotes do not match, and the former one stays."""
+        self._argv = _split(command)
 
     def offer(self, name: str, fields: Mapping[str, object]) -> None:
         """Take an event; never waits."""
@@ -200,6 +201,13 @@ class Alerts:
         failure = run_command(argv, orjson.dumps(document, default=str) + b"\n", self._command_seconds_max)
         if failure is not None:
             self._event("alert_command_failed", command=argv[0], exit_code=failure.exit_code, cause=failure.cause)
+
+
+def _split(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"alerts.command cannot be split into words: {error}; close every quote") from error
 
 
 @dataclass(frozen=True, slots=True)

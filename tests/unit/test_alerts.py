@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from outboxd.errors import ConfigError
 from outboxd.maintenance.alerts import Alert, AlertRate, Alerts, run_command
 
 DEADLINE_SECONDS = 10
@@ -194,5 +195,9 @@ def test_the_command_is_not_given_to_a_shell(tmp_path: Path) -> None:
 
 
 def test_quotes_that_do_not_match_are_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="quotation"):
+    with pytest.raises(ConfigError, match="quotation"):
         Alerts("mail 'ops", Told())
+    alerts = Alerts("true", Told())
+    with pytest.raises(ConfigError, match="quote"):
+        alerts.set_command("mail 'ops")
+    alerts.close(DEADLINE_SECONDS)
