@@ -4,6 +4,7 @@ seen.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class Jobs:
             executors={"default": ThreadPoolExecutor(3)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
+        # What it would log of failures itself, `_on_end` tells; without a handler it would go to standard error.
+        logging.getLogger("apscheduler").addHandler(logging.NullHandler())
         self._scheduler.add_listener(self._on_end, EVENT_JOB_ERROR | EVENT_JOB_EXECUTED)
         # The first run of an interval comes after one interval, unless it is asked for.
         self._add("gauges", self._gauges.run, GAUGES_SECONDS, at_once=True)
@@ -103,6 +106,9 @@ class Jobs:
 
     def _on_end(self, ended: Any) -> None:
         """Count a failure each time, and log it once until the job succeeds again."""
+        if self._stop.is_set():
+            # The connections end under a job that is still running then.
+            return
         if ended.exception is None:
             self._failing.discard(ended.job_id)
             return
