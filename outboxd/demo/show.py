@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +50,7 @@ def run(console: Console, *, keep: bool = False, read: ReadLog = read_log) -> No
             _sum_up(stage, console, written, seconds)
             check(stage, console, written, read)
             if keep:
-                _print_addresses(stage, console)
-                stage.wait_for_signal()
+                _stay(stage, console)
     console.print("everything is stopped and removed")
 
 
@@ -125,6 +125,13 @@ def check(stage: Stage, console: Console, written: Sequence[WrittenRow], read_ba
         f"checked by reading the broker back: {len(read):,} records and {len(dead)} dead letter make {len(written):,} "
         "rows; none dropped, repeated or altered, each key in its order, each at the offset that its row names"
     )
+
+
+def _stay(stage: Stage, console: Console) -> None:
+    # Being told to stop is how this ends well.
+    with contextlib.suppress(KeyboardInterrupt):
+        _print_addresses(stage, console)
+        stage.wait_for_signal()
 
 
 def _print_addresses(stage: Stage, console: Console) -> None:

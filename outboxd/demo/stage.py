@@ -152,16 +152,13 @@ class Stage:
         return written
 
     def wait_for_signal(self) -> None:
-        """Leave all of it running until Ctrl+C or SIGTERM.
+        """Leave all of it running until KeyboardInterrupt is raised by a signal.
 
         Raises:
             BugError: the daemon ended by itself.
         """
-        try:
-            while self._thread.is_alive():
-                self._thread.join(1.0)
-        except KeyboardInterrupt:
-            return
+        while self._thread.is_alive():
+            self._thread.join(1.0)
         raise BugError(f"the daemon ended: {self._failure}; {self.log_tail()}") from self._failure
 
     # --- What can be asked
