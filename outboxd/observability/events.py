@@ -19,6 +19,7 @@ FIELDS: Final[dict[str, str]] = {
     "changed": "names of settings, without their values",
     "command": "the program of `alerts.command`",
     "confirm": "the route's `confirm`",
+    "created_at": "when the row was created, which is the message's timestamp",
     "count": "how many there are of it",
     "during": "what was being done",
     "error_code": "the name of the `KafkaError`, or outboxd's own",
@@ -32,7 +33,9 @@ FIELDS: Final[dict[str, str]] = {
     "matched": "outbox rows that it did change",
     "outbox_id": "the row's id in the outbox table",
     "open_seconds": "how long the breaker was open",
+    "partition": "the partition's number",
     "path": "the path of the request, without its query",
+    "place": "topic-partition@offset in Kafka",
     "reason": "why",
     "rows": "how many rows",
     "sample_id": "the id of the newest of these dead letters",
@@ -181,6 +184,15 @@ _KINDS: Final = (
         ("error_code", "cause", "unknown_rows"),
     ),
     EventKind(
+        "acknowledged_records_lost",
+        "error",
+        "At least {count} acknowledged records of {topic}-{partition} are not in the log any more, as after the "
+        "election of an out-of-date replica. `outboxd audit` names their rows, `outboxd audit --republish` sends them "
+        "again.",
+        ("topic", "partition", "count"),
+        alerts=True,
+    ),
+    EventKind(
         "record_lost",
         "warning",
         'A record of topic {topic} was lost ({error_code}), as its route allows with confirm = "none".',
@@ -219,6 +231,18 @@ _KINDS: Final = (
         "The configuration cannot be used, so the one before stays in effect: {cause}",
         ("cause",),
         alerts=True,
+    ),
+    EventKind(
+        "row_delivered",
+        "debug",
+        "Row {outbox_id} is at {place}, with the timestamp {created_at}.",
+        ("topic", "outbox_id", "place", "created_at"),
+    ),
+    EventKind(
+        "row_failed",
+        "debug",
+        "Row {outbox_id} was not delivered: {cause}",
+        ("topic", "outbox_id", "error_code", "cause"),
     ),
     # Operators.
     EventKind("topic_paused", "info", "The topic {topic} is paused.", ("topic",)),

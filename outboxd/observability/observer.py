@@ -29,6 +29,11 @@ class DaemonObserver:
         self._published: dict[str, tuple[Counter, Counter]] = {}
         self._events: dict[str, Counter] = {}
 
+    @property
+    def wants_rows(self) -> bool:
+        """Whether each row is to be told by an event of its own: the log's level is debug."""
+        return self._log.is_enabled("debug")
+
     def event(self, name: str, **fields: object) -> None:
         """Something worth a log line happened."""
         self._log.event(name, **fields)

@@ -22,6 +22,7 @@ from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import Dice, Observer, Report
+from outboxd.relay.row_events import tell_rows
 from outboxd.relay.settling import Settling
 
 STRAGGLERS_SECONDS = 1.0
@@ -68,6 +69,8 @@ class Aftermath:
 
     def take(self, reports: Sequence[Report], now: float) -> list[Record]:
         """Apply reports; return the records that their keys let go next."""
+        if self._observer.wants_rows:
+            tell_rows(self._observer, reports)
         if self._lanes.unconfirmed_topics:
             reports = self._count_losses(reports, now)
         failed = [report for report in reports if report[1] is not None]

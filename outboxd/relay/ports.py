@@ -192,6 +192,11 @@ class Observer(Protocol):
     block.
     """
 
+    @property
+    def wants_rows(self) -> bool:
+        """Whether each row is to be told by an event of its own."""
+        ...
+
     def event(self, name: str, **fields: object) -> None:
         """Something worth a log line happened. `name` is stable."""
         ...

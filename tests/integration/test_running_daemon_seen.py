@@ -156,3 +156,22 @@ def test_a_broker_that_is_away_makes_the_daemon_unready_and_leaves_it_alive(rig:
         assert any("Kafka does not answer" in why for why in json.loads(body)["why"])
         assert seen.ask("/livez")[0] == 200
         assert seen.metric("kafka_up") == 0
+
+
+def test_at_debug_each_row_says_where_it_is_or_why_it_is_not(rig: Rig, tmp_path: Path) -> None:
+    seen = Seen(rig, tmp_path, log={"format": "json", "level": "debug"})
+    seen.daemon.start()
+    topic = rig.topic(partitions=1)
+    row_id = rig.insert(topic, created_at="2026-01-02 03:04:05+00")
+    bad_id = rig.insert(topic, headers='{"bad": 5}')
+    told = seen.daemon.wait_for_event("row_delivered", outbox_id=row_id)
+    assert (told["place"], told["created_at"]) == (f"{topic}-0@0", "2026-01-02T03:04:05.000+00:00")
+    assert seen.daemon.wait_for_event("row_failed", outbox_id=bad_id)["error_code"] == "INVALID_HEADERS"
+
+
+def test_at_info_no_row_has_a_line_of_its_own(rig: Rig, seen: Seen) -> None:
+    topic = rig.topic()
+    rig.insert_many([topic], 200, keys=10)
+    rig.wait_until_settled()
+    lines = [line for line in seen.daemon.log_text.splitlines() if line.startswith("{")]
+    assert len(lines) < 20

@@ -23,6 +23,8 @@ class SilentObserver:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
+    wants_rows = False
+
     def event(self, name: str, **fields: object) -> None:
         told = ", ".join(f"{key}={value}" for key, value in fields.items() if key != "cause")
         self._daemon.world.history.note(f"{self._daemon.name} says {name} {told}")
