@@ -49,6 +49,20 @@ def start(temporary: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def reachable_python() -> str | None:
+    """An interpreter of this version that every user may run: as root, one's own may lie in root's home."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for path in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
+        real = Path(path).resolve()
+        if real.exists() and all(each.stat().st_mode & 0o001 for each in (real, *real.parents)):
+            return path
+    return None
+
+
+#: As root there is an ordinary user to try too; as an ordinary user every other test here has tried it.
+ORDINARY_USERS = ["nobody"] if os.geteuid() == 0 and reachable_python() is not None else []
+
+
 @contextmanager
 def running(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     child = start(temporary, *arguments)
@@ -95,6 +109,21 @@ def test_the_demo_relays_shows_and_checks_and_leaves_nothing_behind(temporary: P
     assert "\x1b" not in out
     assert left_behind(temporary) == []
     assert [user.pw_name for user in pwd.getpwall()] == users
+
+
+@pytest.mark.parametrize("user", ORDINARY_USERS)
+def test_the_demo_works_as_an_ordinary_user(temporary: Path, user: str) -> None:
+    done = subprocess.run(
+        [reachable_python() or "", "-m", "outboxd", "demo"],
+        env={
+            "PATH": "/usr/bin:/bin", "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        },
+        cwd="/", user=user, extra_groups=[], capture_output=True, text=True, timeout=DEMO_SECONDS_MAX, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "none dropped, repeated or altered" in done.stdout
+    assert left_behind(temporary) == []
 
 
 @pytest.mark.parametrize(("words", "arguments"), [("starting", []), ("the daemon relays", []), ("Ctrl+C", ["--keep"])])
