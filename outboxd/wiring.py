@@ -150,7 +150,9 @@ class Assembly:
         self.engine.dispose()
 
 
-def _publisher(settings: Settings, mailbox: QueueMailbox) -> KafkaPublisher | TransactionalPublisher:
+def _publisher(
+    settings: Settings, mailbox: QueueMailbox, observer: Observer
+) -> KafkaPublisher | TransactionalPublisher:
     outbox, schema = settings.outbox.name, settings.database.schema_
     if settings.relay.delivery == "exactly-once":
         database = database_name(settings)
@@ -161,11 +163,16 @@ def _publisher(settings: Settings, mailbox: QueueMailbox) -> KafkaPublisher | Tr
             transactional_id=transactional_id(database, schema, outbox),
             topic=progress_topic(database, schema, outbox),
         )
+
+    def on_lost(topic: str, partition: int, records: int) -> None:
+        observer.event("acknowledged_records_lost", topic=topic, partition=partition, count=records)
+
     return KafkaPublisher(
         settings.kafka.properties,
         source=outbox,
         in_flight_rows_max=settings.relay.max_in_flight_rows,
         in_flight_bytes_max=settings.relay.max_in_flight_bytes,
+        on_lost=on_lost,
     )
 
 
@@ -197,7 +204,7 @@ def assemble(
     name = daemon_name()
     schema, outbox = settings.database.schema_, settings.outbox.name
     properties = settings.kafka.properties
-    publisher = _publisher(settings, mailbox)
+    publisher = _publisher(settings, mailbox, observer)
     store = PostgresStore(
         engine,
         mailbox.post,

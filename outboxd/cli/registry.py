@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: name → module with an `app: typer.Typer`; in the order in which `--help` lists them.
 COMMANDS: Mapping[str, str] = {
+    "audit": "outboxd.cli.audit",
     "config": "outboxd.cli.config",
     "dead": "outboxd.cli.dead",
     "migrate": "outboxd.cli.migrate",

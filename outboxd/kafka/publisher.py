@@ -17,6 +17,7 @@ from typing import Any, Literal
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from outboxd.errors import BugError
+from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.client_config import lone_config, producer_config, record_bytes_max
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
@@ -40,6 +41,7 @@ class KafkaPublisher:
         in_flight_rows_max: int,
         in_flight_bytes_max: int,
         inbox: Inbox | None = None,
+        on_lost: OnLost | None = None,
     ) -> None:
         """Make the shared producer; it connects by itself.
 
@@ -49,6 +51,8 @@ class KafkaPublisher:
             in_flight_rows_max: the relay's bound in rows.
             in_flight_bytes_max: the same in bytes.
             inbox: where reports land; its `record_type` is what the store reads rows as.
+            on_lost: is told, on another thread, of acknowledged records that are gone: topic, partition, and how many
+                at least.
         """
         self.inbox = inbox or Inbox()
         self._properties = dict(properties)
@@ -57,6 +61,7 @@ class KafkaPublisher:
         )
         self._checks = MessageChecks(source, record_bytes_max(properties))
         self.topics = KnownTopics(lambda: self._properties, record_bytes_max(properties))
+        self._acknowledged = None if on_lost is None else AcknowledgedPlaces(lambda: self._properties, source, on_lost)
         self._failure: DeliveryFault | None = None
         self.cluster_error: str | None = None
         self._lone: Producer | None = None
@@ -212,6 +217,8 @@ class KafkaPublisher:
         reports = self.inbox.take()
         if reports and self.cluster_error is not None and any(report[1] is None for report in reports):
             self.cluster_error = None
+        if reports and self._acknowledged is not None:
+            self._acknowledged.note(reports)
         doubtful = [report for report in reports if report[1] is not None and self._doubts_partition(report)]
         if not doubtful:
             return reports
@@ -258,6 +265,9 @@ class KafkaPublisher:
         """Replace a failed producer. Reports of the old one never come any more, since nobody polls it."""
         self.purge()
         former = [self._producer] + ([self._lone] if self._lone is not None else [])
+        if self._failure is not None and self._acknowledged is not None:
+            # Whatever it was, it may have been the log that went back.
+            self._acknowledged.suspect()
         self._failure = None
         self._lone, self._lone_in_flight = None, 0
         self._producer = self._make(self._config)
@@ -276,6 +286,8 @@ class KafkaPublisher:
         self._metadata.shutdown(wait=False, cancel_futures=True)
         self.purge()
         self._lone = None
+        if self._acknowledged is not None:
+            self._acknowledged.close()
 
     # For the daemon.
 

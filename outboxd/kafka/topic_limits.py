@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -115,17 +115,8 @@ class KnownTopics:
         # Not allowed, not there, or not now: without an answer batches are only a little less clean.
         self._known.update((topic, replace(self._known.get(topic, self._unknown), asked_at=now)) for topic in topics)
         properties = self._properties()
-        # The producers tell the log what is wrong with the brokers.
-        quiet = {"client.id": f"{properties.get('client.id', 'outboxd')}-topics", "log_level": "0"}
-        client = AdminClient({**properties, **quiet})
-        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
-        for resource, future in client.describe_configs(resources, request_timeout=ASK_SECONDS_MAX).items():
-            try:
-                entries = future.result(ASK_SECONDS_MAX + 1)
-            except (KafkaException, TimeoutError):
-                continue
-            values = {name: entry.value for name, entry in entries.items()}
-            self._known[resource.name] = self._limits(values, properties, now)
+        for topic, values in topic_configs(properties, topics):
+            self._known[topic] = self._limits(values, properties, now)
 
     def _limits(self, values: Mapping[str, str | None], properties: Mapping[str, str], now: float) -> TopicLimits:
         compression = properties.get("compression.type") or properties.get("compression.codec") or "none"
@@ -137,3 +128,29 @@ class KnownTopics:
         # Headers count by their size in the database here, where they may be smaller than on the wire.
         look_above_bytes = max(0, (batch_bytes_max - OWN_HEADERS_BYTES) // 2)
         return TopicLimits(min(self._unknown.look_above_bytes, look_above_bytes), batch_bytes_max, lacking_key, now)
+
+
+def topic_configs(
+    properties: Mapping[str, str], topics: Iterable[str]
+) -> Iterator[tuple[str, Mapping[str, str | None]]]:
+    """Ask the cluster for the settings of topics; give those that it tells, within about ten seconds.
+
+    Args:
+        properties: the user's librdkafka properties.
+        topics: legal names.
+    """
+    # The producers tell the log what is wrong with the brokers.
+    quiet = {"client.id": f"{properties.get('client.id', 'outboxd')}-topics", "log_level": "0"}
+    client = AdminClient({**properties, **quiet})
+    resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    for resource, future in client.describe_configs(resources, request_timeout=ASK_SECONDS_MAX).items():
+        try:
+            entries = future.result(ASK_SECONDS_MAX + 1)
+        except (KafkaException, TimeoutError):
+            continue
+        yield resource.name, {name: entry.value for name, entry in entries.items()}
+
+
+def is_compacted(properties: Mapping[str, str], topic: str) -> bool:
+    """Ask whether the topic removes records whose key has newer ones; False when the cluster does not tell."""
+    return any("compact" in (values.get("cleanup.policy") or "") for _, values in topic_configs(properties, [topic]))

@@ -1,0 +1,120 @@
+"""What the brokers acknowledged lately, to be held against the log when a producer failed as after a lossy election.
+
+When an out-of-date replica becomes leader, acknowledged records are gone, and the idempotent producer finds that its
+numbers do not fit. Then the last places of each partition are compared with the log, on a thread of its own. Only a
+sample of the reports is kept, so that the hot path pays next to nothing; so the count is a lower bound. `outboxd audit`
+names the rows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from outboxd.errors import AccessDeniedError, BrokerUnavailableError
+from outboxd.kafka.log_reader import LogReader, Partition
+from outboxd.policy.auditing import Identity
+from outboxd.policy.messages import Report
+
+STRIDE = 16
+SAMPLES_MAX = 256
+PARTITIONS_MAX = 2_000
+ATTEMPTS = 5
+ATTEMPT_PAUSE_SECONDS = 2.0
+
+OnLost = Callable[[str, int, int], None]
+Sample = tuple[int, Identity]
+
+
+class AcknowledgedPlaces:
+    """Samples of acknowledged places. `note` and `suspect` belong to the relay's thread."""
+
+    def __init__(self, properties: Callable[[], Mapping[str, str]], source: str, on_lost: OnLost) -> None:
+        """`on_lost(topic, partition, records)` is called on another thread, with a lower bound of what is lost."""
+        self._properties = properties
+        self._source = source
+        self._on_lost = on_lost
+        self._samples: dict[Partition, deque[Sample]] = {}
+        self._checking = threading.Lock()
+        self._closing = threading.Event()
+
+    def note(self, reports: Sequence[Report]) -> None:
+        """Keep some of these reports."""
+        for report in (*reports[::STRIDE], reports[-1]):
+            record, error, partition, offset, _ = report
+            if error is None and partition is not None and offset is not None:
+                samples = self._samples.get((record.topic, partition))
+                if samples is None:
+                    if len(self._samples) >= PARTITIONS_MAX:
+                        self._samples.pop(next(iter(self._samples)))
+                    samples = self._samples[record.topic, partition] = deque(maxlen=SAMPLES_MAX)
+                samples.append((offset, Identity(record.id, record.event_id)))
+
+    def suspect(self) -> None:
+        """The log may have lost acknowledged records: look, on a thread of its own."""
+        taken, self._samples = self._samples, {}
+        if taken:
+            threading.Thread(target=self._check, args=(taken,), name="acknowledged", daemon=True).start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closing.set()
+
+    # The thread.
+
+    def _check(self, taken: dict[Partition, deque[Sample]]) -> None:
+        places = {partition: sorted(samples) for partition, samples in taken.items()}
+        with self._checking:
+            for _ in range(ATTEMPTS):
+                # A partition that nobody leads yet is asked again.
+                places = self._look(places)
+                if not places or self._closing.wait(ATTEMPT_PAUSE_SECONDS):
+                    return
+
+    def _look(self, places: dict[Partition, list[Sample]]) -> dict[Partition, list[Sample]]:
+        """Return the partitions that could not be read."""
+        unread: dict[Partition, list[Sample]] = {}
+        reader = LogReader(self._properties(), self._source)
+        try:
+            for partition, samples in places.items():
+                try:
+                    lost = lost_records(reader, partition, samples)
+                except (BrokerUnavailableError, AccessDeniedError):
+                    unread[partition] = samples
+                    continue
+                if lost:
+                    self._on_lost(*partition, lost)
+        finally:
+            reader.close()
+        return unread
+
+
+def lost_records(reader: LogReader, partition: Partition, samples: Sequence[Sample]) -> int:
+    """Return how many acknowledged records of the partition are lost at least.
+
+    A lossy election cuts a log's end off, so all records below the cut are there and none above: the lowest sample that
+    is gone is found by halving.
+
+    Args:
+        reader: the log.
+        partition: topic and partition.
+        samples: offsets in ascending order, with the rows that were acknowledged there.
+    """
+    bounds = reader.bounds(partition)
+    if bounds is None:
+        return 0
+    kept = [sample for sample in samples if sample[0] >= bounds.low]
+    first, end = 0, len(kept)
+    while first < end:
+        middle = (first + end) // 2
+        offset, identity = kept[middle]
+        is_there = offset < bounds.high and any(
+            record.identity == identity for record in reader.read({partition: [offset]})
+        )
+        first, end = (middle + 1, end) if is_there else (first, middle)
+    if first == len(kept):
+        return 0
+    # Where nobody wrote since, the log's end is the cut itself.
+    cut_at = min(kept[first][0], bounds.high)
+    return kept[-1][0] - cut_at + 1

@@ -1,0 +1,100 @@
+"""Published rows, for those who hold them against the log: a walk along the primary key by short statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from outboxd.policy.auditing import PublishedRow
+from outboxd.policy.records import Arm, Record
+from outboxd.postgres.names import quoted
+
+WINDOW_ROWS = 50_000
+"""So many rows of the table one statement looks at; there is no index on published rows."""
+RECORDS_AT_ONCE = 200
+
+
+class PublishedRows:
+    """The published rows of one outbox."""
+
+    def __init__(self, engine: Engine, schema: str, table: str) -> None:
+        """Nothing is read before it is asked for."""
+        self._engine = engine
+        self._table = f"{quoted(schema)}.{quoted(table)}"
+
+    def span(self) -> tuple[int, int]:
+        """Return the lowest and the highest id in the table; (0, 0) when it is empty."""
+        with self._engine.connect() as connection:
+            low, high = connection.execute(text(f"SELECT min(id), max(id) FROM {self._table}")).one()
+        return (0, 0) if low is None else (low, high)
+
+    def windows(
+        self, *, topic: str | None, since: datetime | timedelta | None
+    ) -> Iterator[tuple[int, list[PublishedRow], int]]:
+        """Walk the table by id; give the last id looked at, the published rows with their places, and the number of
+        published rows that have none.
+
+        Args:
+            topic: only of this topic.
+            since: published at this time or later; a timedelta counts back from the database's now.
+        """
+        with self._engine.connect() as connection:
+            if isinstance(since, timedelta):
+                # Once, so that the edge does not move while the audit runs.
+                since = connection.execute(text("SELECT now() - :since"), {"since": since}).scalar_one()
+            cursor = -(2**63)
+            while True:
+                upper = connection.execute(
+                    text(
+                        f"SELECT max(id) FROM (SELECT id FROM {self._table} WHERE id > :cursor ORDER BY id"
+                        f" LIMIT {WINDOW_ROWS}) AS w"
+                    ),
+                    {"cursor": cursor},
+                ).scalar_one()
+                if upper is None:
+                    return
+                rows, unconfirmed = self._window(connection, cursor, upper, topic, since)
+                yield upper, rows, unconfirmed
+                cursor = upper
+
+    def _window(
+        self, connection: Connection, cursor: int, upper: int, topic: str | None, since: Any
+    ) -> tuple[list[PublishedRow], int]:
+        conditions = "id > :cursor AND id <= :upper AND published_at IS NOT NULL"
+        values: dict[str, object] = {"cursor": cursor, "upper": upper}
+        if topic is not None:
+            conditions += " AND topic = :topic"
+            values["topic"] = topic
+        if since is not None:
+            conditions += " AND published_at >= :since"
+            values["since"] = since
+        found = connection.execute(
+            text(
+                "SELECT id, event_id::text, topic, key, published_partition, published_offset,"
+                " CASE WHEN isfinite(created_at) THEN (date_part('epoch', created_at) * 1000)::bigint ELSE 0 END"
+                f" FROM {self._table} WHERE {conditions} ORDER BY id"
+            ),
+            values,
+        ).fetchall()
+        placed = [PublishedRow(*row) for row in found if row[4] is not None and row[5] is not None]
+        return placed, len(found) - len(placed)
+
+    def records(self, record_ids: Sequence[int]) -> Iterator[Record]:
+        """Give these rows whole, in id order, as far as they are still there and published."""
+        with self._engine.connect() as connection:
+            for at in range(0, len(record_ids), RECORDS_AT_ONCE):
+                found = connection.execute(
+                    text(
+                        f"SELECT {int(Arm.CHOSEN)}, id, event_id::text, topic, key, payload, headers::text, partition,"
+                        " CASE WHEN isfinite(created_at) THEN"
+                        " (date_part('epoch', least(created_at, now())) * 1000)::bigint ELSE -1 END,"
+                        " coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + octet_length(topic)"
+                        f" + pg_column_size(headers) FROM {self._table}"
+                        " WHERE id = ANY(:ids) AND published_at IS NOT NULL ORDER BY id"
+                    ),
+                    {"ids": list(record_ids[at : at + RECORDS_AT_ONCE])},
+                ).fetchall()
+                yield from (Record(*row) for row in found)
