@@ -27,6 +27,7 @@ from urllib.parse import quote
 import psycopg
 
 from tests.support.children import free_ports
+from tests.support.kafka_config import make_certificates
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
@@ -128,9 +129,19 @@ def find_installation() -> Installation:
 class PostgresServer:
     """One server; `start()` makes its data directory at first, `stop()` keeps it, `destroy()` removes it."""
 
-    def __init__(self, settings: Mapping[str, str] | None = None, installation: Installation | None = None) -> None:
-        """`settings` are entries of postgresql.conf, over `DEFAULT_SETTINGS`."""
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        installation: Installation | None = None,
+        *,
+        secured: bool = False,
+    ) -> None:
+        """`settings` are entries of postgresql.conf, over `DEFAULT_SETTINGS`.
+
+        A `secured` server trusts its superuser only: all others come by TLS, with a password (SCRAM-SHA-256).
+        """
         self.installation = installation or find_installation()
+        self._is_secured = secured
         self.settings = {**DEFAULT_SETTINGS, **(settings or {})}
         self.port = 0
         self._root: Path | None = None
@@ -218,6 +229,16 @@ class PostgresServer:
         """A `postgresql://` URL; every user is trusted."""
         return f"postgresql://{quote(user, safe='')}@127.0.0.1:{self.port}/{quote(dbname, safe='')}"
 
+    @property
+    def certificate_authority(self) -> Path:
+        """The certificate that a secured server's is signed by."""
+        assert self._root is not None, "not started"
+        return self._root / "tls" / "ca.crt"
+
+    def secured_url(self, dbname: str, user: str) -> str:
+        """A URL, without the password, for those that a secured server does not trust."""
+        return f"{self.url(dbname, user)}?sslmode=verify-full&sslrootcert={quote(str(self.certificate_authority))}"
+
     def dsn(self, dbname: str = "postgres", user: str = SUPERUSER) -> str:
         """The same as a libpq connection string."""
         return psycopg.conninfo.make_conninfo(host="127.0.0.1", port=self.port, dbname=dbname, user=user)
@@ -249,6 +270,23 @@ class PostgresServer:
         with (root / "data" / "postgresql.conf").open("a") as conf:
             for name, value in {**self._preload(), **self.settings}.items():
                 conf.write(f"{name} = '{value}'\n")
+        if self._is_secured:
+            self._secure(root)
+
+    def _secure(self, root: Path) -> None:
+        tls = root / "tls"
+        make_certificates(tls)
+        # The server refuses a key that others may read.
+        (tls / "server.key").chmod(0o600)
+        tls.chmod(0o755)
+        root.chmod(0o755)
+        for path in (tls / "server.key", tls / "server.crt"):
+            _give_away(path)
+        with (root / "data" / "postgresql.conf").open("a") as conf:
+            conf.write(f"ssl = on\nssl_cert_file = '{tls}/server.crt'\nssl_key_file = '{tls}/server.key'\n")
+        (root / "data" / "pg_hba.conf").write_text(
+            f"host all {SUPERUSER} 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+        )
 
     def _bring_binaries(self, root: Path) -> None:
         """Copy embedded binaries: the package's directories are often closed to the user that the server runs as."""
