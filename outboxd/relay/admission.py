@@ -116,7 +116,7 @@ class Admission:
         cut_arm = _cut_arm(records, request)
         special, forward = _divide(records)
         self._note_look_back(request, special, fetched.locks, cut_arm)
-        vanished = self._note_chosen(request, special, cut_arm)
+        vanished = self._note_chosen(request, special, cut_arm, now)
         refused = _Refused()
         self._note_rereads(request, special, cut_arm, refused)
         self._note_catch_ups(request, special, cut_arm, refused)
@@ -132,7 +132,7 @@ class Admission:
         if self._topics.touches(topics):
             fresh = self._pass_topics(fresh)
         probes = self.probing.take(request, special, cut_arm, now) if self.probing.reads else []
-        self._admit(fresh, probes, admitted)
+        self._admit(fresh, probes, admitted, now)
         self._gate.settle_rereads(request.rereads)
         return admitted
 
@@ -155,7 +155,9 @@ class Admission:
         complete_to = found[-1] if found and cut_arm == Arm.LOOK_BACK else None
         self.gaps.looked_back(asked, found, locks, complete_to=complete_to)
 
-    def _note_chosen(self, request: FetchRequest, special: list[Record], cut_arm: int | None) -> list[HeldRecord]:
+    def _note_chosen(
+        self, request: FetchRequest, special: list[Record], cut_arm: int | None, now: float
+    ) -> list[HeldRecord]:
         """Return the records that were asked for and are gone from the database; those behind a cut stay wanted."""
         if not request.chosen_ids and not request.replay_ids:
             return []
@@ -166,7 +168,7 @@ class Admission:
                 continue
             arm = Arm.REPLAY if held.is_replay else Arm.CHOSEN
             if cut_arm is not None and cut_arm <= arm:
-                self._held.not_answered([held.id])
+                self._want_again(held, now)
             else:
                 vanished.append(held)
         for record_id in request.chosen_ids:
@@ -221,7 +223,7 @@ class Admission:
             and not (record.arm == Arm.CATCH_UP and record.topic in refused.topics)
         ]
 
-    def _admit(self, fresh: list[Record], probes: list[Record], admitted: Admitted) -> None:
+    def _admit(self, fresh: list[Record], probes: list[Record], admitted: Admitted, now: float) -> None:
         """Let the gates decide; `probes` go whatever these say."""
         if probes:
             probe_ids = {record.id for record in probes}
@@ -232,17 +234,25 @@ class Admission:
             self._ledger.enter(probes)
             ready = probes + ready
         if len(self._held):
-            self._resume(fresh, ready, admitted)
+            self._resume(fresh, ready, admitted, now)
         self._ledger.leave([record.id for record in self._gate.take_dropped()])
         admitted.ready = ready
 
-    def _resume(self, fresh: list[Record], ready: list[Record], admitted: Admitted) -> None:
+    def _resume(self, fresh: list[Record], ready: list[Record], admitted: Admitted, now: float) -> None:
         """Records that were held and go now are held no more; those that the gate refused still are."""
         for record in ready:
             held = self._held.remove(record.id)
             if held is not None:
                 admitted.resumed.append((record, held))
-        self._held.not_answered([record.id for record in fresh if record.id in self._held])
+        for record in fresh:
+            held = self._held.by_id.get(record.id)
+            if held is not None:
+                self._want_again(held, now)
+
+    def _want_again(self, held: HeldRecord, now: float) -> None:
+        """The record was asked for and does not go; if it was a probe, it is none any more."""
+        self._held.not_answered([held.id])
+        self._lanes.breakers.probe_ended(held.topic, held.id, now)
 
     def _pass_topics(self, fresh: list[Record]) -> list[Record]:
         """Drop what belongs to held topics; their probes pass, and failed records are wanted again later."""

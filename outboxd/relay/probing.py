@@ -7,7 +7,7 @@ topic. Else one sick record alone would keep its topic waiting for ever, and nob
 from __future__ import annotations
 
 from outboxd.policy.breakers import Breaker, Breakers
-from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.key_gate import HELD, KeyGate
 from outboxd.policy.messages import FetchRequest
 from outboxd.policy.records import Arm, Record
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
@@ -66,7 +66,9 @@ class Probing:
         ids = [
             from_id
             for gate_key, from_id in gate.deferred_keys.items()
-            if gate_key[0] == topic and gate_key not in gate.held and gate.busy.get(gate_key, -1) < 0
+            if gate_key[0] == topic
+            and gate.busy.get(gate_key, HELD) < 0
+            and from_id <= gate.held.get(gate_key, [from_id])[0]
         ]
         from_id = self._topics.deferred.get(topic)
         return min(ids if from_id is None else [*ids, from_id], default=None)

@@ -24,9 +24,7 @@ class Publishing:
     def publish(self) -> None:
         """Give the producer what may go now, suspects first."""
         state, publisher = self._state, self._state.ports.publisher
-        suspects = state.aftermath.suspects
-        while suspects and publisher.publish_alone(suspects[0]):
-            state.lanes[suspects.pop(0).topic].in_flight += 1
+        self._publish_suspects()
         if state.draining or not (state.has_ready or state.unconfirmed):
             return
         if state.topics.held or state.lanes.unconfirmed_topics:
@@ -42,17 +40,34 @@ class Publishing:
         if state.ready_at >= len(state.ready):
             state.ready, state.ready_at = [], 0
 
+    def _publish_suspects(self) -> None:
+        state = self._state
+        suspects = state.aftermath.suspects
+        while suspects:
+            if not self._may_go(suspects[0]):
+                self._put_back(suspects.pop(0))
+            elif state.ports.publisher.publish_alone(suspects[0]):
+                state.lanes[suspects.pop(0).topic].in_flight += 1
+            else:
+                return
+
+    def _may_go(self, record: Record) -> bool:
+        """Say whether the record's topic goes, or waits behind a breaker only and this is its probe."""
+        reasons = self._state.topics.held.get(record.topic)
+        return not reasons or (
+            reasons == {HoldReason.BREAKER} and self._state.lanes.breakers.is_probe(record.topic, record.id)
+        )
+
     def _reconsider(self, records: list[Record]) -> list[Record]:
         """A breaker or a pause may have come since these were admitted; and what nobody confirms has its own bound."""
         state = self._state
         going: list[Record] = []
-        unconfirmed_room = state.limits.max_in_flight_rows // UNCONFIRMED_SHARE - sum(
+        unconfirmed_room = max(1, state.limits.max_in_flight_rows // UNCONFIRMED_SHARE) - sum(
             state.lanes[topic].in_flight for topic in state.lanes.unconfirmed_topics
         )
         for record in state.unconfirmed + records:
             topic = record.topic
-            reasons = state.topics.held.get(topic)
-            if reasons and not (reasons == {HoldReason.BREAKER} and state.lanes.breakers.is_probe(topic, record.id)):
+            if not self._may_go(record):
                 self._put_back(record)
             elif topic in state.lanes.unconfirmed_topics:
                 if unconfirmed_room > 0:

@@ -15,8 +15,6 @@ from outboxd.policy.routes import Route
 from outboxd.relay.held_records import HeldState
 from outboxd.relay.ports import (
     DeliveryFault,
-    Recovered,
-    RecoverFailed,
     Event,
     Fetched,
     FetchFailed,
@@ -25,6 +23,8 @@ from outboxd.relay.ports import (
     Listening,
     Loaded,
     Reconfigured,
+    Recovered,
+    RecoverFailed,
     Settled,
     SettleFailed,
     StopRequested,

@@ -52,6 +52,7 @@ class Daemon:
         self._idle_polls = 0
         self.snapshots: dict[int, float] = {}
         self.pauses: list[str] = []
+        self.shown: dict[int, float] = {}
         scenario, dice = world.scenario, random.Random(world.dice.random())
         self.lease = SimulatedLease(self, world.db, dice, scenario.lease_ttl)
         self.store = SimulatedStore(self, world.db, dice, world.statement_faults)
@@ -67,6 +68,8 @@ class Daemon:
     def take(self) -> list[Event]:
         mail, self._mail = self._mail, []
         for event in mail:
+            if isinstance(event, Fetched):
+                self.shown.update(dict.fromkeys([record.id for record in event.records], self.world.timeline.now))
             if isinstance(event, Fetched | Loaded):
                 self.pauses = [pause.topic_pattern for pause in event.pauses]
         return mail

@@ -80,7 +80,6 @@ class Faults:
         topic = self._dice.choice(list(self._world.broker.topics.values()))
         topic.is_shrunk = True
         self._world.shrunk.add(topic.name)
-        self._world.shrinkings += 1
         self._note(f"{topic.name} takes no size at all for {lasts} s")
         self._world.timeline.after(lasts, lambda: setattr(topic, "is_shrunk", False))
 

@@ -22,7 +22,9 @@ class Invariants:
     def __init__(self, world: World) -> None:
         self._world = world
         self._first: dict[int, float] = {}
+        self._storm_keys: dict[tuple[str, int], set[str | int]] = {}
         self._sent_as_shown_at: dict[int, float] = {}
+        self._sent_after: dict[int, list[Row]] = {}
 
     # At every step.
 
@@ -36,7 +38,11 @@ class Invariants:
         topic = record.topic
         if lease.daemon != daemon.name:
             raise Violation("one owner", f"{daemon.name} publishes {record.id}, {lease.daemon} owns", (record.id,))
-        self._sent_as_shown_at.setdefault(record.id, daemon.snapshots[record.id])
+        if record.id not in self._sent_as_shown_at:
+            self._sent_as_shown_at[record.id] = daemon.snapshots[record.id]
+            self._sent_after[record.id] = [
+                older for older in self._world.rows_of_key(topic, record.key or "") if older.id in daemon.shown
+            ]
         if row.published is not None:
             raise Violation("settled once", f"{daemon.name} sends {row.id} again after it was settled", (row.id,))
         if any(fnmatch.fnmatchcase(topic, pattern) for pattern in daemon.pauses):
@@ -49,6 +55,7 @@ class Invariants:
         if row.id in self._first:
             return
         self._first[row.id] = self._world.timeline.now
+        self._storm_keys.pop((topic, self._world.db.lease.token), None)
         if row.key is None or topic.startswith("lossy") or row.ever_dead or row.available_at is not None:
             return
         for older in self._world.rows_of_key(topic, row.key):
@@ -69,7 +76,7 @@ class Invariants:
         if older.is_locked and row.is_locked:
             return True
         # What commits after a newer one of its key was sent goes when it is seen.
-        return older.committed_at < self._sent_as_shown_at[row.id]
+        return older.committed_at < self._sent_as_shown_at[row.id] or older in self._sent_after[row.id]
 
     def before_settle(self, daemon: Daemon, settlement: Settlement) -> None:
         """Nothing is settled but on its own delivery, nothing dies but of a fault of its own."""
@@ -82,7 +89,7 @@ class Invariants:
         for row_id, partition, offset in places:
             self._delivered(row_id, partition, offset)
         for row_id, death in settlement.dead:
-            self._died(self._world.row(row_id), death.reason.value, death.fault.name)
+            self._died(self._world.row(row_id), death.reason.value, death.fault.name, lease.token)
 
     def _delivered(self, row_id: int, partition: int | None, offset: int | None) -> None:
         row = self._world.row(row_id)
@@ -94,7 +101,7 @@ class Invariants:
         if offset >= len(log) or log[offset] != row_id:
             raise Violation("settled on its own report", f"{row_id} is not at {partition}@{offset}", (row_id,))
 
-    def _died(self, row: Row, reason: str, code: str) -> None:
+    def _died(self, row: Row, reason: str, code: str, token: int) -> None:
         if row.id not in self._world.db.pending:
             return
         if row.kind in (Kind.POISON, Kind.REFUSED, Kind.DOOMED):
@@ -102,10 +109,10 @@ class Invariants:
         if row.kind is Kind.FLAKY and reason in ("exhausted", "expired"):
             return
         if row.topic in self._world.shrunk and code == "MSG_SIZE_TOO_LARGE":
-            keys = self._world.storm_keys.setdefault(row.topic, set())
-            keys.add(row.id if row.key is None else row.key)
             # A new owner begins to count anew, and so does the guard after each delivery.
-            if len(keys) <= STORM_KEYS * self._world.shrinkings * (1 + self._world.db.lease.token):
+            keys = self._storm_keys.setdefault((row.topic, token), set())
+            keys.add(row.id if row.key is None else row.key)
+            if len(keys) <= STORM_KEYS:
                 return
         raise Violation("no row dies for others", f"{row.id} ({row.kind.value}) dies: {reason} {code}", (row.id,))
 

@@ -43,6 +43,7 @@ class Scenario:
     doomed_share: float
     operator_actions: int
     big_share: float
+    burst_share: float
 
 
 def scenario(seed: int) -> Scenario:
@@ -102,4 +103,5 @@ def scenario(seed: int) -> Scenario:
         doomed_share=0.0 if quiet else dice.choice([0.0, 0.0, 0.03]),
         operator_actions=dice.choice([0, 0, 2, 5]),
         big_share=dice.choice([0.0, 0.1]),
+        burst_share=dice.choice([0.0, 0.0, 0.1]),
     )

@@ -84,12 +84,18 @@ class SimulatedStore:
         holder = daemon.lease.holder
         fails = self._dice.random() < self._faults.before
         answer_is_lost = self._dice.random() < self._faults.lost_answer
+        held_up: list[bool] = []
 
         def answer(event: Event) -> None:
             self.settles_under_way -= 1
             daemon.post(event)
 
         def run() -> None:
+            if not daemon.is_alive and not held_up and self._dice.random() < 0.5:
+                # The last words of a killed daemon wait in the network.
+                held_up.append(True)
+                timeline.after(self._dice.uniform(0.5, 5.0), run)
+                return
             if fails or self._is_down():
                 timeline.after(self._delay(), lambda: answer(SettleFailed(settlement, "gone")))
                 return

@@ -36,8 +36,6 @@ class World:
         )
         self.statement_faults = StatementFaults()
         self.shrunk: set[str] = set()
-        self.shrinkings = 0
-        self.storm_keys: dict[str, set[str | int]] = {}
         self.is_healed = False
         self._starts = 0
         self._by_key: dict[tuple[str, str], list[Row]] = {}

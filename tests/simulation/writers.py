@@ -37,7 +37,8 @@ class Writer:
         is_early = dice.random() < scenario.early_share
         if is_early:
             early_ids = [self._db.draw_id() for _ in range(2)]
-        plan = [self._choice(is_early=is_early) for _ in range(len(early_ids) or dice.choice([1, 1, 2, 3, 8]))]
+        rows = 30 if dice.random() < scenario.burst_share else dice.choice([1, 1, 2, 3, 8])
+        plan = [self._choice(is_early=is_early) for _ in range(len(early_ids) or rows)]
         plan.sort(key=lambda choice: choice[0:2])  # locks are taken in one order, so that writers never deadlock
         delay = dice.uniform(0.5, 3.0) if is_early else 0.0
         self._db.timeline.after(delay, lambda: self._insert(transaction, plan, early_ids))

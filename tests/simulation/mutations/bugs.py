@@ -53,7 +53,6 @@ BUGS = [
         "if lease.token != token or lease.holder != holder:",
         "if False:",
     ),
-    Mutation("a fenced settlement counts as written", Writing, "on_settled", "if event.fenced:", "if False:"),
     Mutation("the lease's end is not watched", Relay, "turn", "now >= self._ports.lease.trusted_until()", "False"),
     Mutation(
         "attempts count in an outage",
@@ -150,11 +149,4 @@ BUGS = [
     Mutation("nothing bounds memory", Ledger, "rows_free", "max(0, self.rows_max - len(self.records))", "10**6"),
     Mutation("retries are never written", Settling, "take", "retries=_take_items(self._retries, count)", "retries=()"),
     Mutation("a probe's end is overlooked", Breakers, "probe_ended", "breaker.probing_id = None", "pass"),
-    Mutation(
-        "a held record goes before what was deferred before it",
-        KeyGate,
-        "_free",
-        "(held is None or from_id <= held[0])",
-        "held is None",
-    ),
 ]

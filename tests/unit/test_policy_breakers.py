@@ -1,0 +1,99 @@
+"""Breakers: when a topic is probed, by what it closes; and the storm guard."""
+
+from __future__ import annotations
+
+from outboxd.policy.breakers import Breakers, StormGuard
+from outboxd.policy.faults import fault_of, own_fault
+
+FAULT = fault_of(29)
+
+
+def open_breaker(now: float = 0.0) -> Breakers:
+    breakers = Breakers()
+    assert breakers.trip("t", FAULT, "denied", now)
+    return breakers
+
+
+def test_a_breaker_opens_once_and_is_probed_after_a_quarter_of_a_second() -> None:
+    breakers = open_breaker()
+
+    assert not breakers.trip("t", FAULT, "denied", 0.1)
+    assert breakers.probes_due(0.2) == []
+    assert breakers.probes_due(0.25) == ["t"]
+
+
+def test_probes_that_fail_come_ever_later_up_to_five_seconds() -> None:
+    breakers, now, pauses = open_breaker(), 0.25, []
+    for _ in range(7):
+        breakers.probing("t", 1)
+        assert breakers.probes_due(now + 100) == [], "one probe at a time"
+        breakers.probe_failed("t", 1, FAULT, "denied", now)
+        due = breakers.next_probe_at()
+        assert due is not None
+        pauses.append(due - now)
+        now = due
+
+    assert [round(pause, 2) for pause in pauses] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
+
+
+def test_another_record_that_fails_is_no_probe() -> None:
+    breakers = open_breaker()
+    breakers.probing("t", 1)
+
+    breakers.probe_failed("t", 2, FAULT, "denied", 9.0)
+
+    assert breakers.is_probe("t", 1)
+    assert breakers.open["t"].failures == 0
+
+
+def test_a_probe_that_ends_without_a_word_on_the_topic_makes_way_for_the_next() -> None:
+    breakers = open_breaker()
+    breakers.probing("t", 1)
+
+    breakers.probe_ended("t", 1, 3.0)
+
+    assert breakers.probes_due(3.25) == ["t"]
+    assert breakers.open["t"].failures == 0
+
+
+def test_a_breaker_that_opened_on_age_is_watched_and_not_probed() -> None:
+    breakers = Breakers()
+    breakers.trip("t", own_fault("IN_FLIGHT_TOO_OLD"), "old", 0.0)
+
+    assert breakers.open["t"].is_watched
+    assert breakers.probes_due(99.0) == []
+
+
+def test_twenty_different_keys_make_a_storm_and_one_key_does_not() -> None:
+    guard = StormGuard()
+
+    assert not any(guard.failed_for_good("t", 10, "one key", number) for number in range(100))
+    guard.delivered("t")
+    assert [guard.failed_for_good("t", 10, f"k{number}", number) for number in range(20)] == [False] * 19 + [True]
+
+
+def test_two_hundred_rows_make_a_storm_however_few_their_keys_are() -> None:
+    guard = StormGuard()
+
+    storms = [guard.failed_for_good("t", 10, f"k{number % 3}", number) for number in range(200)]
+
+    assert storms == [False] * 199 + [True]
+
+
+def test_rows_without_a_key_count_one_by_one() -> None:
+    guard = StormGuard(keys_max=2)
+
+    assert not guard.failed_for_good("t", 10, None, 1)
+    assert guard.failed_for_good("t", 10, None, 2)
+
+
+def test_a_delivery_or_another_code_or_an_operator_begins_the_count_anew() -> None:
+    guard = StormGuard(keys_max=2)
+
+    guard.failed_for_good("t", 10, "a", 1)
+    guard.delivered("t")
+    assert not guard.failed_for_good("t", 10, "b", 2)
+    assert not guard.failed_for_good("t", 87, "c", 3)
+    guard.calm("t")
+    assert not guard.failed_for_good("t", 87, "d", 4)
+    assert guard.failed_for_good("t", 87, "e", 5)

@@ -1,0 +1,109 @@
+"""When a gap may be given up, and that none is given up too early."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outboxd.policy.gaps import Gaps
+
+NONE: frozenset[str] = frozenset()
+
+
+def gaps_after(position: int, *ids: int, gaps_max: int = 2_000) -> Gaps:
+    gaps = Gaps(gaps_max)
+    gaps.seen_below(0, position, ids)
+    return gaps
+
+
+def test_what_a_read_did_not_show_below_its_end_is_a_gap() -> None:
+    assert gaps_after(9, 2, 3, 6).ranges() == ([1, 4, 7], [1, 5, 9])
+
+
+def test_a_gap_closes_one_look_after_the_last_of_its_transactions_is_gone() -> None:
+    gaps = gaps_after(2, 2)
+
+    gaps.looked_back(1, [], frozenset({"3/1", "3/2"}))
+    gaps.looked_back(1, [], frozenset({"3/2", "3/9"}))
+    gaps.looked_back(1, [], frozenset({"3/9"}))
+    assert len(gaps) == 1, "the snapshot was taken before the locks were read: one more look is needed"
+
+    gaps.looked_back(1, [], frozenset({"3/9"}))
+    assert len(gaps) == 0
+
+
+def test_a_gap_without_any_transaction_needs_two_looks() -> None:
+    gaps = gaps_after(2, 2)
+
+    gaps.looked_back(1, [], NONE)
+    assert len(gaps) == 1
+    gaps.looked_back(1, [], NONE)
+    assert len(gaps) == 0
+
+
+def test_a_prepared_transaction_takes_the_place_of_one_that_vanished() -> None:
+    gaps = gaps_after(2, 2)
+
+    gaps.looked_back(1, [], frozenset({"3/1"}))
+    for _ in range(3):
+        gaps.looked_back(1, [], frozenset({"-1/77"}))
+    assert len(gaps) == 1
+
+    gaps.looked_back(1, [1], NONE)
+    assert len(gaps) == 0
+
+
+def test_what_is_found_leaves_the_gap_in_pieces_with_its_fence() -> None:
+    gaps = gaps_after(10, 10)
+    gaps.looked_back(1, [], frozenset({"3/1"}))
+
+    gaps.looked_back(1, [3, 7], frozenset({"3/1"}))
+
+    assert gaps.ranges() == ([1, 4, 8], [2, 6, 9])
+
+
+def test_a_look_back_that_was_cut_says_nothing_about_what_is_behind_the_cut() -> None:
+    gaps = gaps_after(20, 5, 10, 20)
+    gaps.looked_back(3, [], NONE)
+
+    gaps.looked_back(3, [3, 7], NONE, complete_to=7)
+
+    assert gaps.ranges() == ([6, 8, 11], [6, 9, 19])
+
+
+def test_gaps_noticed_by_the_same_read_were_not_looked_at() -> None:
+    gaps = gaps_after(2, 2)
+    gaps.looked_back(1, [], NONE)
+    gaps.seen_below(2, 4, [4])
+
+    gaps.looked_back(1, [], NONE)
+
+    assert gaps.ranges() == ([3], [3])
+
+
+@given(st.sets(st.integers(1, 400), min_size=1), st.integers(4, 40))
+def test_merged_gaps_cover_every_id_that_was_not_seen(ids: set[int], gaps_max: int) -> None:
+    position = max(ids)
+    gaps = gaps_after(position, *sorted(ids), gaps_max=gaps_max)
+
+    lows, highs = gaps.ranges()
+    covered = {one for low, high in zip(lows, highs, strict=True) for one in range(low, high + 1)}
+
+    assert set(range(1, position + 1)) - ids <= covered
+    assert len(lows) <= gaps_max
+    assert lows == sorted(lows)
+    assert all(high < low for high, low in zip(highs, lows[1:], strict=False))
+
+
+@given(st.data())
+def test_no_gap_closes_while_a_transaction_may_fill_it(data: st.DataObject) -> None:
+    """Whatever other transactions come and go, one that holds the lock since before the gap was noticed keeps it open."""
+    gaps = gaps_after(2, 2)
+    others = st.frozensets(st.sampled_from(["3/1", "3/2", "3/3"]))
+    for _ in range(data.draw(st.integers(1, 8))):
+        gaps.looked_back(1, [], data.draw(others) | {"3/7"})
+        assert gaps.ranges() == ([1], [1])
+
+    gaps.looked_back(1, [], data.draw(others))
+
+    assert gaps.ranges() == ([1], [1]), "a snapshot after the last one's end has not been taken yet"
