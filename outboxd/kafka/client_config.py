@@ -4,7 +4,12 @@ between them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from typing import Final
+
+CLIENT_LOGGER: Final = logging.getLogger("librdkafka")
+"""Where the Kafka clients' own lines go, instead of standard error; the daemon's log takes its warnings."""
 
 DEFAULTS: Mapping[str, str | int | bool] = {
     "client.id": "outboxd",

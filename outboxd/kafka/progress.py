@@ -1,12 +1,13 @@
 """Progress records: what each Kafka transaction delivered, written inside it, for whoever comes after.
 
-The number of the transaction, and of every row its id, partition and offset. A successor that fenced the producer before it reads
-every record above the last settled transaction, to the end of the topic: what is there was committed, what is not never will be. A
-maximum id or the last record alone would not do: rows commit out of id order, and several transactions may be unsettled.
+The number of the transaction, and of every row its id, partition and offset. A successor that fenced the producer
+before it reads every record above the last settled transaction, to the end of the topic: what is there was
+committed, what is not never will be. A maximum id or the last record alone would not do: rows commit out of id
+order, and several transactions may be unsettled.
 
-The topic is compacted. Records are keyed by the number modulo `KEYS`, far above the bound of unsettled transactions, so that
-compaction only removes what was settled long ago. `lineage` names the database and table: records of another life of the same
-names are none of ours.
+The topic is compacted. Records are keyed by the number modulo `KEYS`, far above the bound of unsettled
+transactions, so that compaction only removes what was settled long ago. `lineage` names the database and table:
+records of another life of the same names are none of ours.
 """
 
 from __future__ import annotations
@@ -24,13 +25,25 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from outboxd.errors import BrokerUnavailableError
+from outboxd.errors import BrokerUnavailableError, OutboxdError
+from outboxd.kafka.client_config import CLIENT_LOGGER
 from outboxd.policy.messages import ProgressRow
 
-KEYS = 256
+KEYS = 1024
 UNSETTLED_MAX = 32
 """At most so many transactions are committed and not settled."""
 READ_SECONDS_MAX = 60.0
+_ANSWER_WAIT_MS = 20
+"""So long a broker waits for more before it says that the topic ends here."""
+ROW_BYTES_MAX = 22
+HEAD_BYTES_MAX = 1024
+"""What a record takes at most, for each row and beside them: identifiers and offsets may be as good as random."""
+_PRODUCERS_ONLY = (
+    "acks", "batch.", "compression.", "delivery.", "enable.gapless", "enable.idempotence", "linger", "max.in.flight",
+    "message.copy", "message.max", "message.send", "message.timeout", "partitioner", "produce.", "queue.buffering.",
+    "queuing.", "request.required", "request.timeout", "retries", "retry.backoff", "sticky.", "transaction",
+)  # fmt: skip
+"""A consumer would warn of these."""
 _FIRST_LOOK_BACK = 4 * UNSETTLED_MAX
 _NAME_CHARS_MAX = 200
 _ROW = struct.Struct(">qiq?")
@@ -91,10 +104,29 @@ def decode(value: bytes) -> ProgressRecord:
     return ProgressRecord(head["number"], head["lineage"], rows)
 
 
+def _decoded(topic: str, offset: int | None, value: bytes) -> ProgressRecord:
+    try:
+        return decode(value)
+    except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
+        raise ProgressUnreadableError(
+            f"{topic}-0@{offset} is no progress record that this outboxd can read ({error}); nothing is relayed, since "
+            "rows might go twice. Run the outboxd that wrote it until it ends cleanly, then the other one"
+        ) from error
+
+
+class ProgressUnreadableError(OutboxdError):
+    """The progress topic holds what this version cannot read."""
+
+
+def rows_max(record_bytes_max: int) -> int:
+    """Return how many rows' progress fits into one record of at most so many bytes."""
+    return max(1, (record_bytes_max - HEAD_BYTES_MAX) // ROW_BYTES_MAX)
+
+
 def ensure_topic(properties: Mapping[str, str], topic: str, timeout_seconds: float = 30.0) -> None:
     """Make the progress topic where it is missing. Raises KafkaException when the cluster refuses."""
     # Kept alive until its futures are through.
-    admin = AdminClient(dict(properties))
+    admin = AdminClient(dict(properties), logger=CLIENT_LOGGER)
     wanted = NewTopic(topic, num_partitions=1, config=dict(TOPIC_CONFIG))
     future = admin.create_topics([wanted], request_timeout=timeout_seconds)[topic]
     try:
@@ -109,26 +141,12 @@ def read_above(
 ) -> list[ProgressRecord]:
     """Return the committed records of this lineage with numbers above `settled`, in the order of their numbers.
 
-    To be called after `init_transactions`, which ends what the producer before had open: so the log's end does not move.
+    To be called after `init_transactions`, which ends what the producer before had open: the end does not move then.
 
     Raises:
         BrokerUnavailableError: the topic could not be read to its end in time.
     """
-    config: dict[str, Any] = {
-        key: value
-        for key, value in properties.items()
-        if not key.startswith(("queue.", "linger", "batch.", "message."))
-    }
-    consumer = Consumer(
-        {
-            **config,
-            "group.id": "outboxd-progress",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-        }
-    )
+    consumer = _consumer(properties)
     try:
         place = TopicPartition(topic, 0)
         low, high = consumer.get_watermark_offsets(place, timeout=timeout_seconds)
@@ -146,6 +164,24 @@ def read_above(
         consumer.close()
 
 
+def _consumer(properties: Mapping[str, str]) -> Consumer:
+    given: dict[str, Any] = {key: value for key, value in properties.items() if not key.startswith(_PRODUCERS_ONLY)}
+    return Consumer(
+        {
+            "client.id": "outboxd-progress",
+            **given,
+            # No group is ever joined; the client wants a name all the same.
+            "group.id": "outboxd-progress",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": _ANSWER_WAIT_MS,
+        },
+        logger=CLIENT_LOGGER,
+    )
+
+
 def _read(consumer: Consumer, topic: str, start: int, timeout_seconds: float) -> list[ProgressRecord]:
     consumer.assign([TopicPartition(topic, 0, start)])
     deadline = time.monotonic() + timeout_seconds
@@ -158,7 +194,7 @@ def _read(consumer: Consumer, topic: str, start: int, timeout_seconds: float) ->
         if error is None:
             value = message.value()
             if value is not None:
-                records.append(decode(value))
+                records.append(_decoded(topic, message.offset(), value))
         elif error.code() == KafkaError._PARTITION_EOF:
             return records
         elif error.fatal() or not error.retriable():

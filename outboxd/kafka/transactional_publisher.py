@@ -1,32 +1,51 @@
 """The transactional publisher: the relay's broker port for exactly-once delivery.
 
-Records gather while a transaction is under way on the worker thread; when it is through, all that gathered is the next one. So a
-transaction is small and quick when little comes, and grows to its limits when much does. No other producer exists in this mode: a
-suspect goes alone as a one-record transaction of the same `transactional.id`.
+Records gather while a transaction is under way on the worker thread; when it is through, all that gathered is the
+next one. So a transaction is small and quick when little comes, and grows to its limits when much does. No other
+producer exists in this mode: a suspect goes one record a batch in a transaction of the same `transactional.id`.
+
+When a record fails, all that gathered behind it goes back to the relay: it may hold the key or the topic by then.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
 from outboxd.errors import OutboxdError
-from outboxd.kafka.client_config import DEFAULTS, record_bytes_max
+from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, record_bytes_max
 from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.progress import UNSETTLED_MAX, ensure_topic, read_above
-from outboxd.kafka.transactions import Transactions, TransactionsEndedError
+from outboxd.kafka.progress import UNSETTLED_MAX, ProgressRecord, ensure_topic, read_above, rows_max
+from outboxd.kafka.transactions import TRANSACTION_TIMEOUT_MS, Transactions, TransactionsEndedError
+from outboxd.kafka.verdicts import Way, sent_back
+from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report
 from outboxd.policy.records import Record
+from outboxd.policy.transaction_size import TransactionSize
 
 TRANSACTION_ROWS_MAX = 10_000
 TRANSACTION_BYTES_MAX = 16 << 20
-TRANSACTION_TIMEOUT_MS = 30_000
+IDLE_SECONDS = 1.0
+CLOSING_SECONDS = 3.0
+
+Job = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A batch is through. `number` is its last transaction, None where nothing of it was committed."""
+
+    reports: list[Report]
+    number: int | None
 
 
 class TransactionalPublisher:
@@ -56,86 +75,132 @@ class TransactionalPublisher:
         self._post = post
         self._transactional_id = transactional_id
         self._topic = topic
-        self._checks = MessageChecks(source, record_bytes_max(properties))
-        self._buffer: list[Record] = []
-        self._buffer_bytes = 0
-        self._reports: SimpleQueue[tuple[int | None, list[Report]]] = SimpleQueue()
-        self._taken: list[tuple[int | None, list[Report]]] = []
-        self._committed: int | None = None
-        self._unsettled: set[int] = set()
-        self._busy = False
-        self._failure: DeliveryFault | None = None
+        record_bytes = record_bytes_max(properties)
+        self._checks = MessageChecks(source, record_bytes)
+        self._size = TransactionSize(min(TRANSACTION_ROWS_MAX, rows_max(record_bytes)), TRANSACTION_BYTES_MAX)
+        self._has_topic = False
+        # Between a worker's word to the relay and the end of its life: nobody hears of a worker that is gone.
+        self._lock = threading.Lock()
+        self._admin: AdminClient | None = None
+        self._forget()
         self._start_worker()
 
+    def _forget(self) -> None:
+        self._buffer: list[Record] = []
+        self._buffer_bytes = 0
+        self._refusals: list[Report] = []
+        self._ended_batches: SimpleQueue[_Ended] = SimpleQueue()
+        self._taken: list[_Ended] = []
+        self._committed: int | None = None
+        self._unsettled: set[int] = set()
+        self._busy = True
+        self._failure: DeliveryFault | None = None
+
     def _start_worker(self) -> None:
-        self._ended = threading.Event()
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._gone = gone = threading.Event()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._transactions = Transactions(
             self._make_producer,
             self._checks,
-            self.inbox,
             topic=self._topic,
-            is_wanted=lambda ended=self._ended: not ended.is_set(),  # type: ignore[misc]  # bound to this worker's life
+            read_above=self._read_above,
+            is_wanted=lambda: not gone.is_set(),
+            timeout_seconds=self._timeout_ms / 1000,
         )
-        threading.Thread(target=_work, args=(self._jobs,), name="transactions", daemon=True).start()
+        arguments = (self._jobs, self._transactions.serve, self._fails_of(gone))
+        self._worker = threading.Thread(target=_work, args=arguments, name="transactions", daemon=True)
+        self._worker.start()
 
-    def _make_producer(self) -> Producer:
-        # `message.timeout.ms` follows the transaction's own time-out here: an expired record aborts its transaction whole.
+    def _fails_of(self, gone: threading.Event) -> Callable[[DeliveryFault], None]:
+        def fail(fault: DeliveryFault) -> None:
+            with self._lock:
+                if not gone.is_set():
+                    self._failure = fault
+
+        return fail
+
+    def _answer(self, gone: threading.Event, event: Event) -> None:
+        with self._lock:
+            if not gone.is_set():
+                self._busy = isinstance(event, RecoverFailed)
+                self._post(event)
+
+    # Clients.
+
+    @property
+    def _timeout_ms(self) -> int:
+        return int(self._properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+
+    def _make_producer(self, way: Way) -> Producer:
+        lone: dict[str, Any] = {"batch.num.messages": 1, "linger.ms": 0} if way is Way.LONE else {}
         config: dict[str, Any] = {
             **DEFAULTS,
-            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
             "queue.buffering.max.messages": 4 * TRANSACTION_ROWS_MAX,
             **self._properties,
+            **lone,
             "enable.idempotence": True,
             "acks": "all",
             "transactional.id": self._transactional_id,
+            "transaction.timeout.ms": self._timeout_ms,
+            # It has to have a limit here. When it passes the whole transaction is aborted: no queue loses its middle.
+            "message.timeout.ms": self._timeout_ms,
             "error_cb": self._on_error,
         }
-        return Producer(config)
+        return Producer(config, logger=CLIENT_LOGGER)
 
     def _on_error(self, error: KafkaError) -> None:
         self.cluster_error = f"{error.name()}: {error.str()}"
 
+    def _read_above(self, number: int, lineage: str) -> Sequence[ProgressRecord]:
+        return read_above(self._properties, self._topic, number, lineage)
+
     # Recovery.
 
     def begin_recover(self, settled: int, lineage: str) -> None:
-        """Fence whoever was before, and post what it committed above `settled`: nothing is relayed before it is settled."""
+        """Fence the owner before, and post what it committed above `settled`: that is settled before anything goes."""
         self._busy = True
-        transactions, ended = self._transactions, self._ended
+        transactions, gone = self._transactions, self._gone
 
         def recover() -> None:
             try:
-                ensure_topic(self._properties, self._topic)
-                transactions.fence()
-                records = read_above(self._properties, self._topic, settled, lineage)
-            except (KafkaException, OutboxdError) as error:
-                if not ended.is_set():
-                    self._post(RecoverFailed(str(error)))
-                return
-            number = records[-1].number if records else settled
-            transactions.begin(lineage, number)
-            if not ended.is_set():
-                self._busy = False
-                self._post(Recovered(number, [row for record in records for row in record.rows]))
+                recovered = self._recover(transactions, settled, lineage)
+            except Exception as error:  # noqa: BLE001 - the relay begins again and says why, whatever it is
+                self._answer(gone, RecoverFailed(_told(error)))
+            else:
+                self._answer(gone, recovered)
 
         self._jobs.put(recover)
+
+    def _recover(self, transactions: Transactions, settled: int, lineage: str) -> Recovered:
+        if not self._has_topic:
+            ensure_topic(self._properties, self._topic)
+            self._has_topic = True
+        transactions.fence()
+        records = self._read_above(settled, lineage)
+        number = records[-1].number if records else settled
+        transactions.begin(lineage, number)
+        return Recovered(number, [row for record in records for row in record.rows])
 
     # Publish.
 
     def publish(self, records: Sequence[Record], start: int) -> int:
         """Take records for the next transaction, from index `start` on; return the index of the first one not taken."""
-        index = start
+        refused_keys: set[tuple[str, str | None]] = set()
         for index in range(start, len(records)):
-            if len(self._buffer) >= TRANSACTION_ROWS_MAX or self._buffer_bytes >= TRANSACTION_BYTES_MAX:
+            if len(self._buffer) >= self._size.rows or self._buffer_bytes >= self._size.size_bytes:
                 self._hand_over()
                 return index
             record = records[index]
             fault = self._checks.fault_of(record)
             if fault is not None:
-                self._reports.put((None, [Report(record, fault, record.partition, None, True)]))
-                continue
-            self._buffer.append(record)
-            self._buffer_bytes += record[9]
+                self._refusals.append(Report(record, fault, record.partition, None, True))
+                refused_keys.add((record.topic, record.key))
+            elif refused_keys and record.key is not None and (record.topic, record.key) in refused_keys:
+                # Whether its key goes on, only the relay knows.
+                self._refusals.append(sent_back(record))
+            else:
+                self._buffer.append(record)
+                self._buffer_bytes += record[9]
         self._hand_over()
         return len(records)
 
@@ -152,18 +217,20 @@ class TransactionalPublisher:
             return
         batch, self._buffer, self._buffer_bytes = self._buffer, [], 0
         self._busy = True
-        transactions, reports, ended = self._transactions, self._reports, self._ended
+        transactions, ended_batches, fail = self._transactions, self._ended_batches, self._fails_of(self._gone)
+        size = self._size
 
-        def job() -> None:
+        def deliver() -> None:
+            began_at, former = time.monotonic(), transactions.number
             try:
-                done = transactions.deliver(batch)
+                reports = transactions.deliver(batch)
             except TransactionsEndedError as failed:
-                if not ended.is_set():
-                    self._failure = failed.fault
+                fail(failed.fault)
                 return
-            reports.put((transactions.number, done))
+            size.took(time.monotonic() - began_at)
+            ended_batches.put(_Ended(reports, transactions.number if transactions.number > former else None))
 
-        self._jobs.put(job)
+        self._jobs.put(deliver)
 
     # Report.
 
@@ -171,21 +238,30 @@ class TransactionalPublisher:
         """Wait for a transaction's end, no longer than this; then let the next one begin."""
         if self._busy and not self._taken and timeout_seconds > 0:
             with suppress(Empty):
-                self._taken.append(self._reports.get(timeout=timeout_seconds))
-        while not self._reports.empty():
-            self._taken.append(self._reports.get())
-        if any(number is not None for number, _ in self._taken):
+                self._taken.append(self._ended_batches.get(timeout=timeout_seconds))
+        while not self._ended_batches.empty():
+            self._taken.append(self._ended_batches.get())
+        if self._taken and not any(report[1] for ended in self._taken for report in ended.reports):
             self._busy = False
             self._hand_over()
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call; those of one transaction come together."""
+        if not self._taken and not self._refusals:
+            return []
         taken, self._taken = self._taken, []
-        for number, _ in taken:
-            if number is not None:
-                self._committed = number
-                self._unsettled.add(number)
-        return [report for _, reports in taken for report in reports]
+        refusals, self._refusals = self._refusals, []
+        reports = [report for ended in taken for report in ended.reports]
+        for ended in taken:
+            if ended.number is not None:
+                self._committed = ended.number
+                self._unsettled.add(ended.number)
+        if any(report[1] for report in reports):
+            # What gathered behind a failed record passes the relay's gates once more.
+            self._busy = False
+            gathered, self._buffer, self._buffer_bytes = self._buffer, [], 0
+            reports += map(sent_back, gathered)
+        return reports + refusals
 
     def committed(self) -> int | None:
         """Return the last transaction whose reports were taken since the last call, None when there is none."""
@@ -205,26 +281,22 @@ class TransactionalPublisher:
 
     def rebuild(self) -> None:
         """Forget everything: a new worker waits for the recovery that must come first."""
-        self._ended.set()
-        self._transactions.purge()
+        self.purge()
         self._jobs.put(None)
-        self._buffer, self._buffer_bytes, self._taken = [], 0, []
-        self._reports = SimpleQueue()
-        self._committed, self._unsettled = None, set()
-        self._failure = None
-        self._busy = True
-        self.inbox.take()
+        self._forget()
         self._start_worker()
 
     def purge(self) -> None:
         """Drop what was not sent yet: the open transaction will never be committed."""
-        self._ended.set()
+        with self._lock:
+            self._gone.set()
         self._transactions.purge()
 
     def close(self) -> None:
-        """End the worker; an open transaction is left to be aborted by the successor's recovery."""
+        """End the worker. An open transaction is aborted, so that readers need not wait for its time-out."""
         self.purge()
         self._jobs.put(None)
+        self._worker.join(CLOSING_SECONDS)
 
     def take_properties(
         self, properties: Mapping[str, str], *, in_flight_rows_max: int, in_flight_bytes_max: int
@@ -232,15 +304,37 @@ class TransactionalPublisher:
         """Build the next producer with these; it has limits of its own. May be called on any thread."""
         del in_flight_rows_max, in_flight_bytes_max
         self._properties = dict(properties)
+        self._admin = None
 
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address), asked by a client that takes part in no transaction."""
-        from confluent_kafka.admin import AdminClient
-
-        metadata = AdminClient(dict(self._properties)).list_topics(timeout=timeout_seconds)
+        admin = self._admin or AdminClient(
+            {**DEFAULTS, **self._properties, "client.id": "outboxd-contact"}, logger=CLIENT_LOGGER
+        )
+        self._admin = admin
+        metadata = admin.list_topics(timeout=timeout_seconds)
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
 
 
-def _work(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (job := jobs.get()) is not None:
-        job()
+def _work(jobs: SimpleQueue[Job | None], idle: Job, fail: Callable[[DeliveryFault], None]) -> None:
+    """The worker's life. Whatever ends a job is told to the relay: a silent death would be a hang."""
+    while True:
+        job: Job | None
+        try:
+            job = jobs.get(timeout=IDLE_SECONDS)
+        except Empty:
+            job = idle
+        if job is None:
+            return
+        try:
+            job()
+        except TransactionsEndedError as ended:
+            fail(ended.fault)
+        except Exception as error:  # noqa: BLE001 - a bug must show as a failure, whatever it is
+            fail(DeliveryFault(own_fault("NEVER_REPORTED"), _told(error)))
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, KafkaException):
+        return str(error.args[0])
+    return str(error) if isinstance(error, OutboxdError) else f"{type(error).__name__}: {error}"

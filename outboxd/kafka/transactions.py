@@ -1,22 +1,30 @@
-"""Transactions: one batch of records at a time, all or nothing, each with its progress record.
+"""Transactions: a batch of records, all or nothing, each with its progress record.
 
     deliver ──all acknowledged──▶ progress record ──▶ commit ──▶ delivered
-       │ a record failed                                │ the answer never came: the same call again
-       ▼                                                ▼ fenced or fatal
+       │ records failed                                │ the answer never came: the same call again
+       ▼                                               ▼ fenced or fatal
     abort, a new producer                            TransactionsEndedError: the owner resolves it by the progress topic
-       │ one record: it is to blame           several with a batch-wide verdict: halved, and each half tried alone
-       ▼                                                                                        in its turn
-    its error
+       ├─ a record's own verdict: its error; what stands behind it is sent back, the others go at once
+       └─ a batch's verdict: the others go at once; the suspects are halved, and at last sent one record a batch
 
-Within a transaction the keys are pipelined: order holds, since all of it becomes visible or none. When a record of a key is to
-blame, later ones of its key are sent back, since only the relay knows whether the key goes on. After an abort that a poison record
-caused, the next transaction on the same producer failed (measured), so a new one is taken.
+Within a transaction the keys are pipelined: order holds, since all of it becomes visible or none. When a record of
+a key is to blame, later ones of its key are sent back, since only the relay knows whether the key goes on. After an
+abort that a poison record caused, the next transaction on the same producer failed (measured), so a new one is
+taken.
+
+A new producer fences all others, a rightful successor's too, when this process was frozen in between. So nothing
+goes by it before the progress topic shows that nobody committed meanwhile: what was to be sent might be there
+already.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -26,16 +34,38 @@ from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
 from outboxd.kafka.progress import ProgressRecord, encode, progress_key
-from outboxd.policy.faults import FaultClass, fault_of, own_fault
+from outboxd.kafka.verdicts import Attempt, Faults, Pieces, Way, plan, sent_back, sort_out
+from outboxd.policy.faults import FaultClass, fault_of, fault_of_refusal, own_fault
 from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.records import Arm, Record
 
-CALL_SECONDS = 10.0
+TRANSACTION_TIMEOUT_MS = 30_000
+"""How long brokers let one be open: an owner that dies keeps readers waiting so long, or until a successor comes."""
+REPORTS_SECONDS_MAX = 12.0
+PROBE_SECONDS_MAX = 3.0
+"""A topic that failed before gets a transaction of its own, and less patience: all others wait meanwhile."""
+ANSWER_SECONDS = 2.0
+CALL_SECONDS = 5.0
 CALLS_SECONDS_MAX = 60.0
+ABANDON_SECONDS = 1.0
 POLL_SECONDS = 0.05
-
-OTHERS_SECONDS = 0.2
+OTHERS_SECONDS = 0.05
+"""The rest of a refused batch comes with its first record: so long tells who else is suspect."""
+TRANSACTIONS_MAX = 24
+"""How many transactions one batch is tried in before the relay gets back what is left."""
 CAUSELESS_ABORTS_MAX = 5
+
+FENCED_CODES = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_TXN_STATE,
+        90,  # PRODUCER_FENCED
+    }
+)
+
+MakeProducer = Callable[[Way], Producer]
+ReadAbove = Callable[[int, str], Sequence[ProgressRecord]]
 
 
 class TransactionsEndedError(OutboxdError):
@@ -47,11 +77,16 @@ class TransactionsEndedError(OutboxdError):
 
 
 class _AbortedError(Exception):
-    """The transaction was aborted; `faults` are the records' own errors by their ids, purges left out."""
+    """The transaction was aborted. `faults` are the records' own, by id; `passed` are the acknowledged ids."""
 
-    def __init__(self, faults: Mapping[int, DeliveryFault]) -> None:
+    def __init__(self, faults: Faults, passed: frozenset[int] = frozenset()) -> None:
         super().__init__("aborted")
         self.faults = faults
+        self.passed = passed
+
+
+class _MustAbortError(Exception):
+    """The library wants the transaction aborted."""
 
 
 class Transactions:
@@ -59,53 +94,90 @@ class Transactions:
 
     def __init__(
         self,
-        make_producer: Callable[[], Producer],
+        make_producer: MakeProducer,
         checks: MessageChecks,
-        inbox: Inbox,
         *,
         topic: str,
+        read_above: ReadAbove,
         is_wanted: Callable[[], bool],
+        timeout_seconds: float = TRANSACTION_TIMEOUT_MS / 1000,
     ) -> None:
-        """Make nothing yet; `begin` does.
+        """Make nothing yet; `fence` does.
 
         Args:
             make_producer: makes a producer with the shard's `transactional.id`.
             checks: the records' checks and headers.
-            inbox: where the records' callbacks land; nobody else takes from it.
             topic: the progress topic.
+            read_above: reads the committed progress records above a number, of one lineage.
             is_wanted: False when the owner wants no more: waiting ends then.
+            timeout_seconds: the producers' `transaction.timeout.ms`, in seconds.
         """
         self._make_producer = make_producer
         self._checks = checks
-        self._inbox = inbox
         self._topic = topic
+        self._read_above = read_above
         self._is_wanted = is_wanted
+        self._timeout_seconds = timeout_seconds
         self._producer: Producer | None = None
+        self._inbox = Inbox()
+        self._way = Way.SHARED
         self._lineage = ""
+        self._opened_at: float | None = None
+        self._known_topics: set[str] = set()
+        self._sick_topics: set[str] = set()
+        self._suspects: set[int] = set()
         self.number = 0
+
+    # Producers.
+
+    def fence(self) -> None:
+        """Fence every producer before this one, so that the progress topic moves no more."""
+        self._take_producer(Way.SHARED)
 
     def begin(self, lineage: str, number: int) -> None:
         """Go on after the transaction `number`, the last one that was committed; `fence` was called before."""
         self._lineage, self.number = lineage, number
 
-    def fence(self) -> None:
-        """Fence every producer before this one, so that the progress topic moves no more."""
-        self._renew()
+    def _take_producer(self, way: Way) -> None:
+        self._drop_producer()
+        if not self._is_wanted():
+            raise _given_up()
+        # An inbox for each producer: no report of one before can be taken for one of this.
+        self._inbox = Inbox()
+        self._way = way
+        producer = self._producer = self._make_producer(way)
+        try:
+            self._call(producer.init_transactions)
+        except _MustAbortError as error:
+            raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), str(error))) from error
 
-    def _renew(self) -> None:
-        self._producer = self._make_producer()
-        self._call(lambda seconds: self._current.init_transactions(seconds))
+    def _drop_producer(self) -> None:
+        if self._producer is not None:
+            former, self._producer = [self._producer], None
+            # Destroying a client waits for its threads; nobody waits for that.
+            threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
 
-    @property
-    def _current(self) -> Producer:
+    def _producer_for(self, way: Way) -> Producer:
+        if self._producer is None or self._way is not way:
+            self._take_producer(way)
+            newer = self._read_above(self.number, self._lineage)
+            if newer:
+                text = f"another producer committed transaction {newer[-1].number} after {self.number}"
+                raise TransactionsEndedError(DeliveryFault(fault_of(KafkaError._FENCED), text))
         if self._producer is None:
-            raise AssertionError("begin() comes first")
+            raise AssertionError("a producer was just taken")
         return self._producer
 
-    def purge(self) -> None:
-        """Drop what is queued: the transaction under way will be aborted or fenced."""
+    def serve(self) -> None:
+        """Let the idle producer tell its news. Raises TransactionsEndedError when it was fenced meanwhile."""
         if self._producer is not None:
-            self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+            self._poll_once(self._producer, 0.0)
+
+    def purge(self) -> None:
+        """Drop what is queued: the transaction under way will be aborted or fenced. May be called on any thread."""
+        producer = self._producer
+        if producer is not None:
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     # Delivering.
 
@@ -115,83 +187,116 @@ class Transactions:
         Raises:
             TransactionsEndedError: the producer is fenced or failed; outcomes are unknown.
         """
-        for _ in range(CAUSELESS_ABORTS_MAX):
+        try:
+            return self._deliver(records)
+        except TransactionsEndedError:
+            if not self._is_wanted():
+                self._abandon()
+            raise
+
+    def _deliver(self, records: Sequence[Record]) -> list[Report]:
+        absent, there = self._without_absent(records)
+        pieces = Pieces(deque(plan(there, self._suspects, self._sick_topics)), absent)
+        causeless = 0
+        for _ in range(TRANSACTIONS_MAX):
+            if not pieces.parts:
+                break
+            part = pieces.parts.popleft()
             try:
-                return self._one_transaction(records)
+                pieces.reports += self._one_transaction(part)
             except _AbortedError as aborted:
-                self._renew()
+                self._drop_producer()
                 if aborted.faults:
-                    return self._without_faults(records, aborted.faults)
-        raise TransactionsEndedError(
-            DeliveryFault(own_fault("NEVER_REPORTED"), "transactions were aborted again and again without a cause")
-        )
-
-    def _without_faults(self, records: Sequence[Record], faults: Mapping[int, DeliveryFault]) -> list[Report]:
-        """Deliver what can be, after records had errors of their own: `faults` by record id."""
-        blamed = {
-            record_id: fault
-            for record_id, fault in faults.items()
-            if not (fault.fault.batch_wide and fault.fault.fault_class is FaultClass.ROW_PERMANENT)
-        }
-        # Without one to blame, a batch-wide verdict is halved until it meets one record: a batch is not a culprit.
-        return self._report_blamed(records, blamed) if blamed else self._halves(records)
-
-    def _report_blamed(self, records: Sequence[Record], blamed: Mapping[int, DeliveryFault]) -> list[Report]:
-        """Report the blamed ones, send later ones of their keys back, and deliver the rest."""
-        reports: list[Report] = []
-        keys: set[tuple[str, str]] = set()
-        rest: list[Record] = []
-        for record in records:
-            fault = blamed.get(record.id)
-            if fault is not None:
-                reports.append(Report(record, self._examined(record, fault), record.partition, None, True))
-                if record.key is not None:
-                    keys.add((record.topic, record.key))
-            elif record.key is not None and (record.topic, record.key) in keys:
-                reports.append(_sent_back(record))
+                    self._after_abort(part, aborted, pieces)
+                    continue
+                causeless += 1
+                if causeless >= CAUSELESS_ABORTS_MAX:
+                    text = "transactions were aborted again and again without a cause"
+                    raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), text)) from aborted
+                pieces.parts.appendleft(part)
             else:
-                rest.append(record)
-        return (self.deliver(rest) if rest else []) + reports
+                self._suspects.difference_update(record.id for record in part.records)
+                self._sick_topics.difference_update({record.topic for record in part.records})
+        for part in pieces.parts:
+            pieces.reports += map(sent_back, part.records)
+        return pieces.reports
 
-    def _halves(self, records: Sequence[Record]) -> list[Report]:
-        middle = len(records) // 2
-        first = self.deliver(records[:middle])
-        failed = {(r.record.topic, r.record.key) for r in first if r.error is not None and r.record.key is not None}
-        later = [record for record in records[middle:] if (record.topic, record.key) not in failed]
-        back = [_sent_back(record) for record in records[middle:] if (record.topic, record.key) in failed]
-        return first + (self.deliver(later) if later else []) + back
+    def _after_abort(self, part: Attempt, aborted: _AbortedError, pieces: Pieces) -> None:
+        sorted_out = sort_out(part, aborted.faults, aborted.passed, self._examined)
+        self._suspects.update(sorted_out.suspects)
+        self._suspects.difference_update(sorted_out.blamed)
+        self._sick_topics |= sorted_out.sick_topics
+        self._known_topics -= sorted_out.sick_topics
+        pieces.take(sorted_out)
+
+    def _without_absent(self, records: Sequence[Record]) -> tuple[list[Report], list[Record]]:
+        """Take the records of topics aside that are not there: the client would keep a transaction waiting for them."""
+        missing: dict[str, DeliveryFault] = {}
+        for topic in {record[3] for record in records} - self._known_topics:
+            fault = self._topic_fault(topic)
+            if fault is None:
+                self._known_topics.add(topic)
+            else:
+                missing[topic] = fault
+        if not missing:
+            return [], list(records)
+        reports: list[Report] = []
+        for record in records:
+            if record.topic in missing:
+                told = any(report.record.topic == record.topic for report in reports)
+                reports.append(
+                    sent_back(record) if told else Report(record, missing[record.topic], record.partition, None, True)
+                )
+        return reports, [record for record in records if record.topic not in missing]
+
+    def _topic_fault(self, topic: str) -> DeliveryFault | None:
+        """Return why the topic cannot be written to; None where it can, or where nobody knows."""
+        try:
+            found = self._producer_for(self._way).list_topics(topic, timeout=ANSWER_SECONDS).topics.get(topic)
+        except KafkaException:
+            return None
+        if found is None or found.error is None:
+            return None
+        # The name alone is looked up: the topic's own verdict, not one on a record.
+        fault = fault_of(found.error.code(), found.error.name(), found.error.str())
+        return delivery_fault(found.error, alone=True) if fault.fault_class is FaultClass.TOPIC else None
 
     def _examined(self, record: Record, fault: DeliveryFault) -> DeliveryFault:
         """A partition that fresh metadata does not list is the record's fault, else the topic's."""
         if record.partition is None or fault.fault.code not in PARTITION_CODES:
             return fault
-        return partition_fault(self._current, record) or fault
+        return partition_fault(self._producer_for(self._way), record) or fault
 
     # One transaction.
 
-    def _one_transaction(self, records: Sequence[Record]) -> list[Report]:
-        producer = self._current
-        self._inbox.take()
+    def _one_transaction(self, part: Attempt) -> list[Report]:
+        producer = self._producer_for(part.way)
+        self._opened_at = time.monotonic()
         self._call(lambda _: producer.begin_transaction())
-        self._produce(producer, records)
-        reports = self._await_reports(producer, len(records))
+        self._produce(producer, part.records)
+        reports = self._await_reports(producer, part)
         rows = [
             ProgressRow(record.id, partition or 0, offset or 0, record.arm == Arm.REPLAY)
             for record, _, partition, offset, _ in reports
         ]
         number = self.number + 1
+        value = encode(ProgressRecord(number, self._lineage, rows))
         try:
-            value = encode(ProgressRecord(number, self._lineage, rows))
             producer.produce(self._topic, value, progress_key(number), partition=0)
-            self._call(lambda seconds: producer.commit_transaction(seconds))
+            self._call(producer.commit_transaction)
         except _MustAbortError as error:
             self._abort(producer)
             raise _AbortedError({}) from error
+        except KafkaException as error:
+            raise self._ended(error.args[0]) from error
         self.number = number
+        self._opened_at = None
         return reports
 
-    def _produce(self, producer: Producer, records: Sequence[Record]) -> None:
+    def _produce(self, producer: Producer, records: Iterable[Record]) -> None:
         produce, headers_of = producer.produce, self._checks.headers
+        # A copy that reports to this producer's inbox and to no other.
+        as_reporting = partial(tuple.__new__, self._inbox.record_type)
         for record in records:
             headers: Any = headers_of(record)
             partition = -1 if record[7] is None else record[7]
@@ -203,7 +308,7 @@ class Transactions:
                         record[5],
                         record[4],
                         partition,
-                        record,  # type: ignore[arg-type]  # a record is its own callback, see Inbox
+                        as_reporting(record),  # type: ignore[arg-type]  # a record is its own callback, see Inbox
                         None,
                         created_at_ms,
                         headers,
@@ -212,48 +317,83 @@ class Transactions:
                 except BufferError:
                     self._poll(producer)
                 except KafkaException as error:
-                    self._inbox.put(Report(record, delivery_fault(error.args[0], alone=True), None, None, True))
+                    self._refused(record, error.args[0])
+                    break
+                except (TypeError, ValueError) as error:
+                    kind = "unicode" if isinstance(error, UnicodeError) else "value"
+                    fault = fault_of_refusal("type" if isinstance(error, TypeError) else kind, str(error))  # type: ignore[arg-type]  # one of three
+                    self._inbox.put(Report(record, DeliveryFault(fault, str(error)), None, None, True))
                     break
 
-    def _await_reports(self, producer: Producer, count: int) -> list[Report]:
-        """Return the reports once all are in; abort at the first failure, and tell the records' own errors from purges."""
+    def _refused(self, record: Record, error: KafkaError) -> None:
+        if error.fatal():
+            raise self._ended(error)
+        self._inbox.put(Report(record, delivery_fault(error, alone=True), None, None, True))
+
+    def _await_reports(self, producer: Producer, part: Attempt) -> list[Report]:
+        """Return the reports once all are in. Else abort, and tell the records' own errors from mere purges."""
         reports: list[Report] = []
-        failed_at: float | None = None
+        count = len(part.records)
+        until = time.monotonic() + (PROBE_SECONDS_MAX if part.is_probe else REPORTS_SECONDS_MAX)
+        has_failed = False
         while len(reports) < count:
             came = self._inbox.take()
             reports += came
-            if failed_at is None and any(report[1] is not None for report in came):
-                failed_at = time.monotonic()
-            # The rest of a refused batch comes with it; waiting a little tells who else is suspect.
-            if failed_at is not None and time.monotonic() - failed_at > OTHERS_SECONDS:
+            now = time.monotonic()
+            if not has_failed and any(report[1] is not None for report in came):
+                has_failed, until = True, min(until, now + OTHERS_SECONDS)
+            if now >= until:
                 break
             if len(reports) < count:
                 self._poll(producer)
-        faults = {report.record.id: report.error for report in reports if report.error is not None}
-        if not faults:
+        faults: Faults = {report.record.id: report.error for report in reports if report.error is not None}
+        if not faults and len(reports) == count:
             return reports
+        passed = frozenset(report.record.id for report in reports if report.error is None)
+        if not faults:
+            faults = self._unanswered(producer, part.records, passed)
         self._abort(producer)
-        own = {
-            record_id: fault if count > 1 else _alone(fault)
-            for record_id, fault in faults.items()
-            if fault.fault.fault_class is not FaultClass.PRODUCER
-        }
-        raise _AbortedError(own)
+        raise _AbortedError(
+            {
+                record_id: fault
+                for record_id, fault in faults.items()
+                if fault.fault.fault_class is not FaultClass.PRODUCER
+            },
+            passed,
+        )
+
+    def _unanswered(self, producer: Producer, records: Sequence[Record], passed: frozenset[int]) -> Faults:
+        """No verdict came in time: the topics' fault where brokers answer at all, else nobody's."""
+        try:
+            producer.list_topics(self._topic, timeout=ANSWER_SECONDS)
+        except KafkaException as error:
+            raise self._ended(error.args[0]) from error
+        text = "no broker confirmed the record in time"
+        fault = DeliveryFault(fault_of(KafkaError._MSG_TIMED_OUT, "_MSG_TIMED_OUT"), text)
+        return {record.id: fault for record in records if record.id not in passed}
 
     def _poll(self, producer: Producer) -> None:
         if not self._is_wanted():
-            raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), "ownership ended"))
+            raise _given_up()
+        self._poll_once(producer, POLL_SECONDS)
+
+    def _poll_once(self, producer: Producer, seconds: float) -> None:
         try:
-            producer.poll(POLL_SECONDS)
+            producer.poll(seconds)
         except KafkaException as error:
-            raise TransactionsEndedError(delivery_fault(error.args[0], alone=True)) from error
+            raise self._ended(error.args[0]) from error
 
     def _abort(self, producer: Producer) -> None:
-        try:
-            self._call(lambda seconds: producer.abort_transaction(seconds))
-        except _MustAbortError:
-            # It could not even be aborted: the next producer's init does it.
-            return
+        # When it cannot even be aborted, the next producer's init does it.
+        with suppress(_MustAbortError):
+            self._call(producer.abort_transaction)
+        self._opened_at = None
+
+    def _abandon(self) -> None:
+        """Nobody wants more: spare the readers the wait for the time-out of what is open."""
+        if self._producer is not None and self._opened_at is not None:
+            with suppress(KafkaException):
+                self._producer.abort_transaction(ABANDON_SECONDS)
 
     def _call(self, call: Callable[[float], object]) -> None:
         """Make one transactional call to its end: a call that timed out, or may be repeated, is made again."""
@@ -261,25 +401,26 @@ class Transactions:
         while True:
             try:
                 call(CALL_SECONDS)
-                return
             except KafkaException as failed:
                 error: KafkaError = failed.args[0]
                 if error.txn_requires_abort():
                     raise _MustAbortError(str(error)) from failed
                 is_over = not self._is_wanted() or time.monotonic() >= deadline
                 if error.fatal() or not error.retriable() or is_over:
-                    raise TransactionsEndedError(delivery_fault(error, alone=True)) from failed
+                    raise self._ended(error) from failed
+            else:
+                return
+
+    def _ended(self, error: KafkaError) -> TransactionsEndedError:
+        """The producer is at its end: by a rival, or since a transaction of our own was open for too long?"""
+        opened_at, self._opened_at = self._opened_at, None
+        open_seconds = 0.0 if opened_at is None else time.monotonic() - opened_at
+        if error.code() in FENCED_CODES and open_seconds >= self._timeout_seconds:
+            text = f"open for {open_seconds:.1f} s, longer than transaction.timeout.ms: {error.str()}"
+            return TransactionsEndedError(DeliveryFault(own_fault("TRANSACTION_TIMED_OUT"), text))
+        self._opened_at = opened_at
+        return TransactionsEndedError(delivery_fault(error, alone=True))
 
 
-class _MustAbortError(Exception):
-    """The library wants the transaction aborted."""
-
-
-def _alone(fault: DeliveryFault) -> DeliveryFault:
-    """The record was the only one of its transaction: a verdict on the batch is one on the record."""
-    return DeliveryFault(fault_of(fault.fault.code, fault.fault.name, fault.text, alone=True), fault.text)
-
-
-def _sent_back(record: Record) -> Report:
-    fault = DeliveryFault(own_fault("SENT_BACK"), "an earlier row of its key failed in the same transaction")
-    return Report(record, fault, None, None, True)
+def _given_up() -> TransactionsEndedError:
+    return TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), "ownership ended"))

@@ -50,6 +50,8 @@ class KeyGate:
         self.held: dict[GateKey, list[int]] = {}
         self.serial_topics: set[str] = set()
         self.pipelined = pipelined
+        self.holds = 0
+        """How often a key was held: what was admitted before the last time may be behind a held record by now."""
         self._waiting: dict[GateKey, deque[Record]] = {}
         self._deferred: dict[GateKey, int] = {}
         self._wanted: dict[GateKey, None] = {}
@@ -105,6 +107,14 @@ class KeyGate:
             return True
         self._wait(gate_key, record, owner)
         return False
+
+    def is_behind(self, record: Record) -> bool:
+        """Say whether an admitted record may not go any more, since an earlier one of its key came to be held."""
+        gate_key = self.key_of(record)
+        owner = None if gate_key is None else self.busy.get(gate_key)
+        if gate_key is None or owner is None:
+            return False
+        return not (owner == HELD and record.id <= self.held[gate_key][0])
 
     def _admit_held(self, gate_key: GateKey, record_id: int) -> None:
         held = self.held[gate_key]
@@ -207,6 +217,7 @@ class KeyGate:
 
     def hold(self, gate_key: GateKey, record_id: int) -> None:
         """The record failed and stays unsettled: its key waits for it. What waited in memory is deferred."""
+        self.holds += 1
         held = self.held.setdefault(gate_key, [])
         if record_id not in held:
             bisect.insort(held, record_id)

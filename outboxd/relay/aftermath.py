@@ -88,9 +88,25 @@ class Aftermath:
         if sent_back:
             # After the failure that they stand behind was applied: where it holds their key, they are read again later.
             self._lanes.came_back(sent_back)
-            following += self._gate.admit(sent_back)
+            following += self.readmit(sent_back, now)
         self._ledger.leave([record.id for record in self._gate.take_dropped()])
         return following
+
+    def readmit(self, records: Sequence[Record], now: float) -> list[Record]:
+        """Return those of admitted records that may still go, where a pipelined gate lets many of a key go at once.
+
+        What stands behind a held record by now is read again later; a retry or a replay is held itself.
+        """
+        going: list[Record] = []
+        for record in records:
+            if not self._gate.is_behind(record):
+                going.append(record)
+            elif record.id in self.histories:
+                self._leave_held(record, HeldState.WANTED, "behind a held record", now)
+            else:
+                self._gate.admit([record])
+        self._ledger.leave([record.id for record in self._gate.take_dropped()])
+        return going
 
     def _count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
         """Take the reports of fire-and-forget records aside: they are settled already, and only tell how the topic is."""

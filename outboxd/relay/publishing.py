@@ -20,6 +20,7 @@ class Publishing:
     def __init__(self, state: State) -> None:
         """`state` is the relay's memory of this ownership."""
         self._state = state
+        self._holds_seen = 0
 
     def publish(self) -> None:
         """Give the producer what may go now, suspects first."""
@@ -29,6 +30,11 @@ class Publishing:
             return
         if state.topics.held or state.lanes.unconfirmed_topics:
             state.ready, state.ready_at = self._reconsider(state.ready[state.ready_at :]), 0
+        if state.pipelined and state.gate.holds != self._holds_seen:
+            # Records of a key that came to be held may have been admitted before.
+            now = state.ports.clock.monotonic()
+            state.ready, state.ready_at = state.aftermath.readmit(state.ready[state.ready_at :], now), 0
+            self._holds_seen = state.gate.holds
         ready, start = state.ready, state.ready_at
         batch = ready[start : start + PUBLISH_ROWS_MAX] if len(ready) - start > PUBLISH_ROWS_MAX or start else ready
         taken = publisher.publish(batch, 0)

@@ -1,6 +1,6 @@
 """Recovering: exactly-once delivery's beginning of an ownership.
 
-    loaded ──▶ the producer before is fenced, its progress records are read ──▶ their rows are settled ──▶ fetching begins
+    loaded ──▶ the producer before is fenced ──▶ its progress records are read ──▶ their rows are settled ──▶ fetch
 
 Nothing is read before, since the database still shows as pending what the owner before committed and did not settle.
 """
@@ -39,13 +39,22 @@ class Recovering:
             self._again_at = None
             self.begin(self._loaded)
 
-    def on_failed(self, event: RecoverFailed) -> None:
+    def take(self, event: Recovered | RecoverFailed) -> None:
+        """Take the answer; one to an ownership that ended means nothing."""
+        if self._loaded is None:
+            return
+        if isinstance(event, Recovered):
+            self._on_recovered(event)
+        else:
+            self._on_failed(event)
+
+    def _on_failed(self, event: RecoverFailed) -> None:
         """No broker answered, or the topic could not be read: pause."""
         state = self._state
         self._again_at = state.ports.clock.monotonic() + PAUSE_SECONDS
         state.ports.observer.event("recovery_failed", cause=event.message)
 
-    def on_recovered(self, event: Recovered) -> None:
+    def _on_recovered(self, event: Recovered) -> None:
         """Settle what was committed and not settled."""
         state = self._state
         settling = state.settling

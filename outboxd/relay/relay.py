@@ -186,31 +186,31 @@ class Relay:
                 self._take_answer(event)
             case Settled() | SettleFailed():
                 self._take_settled(event)
-            case LeaseGranted():
-                self._own(event.token)
-            case LeaseLost():
-                if self.state.token is not None:
-                    self._stand_down(event.reason)
+            case LeaseGranted() | LeaseLost():
+                self._take_lease(event)
             case StopRequested():
                 self._drain()
             case Woken():
                 self._reading.woken()
-            case Recovered():
-                self._reading.recovering.on_recovered(event)
-            case RecoverFailed():
-                self._reading.recovering.on_failed(event)
+            case Recovered() | RecoverFailed():
+                self._reading.recovering.take(event)
             case Listening():
                 self._listening = event.active
                 self._reading.pace(listening=event.active)
             case Reconfigured():
                 self._reconfigure(event)
 
+    def _take_lease(self, event: LeaseGranted | LeaseLost) -> None:
+        if isinstance(event, LeaseGranted):
+            self._own(event.token)
+        elif self.state.token is not None:
+            self._stand_down(event.reason)
+
     def _take_answer(self, event: Fetched | Swept | Loaded | FetchFailed) -> None:
         if self._stale_reads:
             # Asked by an ownership that ended: what it says may have changed since.
             self._stale_reads -= 1
-            if not self._stale_reads and self.state.token is not None and not self.state.draining:
-                self._reading.load()
+            self._load_when_answered()
             return
         match event:
             case Fetched():
@@ -225,6 +225,7 @@ class Relay:
     def _take_settled(self, event: Settled | SettleFailed) -> None:
         if self._stale_settlements:
             self._stale_settlements -= 1
+            self._load_when_answered()
         elif isinstance(event, SettleFailed):
             self._writing.on_failed(event)
         elif not self._writing.on_settled(event):
@@ -234,7 +235,12 @@ class Relay:
         if self.state.token is not None:
             self._stand_down("the lease was acquired anew")
         self._begin(token)
-        if self._draining_until is None and not self._stale_reads:
+        self._load_when_answered()
+
+    def _load_when_answered(self) -> None:
+        """Load once nothing of an ownership before is under way: what it still writes belongs to what is read then."""
+        is_answered = not self._stale_reads and not self._stale_settlements
+        if is_answered and self.state.token is not None and self._draining_until is None:
             self._reading.load()
 
     def _resolve(self, failure: DeliveryFault) -> None:
@@ -250,8 +256,7 @@ class Relay:
         self._ports.observer.event(
             "producer_rebuilt", error_code=failure.fault.name, cause=failure.text, unknown_rows=unsettled
         )
-        if self._draining_until is None and not self._stale_reads:
-            self._reading.load()
+        self._load_when_answered()
 
     def _stand_down(self, reason: str) -> None:
         """Ownership ended, or cannot be trusted: nothing is produced any more, and what is unsettled is the
@@ -297,8 +302,7 @@ class Relay:
         self._ports.publisher.purge()
         self._ports.publisher.rebuild()
         self._begin(token)
-        if not self._stale_reads:
-            self._reading.load()
+        self._load_when_answered()
         self._ports.observer.event("producer_renewed", unknown_rows=unsettled)
         self._ports.observer.duplicates_possible(unsettled)
 

@@ -46,8 +46,12 @@ _FAULTS: Final[tuple[Fault, ...]] = (
           "Nothing: the row is sent again by the next producer; consumers drop a duplicate by outbox-event-id.",
           maybe_persisted=True),
     Fault(-1011, "SENT_BACK", FaultClass.PRODUCER,
-          "An earlier row of the same key failed in the same transaction, so this one was not sent.",
-          "Nothing: the row goes when its key's turn comes."),
+          "Another row failed in the same transaction, so this one was not sent.",
+          "Nothing: the row goes when its turn comes."),
+    Fault(-1012, "TRANSACTION_TIMED_OUT", FaultClass.PRODUCER,
+          "A transaction of the daemon's own was open for longer than its time-out, so the brokers ended it.",
+          "Nothing: its outcome is read from the progress topic. If it comes back, look for frozen machines or slow "
+          "brokers.", maybe_persisted=True),
     Fault(10, "MSG_SIZE_TOO_LARGE", _ROW,
           "The row with its key and headers is larger than the topic or the client allows.",
           "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "

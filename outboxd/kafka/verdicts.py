@@ -1,0 +1,190 @@
+"""Verdicts on an aborted transaction: who is to blame, who goes again, and how.
+
+A batch is not a culprit: brokers refuse whole batches for one record. So the suspects of such a verdict go again in
+ever smaller transactions, and at last one record a batch, where each gets a verdict of its own and those before it
+are proved good. Nothing here speaks to a broker.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from outboxd.policy.faults import FaultClass, fault_of, own_fault
+from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.records import Record
+
+LONE_ROWS_MAX = 200
+"""One record a batch is slow: more suspects are halved first."""
+
+Faults = Mapping[int, DeliveryFault]
+Examine = Callable[[Record, DeliveryFault], DeliveryFault]
+
+_TOPIC_WIDE = (FaultClass.TOPIC, FaultClass.CLUSTER)
+
+
+class Way(enum.Enum):
+    """How a producer sends: many records a batch, or one."""
+
+    SHARED = "shared"
+    LONE = "lone"
+
+
+class Attempt(NamedTuple):
+    """Records for one transaction. `is_probe`: of a topic that failed before: others shall not wait for it for long."""
+
+    records: Sequence[Record]
+    way: Way = Way.SHARED
+    is_probe: bool = False
+
+
+@dataclass(slots=True)
+class SortedOut:
+    """What follows from one abort.
+
+    Attributes:
+        reports: the blamed ones' errors, and those that are sent back.
+        again: what is tried next, in this order.
+        blamed: the ids of the blamed ones.
+        suspects: ids under a verdict that was not on them alone.
+        blocked_keys, sick_topics: what may not be tried by later transactions of the same batch.
+    """
+
+    reports: list[Report] = field(default_factory=list)
+    again: list[Attempt] = field(default_factory=list)
+    blamed: set[int] = field(default_factory=set)
+    suspects: set[int] = field(default_factory=set)
+    blocked_keys: set[tuple[str, str]] = field(default_factory=set)
+    sick_topics: set[str] = field(default_factory=set)
+
+    def blocks(self, record: Record) -> bool:
+        """Say whether the record stands behind a blamed one."""
+        return record.topic in self.sick_topics or (
+            record.key is not None and (record.topic, record.key) in self.blocked_keys
+        )
+
+
+@dataclass(slots=True)
+class Pieces:
+    """A batch under way: the transactions still to be tried, and the reports until now."""
+
+    parts: deque[Attempt]
+    reports: list[Report]
+
+    def take(self, sorted_out: SortedOut) -> None:
+        """Go on after an abort: what is tried again goes first, what stands behind a blamed one not at all."""
+        self.reports += sorted_out.reports
+        if sorted_out.blamed:
+            waiting, self.parts = self.parts, deque()
+            for part in waiting:
+                going = [record for record in part.records if not sorted_out.blocks(record)]
+                self.reports += [sent_back(record) for record in part.records if sorted_out.blocks(record)]
+                if going:
+                    self.parts.append(part._replace(records=going))
+        self.parts.extendleft(reversed(sorted_out.again))
+
+
+def plan(records: Sequence[Record], suspects: Collection[int], sick_topics: Collection[str]) -> list[Attempt]:
+    """Return the transactions to try a batch in: sound records first, then suspects, then topics that failed before."""
+    if not suspects and not sick_topics:
+        return [Attempt(records)] if records else []
+    probes = {topic: [record for record in records if record.topic == topic] for topic in sick_topics}
+    sound, doubtful = _divide([record for record in records if record.topic not in sick_topics], suspects)
+    attempts = [Attempt(sound)] if sound else []
+    attempts += _narrowed(doubtful)
+    attempts += [Attempt(probe, Way.SHARED, is_probe=True) for probe in probes.values() if probe]
+    return attempts
+
+
+def sort_out(part: Attempt, faults: Faults, passed: Collection[int], examine: Examine) -> SortedOut:
+    """Decide what follows from an abort.
+
+    Args:
+        part: what was tried.
+        faults: the records' errors by their ids; not empty.
+        passed: the ids that were acknowledged before the abort.
+        examine: looks at a verdict closer.
+    """
+    is_lone = part.way is Way.LONE or len(part.records) == 1
+    own = {record_id: fault for record_id, fault in faults.items() if is_lone or not _is_shared(fault)}
+    if own:
+        own = {record_id: _alone(fault) if is_lone else fault for record_id, fault in own.items()}
+        return _blame(part, own, passed, examine)
+    rest, doubtful = _divide(part.records, faults)
+    again = [part._replace(records=rest)] if rest else []
+    return SortedOut(again=again + _narrowed(doubtful), suspects=set(faults))
+
+
+def _blame(part: Attempt, own: Faults, passed: Collection[int], examine: Examine) -> SortedOut:
+    found = SortedOut()
+    proved: list[Record] = []
+    others: list[Record] = []
+    for record in part.records:
+        if found.blocks(record):
+            found.reports.append(sent_back(record))
+            continue
+        fault = own.get(record.id)
+        if fault is None:
+            (proved if part.way is Way.LONE and record.id in passed else others).append(record)
+            continue
+        fault = examine(record, fault)
+        found.reports.append(Report(record, fault, record.partition, None, True))
+        found.blamed.add(record.id)
+        if record.key is not None:
+            found.blocked_keys.add((record.topic, record.key))
+        if fault.fault.fault_class in _TOPIC_WIDE:
+            found.sick_topics.add(record.topic)
+    # Lower ones of a topic that turned out sick were passed by above.
+    for going in (proved, others):
+        back = [record for record in going if record.topic in found.sick_topics]
+        if back:
+            found.reports += map(sent_back, back)
+            going[:] = [record for record in going if record.topic not in found.sick_topics]
+    if proved:
+        found.again.append(Attempt(proved))
+    if others:
+        found.again.append(part._replace(records=others))
+    return found
+
+
+def sent_back(record: Record) -> Report:
+    """Return the report of a record that was not tried, or not to its end, through no fault of its own."""
+    fault = DeliveryFault(own_fault("SENT_BACK"), "another row failed in the same transaction")
+    return Report(record, fault, None, None, True)
+
+
+def _is_shared(fault: DeliveryFault) -> bool:
+    return fault.fault.batch_wide or fault.fault.unless_neighbour_passes
+
+
+def _alone(fault: DeliveryFault) -> DeliveryFault:
+    """The record was the only one of its batch: a verdict on the batch is one on the record."""
+    if not fault.fault.batch_wide:
+        return fault
+    return DeliveryFault(fault_of(fault.fault.code, fault.fault.name, fault.text, alone=True), fault.text)
+
+
+def _divide(records: Sequence[Record], suspects: Collection[int]) -> tuple[list[Record], list[Record]]:
+    """Return the sound records, and the suspects with the later ones of their keys."""
+    keys: set[tuple[str, str]] = set()
+    sound: list[Record] = []
+    doubtful: list[Record] = []
+    for record in records:
+        is_suspect = record.id in suspects
+        if is_suspect and record.key is not None:
+            keys.add((record.topic, record.key))
+        is_behind = record.key is not None and (record.topic, record.key) in keys
+        (doubtful if is_suspect or is_behind else sound).append(record)
+    return sound, doubtful
+
+
+def _narrowed(doubtful: Sequence[Record]) -> list[Attempt]:
+    if not doubtful:
+        return []
+    if len(doubtful) <= LONE_ROWS_MAX:
+        return [Attempt(doubtful, Way.LONE)]
+    middle = len(doubtful) // 2
+    return [Attempt(doubtful[:middle]), Attempt(doubtful[middle:])]
