@@ -35,6 +35,11 @@ class KindFound(Protocol):
         ...
 
     @property
+    def is_more(self) -> bool:
+        """Whether there may be more than `rows`."""
+        ...
+
+    @property
     def sample_id(self) -> int:
         """The newest of them."""
         ...
@@ -126,7 +131,7 @@ class Gauges:
 
     def _take(self, found: Found, now: float) -> None:
         dead = sum(kind.rows for kind in found.kinds)
-        dead_is_more = any(kind.rows >= COUNTED_MAX for kind in found.kinds)
+        dead_is_more = any(kind.is_more for kind in found.kinds)
         self._board.measured(
             Backlog(
                 pending=min(found.pending, COUNTED_MAX),

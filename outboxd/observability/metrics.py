@@ -118,7 +118,11 @@ class Metrics:
             self.phases,
             self.batches,
             _Gauges(lambda: _relay_gauges(board, self.topics)),
-            _Gauges(lambda: [_by_topic("dead_letter_records", "Dead letters to be looked at.", self._dead)]),
+            _Gauges(
+                lambda: [
+                    _by_topic("dead_letter_records", "Dead letters to be looked at, counted up to a bound.", self._dead)
+                ]
+            ),
             _Gauges(lambda: [_plain("log_lines_dropped", "Log lines dropped since the start.", dropped_lines())]),
         )
         for collector in collectors:

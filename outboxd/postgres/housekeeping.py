@@ -20,6 +20,8 @@ LOCK_SECONDS_MAX = 1
 COUNTED_MAX = 10_000
 """Rows are counted up to this number, so that a large backlog costs nothing to look at."""
 KINDS_MAX = 200
+LOOKED_AT_MAX = 50_000
+"""Dead letters that one measurement reads, shared by their kinds: each has to be fetched from the table."""
 RESOLVED_SECONDS_MIN = 600
 """A dead letter that was just resolved stays for so long: the relay has to see that its key is free."""
 ORPHANED_SECONDS_MIN = 60
@@ -95,7 +97,7 @@ _BACKLOG = """
            (SELECT count(*) AS rows FROM (SELECT FROM @schema@.retry r WHERE r.outbox = :outbox
                                            LIMIT :counted_max + 1) AS bounded) AS retry"""
 
-# From kind to kind along the index, instead of reading every dead letter.
+# From kind to kind along the index, instead of reading every dead letter; the more kinds, the fewer of each are counted.
 _KINDS = """
     WITH RECURSIVE kind AS (
         (SELECT hashtextextended(d.topic, 0) AS hash, d.topic, d.error_code FROM @schema@.dead_letter d
@@ -105,15 +107,19 @@ _KINDS = """
             SELECT hashtextextended(d.topic, 0) AS hash, d.topic, d.error_code FROM @schema@.dead_letter d
              WHERE d.status = 'dead' AND (hashtextextended(d.topic, 0), d.error_code) > (k.hash, k.error_code)
              ORDER BY hashtextextended(d.topic, 0), d.error_code LIMIT 1) AS n
+    ), chosen AS MATERIALIZED (
+        SELECT * FROM kind LIMIT :kinds_max
+    ), bound AS MATERIALIZED (
+        SELECT greatest(250, least(:counted_max, :looked_at_max / greatest(count(*), 1))) AS rows FROM chosen
     )
-    SELECT k.topic, k.error_code, c.rows, c.sample_id
-      FROM (SELECT * FROM kind LIMIT :kinds_max) AS k
+    SELECT k.topic, k.error_code, c.rows, c.looked_at >= (SELECT b.rows FROM bound b) AS is_more, c.sample_id
+      FROM chosen AS k
      CROSS JOIN LATERAL (
-           SELECT count(*) AS rows, max(b.id) AS sample_id
+           SELECT count(*) FILTER (WHERE b.outbox = :outbox) AS rows, count(*) AS looked_at,
+                  max(b.id) FILTER (WHERE b.outbox = :outbox) AS sample_id
              FROM (SELECT d.id, d.outbox FROM @schema@.dead_letter d
                     WHERE d.status = 'dead' AND hashtextextended(d.topic, 0) = k.hash AND d.error_code = k.error_code
-                    ORDER BY d.died_at DESC, d.id DESC LIMIT :counted_max) AS b
-            WHERE b.outbox = :outbox) AS c
+                    ORDER BY d.died_at DESC, d.id DESC LIMIT (SELECT b.rows FROM bound b)) AS b) AS c
      WHERE c.rows > 0"""
 
 
@@ -129,17 +135,18 @@ class Walked:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Dead letters of one topic and error code; `rows` ends at `COUNTED_MAX`."""
+    """Dead letters of one topic and error code; `is_more`: there may be more than `rows`."""
 
     topic: str
     error_code: str
     rows: int
     sample_id: int
+    is_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is pending and dead. Counts above `COUNTED_MAX` mean more than that."""
+    """What is pending and dead. Pending counts above `COUNTED_MAX` mean more than that."""
 
     pending: int
     oldest_pending_seconds: float
@@ -185,7 +192,7 @@ class Housekeeping:
     def measure(self) -> Measured:
         """Count what is pending, in retry and dead."""
         row = self._row(_BACKLOG, counted_max=COUNTED_MAX)
-        kinds = self._rows(_KINDS, counted_max=COUNTED_MAX, kinds_max=KINDS_MAX)
+        kinds = self._rows(_KINDS, counted_max=COUNTED_MAX, kinds_max=KINDS_MAX, looked_at_max=LOOKED_AT_MAX)
         return Measured(
             pending=row.pending,
             oldest_pending_seconds=max(0.0, row.oldest_seconds or 0.0),

@@ -190,7 +190,7 @@ def test_what_was_counted_is_on_the_board_and_in_the_metrics(watched: Watched) -
 
 
 def test_counts_beyond_the_bound_say_so(watched: Watched) -> None:
-    watched.run(Kind("a", "X", COUNTED_MAX, 7), pending=COUNTED_MAX + 1)
+    watched.run(Kind("a", "X", COUNTED_MAX, 7, is_more=True), pending=COUNTED_MAX + 1)
     backlog = watched.board.backlog
     assert (backlog.pending, backlog.pending_is_more, backlog.dead_is_more) == (COUNTED_MAX, True, True)
     assert watched.value("pending_records") == COUNTED_MAX
