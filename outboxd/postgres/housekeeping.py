@@ -97,7 +97,7 @@ _BACKLOG = """
            (SELECT count(*) AS rows FROM (SELECT FROM @schema@.retry r WHERE r.outbox = :outbox
                                            LIMIT :counted_max + 1) AS bounded) AS retry"""
 
-# From kind to kind along the index, instead of reading every dead letter; the more kinds, the fewer of each are counted.
+# From kind to kind along the index, not through every dead letter; the more kinds, the fewer of each are counted.
 _KINDS = """
     WITH RECURSIVE kind AS (
         (SELECT hashtextextended(d.topic, 0) AS hash, d.topic, d.error_code FROM @schema@.dead_letter d
