@@ -122,3 +122,17 @@ def test_the_panels_fill_a_grid_and_do_not_lie_on_each_other() -> None:
         taken |= cells
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
+
+
+def test_the_document_lists_every_metric_with_its_labels_and_kind() -> None:
+    text = (CONFIG.parent / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    told: dict[str, set[str]] = {}
+    for line in re.findall(r"(?m)^\| (`outboxd_.*?) \| (?:counter|gauge|histogram) \|", text):
+        for name, labels in re.findall(r"`(outboxd_[a-z_]+)(?:\{([a-z_,]+)\})?`", line):
+            told[name] = set(labels.split(",")) - {""}
+    ours = {
+        re.sub(r"_(bucket|sum|count)$", "", name): labels
+        for name, labels in SERIES.items()
+        if name.startswith("outboxd_")
+    }
+    assert told == ours
