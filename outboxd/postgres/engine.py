@@ -1,7 +1,9 @@
 """The engine: SQLAlchemy's pool over psycopg 3, with bounded waits and refusals that people understand.
 
 Nothing here is sent as a startup parameter that PgBouncer would refuse: the session's limits are set by a statement
-after connecting, and named prepared statements are off unless asked for.
+after connecting, and named prepared statements are off unless asked for. Behind a pooler a session is nobody's own:
+there nothing is set that would stay on a connection which others use next (`docs/operations/pgbouncer.md` says how the
+role gets its limits instead).
 """
 
 from __future__ import annotations
@@ -27,6 +29,17 @@ _DEFAULTS = {
     "keepalives_count": 2,
     "tcp_user_timeout": SILENCE_SECONDS_MAX * 1000,
 }
+
+
+class Driver(psycopg.Connection[tuple[object, ...]]):
+    """psycopg's connection, which knows whether a pooler stands between."""
+
+    is_pooled = False
+
+    def look_for_pooler(self) -> None:
+        """A pooler names a process of its own making when it lets a client in; the server knows the real one."""
+        row = self.execute("SELECT pg_backend_pid()").fetchone()
+        self.is_pooled = row is None or row[0] != self.info.backend_pid
 
 
 def make_engine(
@@ -70,15 +83,19 @@ def make_engine(
         for seconds in (lock_timeout_seconds, idle_in_transaction_timeout_seconds, statement_timeout_seconds)
     )
 
-    def connect() -> psycopg.Connection[tuple[object, ...]]:
+    def connect() -> Driver:
         try:
-            connection = psycopg.connect(conninfo(), autocommit=True, prepare_threshold=prepare_threshold)
-            connection.execute(
-                "SELECT set_config('lock_timeout', %s, false),"
-                " set_config('idle_in_transaction_session_timeout', %s, false),"
-                " set_config('statement_timeout', %s, false)",
-                limits,
-            )
+            connection = Driver.connect(conninfo(), autocommit=True, prepare_threshold=prepare_threshold)
+            connection.look_for_pooler()
+            if connection.is_pooled:
+                connection.prepare_threshold = None
+            else:
+                connection.execute(
+                    "SELECT set_config('lock_timeout', %s, false),"
+                    " set_config('idle_in_transaction_session_timeout', %s, false),"
+                    " set_config('statement_timeout', %s, false)",
+                    limits,
+                )
         except psycopg.Error as refused:
             ours = explain(refused)
             if ours is None:

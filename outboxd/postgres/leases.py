@@ -211,10 +211,10 @@ class LeaseKeeper:
         if self._connection is None:
             self._connection = self._engine.raw_connection()
             driver = self._connection.driver_connection
-            # A renewal that waits for a lock longer than this is as good as failed; the next one tries again.
-            driver.execute(
-                "SELECT set_config('lock_timeout', %s, false)", (f"{max(100, round(self._ttl_seconds * 1000 / 6))}ms",)
-            )
+            if not driver.is_pooled:
+                # A renewal that waits for a lock longer than this is as good as failed; the next one tries again.
+                bound = f"{max(100, round(self._ttl_seconds * 1000 / 6))}ms"
+                driver.execute("SELECT set_config('lock_timeout', %s, false)", (bound,))
         driver_connection: Connection = self._connection.driver_connection
         return driver_connection
 

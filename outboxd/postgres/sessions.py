@@ -18,6 +18,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 
 from outboxd.errors import OutboxdError
 from outboxd.postgres.arrays import register_arrays
+from outboxd.postgres.engine import Driver
 from outboxd.postgres.failures import explain
 from outboxd.stopwatch import Stopwatch
 
@@ -63,8 +64,8 @@ class Session:
     def _connection(self) -> Connection:
         if self._pooled is None:
             pooled = self._engine.raw_connection()
-            driver: Connection = pooled.driver_connection  # type: ignore[assignment]  # the engine is psycopg's
-            driver.prepare_threshold = self._prepare_threshold
+            driver: Driver = pooled.driver_connection  # type: ignore[assignment]  # the engine makes them
+            driver.prepare_threshold = None if driver.is_pooled else self._prepare_threshold
             register_arrays(driver)
             self._pooled = pooled
         return self._pooled.driver_connection  # type: ignore[return-value]  # the engine is psycopg's

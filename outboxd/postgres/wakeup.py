@@ -13,15 +13,22 @@ from typing import Protocol
 import psycopg
 from sqlalchemy import Engine, PoolProxiedConnection
 
-from outboxd.errors import OutboxdError
+from outboxd.errors import DatabaseUnavailableError, OutboxdError
 from outboxd.policy.messages import Event, Listening, Woken
+from outboxd.postgres.engine import Driver
 from outboxd.postgres.names import quoted, wakeup_channel
 
 RETRY_SECONDS = 1.0
+POOLED_SECONDS = 60.0
+"""A pooler is seldom taken away."""
 CHECK_SECONDS = 30.0
 """A silent connection is asked whether it is still there this often."""
 SLICE_SECONDS = 1.0
 """So long one wait lasts, which is how soon `close` is noticed."""
+
+
+class PooledError(DatabaseUnavailableError):
+    """Notifications cannot come, since a pooler stands between."""
 
 
 class TellEvent(Protocol):
@@ -62,7 +69,7 @@ class WakeUp:
                 self._listen()
             except (psycopg.Error, OutboxdError) as error:
                 self._lost(" ".join(str(error).split()))
-                self._closing.wait(RETRY_SECONDS)
+                self._closing.wait(POOLED_SECONDS if isinstance(error, PooledError) else RETRY_SECONDS)
 
     def _lost(self, cause: str) -> None:
         self.last_error = cause
@@ -73,7 +80,9 @@ class WakeUp:
     def _listen(self) -> None:
         pooled = self._engine.raw_connection()
         try:
-            driver: psycopg.Connection[tuple[object, ...]] = pooled.driver_connection  # type: ignore[assignment]  # psycopg's
+            driver: Driver = pooled.driver_connection  # type: ignore[assignment]  # the engine makes them
+            if driver.is_pooled:
+                raise PooledError("a pooler stands between, which lets no notification through; connect past it")
             driver.execute(f"LISTEN {self._channel}")
             self.last_error, self._is_told = None, False
             self._event("listening")
@@ -87,7 +96,7 @@ class WakeUp:
         finally:
             _forget(pooled)
 
-    def _wait(self, driver: psycopg.Connection[tuple[object, ...]]) -> None:
+    def _wait(self, driver: Driver) -> None:
         silent_seconds = 0.0
         while not self._closing.is_set():
             # A burst of commits is one reason to read.

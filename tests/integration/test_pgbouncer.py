@@ -1,0 +1,68 @@
+"""Through PgBouncer in transaction mode, where no two transactions need meet the same server connection."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.pgbouncer import PgBouncer, PgBouncerMissingError
+from tests.support.rig import Rig
+
+
+@pytest.fixture
+def pooled(rig: Rig) -> Iterator[Rig]:
+    # Not under pytest's own directory, which the user that it runs as cannot enter.
+    with tempfile.TemporaryDirectory(prefix="outboxd-pgbouncer-") as directory:
+        try:
+            pooler = PgBouncer(rig.database.server, Path(directory))
+        except PgBouncerMissingError as missing:
+            if os.environ.get("CI") == "true":
+                raise
+            pytest.skip(str(missing))
+        with pooler:
+            rig.database_url = pooler.url(rig.database.name)
+            yield rig
+
+
+def test_rows_are_relayed_once_and_in_order_and_the_lease_is_kept(pooled: Rig) -> None:
+    topics = [pooled.topic(), pooled.topic()]
+    pooled.insert_many(topics, 10_000, keys=100)
+    daemon = pooled.daemon(relay={"batch_rows": 500}, cluster={"lease_ttl": "3s"})
+    daemon.start()
+    daemon.wait_for_event("owner")
+    pooled.wait_until_settled()
+    pooled.insert("no topic!")
+    pooled.wait_until("SELECT count(*) = 1 FROM outboxd.dead_letter")
+    pooled.insert_many(topics, 2_000, keys=100)
+    pooled.wait_until_settled()
+    # Longer than the lease lasts without a renewal.
+    pooled.sql.execute("SELECT pg_sleep(4)")
+    assert daemon.stop().code == 0
+    assert not daemon.events("lease_lost")
+    pooled.check().assert_holds(dead=1)
+
+
+def test_no_setting_of_ours_stays_on_a_connection_that_others_use(pooled: Rig) -> None:
+    topic = pooled.topic()
+    daemon = pooled.daemon()
+    daemon.start()
+    daemon.wait_for_event("owner")
+    pooled.insert_many([topic], 1_000, keys=10)
+    pooled.wait_until_settled()
+    assert pooled.database_url is not None
+    found = set()
+    for _ in range(20):
+        with psycopg.connect(pooled.database_url, autocommit=True) as somebody:
+            row = somebody.execute(
+                "SELECT pg_backend_pid(), current_setting('lock_timeout'), current_setting('statement_timeout'),"
+                " current_setting('idle_in_transaction_session_timeout'), current_setting('synchronous_commit')"
+            ).fetchone()
+            assert row is not None
+            found.add(row[1:])
+    assert found == {("0", "0", "0", "on")}
+    assert daemon.stop().code == 0
