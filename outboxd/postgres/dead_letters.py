@@ -21,6 +21,8 @@ from outboxd.postgres.failures import explained
 from outboxd.postgres.sql_text import in_schema
 
 BATCH_ROWS = 1000
+#: Ids that a bulk replay or discarding looks up at a time: finding them is what costs, and ids are small.
+PAGE_ROWS = 50_000
 #: Payloads that an export reads at a time; one larger payload is read alone.
 EXPORT_BATCH_BYTES = 8 << 20
 
@@ -48,7 +50,7 @@ _ONE = f"SELECT {_COLUMNS}, d.payload FROM @schema@.dead_letter d WHERE d.id = :
 _DEAD_IDS = """SELECT d.id FROM @schema@.dead_letter d
     WHERE d.id = ANY (CAST(:ids AS bigint[])) AND d.outbox = :outbox AND d.status = 'dead' ORDER BY d.id"""
 # In the order of the outbox, so that no batch overtakes an earlier row of its key; what dies meanwhile is not chased.
-_BATCH = """SELECT d.id, d.outbox_id FROM @schema@.dead_letter d
+_PAGE = """SELECT d.id, d.outbox_id FROM @schema@.dead_letter d
     WHERE @where@ AND d.status = 'dead' AND d.died_at <= :until AND (d.outbox_id, d.id) > (:after_outbox_id, :after_id)
     ORDER BY d.outbox_id, d.id LIMIT :limit"""
 _OBSTACLES = (
@@ -184,15 +186,16 @@ class DeadLetters:
         until = self.now()
         after, left = (0, 0), limit
         while left is None or left > 0:
-            rows = self._rows(
-                _BATCH, where, **values, until=until, after_outbox_id=after[0], after_id=after[1],
-                limit=batch_rows if left is None else min(batch_rows, left),
+            page = self._rows(
+                _PAGE, where, **values, until=until, after_outbox_id=after[0], after_id=after[1],
+                limit=PAGE_ROWS if left is None else min(PAGE_ROWS, left),
             )  # fmt: skip
-            if not rows:
+            if not page:
                 return
-            yield [row.id for row in rows]
-            after = (rows[-1].outbox_id, rows[-1].id)
-            left = None if left is None else left - len(rows)
+            for start in range(0, len(page), batch_rows):
+                yield [row.id for row in page[start : start + batch_rows]]
+            after = (page[-1].outbox_id, page[-1].id)
+            left = None if left is None else left - len(page)
 
     def _rows(self, sql: str, where: str = "", /, **values: object) -> Sequence[Row[Any]]:
         statement = in_schema(sql.replace("@where@", where), self._schema)

@@ -139,6 +139,15 @@ def test_a_bulk_replay_goes_in_batches_oldest_first_and_stops_at_the_limit(lette
     assert [letter.topic for letter in letters.list()] == ["bills"]
 
 
+def test_a_bulk_replay_of_many_pages_takes_each_row_once(
+    letters: DeadLetters, rows: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [rows.bury(rows.enqueue()) for _ in range(9)]
+    monkeypatch.setattr(module, "PAGE_ROWS", 4)
+    assert [done.taken for done in letters.replay_where(Filters(), batch_rows=3, limit=7)] == [3, 1, 3]
+    assert [rows.status_of(each) for each in ids] == ["replaying"] * 7 + ["dead"] * 2
+
+
 def test_a_bulk_replay_does_not_chase_what_dies_meanwhile(letters: DeadLetters, rows: Letters) -> None:
     for _ in range(3):
         rows.bury(rows.enqueue())
