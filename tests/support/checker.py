@@ -96,12 +96,13 @@ def check(
     unordered: Collection[int] = (),
     edited: Collection[int] = (),
     lossy_topics: Collection[str] = (),
+    ignore_places_of: Collection[str] = (),
 ) -> Verdict:
     """Compare, and return what was found.
 
     `unordered` are ids whose place in their key's order does not count: replayed after newer rows, delayed, or drawn
     long before their insert. `edited` are ids that an operator changed among the dead letters. Rows of `lossy_topics`
-    may be missing in Kafka.
+    may be missing in Kafka. Places noted for `ignore_places_of` are not looked at: such a topic was made anew.
     """
     rows = {row.id: row for row in _written(connection)}
     published = {
@@ -130,7 +131,7 @@ def check(
         if row.id not in first and row.id not in dead and row.id not in pending and row.topic not in lossy_topics
     ]
     verdict.inverted = list(_inversions(rows, first.values(), set(unordered)))
-    verdict.misplaced = list(_misplaced(rows, published, records, lossy_topics))
+    verdict.misplaced = list(_misplaced(rows, published, records, {*lossy_topics, *ignore_places_of}))
     return verdict
 
 
@@ -215,12 +216,12 @@ def _misplaced(
     rows: dict[int, Row],
     published: dict[int, tuple[int | None, int | None]],
     records: Sequence[KafkaRecord],
-    lossy_topics: Collection[str],
+    ignored_topics: Collection[str],
 ) -> Iterable[str]:
     at = {(record.topic, record.partition, record.offset): id_of(record) for record in records}
     for record_id, (partition, offset) in published.items():
         row = rows[record_id]
-        if row.topic in lossy_topics:
+        if row.topic in ignored_topics:
             continue
         if partition is None or offset is None:
             yield f"{record_id}: no place is noted"

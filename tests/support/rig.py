@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,12 +121,9 @@ class Rig:
             logs = "\n".join(daemon.log_text[-2500:] for daemon in self.daemons)
             raise TimeoutError(f"{late}; pending: {self.pending()}; the daemons said:\n{logs}") from late
 
-    def check(
-        self, *, unordered: Collection[int] = (), edited: Collection[int] = (), lossy_topics: Collection[str] = ()
-    ) -> Verdict:
-        """Read the topics to their ends and compare."""
-        records = self.kafka.consume(*self.topics)
-        return check(self.sql, records, unordered=unordered, edited=edited, lossy_topics=lossy_topics)
+    def check(self, **exceptions: Any) -> Verdict:
+        """Read the topics to their ends and compare; `exceptions` are those of `checker.check`."""
+        return check(self.sql, self.kafka.consume(*self.topics), **exceptions)
 
     def close(self) -> None:
         """End all daemons and the connection."""
