@@ -109,7 +109,7 @@ class Aftermath:
         return going
 
     def _count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
-        """Take the reports of fire-and-forget records aside: they are settled already, and only tell how the topic is."""
+        """Take fire-and-forget records' reports aside: they are settled already, and only tell how the topic is."""
         kept: list[Report] = []
         delivered: list[Record] = []
         for report in reports:

@@ -64,7 +64,7 @@ class HeldRecords:
         self._parking_topics: set[str] = set()
         self._later: dict[int, float] = {}
 
-    def __contains__(self, record_id: int) -> bool:
+    def __contains__(self, record_id: object) -> bool:
         return record_id in self.by_id
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Probing: which record tries a topic whose breaker is open.
 
 By turns it is one that failed before and one that has not been tried: the lowest of its key in a short read of the
-topic. Else one sick record alone would keep its topic waiting for ever, and nobody could tell that the fault is its own.
+topic. Else one sick record alone would keep its topic waiting for ever, and nobody could tell whose the fault is.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Probing:
         return probes
 
     def dropped(self, record: Record) -> None:
-        """A record of a held topic was seen and dropped: where it is older than what is looked at, look from the start."""
+        """A record of a held topic was seen and dropped: where it is older than what is looked at, begin again."""
         breaker = self._breakers.open.get(record.topic)
         if breaker is not None and breaker.read_from is not None and record.id < breaker.read_from:
             breaker.look_again()

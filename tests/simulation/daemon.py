@@ -1,4 +1,4 @@
-"""A simulated daemon: the real relay with simulated ports, its turns on the timeline, killed, frozen or stopped by others."""
+"""A simulated daemon: the real relay with simulated ports, its turns on the timeline; killed, frozen or stopped."""
 
 from __future__ import annotations
 

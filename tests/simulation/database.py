@@ -25,7 +25,7 @@ class Kind(enum.Enum):
 
 @dataclass(slots=True)
 class Row:
-    """A row of the outbox; `committed_at` is None until its transaction ends. `is_early`: its id was drawn long before."""
+    """A row of the outbox; `committed_at` is None until its transaction ends. `is_early`: its id was drawn long ago."""
 
     id: int
     topic: str

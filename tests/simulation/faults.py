@@ -1,4 +1,4 @@
-"""What goes wrong, and when: crashes, freezes, sick topics, silent partitions, failing statements, operators at work."""
+"""What goes wrong, and when: crashes, freezes, sick topics, silent partitions, failing statements; and operators."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections import deque
 from tests.simulation.timeline import Timeline
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818  # a finding about the relay, no error of the simulation
     """An invariant does not hold. `about` names ids, keys or topics that the history is cut down to."""
 
     def __init__(self, invariant: str, text: str, about: tuple[object, ...] = ()) -> None:

@@ -146,15 +146,13 @@ class Invariants:
 
     def stuck(self, rows: list[Row]) -> Violation:
         row = rows[0]
-        told = []
-        for daemon in self._world.daemons:
-            if daemon.is_alive and daemon.relay.state.token is not None:
-                told.append(describe(daemon, row))
+        owners = [one for one in self._world.daemons if one.is_alive and one.relay.state.token is not None]
+        told = [describe(daemon, row) for daemon in owners]
         return Violation(
             "progress",
             f"{len(rows)} rows are never delivered, the first is {row.id} ({row.topic}/{row.key}, {row.kind.value});"
             f" {' '.join(told)}",
-            tuple({r.id for r in rows[:5]}) + (f"{row.topic}/{row.key}",),
+            (*(one.id for one in rows[:5]), f"{row.topic}/{row.key}"),
         )
 
 

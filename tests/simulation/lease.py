@@ -1,4 +1,4 @@
-"""One daemon's side of the lease: takes it when it is free, renews it, and trusts it from before each renewal was sent."""
+"""One daemon's side of the lease: takes it when it is free, renews it, trusts it from before each renewal was sent."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""The relay's statements on the simulated database, with the meaning of the real SQL: one snapshot, arms, cuts, the fence."""
+"""The relay's statements on the simulated database, with the meaning of the real SQL: one snapshot, arms and cuts."""
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable
+from datetime import datetime
 
 from outboxd.policy.messages import (
     DueReplay,
@@ -78,7 +79,7 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
     )
 
 
-def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], object]:
+def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], tuple[datetime, int] | None]:
     moment = db.timeline.moment
     listed = sorted(
         (moment(retry.next_attempt_at), outbox_id)
@@ -92,7 +93,7 @@ def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], object]:
     return due, (listed[-1] if listed else None)
 
 
-def _available(db: Database, request: FetchRequest) -> tuple[list[int], object]:
+def _available(db: Database, request: FetchRequest) -> tuple[list[int], datetime | None]:
     moment, now = db.timeline.moment, db.timeline.now
     cursor = request.available_cursor
     if cursor is None:
@@ -112,7 +113,7 @@ def _available(db: Database, request: FetchRequest) -> tuple[list[int], object]:
 
 
 def _records(db: Database, request: FetchRequest) -> list[Record]:
-    now, now_ms, position = db.timeline.now, db.timeline.now_ms, request.position
+    now, position = db.timeline.now, request.position
     rows = [db.pending[i] for i in sorted(db.pending)]
     seen = [row for row in rows if row.available_at is None or row.available_at <= now]
     answer: list[Record] = []
@@ -177,36 +178,51 @@ def sweep(db: Database, request: SweepRequest, chunk_rows: int) -> Swept:
 
 def settle(db: Database, settlement: Settlement) -> int:
     """Write a settlement; return how many rows of the outbox it changed. The fence was looked at before."""
-    matched = 0
     now = db.timeline.now
-    places = zip(settlement.delivered_ids, settlement.delivered_partitions, settlement.delivered_offsets, strict=True)
-    for row_id, partition, offset in places:
-        row = db.pending.pop(row_id, None)
-        if row is not None:
-            matched += 1
-            row.published = (partition, offset)
+    matched = _delivered(db, settlement) + _buried(db, settlement)
     for row_id, retry in settlement.retries:
-        if row_id in db.pending or (row_id in db.rows and not db.deletes and not db.rows[row_id].ever_dead):
+        row = db.rows.get(row_id)
+        if row is not None and not row.ever_dead and (row_id in db.pending or not db.deletes):
             former = db.retry.get(row_id)
             first_failed_ms = db.timeline.now_ms if former is None else former.first_failed_ms
             db.retry[row_id] = RetryRow(retry.attempts, now + retry.delay_seconds, first_failed_ms)
+    _replayed(db, settlement)
+    for row_id in settlement.out_of_retry:
+        db.retry.pop(row_id, None)
+    for pattern, note in settlement.storms:
+        db.control.setdefault(pattern, (now, note))
+    return matched
+
+
+def _delivered(db: Database, settlement: Settlement) -> int:
+    matched = 0
+    places = zip(settlement.delivered_partitions, settlement.delivered_offsets, strict=True)
+    for row_id, place in zip(settlement.delivered_ids, places, strict=True):
+        row = db.pending.pop(row_id, None)
+        if row is not None:
+            matched += 1
+            row.published = place
+    return matched
+
+
+def _buried(db: Database, settlement: Settlement) -> int:
+    matched = 0
     for row_id, death in settlement.dead:
         row = db.pending.pop(row_id, None)
         db.retry.pop(row_id, None)
         if row is not None:
             matched += 1
             db.bury(row, death.reason.value, death.fault.name, death.attempts, holds_key=death.holds_key)
+    return matched
+
+
+def _replayed(db: Database, settlement: Settlement) -> None:
     for dead_id, partition, offset in settlement.replayed:
         dead = db.dead[dead_id]
         if dead.status == "replaying":
-            dead.status, dead.resolved_at = "replayed", now
+            dead.status, dead.resolved_at = "replayed", db.timeline.now
             dead.row.published = (partition, offset)
     for dead_id, death in settlement.died_again:
         dead = db.dead[dead_id]
         if dead.status == "replaying":
             dead.status, dead.attempts = "dead", death.attempts
-    for row_id in settlement.out_of_retry:
-        db.retry.pop(row_id, None)
-    for pattern, note in settlement.storms:
-        db.control.setdefault(pattern, (now, note))
-    return matched

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from outboxd.policy.messages import Event, FetchFailed, FetchRequest, Settled, SettleFailed, Settlement, SweepRequest
+from outboxd.policy.messages import (
+    Event,
+    Fetched,
+    FetchFailed,
+    FetchRequest,
+    Settled,
+    SettleFailed,
+    Settlement,
+    SweepRequest,
+)
 from tests.simulation import statements
 from tests.simulation.database import Database
 
@@ -65,7 +74,9 @@ class SimulatedStore:
             snapshot_at = timeline.now
 
             def read_locks() -> None:
-                answer = replace(event, locks=self._db.locks()) if want_locks else event  # type: ignore[type-var,call-arg,arg-type]
+                answer = event
+                if want_locks and isinstance(event, Fetched):
+                    answer = replace(event, locks=self._db.locks())
                 timeline.after(self._delay(), lambda: self._answer(answer, snapshot_at))
 
             timeline.after(self._dice.uniform(0.0, 0.002), read_locks)

@@ -1,9 +1,8 @@
-"""The simulated world: one seed, one history. Faults for a while, then healing, then everything must be done in time."""
+"""The simulated world: one seed, one history. Faults for a while, then healing, then all must be done in time."""
 
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
 from outboxd.policy.messages import Settlement
 from tests.simulation.broker import Broker
@@ -117,7 +116,7 @@ class World:
                 self.db.discard(dead)
 
     def _trickle(self) -> None:
-        """Where a row is pending that always fails, others of its topic come too: they show that the fault is its own."""
+        """Where a row is pending that always fails, others of its topic come too: they show whose the fault is."""
         for topic in sorted({row.topic for row in self.db.pending.values() if row.kind is Kind.DOOMED}):
             transaction = self.db.begin()
             row_id = self.db.draw_id()
@@ -135,8 +134,3 @@ class World:
             steps += 1
             if steps > STEPS_MAX:
                 raise Violation("progress", f"{steps} steps without getting from one moment to the next")
-
-    def order_of(self, key: str) -> list[tuple[int, int]]:
-        """Return neighbours of a key's first deliveries, for a reader of a failure."""
-        ids = [row_id for topic in self.broker.topics.values() for log in topic.logs for row_id in log]
-        return list(pairwise(row_id for row_id in ids if self.db.rows[row_id].key == key))

@@ -48,7 +48,7 @@ class Writer:
         topic = dice.choice(list(scenario.topics))
         if dice.random() < scenario.keyless_share:
             return topic, "", False
-        is_strict = not is_early and dice.random() < 0.7
+        is_strict = not is_early and dice.random() < 0.6
         return topic, f"{STRICT if is_strict else LOOSE}{dice.randrange(scenario.keys)}", is_strict
 
     def _insert(self, transaction: Transaction, plan: list[tuple[str, str, bool]], early_ids: list[int]) -> None:

@@ -97,7 +97,7 @@ def test_merged_gaps_cover_every_id_that_was_not_seen(ids: set[int], gaps_max: i
 
 @given(st.data())
 def test_no_gap_closes_while_a_transaction_may_fill_it(data: st.DataObject) -> None:
-    """Whatever other transactions come and go, one that holds the lock since before the gap was noticed keeps it open."""
+    """Whatever others come and go, a transaction that held the lock before the gap was noticed keeps it open."""
     gaps = gaps_after(2, 2)
     others = st.frozensets(st.sampled_from(["3/1", "3/2", "3/3"]))
     for _ in range(data.draw(st.integers(1, 8))):

@@ -28,7 +28,7 @@ def applied(mutation: Mutation) -> Iterator[None]:
     """Run with the bug in place."""
     owner, name = mutation.owner, mutation.name
     former = inspect.getattr_static(owner, name)
-    function = former.fget if isinstance(former, property) else getattr(former, "__func__", former)
+    function: Any = former.fget if isinstance(former, property) else getattr(former, "__func__", former)
     source = textwrap.dedent(inspect.getsource(function))
     if source.count(mutation.old) != 1:
         raise LookupError(f"{mutation.title}: {mutation.old!r} does not stand once in {name}")
