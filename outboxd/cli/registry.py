@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 #: name → module with an `app: typer.Typer`; in the order in which `--help` lists them.
 COMMANDS: Mapping[str, str] = {
-    "audit": "outboxd.cli.audit",
-    "config": "outboxd.cli.config",
-    "dead": "outboxd.cli.dead",
-    "migrate": "outboxd.cli.migrate",
     "run": "outboxd.cli.run",
-    "version": "outboxd.cli.version",
+    "check": "outboxd.cli.check",
+    "migrate": "outboxd.cli.migrate",
     "status": "outboxd.cli.status",
     "send": "outboxd.cli.send",
+    "dead": "outboxd.cli.dead",
+    "audit": "outboxd.cli.audit",
     "pause": "outboxd.cli.pause",
     "resume": "outboxd.cli.resume",
+    "config": "outboxd.cli.config",
     "demo": "outboxd.cli.demo",
-    "check": "outboxd.cli.check",
+    "version": "outboxd.cli.version",
 }
 
 

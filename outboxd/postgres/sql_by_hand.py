@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from outboxd.postgres.names import quoted
 
 if TYPE_CHECKING:
-    from outboxd.postgres.dead_letter_rows import WholeLetter
+    from outboxd.postgres.dead_letter_rows import Letter, WholeLetter
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
@@ -21,13 +21,28 @@ def sql_by_hand(whole: WholeLetter, schema: str) -> dict[str, str]:
     if letter.status == "dead":
         force = ", force => true" if whole.obstacle is not None else ""
         statements |= {
-            "mend it first, where its content is the fault": f"UPDATE {name}.dead_letter SET topic = "
-            f"{sql_literal(letter.topic)} WHERE id = {number}; -- also key, payload, headers, partition",
+            "mend it first, where its content is the fault (topic, key, payload, headers, partition)": (
+                f"UPDATE {name}.dead_letter SET {_mended(letter)} WHERE id = {number};"
+            ),
             "replay it": f"SELECT {name}.replay({number}{force}, note => 'why');",
             "give it up": f"SELECT {name}.discard({number}, note => 'why');",
         }
     undo = undo_sql(letter.status, schema, f"id = {number}")
     return statements | ({"undo, before it was sent" if letter.status != "discarded" else "undo": undo} if undo else {})
+
+
+def _mended(letter: Letter) -> str:
+    """An assignment to the column that most probably is at fault."""
+    topic = f"topic = {sql_literal(letter.topic)}"
+    return {
+        "INVALID_HEADERS": """headers = '{"name": "value"}'""",
+        "RESERVED_HEADER": """headers = '{"name": "value"}'""",
+        "MSG_SIZE_TOO_LARGE": "payload = convert_to('…', 'UTF8')",
+        "INVALID_PAYLOAD": "payload = convert_to('…', 'UTF8')",
+        "UNKNOWN_PARTITION": "partition = NULL",
+        "MISSING_KEY": "key = '…'",
+        "INVALID_KEY": "key = '…'",
+    }.get(letter.error_code, topic)
 
 
 def undo_sql(status: str, schema: str, condition: str) -> str:

@@ -194,6 +194,8 @@ def _tell(errand: Errand, result: Result, schema: str, started: datetime) -> int
         return code
     if errand.dry_run:
         print_line(f"would {verb} {count_of(result.taken, 'dead letter')}; nothing was changed")
+    elif not result.taken:
+        print_line(f"nothing to {verb}")
     elif verb == "replay":
         print_line(f"replaying {count_of(result.taken, 'dead letter')}: the daemon sends them now")
     else:
