@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo test unit contract simulation integration chaos browser lint format bench lock clean
+.PHONY: help venv install demo test unit contract simulation integration chaos browser lint format bench man lock clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ format: venv ## Let ruff write the code's layout and mend what it can
 
 bench: venv ## Measure the drain rate against a bare produce loop
 	$(BIN)/python -m benchmarks
+
+man: venv ## Write docs/man/ anew from the texts of the command line and the configuration
+	$(BIN)/python -m outboxd.cli.manual docs/man
 
 lock: venv ## Write constraints.txt anew from pyproject.toml (docs/decisions/0001-hashed-lock.md)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-tools
