@@ -12,11 +12,13 @@ from confluent_kafka import KafkaException
 
 from outboxd.config import Settings
 from outboxd.errors import ConfigError
+from outboxd.kafka.dead_letter_copies import DeadLetterCopier
 from outboxd.maintenance.alerts import Alerts
 from outboxd.maintenance.jobs import Jobs
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
+from outboxd.postgres.dead_letter_copies import DeadLetterCopyRows
 from outboxd.postgres.dead_letters import DeadLetters
 from outboxd.postgres.housekeeping import Housekeeping
 from outboxd.postgres.wakeup import WakeUp
@@ -89,6 +91,7 @@ class Surroundings:
             schema=schema,
             published_retention_seconds=settings.housekeeping.published_retention_seconds,
             dead_letter_retention_seconds=settings.housekeeping.dead_letter_retention_seconds,
+            copies=_copies(assembly),
         )
         self.wake_up: WakeUp | None = None
         if settings.relay.listen:
@@ -128,6 +131,16 @@ class Surroundings:
         if self.server is not None:
             self.server.stop()
         self.alerts.close()
+
+
+def _copies(assembly: Assembly) -> tuple[DeadLetterCopyRows, DeadLetterCopier] | None:
+    """What copies dead letters to Kafka, where a topic for them is configured."""
+    settings = assembly.settings
+    topic, outbox = settings.alerts.dead_letter_topic, settings.outbox.name
+    if not topic:
+        return None
+    rows = DeadLetterCopyRows(assembly.engine, settings.database.schema_, outbox)
+    return rows, DeadLetterCopier(lambda: settings.kafka.properties, topic, outbox)
 
 
 def _listening(app: App, host: str, port: int) -> HttpServer:

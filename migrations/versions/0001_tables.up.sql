@@ -86,6 +86,7 @@ CREATE TABLE dead_letter (
     resolved_at timestamptz,
     resolved_by text,
     note text,
+    copied_at timestamptz,
     CONSTRAINT dead_letter_pkey PRIMARY KEY (id),
     -- A row that is replayed and dies again is the same dead letter. The event id is part of it because a sequence can be reset.
     CONSTRAINT dead_letter_outbox_key UNIQUE (outbox, outbox_id, event_id),
@@ -105,6 +106,8 @@ CREATE INDEX dead_letter_key_idx ON dead_letter (hashtextextended(key, hashtexte
 CREATE INDEX dead_letter_holding_idx ON dead_letter (outbox, outbox_id)
     WHERE holds_key AND status IN ('dead', 'replaying');
 CREATE INDEX dead_letter_replaying_idx ON dead_letter (outbox, outbox_id) WHERE status = 'replaying';
+-- What was not copied to `alerts.dead_letter_topic`, or died again since.
+CREATE INDEX dead_letter_uncopied_idx ON dead_letter (outbox, id) WHERE copied_at IS NULL OR copied_at < died_at;
 CREATE INDEX dead_letter_resolved_idx ON dead_letter (resolved_at) WHERE status IN ('replayed', 'discarded');
 
 COMMENT ON TABLE dead_letter IS
@@ -114,6 +117,7 @@ COMMENT ON COLUMN dead_letter.error_code IS 'The name in Kafka''s list of errors
 COMMENT ON COLUMN dead_letter.holds_key IS
     'Later rows of the same topic and key wait until this row is delivered by a replay, or discarded.';
 COMMENT ON COLUMN dead_letter.note IS 'Why it was replayed or discarded; each entry has its time and who asked.';
+COMMENT ON COLUMN dead_letter.copied_at IS 'When it was copied to the topic for dead letters, where one is configured.';
 
 CREATE TABLE lease (
     outbox text NOT NULL,

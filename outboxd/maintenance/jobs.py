@@ -15,6 +15,7 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from outboxd.maintenance.dead_letter_copies import Copier, CopyRows, DeadLetterCopies
 from outboxd.maintenance.gauges import Gauges, GaugeStore, TellEvent
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge, PurgeStore
 from outboxd.observability.metrics import Metrics
@@ -23,6 +24,7 @@ from outboxd.observability.status import StatusBoard
 GAUGES_SECONDS: Final = 15.0
 PUBLISHED_SECONDS: Final = 60.0
 LEFTOVERS_SECONDS: Final = 600.0
+COPIES_SECONDS: Final = 2.0
 
 
 class HousekeepingStore(PurgeStore, GaugeStore, Protocol):
@@ -42,8 +44,11 @@ class Jobs:
         schema: str,
         published_retention_seconds: float,
         dead_letter_retention_seconds: float,
+        copies: tuple[CopyRows, Copier] | None = None,
     ) -> None:
-        """`event` is the observer's. Only the owner removes anything; every daemon measures."""
+        """`event` is the observer's; `copies` are made of dead letters where a topic is configured. Only the owner
+        removes or copies anything; every daemon measures.
+        """
         self.published_retention_seconds = published_retention_seconds
         self.dead_letter_retention_seconds = dead_letter_retention_seconds
         self._metrics = metrics
@@ -66,6 +71,9 @@ class Jobs:
         self._add("gauges", self._gauges.run, GAUGES_SECONDS, at_once=True)
         self._add("purge_published", self.purge_published, PUBLISHED_SECONDS)
         self._add("purge_leftovers", self.purge_leftovers, LEFTOVERS_SECONDS)
+        if copies is not None:
+            copying = DeadLetterCopies(*copies, self._stop, self._is_owner)
+            self._add("copy_dead_letters", copying.run, COPIES_SECONDS)
 
     def start(self) -> None:
         """Run the jobs at their times from now on."""

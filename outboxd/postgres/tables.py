@@ -139,6 +139,7 @@ def _dead_letter(metadata: MetaData) -> Table:
         _time("resolved_at", null=True),
         _text("resolved_by", null=True),
         _text("note", null=True),
+        _time("copied_at", null=True),
         PrimaryKeyConstraint("id", name="dead_letter_pkey"),
         UniqueConstraint("outbox", "outbox_id", "event_id", name="dead_letter_outbox_key"),
         CheckConstraint("reason IN ('fatal', 'exhausted', 'expired', 'invalid')", name="dead_letter_reason_check"),
@@ -158,6 +159,12 @@ def _dead_letter(metadata: MetaData) -> Table:
             postgresql_where=text("holds_key AND status IN ('dead', 'replaying')"),
         ),
         Index("dead_letter_replaying_idx", "outbox", "outbox_id", postgresql_where=text("status = 'replaying'")),
+        Index(
+            "dead_letter_uncopied_idx",
+            "outbox",
+            "id",
+            postgresql_where=text("copied_at IS NULL OR copied_at < died_at"),
+        ),
         Index("dead_letter_resolved_idx", "resolved_at", postgresql_where=text("status IN ('replayed', 'discarded')")),
     )
 
