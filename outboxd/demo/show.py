@@ -136,9 +136,10 @@ def _stay(stage: Stage, console: Console) -> None:
 
 def _print_addresses(stage: Stage, console: Console) -> None:
     lines = (
-        "", "it goes on running; Ctrl+C stops it and removes everything. In another shell:",
+        "", f"the page: http://{stage.page_address()}/ (token for changes: {stage.token})",
+        "it goes on running; Ctrl+C stops it and removes everything. In another shell:",
         f"  export OUTBOXD_DATABASE__URL='{stage.database_url}'",
-        f"  export OUTBOXD_KAFKA__BOOTSTRAP_SERVERS='{stage.bootstrap}' OUTBOXD_HTTP__LISTEN=",
+        f"  export OUTBOXD_KAFKA__BOOTSTRAP_SERVERS='{stage.bootstrap}' OUTBOXD_HTTP__LISTEN={stage.page_address()}",
         "  outboxd status; outboxd dead summary; outboxd dead show 1",
         "  outboxd send orders --key customer-01 --payload hello",
         f'  psql "$OUTBOXD_DATABASE__URL" -c "{INSPECT}"',

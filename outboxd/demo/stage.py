@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import threading
 import time
@@ -58,6 +59,7 @@ class Stage:
     def __init__(self) -> None:
         """Nothing is started yet."""
         self._ends = ExitStack()
+        self.token = secrets.token_urlsafe(12)
         self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -92,7 +94,7 @@ class Stage:
             database=DatabaseSettings(url=self.database_url),
             kafka=KafkaSettings(properties={"bootstrap.servers": self.bootstrap, "log_level": "0"}),
             retry=RetrySettings(backoff_initial_seconds=0.5),
-            http=HttpSettings(listen=""),
+            http=HttpSettings(listen="127.0.0.1:0", token=self.token),
         )
         self._daemon = Daemon(
             self.settings,
@@ -188,6 +190,13 @@ class Stage:
     def dead_letters(self) -> Sequence[Letter]:
         """What died."""
         return DeadLetters(self._engine, SCHEMA, OUTBOX).list()
+
+    def page_address(self) -> str:
+        """Host and port of the daemon's page."""
+        server = self._daemon.surroundings.server
+        if server is None:
+            raise BugError("the demo's daemon has no page")
+        return "{}:{}".format(*server.address)
 
     def server_version(self) -> str:
         """Of PostgreSQL."""

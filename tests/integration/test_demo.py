@@ -142,8 +142,10 @@ def test_kept_running_it_can_be_used_from_other_shells_until_it_is_told_to_stop(
         told = read_until(child, "psql")
         url = re.search(r"OUTBOXD_DATABASE__URL='([^']+)'", told)
         broker = re.search(r"BOOTSTRAP_SERVERS='([^']+)'", told)
+        page = re.search(r"OUTBOXD_HTTP__LISTEN=(\S+)", told)
         assert url is not None
         assert broker is not None
+        assert page is not None
         done = subprocess.run(
             [sys.executable, "-m", "outboxd", "send", "orders", "--key", "customer-01", "--payload", "later"],
             env={**os.environ, "OUTBOXD_DATABASE__URL": url[1]}, capture_output=True, text=True, timeout=60, check=True,
@@ -151,10 +153,11 @@ def test_kept_running_it_can_be_used_from_other_shells_until_it_is_told_to_stop(
         row_id = int(done.stdout.split()[1])
         relayed = subprocess.run(
             [sys.executable, "-m", "outboxd", "status", "--json"],
-            env={**os.environ, "OUTBOXD_DATABASE__URL": url[1], "OUTBOXD_HTTP__LISTEN": ""},
+            env={**os.environ, "OUTBOXD_DATABASE__URL": url[1], "OUTBOXD_HTTP__LISTEN": page[1]},
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         assert '"alive":true' in relayed.stdout
+        assert '"daemon":{"outbox":"default"' in relayed.stdout
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(re.sub(r":[^:@]+@", ":wrong@", url[1]))
         assert row_id in {record.outbox_id for record in until_there(broker[1], row_id)}
