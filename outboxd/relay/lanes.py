@@ -46,7 +46,7 @@ class Lanes:
         self.breakers = Breakers()
         self.storms = StormGuard()
         self.pauses: Sequence[Pause] = ()
-        self._storm_notes: dict[str, bool] = {}
+        self._storm_notes: dict[str, float | None] = {}
         self.unconfirmed_topics: set[str] = set()
 
     def __getitem__(self, topic: str) -> Lane:
@@ -83,10 +83,10 @@ class Lanes:
         for lane in self._lanes.values():
             lane.route = route_for(lane.topic, routes, default)
 
-    def pause(self, pauses: Sequence[Pause]) -> tuple[list[str], list[str]]:
-        """Take the present rows of `control`. Return the topics that stop and those that go on by that."""
+    def pause(self, pauses: Sequence[Pause], asked_at: float) -> tuple[list[str], list[str]]:
+        """Take the rows of `control` as of `asked_at` or later. Return the topics that stop and that go on by that."""
         if list(pauses) == list(self.pauses):
-            return [], []
+            return [], self._calmed(pauses, asked_at)
         self.pauses = pauses
         stopped: list[str] = []
         resumed: list[str] = []
@@ -97,27 +97,34 @@ class Lanes:
                     stopped.append(topic)
             elif self._topics.release(topic, HoldReason.PAUSED, now):
                 resumed.append(topic)
-        return stopped, resumed + self._calmed(pauses)
+        return stopped, resumed + self._calmed(pauses, asked_at)
 
     def storm(self, topic: str) -> str:
         """Hold the topic until an operator resumes it. Return the pattern under which `control` is to keep that."""
-        self._storm_notes[topic] = False
+        self._storm_notes[topic] = None
         self._topics.hold(topic, HoldReason.STORM, self._clock.monotonic())
         return glob.escape(topic)
 
-    def _calmed(self, pauses: Sequence[Pause]) -> list[str]:
-        """Release the topics whose storm note stood in `control` and was taken away by an operator."""
+    def storms_noted(self, patterns: Iterable[str]) -> None:
+        """These notes are in `control` now: what an operator takes away from there goes on."""
+        noted = set(patterns)
+        for topic in self._storm_notes:
+            if glob.escape(topic) in noted:
+                self._storm_notes[topic] = self._clock.monotonic()
+
+    def _calmed(self, pauses: Sequence[Pause], asked_at: float) -> list[str]:
+        """Release the topics whose storm note stood in `control` before and was taken away by an operator."""
+        if not self._storm_notes:
+            return []
         patterns = {pause.topic_pattern for pause in pauses}
         calmed: list[str] = []
-        for topic, was_noted in list(self._storm_notes.items()):
-            is_noted = glob.escape(topic) in patterns
-            if is_noted:
-                self._storm_notes[topic] = True
-            elif was_noted:
-                del self._storm_notes[topic]
-                self.storms.calm(topic)
-                if self._topics.release(topic, HoldReason.STORM, self._clock.monotonic()):
-                    calmed.append(topic)
+        for topic, noted_at in list(self._storm_notes.items()):
+            if glob.escape(topic) in patterns or noted_at is None or asked_at < noted_at:
+                continue
+            del self._storm_notes[topic]
+            self.storms.calm(topic)
+            if self._topics.release(topic, HoldReason.STORM, self._clock.monotonic()):
+                calmed.append(topic)
         return calmed
 
     def published(self, records: Sequence[Record]) -> None:

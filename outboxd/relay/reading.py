@@ -51,7 +51,7 @@ class Reading:
         self._failures = 0
         self.loaded = True
         state.aftermath.now_ms = loaded.now_ms
-        self._on_pauses(loaded.pauses)
+        self._on_pauses(loaded.pauses, 0.0)
         now = state.ports.clock.monotonic()
         for holder in loaded.holders:
             state.lanes.meet([holder.topic])
@@ -150,7 +150,7 @@ class Reading:
         if state.draining:
             state.ledger.fetch_ended()
             return
-        self._on_pauses(fetched.pauses)
+        self._on_pauses(fetched.pauses, self._fetch_began_at)
         admitted = state.admission.take(request, fetched, now)
         for record, held in admitted.resumed:
             state.aftermath.admitted(record, held)
@@ -214,9 +214,9 @@ class Reading:
             if following is not None:
                 state.ready.append(following)
 
-    def _on_pauses(self, pauses: Sequence[Pause]) -> None:
+    def _on_pauses(self, pauses: Sequence[Pause], asked_at: float) -> None:
         state = self._state
-        stopped, resumed = state.lanes.pause(pauses)
+        stopped, resumed = state.lanes.pause(pauses, asked_at)
         if stopped:
             state.gate.defer_waiting(stopped)
             state.forget_dropped()

@@ -69,6 +69,8 @@ class Writing:
             self._on_death_written(record_id, death, None, now)
         for dead_letter_id, death in settlement.died_again:
             self._on_death_written(state.settling.died_again_written(dead_letter_id), death, dead_letter_id, now)
+        if settlement.storms:
+            state.lanes.storms_noted([pattern for pattern, _ in settlement.storms])
         if settlement.retries:
             state.admission.cursors.retry = None
         return True

@@ -68,7 +68,7 @@ def scenario(seed: int) -> Scenario:
         seed=seed,
         topics=topics,
         partitions=dice.choice([1, 2, 3]),
-        keys=dice.choice([1, 3, 6, 12, 30]),
+        keys=dice.choice([1, 3, 6, 12, 30, 60]),
         transactions=dice.choice([10, 25, 25, 60]),
         writers=dice.choice([1, 2, 4]),
         fault_seconds=dice.choice([4.0, 8.0, 8.0, 20.0]),

@@ -117,7 +117,8 @@ class World:
 
     def _trickle(self) -> None:
         """Where a row is pending that always fails, others of its topic come too: they show whose the fault is."""
-        for topic in sorted({row.topic for row in self.db.pending.values() if row.kind is Kind.DOOMED}):
+        rows = [*self.db.pending.values(), *(dead.row for dead in self.db.dead.values() if dead.status == "replaying")]
+        for topic in sorted({row.topic for row in rows if row.kind is Kind.DOOMED}):
             transaction = self.db.begin()
             row_id = self.db.draw_id()
             transaction.rows.append(Row(row_id, topic, f"t{row_id}", 100, Kind.GOOD, self.timeline.now))

@@ -119,7 +119,7 @@ BUGS = [
         "for holder in ():",
     ),
     Mutation("dead letters never hold their keys", Writing, "_on_death_written", "if death.holds_key:", "if False:"),
-    Mutation("pauses are overlooked", Lanes, "pause", "if list(pauses) == list(self.pauses):", "if True:"),
+    Mutation("pauses are overlooked", Lanes, "pause", "if self.pauses is not None:", "if True:"),
     Mutation(
         "no storm guard",
         StormGuard,
