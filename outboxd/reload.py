@@ -24,7 +24,7 @@ NEEDS_RESTART = (
     "log.format",
     "kafka.message.max.bytes",
 )
-"""Contract names, or their beginnings, that bind for a daemon's life. `docs/operations/tuning.md` has the list too."""
+"""Contract names, or their beginnings, that bind for a daemon's life. `docs/configure.md` has the list too."""
 
 CREDENTIALS = frozenset({"kafka.sasl.username", "kafka.sasl.password"})
 """What the client takes while it runs. Any other property of it means a new producer."""
