@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "outboxd.cli.check",
     "migrate": "outboxd.cli.migrate",
     "status": "outboxd.cli.status",
+    "top": "outboxd.cli.top",
     "send": "outboxd.cli.send",
     "dead": "outboxd.cli.dead",
     "audit": "outboxd.cli.audit",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outboxd.cli.daemon_page import DaemonPage
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-DAEMON_TIMEOUT_SECONDS = 1.0
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask a daemon that listens on all
 LABEL_COLUMNS = 12
 
 
@@ -31,30 +30,11 @@ def status(
 
         schema, outbox = settings.database.schema_, settings.outbox.name
         overview = look(engine, schema, settings.outbox.table, outbox)
-    daemon = ask_daemon(settings.http.address)
+    daemon = DaemonPage(settings.http.address, settings.http.token).status()
     if as_json:
         print_json({"outbox": outbox, "schema": schema, **as_document(overview), "daemon": daemon})
         return
     _print(overview, outbox, daemon)
-
-
-def ask_daemon(address: tuple[str, int] | None) -> dict[str, Any] | None:
-    """The daemon's own `/status`; None where it does not listen, or not answer soon."""
-    import json
-    from urllib.error import URLError
-    from urllib.request import ProxyHandler, build_opener
-
-    if address is None or address[1] == 0:
-        return None
-    host = _ANY_ADDRESS.get(address[0], address[0])
-    url = f"http://[{host}]:{address[1]}/status" if ":" in host else f"http://{host}:{address[1]}/status"
-    try:
-        # Without the proxy that the environment may name: the daemon is near.
-        with build_opener(ProxyHandler({})).open(url, timeout=DAEMON_TIMEOUT_SECONDS) as answer:
-            document = json.loads(answer.read(1 << 20))
-    except (URLError, OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def as_document(overview: Overview) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""The daemon's own page, asked by a command over HTTP: what it answers, or None where nobody answers soon."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
+
+ANSWER_SECONDS_MAX: Final = 1.0
+ANSWER_BYTES_MAX: Final = 4 << 20
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask a daemon that listens on all
+
+
+class DaemonPage:
+    """Where a daemon listens, by the configuration."""
+
+    def __init__(self, address: tuple[str, int] | None, token: str = "") -> None:
+        """`address` is `settings.http.address`: None where the page is off. `token` lets a far daemon tell keys."""
+        self.base = _base(address)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._opener: OpenerDirector | None = None
+
+    def json(self, path: str) -> Any:
+        """The JSON document at `path`; None where none came."""
+        body = self.ask(path)
+        try:
+            return None if body is None else json.loads(body)
+        except ValueError:
+            return None
+
+    def status(self) -> dict[str, Any] | None:
+        """What `/status` says; None where the daemon does not listen, or not answer soon."""
+        document = self.json("/status")
+        return document if isinstance(document, dict) else None
+
+    def ask(self, path: str) -> bytes | None:
+        """The body at `path`; None where nobody answers well."""
+        from http.client import HTTPException
+        from urllib.request import ProxyHandler, Request, build_opener
+
+        if not self.base:
+            return None
+        if self._opener is None:
+            # Without the proxy that the environment may name: the daemon is near.
+            self._opener = build_opener(ProxyHandler({}))
+        request = Request(self.base + path, headers=self._headers)  # noqa: S310 - the base is always http://
+        try:
+            with self._opener.open(request, timeout=ANSWER_SECONDS_MAX) as answer:
+                body: bytes = answer.read(ANSWER_BYTES_MAX)
+        except (OSError, ValueError, HTTPException):
+            return None
+        return body
+
+
+def _base(address: tuple[str, int] | None) -> str:
+    if address is None or address[1] == 0:
+        return ""
+    host = _ANY_ADDRESS.get(address[0], address[0])
+    return f"http://[{host}]:{address[1]}" if ":" in host else f"http://{host}:{address[1]}"

@@ -1,0 +1,169 @@
+"""`outboxd top`: what a frame shows of a canned status, in terminals of every size, and what it makes of latencies."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from outboxd.cli.top.frame import frame
+from outboxd.cli.top.latency import latency_between, measured
+from outboxd.cli.top.look import Latency, Look, Told, look_of_daemon, look_of_database
+from outboxd.cli.top.sparkline import sparkline
+from outboxd.observability.metrics import Metrics
+from outboxd.observability.status import Backlog, StatusBoard
+from outboxd.postgres.overview import HeldKey, LeaseFacts, Overview
+from outboxd.postgres.pauses import PausedTopics
+from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus, PauseStatus, RelayStatus
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+BUSY = RelayStatus(
+    role="owner", token=7, turns=1, in_memory_rows=5_000, in_memory_bytes=3 << 20, in_flight_rows=4_200,
+    in_flight_by_topic={"orders": 4_200}, settling_rows=800, oldest_in_memory_seconds=0.2, held_records=1, held_keys=3,
+    held=[HeldStatus(17, "orders", "customer-9", "waiting", "REQUEST_TIMED_OUT", 4, 12.0, 8.0, None)],
+    breakers_open=1,
+    breakers=[BreakerStatus("payments", "TOPIC_AUTHORIZATION_FAILED", "no ACL lets it write", 95.0, 3, None)],
+    topics_held=1, held_topics=[HeldTopicStatus("payments", ["breaker"])],
+    pauses=[PauseStatus("metrics.*", 0, "anna", "too loud")], deferred_keys=0, deferred_topics=0, topics=2,
+)  # fmt: skip
+DATABASE_ALONE = Overview(
+    now=NOW, pending=100_001, oldest_pending_at=NOW - timedelta(minutes=5), in_retry=2, next_retry_at=None,
+    replaying=0, dead_by_topic={"orders": 4}, held_keys=1,
+    held_keys_listed=[
+        HeldKey("orders", "customer-9", "dead letter", NOW - timedelta(hours=3), 17, "MSG_SIZE_TOO_LARGE")
+    ],
+    lease=LeaseFacts("host:1", 3, NOW - timedelta(days=3), NOW - timedelta(minutes=4), False),
+    paused=[PausedTopics("metrics.*", NOW - timedelta(days=2), "anna", None)],
+)  # fmt: skip
+
+
+@pytest.fixture
+def busy() -> Look:
+    """What a daemon with every kind of trouble tells, as its page would."""
+    board = StatusBoard(outbox="shop", daemon="host:42", monotonic=lambda: 100.0, wall=lambda: 5_000.0)
+    board.publish(BUSY)
+    board.delivered(900, 9_000, "orders")
+    board.measured(Backlog(10_000, True, 61.0, 12, False, 5, 100.0))
+    board.database_answers(True)
+    board.kafka_answers(False, "all brokers are down")
+    status = board.as_dict()
+    former = {**status, "at": 4_990.0, "published_by_topic": {"orders": 400}}
+    points = [[4_000.0 + second, float(second % 60), 1.0, 0.5, 3] for second in range(600)]
+    told = Told(status, points, {"orders": 12})
+    return look_of_daemon(told, "the page of host:42", Told(former), Latency(0.004, 0.021, "in the last 10 s"))
+
+
+def shown(look: Look, columns: int = 120, lines: int = 50, *, plain: bool = False) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=columns, color_system=None, legacy_windows=False)
+    console.print(frame(look, columns=columns, lines=lines, plain=plain))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "4.0 ms, p99 21 ms commit to ack, in the last 10 s",
+        "4,200 rows at the broker, 5,000 in memory (3.0 MiB)",
+        "10,000+ pending, the oldest for 61 s, 5 in retry",
+        "12 dead letters (outboxd dead summary)",
+        "Kafka does not answer: all brokers are down",
+        "TOPIC_AUTHORIZATION_FAILED: no ACL lets it write (probing now, 3 probes failed)",
+        "held keys: 3",
+        "orders customer-9",
+        "waiting: REQUEST_TIMED_OUT (row 17, attempt 4, due in 8 s)",
+        "by anna: too loud",
+        "the last 5 min, at most 59 rows/s",
+        "▁",
+    ],
+)
+def test_a_frame_tells_what_flows_what_waits_and_why(busy: Look, told: str) -> None:
+    assert told in shown(busy)
+
+
+def test_a_topic_has_its_rate_since_the_look_before_and_its_dead_letters(busy: Look) -> None:
+    (line,) = [line for line in shown(busy).splitlines() if line.startswith("orders ") and "customer" not in line]
+    assert line.split() == ["orders", "50", "4,200", "900", "12"]
+
+
+def test_a_topic_on_hold_comes_first_and_says_so(busy: Look) -> None:
+    assert [(topic.name, topic.state) for topic in busy.topics] == [("payments", "breaker"), ("orders", "")]
+
+
+@pytest.mark.parametrize("columns", [10, 20, 39, 80, 200])
+@pytest.mark.parametrize("lines", [1, 10, 24, 60])
+def test_no_terminal_is_too_small(busy: Look, columns: int, lines: int) -> None:
+    text = shown(busy, columns, lines)
+    assert "outbox" in text
+    assert all(len(line) <= columns for line in text.splitlines())
+
+
+def test_what_does_not_fit_is_counted(busy: Look) -> None:
+    many = [replace(busy.held[0], what=f"orders customer-{number}") for number in range(70)]
+    lines = shown(replace(busy, held=many), lines=40).splitlines()
+    assert len(lines) <= 40
+    assert any(line.startswith("held keys: 3, ") and line.rstrip().endswith(" more") for line in lines)
+
+
+def test_nothing_that_came_from_outside_drives_the_terminal(busy: Look) -> None:
+    evil = replace(busy.held[0], what="orders \x1b[2J\u202eevil", why="\x07[red]why[/red]")
+    text = shown(replace(busy, state="\x1b]0;owned\x07", held=[evil]))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "\u202e" not in text
+    assert "[red]why[/red]" in text
+
+
+def test_a_plain_terminal_gets_ascii_bars(busy: Look) -> None:
+    assert shown(busy, plain=True).isascii()
+
+
+def test_without_a_daemon_the_database_says_what_it_knows_and_that_it_knows_less() -> None:
+    text = shown(look_of_database(DATABASE_ALONE, "shop", "the database; no daemon's page answers"))
+    assert "nobody relays it: the lease of host:1 ended 4 min ago" in text
+    assert "the database; no daemon's page answers" in text
+    assert "100,000+ pending, the oldest for 5 min, 2 in retry" in text
+    assert "unknown: only a daemon's page tells it" in text
+    assert "dead letter: MSG_SIZE_TOO_LARGE (row 17)" in text
+
+
+def test_a_daemon_that_has_just_started_has_a_frame() -> None:
+    status = StatusBoard(outbox="shop", daemon="host:42").as_dict()
+    text = shown(look_of_daemon(Told(status), "its page"))
+    assert "starting" in text
+    assert "not measured yet" in text
+
+
+def test_latencies_are_those_of_the_rows_acknowledged_in_between() -> None:
+    from prometheus_client import generate_latest
+
+    metrics = Metrics(StatusBoard())
+    metrics.commit_to_ack.observe(30.0, 1_000)
+    before = measured(generate_latest(metrics.registry))
+    metrics.commit_to_ack.observe(0.004, 98)
+    metrics.commit_to_ack.observe(0.2, 2)
+    metrics.set_dead_letters({"orders": 3})
+    after = measured(generate_latest(metrics.registry))
+    found = latency_between(before, after, "now")
+    assert found is not None
+    assert 0.0025 <= found.p50_seconds <= 0.005
+    assert 0.1 <= found.p99_seconds <= 0.25
+    assert after.dead_by_topic == {"orders": 3}
+    assert latency_between(after, after, "now") is None
+    assert latency_between(after, before, "a daemon that was restarted counts anew") is None
+
+
+@pytest.mark.parametrize("metrics", [None, b"", b"\xff\xfe", b'outboxd_commit_to_ack_seconds_bucket{le="x"} 1\n'])
+def test_metrics_that_make_no_sense_measure_nothing(metrics: bytes | None) -> None:
+    assert measured(metrics).rows_up_to == {}
+
+
+def test_a_sparkline_keeps_its_peaks_and_its_zeros() -> None:
+    assert sparkline([0, 1, 2, 7], 10) == "▁▂▃█"
+    assert sparkline([0.0] * 50 + [9.0] + [0.0] * 49, 10) == "▁▁▁▁▁█▁▁▁▁"
+    assert sparkline([0, 0], 10) == "▁▁"
+    assert sparkline([], 10) == ""
+    assert sparkline([1.0], 0) == ""
