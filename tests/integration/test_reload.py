@@ -132,3 +132,19 @@ def test_the_log_level_changes_at_once_and_the_metric_says_how_the_last_reload_w
 
     wait_for(relays, timeout_seconds=10, what="it relays as before")
     assert daemon.stop().code == 0
+
+
+def test_an_exactly_once_daemon_renews_its_producer_and_each_record_is_there_once(rig: Rig) -> None:
+    topics = [rig.topic(), rig.topic()]
+    daemon = rig.daemon(relay={"delivery": "exactly-once", "batch_rows": 500}, kafka={"linger.ms": "2"})
+    daemon.start()
+    daemon.wait_for_event("owner")
+    with writing(rig, topics):
+        rig.wait_until("SELECT count(published_at) > 2000 FROM outboxd.outbox")
+        rewrite(daemon, ('"linger.ms" = "2"', '"linger.ms" = "1"'))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_event("config_reloaded", changed="kafka.linger.ms")
+        daemon.wait_for_event("producer_renewed")
+    rig.wait_until_settled()
+    assert daemon.stop().code == 0
+    rig.check().assert_holds(duplicates_max=0)
