@@ -24,6 +24,7 @@ from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import Dice, Observer, Report
 from outboxd.relay.row_events import tell_rows
 from outboxd.relay.settling import Settling
+from outboxd.relay.suspicion import Finding, Suspicions
 
 STRAGGLERS_SECONDS = 1.0
 """Records sent before a fault may be acknowledged this long after it; they prove nothing about the time since."""
@@ -59,6 +60,7 @@ class Aftermath:
         self._dice = dice
         self.histories: dict[int, FailureHistory] = {}
         self._failed_at: dict[int, float] = {}
+        self._suspicions = Suspicions()
         self._aging_since: dict[int, float] = {}
         self.suspects: list[Record] = []
         self.unknown: list[Record] = []
@@ -147,6 +149,8 @@ class Aftermath:
 
     def _delivered(self, reports: Sequence[Report], now: float) -> list[Record]:
         records = [report[0] for report in reports]
+        if self._failed_at or self._suspicions:
+            self._clear(reports, now)
         if self.histories:
             reports = self._delivered_at_last(reports)
         self._note_settled(reports, now)
@@ -162,6 +166,12 @@ class Aftermath:
             self._close_breakers(records, now)
         return self._gate.release_all(records)
 
+    def _clear(self, reports: Sequence[Report], now: float) -> None:
+        """Forget what the delivered records had failed with."""
+        for report in reports:
+            self._failed_at.pop(report.record.id, None)
+            self._suspicions.passed(report, now)
+
     def _note_settled(self, reports: Sequence[Report], now: float) -> None:
         settling = self._settling
         settling.ids += [report[0][1] for report in reports]
@@ -176,7 +186,6 @@ class Aftermath:
         for report in reports:
             record_id = report.record.id
             history = self.histories.pop(record_id, None)
-            self._failed_at.pop(record_id, None)
             self._aging_since.pop(record_id, None)
             if history is None or history.dead_letter_id is None:
                 kept.append(report)
@@ -216,30 +225,51 @@ class Aftermath:
         error = report.error
         if error is None:
             return
-        record, fault = report.record, error.fault
-        self._observer.failed(record.topic, fault.name, fault.fault_class.value)
-        message = cause(fault, error.text, record.topic, report.partition)
+        fault = error.fault
+        self._observer.failed(report.record.topic, fault.name, fault.fault_class.value)
+        if fault.unless_neighbour_passes and report.alone:
+            self._question(report, fault, now, now)
+        else:
+            self._judge(report, fault, now)
+
+    def _question(self, report: Report, fault: Fault, refused_at: float, now: float) -> None:
+        """Alone, and refused all the same, with a code that may be the topic's: its batch-mates tell."""
+        others = self._lanes[report.record.topic].in_flight > 0
+        match self._suspicions.find(report, fault.code, refused_at, now, others_in_flight=others):
+            case Finding.GUILTY:
+                self._judge(report, fault, now, guilty=True)
+            case Finding.AGAIN:
+                self.suspects.append(report.record)
+            case Finding.WAIT:
+                self.undecided.append((refused_at, report))
+            case Finding.OPEN:
+                self._judge(report, fault, now)
+
+    def _neighbours_delivered(self, record: Record, fault: Fault, now: float) -> bool:
+        """Say whether other records of the topic got through since this one failed before, or just now."""
         lane = self._lanes[record.topic]
-        history = self.histories.get(record.id, NO_HISTORY)
         failed_before_at = self._failed_at.get(record.id)
         if failed_before_at is None:
             # Nobody can tell yet whose fault it is, unless the fault is a row's by nature and the topic is well.
-            neighbours = (
-                fault.fault_class is FaultClass.ROW_PASSING and now - lane.last_delivered_at < STRAGGLERS_SECONDS
-            )
-        else:
-            neighbours = (
-                max(lane.last_delivered_at - STRAGGLERS_SECONDS, lane.probe_passed_at) > failed_before_at
-                and now - lane.last_delivered_at < NEIGHBOURS_SECONDS
-            )
+            return fault.fault_class is FaultClass.ROW_PASSING and now - lane.last_delivered_at < STRAGGLERS_SECONDS
+        return (
+            max(lane.last_delivered_at - STRAGGLERS_SECONDS, lane.probe_passed_at) > failed_before_at
+            and now - lane.last_delivered_at < NEIGHBOURS_SECONDS
+        )
+
+    def _judge(self, report: Report, fault: Fault, now: float, *, guilty: bool = False) -> None:
+        record = report.record
+        text = "" if report.error is None else report.error.text
+        message = cause(fault, text, record.topic, report.partition)
+        history = self.histories.get(record.id, NO_HISTORY)
         around = Circumstances(
             alone=report.alone,
-            neighbours_delivered=neighbours,
+            neighbours_delivered=guilty or self._neighbours_delivered(record, fault, now),
             storming=False,
             own_age_seconds=self._own_age_seconds(record, now),
             random_unit=self._dice.random(),
         )
-        outcome = judge(fault, message, history, lane.route, around)
+        outcome = judge(fault, message, history, self._lanes[record.topic].route, around)
         is_permanent = isinstance(outcome, DeadLetter) and fault.fault_class is not FaultClass.ROW_PASSING
         if is_permanent and self._lanes.storms.failed_for_good(record.topic, fault.code, record.key, record.id):
             self.undecided.append((now, report))
@@ -260,15 +290,19 @@ class Aftermath:
         self._aging_since.setdefault(record_id, self._topics.own_time(topic, now))
 
     def _decide(self, now: float) -> None:
-        """Judge again what would have made a storm: by now a neighbour may be delivered, or nothing is left in
-        flight.
-        """
+        """Send again what would have made a storm where a neighbour is delivered by now; else it is one."""
         undecided, self.undecided = self.undecided, []
         for since, report in undecided:
             record = report.record
             lane = self._lanes[record.topic]
-            if lane.last_delivered_at > since:
-                self._failed(report, now)
+            fault = None if report.error is None else report.error.fault
+            if fault is not None and fault.unless_neighbour_passes and not self._suspicions.is_sent_again(record.id):
+                self._question(report, fault, since, now)
+                continue
+            is_stormy = HoldReason.STORM in self._topics.held.get(record.topic, ())
+            if lane.last_delivered_at > since and not is_stormy:
+                # The failure was before that delivery, so it proves nothing any more: once more, alone.
+                self.suspects.append(record)
             elif lane.in_flight > 0 and now - since < UNDECIDED_SECONDS:
                 self.undecided.append((since, report))
             else:
@@ -302,6 +336,7 @@ class Aftermath:
             case Hold():
                 self._park(record, outcome.fault, outcome.message, now)
             case Alone():
+                self._suspicions.suspect(record.id, outcome.fault.code, now)
                 self.suspects.append(record)
             case Unknown():
                 self.unknown.append(record)
@@ -354,6 +389,7 @@ class Aftermath:
         """The record leaves memory and is kept as held."""
         history = self.histories.pop(record.id, NO_HISTORY)
         gate_key = self._gate.key_of(record)
+        self._suspicions.forget(record.id)
         self._ledger.leave([record.id])
         self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
         self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now, due_at))
@@ -368,6 +404,7 @@ class Aftermath:
         """The record is gone from the database."""
         self.histories.pop(record_id, None)
         self._failed_at.pop(record_id, None)
+        self._suspicions.forget(record_id)
         self._aging_since.pop(record_id, None)
 
 

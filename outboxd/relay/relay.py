@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from outboxd.policy.routes import Route
+from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldState
 from outboxd.relay.ports import (
     DeliveryFault,
@@ -336,9 +337,11 @@ class Relay:
 
     def _consider_empty(self, now: float) -> None:
         state = self.state
-        closed = state.lanes.breakers.open
-        if closed and all(record.topic in closed for record in state.ledger.records.values()):
-            self._finish("blocked", tuple(sorted(closed)))
+        # Behind a breaker of a topic that is paused too nothing is waited for.
+        closed = [topic for topic in state.lanes.breakers.open if state.topics.held.get(topic) == {HoldReason.BREAKER}]
+        if closed:
+            if self._is_blocked(closed):
+                self._finish("blocked", tuple(sorted(closed)))
             return
         soon = now + self._limits.shutdown_timeout_seconds
         if any(held.state is HeldState.SCHEDULED and held.due_at <= soon for held in state.held.by_id.values()):
@@ -349,6 +352,17 @@ class Relay:
             self._finish("empty")
         else:
             self._reading.sweeping.hurry()
+
+    def _is_blocked(self, closed: Sequence[str]) -> bool:
+        """Nothing goes but behind these breakers, and each was probed in vain: none opened only a moment ago."""
+        state = self.state
+        if any(record.topic not in closed for record in state.ledger.records.values()):
+            return False
+        breakers = state.lanes.breakers.open
+        return all(
+            breakers[topic].is_watched or (breakers[topic].failures and not state.lanes[topic].in_flight)
+            for topic in closed
+        )
 
     def _finish(self, reason: str, blocked_topics: Sequence[str] = ()) -> None:
         unsettled = len(self.state.ledger)

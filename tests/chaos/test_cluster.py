@@ -171,7 +171,8 @@ def test_the_storm_guard_holds_a_topic_switched_to_compaction_and_all_its_rows_g
     assert {letter["error_code"] for letter in rig.dead_letters().values()} <= {"INVALID_RECORD"}
     rig.kafka.alter_topic_config(topic, {"cleanup.policy": "delete"})
     resume_until_it_stays(rig, daemon, topic)
-    assert rig.count("SELECT count(*) FROM outboxd.dead_letter") < 20 * len(daemon.events("storm_guard"))
+    # Each time the guard lets go too early, fewer than twenty die.
+    assert rig.count("SELECT count(*) FROM outboxd.dead_letter") < 20 * (1 + len(daemon.events("storm_guard")))
     rig.sql.execute("SELECT outboxd.replay(id, true) FROM outboxd.dead_letter ORDER BY id")
     rig.wait_until("SELECT count(*) = 0 FROM outboxd.dead_letter WHERE status <> 'replayed'")
     assert daemon.stop().code == 0
