@@ -20,20 +20,12 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
+from outboxd.policy.deferrals import Deferrals, Reread
 from outboxd.policy.records import GateKey, Record
 
 HELD = -1
 REREADING = -2
-
-
-@dataclass(frozen=True, slots=True)
-class Reread:
-    """A key whose deferred records are wanted again, from `from_id` on."""
-
-    gate_key: GateKey
-    from_id: int
 
 
 class KeyGate:
@@ -53,8 +45,7 @@ class KeyGate:
         self.holds = 0
         """How often a key was held: what was admitted before the last time may be behind a held record by now."""
         self._waiting: dict[GateKey, deque[Record]] = {}
-        self._deferred: dict[GateKey, int] = {}
-        self._wanted: dict[GateKey, None] = {}
+        self._deferrals = Deferrals()
         self._dropped: list[Record] = []
 
     # What goes.
@@ -128,7 +119,7 @@ class KeyGate:
             self._free(gate_key)
 
     def _wait(self, gate_key: GateKey, record: Record, owner: int) -> None:
-        from_id = self._deferred.get(gate_key)
+        from_id = self._deferrals.from_ids.get(gate_key)
         if owner < 0 or gate_key in self.held or (from_id is not None and record.id >= from_id):
             self._defer(gate_key, record)
             return
@@ -141,7 +132,7 @@ class KeyGate:
             self._defer(gate_key, queue.pop())
 
     def _defer(self, gate_key: GateKey, record: Record) -> None:
-        self._deferred[gate_key] = min(record.id, self._deferred.get(gate_key, record.id))
+        self._deferrals.defer(gate_key, record.id)
         self._dropped.append(record)
 
     # What becomes of a record that went.
@@ -176,7 +167,7 @@ class KeyGate:
         following: list[Record] = []
         if self.pipelined and not self.busy:
             return following
-        busy, waiting, deferred = self.busy, self._waiting, self._deferred
+        busy, waiting, deferred = self.busy, self._waiting, self._deferrals.from_ids
         plain = not (self.serial_topics or self.held or self.pipelined)
         for record in records:
             gate_key: GateKey | None
@@ -203,13 +194,13 @@ class KeyGate:
 
     def _free(self, gate_key: GateKey) -> None:
         """Nothing of the key is with the producer any more: what comes first, a held record or a deferred one?"""
-        from_id = self._deferred.get(gate_key)
+        from_id = self._deferrals.from_ids.get(gate_key)
         held = self.held.get(gate_key)
         if from_id is not None and (held is None or from_id <= held[0]):
             self.busy[gate_key] = REREADING
-            self._wanted[gate_key] = None
+            self._deferrals.wanted[gate_key] = None
             return
-        self._wanted.pop(gate_key, None)
+        self._deferrals.wanted.pop(gate_key, None)
         if held is not None:
             self.busy[gate_key] = HELD
         else:
@@ -237,7 +228,7 @@ class KeyGate:
         if gate_key is None:
             return True
         held = self.held.get(gate_key)
-        if self.busy.get(gate_key, HELD) >= 0 or self._deferred.get(gate_key, read_from) < read_from:
+        if self.busy.get(gate_key, HELD) >= 0 or self._deferrals.from_ids.get(gate_key, read_from) < read_from:
             return False
         if held is not None and held[0] < record.id:
             return False
@@ -256,43 +247,25 @@ class KeyGate:
 
     def is_deferred(self, gate_key: GateKey, record_id: int) -> bool:
         """Say whether the record is covered by a deferral of its key, so that it will be read again."""
-        from_id = self._deferred.get(gate_key)
-        return from_id is not None and record_id >= from_id
+        return self._deferrals.covers(gate_key, record_id)
 
     # What is read again.
 
     def rereads(self, keys_max: int, held_topics: Collection[str] = ()) -> list[Reread]:
-        """Return keys whose deferred records are wanted now, oldest wish first, at most `keys_max`, none of a held
-        topic.
-        """
-        chosen: list[Reread] = []
-        for gate_key in self._wanted:
-            if gate_key[0] in held_topics:
-                continue
-            if len(chosen) == keys_max:
-                break
-            chosen.append(Reread(gate_key, self._deferred[gate_key]))
-        return chosen
+        """Return keys whose deferred records are wanted now, at most `keys_max`, none of a held topic."""
+        return self._deferrals.rereads(keys_max, held_topics)
 
     def reread(self, wish: Reread, complete_to: int | None) -> bool:
         """Take the answer of a reread; its records are given to `admit` next, then `settle_rereads` is called.
 
-        Args:
-            wish: what was asked for.
-            complete_to: None when the answer showed all of the key below the position; else the last id that it showed.
-
-        Returns:
-            False when the answer is not usable, since the key was held or deferred from a lower id meanwhile: its
-            records are dropped, and come again.
+        `complete_to` is None when the answer showed all of the key below the position, else the last id that it showed.
+        Returns False when the answer is not usable, since the key was held or deferred from a lower id meanwhile: its
+        records are dropped, and come again.
         """
         gate_key = wish.gate_key
-        if self.busy.get(gate_key) != REREADING or self._deferred.get(gate_key) != wish.from_id:
+        if self.busy.get(gate_key) != REREADING or self._deferrals.from_ids.get(gate_key) != wish.from_id:
             return False
-        self._wanted.pop(gate_key, None)
-        if complete_to is None:
-            del self._deferred[gate_key]
-        else:
-            self._deferred[gate_key] = complete_to + 1
+        self._deferrals.answered(wish, complete_to)
         if gate_key in self.held:
             self.busy[gate_key] = HELD
         else:
@@ -322,9 +295,9 @@ class KeyGate:
     @property
     def wants_rereads(self) -> bool:
         """Whether any key waits to be read again."""
-        return bool(self._wanted)
+        return bool(self._deferrals.wanted)
 
     @property
     def deferred_keys(self) -> dict[GateKey, int]:
         """The deferred keys, each with the id from which on it is to be read again."""
-        return self._deferred
+        return self._deferrals.from_ids

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from outboxd.policy.deferrals import Reread
 from outboxd.policy.faults import Fault
-from outboxd.policy.key_gate import Reread
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.policy.records import Record

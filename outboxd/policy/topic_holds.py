@@ -126,5 +126,6 @@ class TopicHolds:
         if complete_to is None:
             del self._deferred[wish.topic]
         else:
-            self._deferred[wish.topic] = complete_to + 1
+            # A cut may come before what this topic asked for: it stays as it was.
+            self._deferred[wish.topic] = max(complete_to + 1, wish.from_id)
         return True

@@ -7,7 +7,6 @@ behind the cut were not read, and stay wanted.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +16,7 @@ from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Arm, GateKey, Record
 from outboxd.policy.topic_holds import TopicHolds
+from outboxd.relay.answers import NotRead, Refused, completeness, cut_arm_of, divide, merge
 from outboxd.relay.held_records import HeldRecord, HeldRecords
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
@@ -113,15 +113,15 @@ class Admission:
         """Merge the parts, note what was not read, and let the gates decide."""
         records = fetched.records
         self._note_cursors(fetched)
-        cut_arm = _cut_arm(records, request)
-        special, forward = _divide(records)
+        cut_arm = cut_arm_of(records, request)
+        special, forward = divide(records)
         self._note_look_back(request, special, fetched.locks, cut_arm)
         vanished = self._note_chosen(request, special, cut_arm, now)
-        refused = _Refused()
+        refused = Refused()
         self._note_rereads(request, special, cut_arm, refused)
         self._note_catch_ups(request, special, cut_arm, refused)
         self._note_forward(forward)
-        fresh = self._ledger.unknown(_merge(self._own_turn(special, refused), forward))
+        fresh = self._ledger.unknown(merge(self._own_turn(special, refused), forward))
         if len(self._held):
             fresh = [
                 record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
@@ -177,7 +177,7 @@ class Admission:
         return vanished
 
     def _note_rereads(
-        self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: _Refused
+        self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: Refused
     ) -> None:
         if not request.rereads:
             return
@@ -187,20 +187,20 @@ class Admission:
             ids_by_key.setdefault(self._gate.key_of(record), []).append(record.id)
         for wish in request.rereads:
             ids = ids_by_key.get(wish.gate_key, [])
-            state = _completeness(ids, shown, request.reread_rows_max, Arm.REREAD, cut_arm)
-            if isinstance(state, _NotRead) or not self._gate.reread(wish, state):
+            state = completeness(ids, shown, request.reread_rows_max, Arm.REREAD, cut_arm)
+            if isinstance(state, NotRead) or not self._gate.reread(wish, state):
                 refused.gate_keys.add(wish.gate_key)
 
     def _note_catch_ups(
-        self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: _Refused
+        self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: Refused
     ) -> None:
         if not request.catch_ups:
             return
         shown = [record for record in special if record.arm == Arm.CATCH_UP]
         for wish in request.catch_ups:
             ids = [record.id for record in shown if record.topic == wish.topic]
-            state = _completeness(ids, shown, request.catch_up_rows_max, Arm.CATCH_UP, cut_arm)
-            if isinstance(state, _NotRead) or not self._topics.caught_up(wish, state):
+            state = completeness(ids, shown, request.catch_up_rows_max, Arm.CATCH_UP, cut_arm)
+            if isinstance(state, NotRead) or not self._topics.caught_up(wish, state):
                 refused.topics.add(wish.topic)
 
     def _note_forward(self, forward: list[Record]) -> None:
@@ -212,7 +212,7 @@ class Admission:
             self.gaps.seen_below(position, last_id, [record[1] for record in forward])
         self.cursors.position = last_id
 
-    def _own_turn(self, special: list[Record], refused: _Refused) -> list[Record]:
+    def _own_turn(self, special: list[Record], refused: Refused) -> list[Record]:
         """Return the special records without those whose answer cannot be used."""
         if not refused.gate_keys and not refused.topics:
             return special
@@ -267,57 +267,3 @@ class Admission:
                 self._held.not_answered([record.id])
         passed.sort(key=itemgetter(1))
         return passed
-
-
-@dataclass(slots=True)
-class _Refused:
-    """Rereads and catch-ups whose answers cannot be used; they stay wanted."""
-
-    gate_keys: set[GateKey | None] = field(default_factory=set)
-    topics: set[str] = field(default_factory=set)
-
-
-class _NotRead:
-    """A part that a cut kept from being read at all."""
-
-
-def _completeness(
-    ids: list[int], shown: list[Record], rows_max: int, arm: Arm, cut_arm: int | None
-) -> int | _NotRead | None:
-    """Return None when the part was read in full, the last id up to which it was, or that it was not read."""
-    if cut_arm is not None and cut_arm < arm:
-        return _NotRead()
-    limits = [ids[-1]] if len(ids) >= rows_max else []
-    if cut_arm == arm:
-        limits.append(shown[-1].id)
-    return min(limits, default=None)
-
-
-def _cut_arm(records: list[Record], request: FetchRequest) -> int | None:
-    """Return the part in which a limit cut the answer; what stands behind it was not read. None when nothing was
-    cut.
-    """
-    if not records:
-        return None
-    is_cut = len(records) >= request.rows_max or sum([record[9] for record in records]) >= request.bytes_max
-    return records[-1].arm if is_cut else None
-
-
-def _divide(records: list[Record]) -> tuple[list[Record], list[Record]]:
-    """Divide an answer into its special parts and its forward part, which stands last."""
-    if not records or records[0].arm == Arm.FORWARD:
-        return [], records
-    start = bisect.bisect_left(records, Arm.FORWARD, key=itemgetter(0))
-    return records[:start], records[start:]
-
-
-def _merge(special: list[Record], forward: list[Record]) -> list[Record]:
-    """Return all records in id order, each once; the part that stands first in the answer wins."""
-    if not special:
-        return forward
-    merged: dict[int, Record] = {}
-    for record in special:
-        merged.setdefault(record.id, record)
-    for record in forward:
-        merged.setdefault(record.id, record)
-    return sorted(merged.values(), key=itemgetter(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from outboxd.policy import verdicts
 from outboxd.policy.breakers import Breakers, StormGuard
+from outboxd.policy.deferrals import Deferrals
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.topic_holds import TopicHolds
@@ -71,12 +72,12 @@ BUGS = [
     Mutation(
         "the whole batch is blamed", verdicts, "_permanent", "if fault.batch_wide and not around.alone:", "if False:"
     ),
-    Mutation("a cut reread counts as whole", KeyGate, "reread", "if complete_to is None:", "if True:"),
+    Mutation("a cut reread counts as whole", Deferrals, "answered", "if complete_to is None:", "if True:"),
     Mutation(
         "deferrals of keys are forgotten",
         KeyGate,
         "_defer",
-        "self._deferred[gate_key] = min(record.id, self._deferred.get(gate_key, record.id))",
+        "self._deferrals.defer(gate_key, record.id)",
         "pass",
     ),
     Mutation(

@@ -1,0 +1,62 @@
+"""Answers: what a fetch's answer says by its order, and by where a limit cut it. Pure."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+from outboxd.policy.records import Arm, GateKey, Record
+from outboxd.relay.ports import FetchRequest
+
+
+@dataclass(slots=True)
+class Refused:
+    """Rereads and catch-ups whose answers cannot be used; they stay wanted."""
+
+    gate_keys: set[GateKey | None] = field(default_factory=set)
+    topics: set[str] = field(default_factory=set)
+
+
+class NotRead:
+    """A part that a cut kept from being read at all."""
+
+
+def completeness(
+    ids: list[int], shown: list[Record], rows_max: int, arm: Arm, cut_arm: int | None
+) -> int | NotRead | None:
+    """Return None when the part was read in full, the last id up to which it was, or that it was not read."""
+    if cut_arm is not None and cut_arm < arm:
+        return NotRead()
+    limits = [ids[-1]] if len(ids) >= rows_max else []
+    if cut_arm == arm:
+        limits.append(shown[-1].id)
+    return min(limits, default=None)
+
+
+def cut_arm_of(records: list[Record], request: FetchRequest) -> int | None:
+    """Return the part in which a limit cut the answer, None when nothing was; what stands behind was not read."""
+    if not records:
+        return None
+    is_cut = len(records) >= request.rows_max or sum([record[9] for record in records]) >= request.bytes_max
+    return records[-1].arm if is_cut else None
+
+
+def divide(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """Divide an answer into its special parts and its forward part, which stands last."""
+    if not records or records[0].arm == Arm.FORWARD:
+        return [], records
+    start = bisect.bisect_left(records, Arm.FORWARD, key=itemgetter(0))
+    return records[:start], records[start:]
+
+
+def merge(special: list[Record], forward: list[Record]) -> list[Record]:
+    """Return all records in id order, each once; the part that stands first in the answer wins."""
+    if not special:
+        return forward
+    merged: dict[int, Record] = {}
+    for record in special:
+        merged.setdefault(record.id, record)
+    for record in forward:
+        merged.setdefault(record.id, record)
+    return sorted(merged.values(), key=itemgetter(1))

@@ -1,0 +1,267 @@
+"""Which records may go now, so that each key keeps its order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from outboxd.policy.deferrals import Reread
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.records import Record
+from tests.unit.records import record
+
+KEY = ("orders", "k")
+
+
+def ids(records: list[Record]) -> list[int]:
+    return [one.id for one in records]
+
+
+def gate_with(*record_ids: int, waiting_per_key_max: int = 256) -> KeyGate:
+    gate = KeyGate(waiting_per_key_max=waiting_per_key_max)
+    gate.admit([record(one) for one in record_ids])
+    return gate
+
+
+def test_one_record_a_key_goes_and_the_others_follow_one_by_one() -> None:
+    gate = KeyGate()
+
+    assert ids(gate.admit([record(1), record(2), record(3, key="other"), record(4)])) == [1, 3]
+    assert ids(gate.release_all([record(1)])) == [2]
+    assert ids(gate.release_all([record(2)])) == [4]
+    assert gate.release_all([record(4)]) == []
+    assert gate.busy == {("orders", "other"): 3}
+
+
+def test_records_without_a_key_have_no_order() -> None:
+    gate = KeyGate()
+
+    assert ids(gate.admit([record(1, key=None), record(2, key=None)])) == [1, 2]
+    assert gate.busy == {}
+
+
+def test_a_topic_that_goes_one_at_a_time_is_one_key() -> None:
+    gate = KeyGate()
+    gate.serial_topics.add("orders")
+
+    assert ids(gate.admit([record(1, key="a"), record(2, key="b"), record(3, key=None)])) == [1]
+    assert ids(gate.release_all([record(1, key="a")])) == [2]
+
+
+def test_a_late_record_stands_before_the_newer_ones_that_wait() -> None:
+    gate = gate_with(1, 5, 9)
+
+    gate.admit([record(3), record(7)])
+
+    order = []
+    last = record(1)
+    while following := gate.release_all([last]):
+        last = following[0]
+        order.append(last.id)
+    assert order == [3, 5, 7, 9]
+
+
+def test_what_is_beyond_the_limit_leaves_memory_and_is_read_again() -> None:
+    gate = gate_with(1, 2, 3, 4, waiting_per_key_max=2)
+
+    assert ids(gate.take_dropped()) == [4]
+    assert gate.deferred_keys == {KEY: 4}
+    assert gate.rereads(9) == [], "not before what waits has gone"
+    for one in (1, 2, 3):
+        gate.release_all([record(one)])
+    assert gate.rereads(9) == [Reread(KEY, 4)]
+
+
+def test_while_a_key_is_read_again_nothing_newer_of_it_goes() -> None:
+    gate = gate_with(1, 2, 3, waiting_per_key_max=1)
+    gate.take_dropped()
+    gate.release_all([record(1)])
+    gate.release_all([record(2)])
+
+    assert gate.admit([record(9)]) == []
+    assert ids(gate.take_dropped()) == [9]
+    assert gate.reread(Reread(KEY, 3), complete_to=None)
+    assert ids(gate.admit([record(3), record(9)])) == [3]
+
+
+def test_a_reread_that_was_cut_goes_on_behind_the_cut() -> None:
+    gate = gate_with(1, 2, 3, waiting_per_key_max=1)
+    gate.take_dropped()
+    gate.release_all([record(1)])
+    gate.release_all([record(2)])
+
+    assert gate.reread(Reread(KEY, 3), complete_to=5)
+    assert ids(gate.admit([record(3), record(5)])) == [3]
+    gate.settle_rereads([Reread(KEY, 3)])
+    gate.release_all([record(3)])
+    gate.release_all([record(5)])
+    assert gate.rereads(9) == [Reread(KEY, 6)]
+
+
+def test_an_answer_is_of_no_use_once_something_lower_was_deferred() -> None:
+    gate = gate_with(1, 2, 8, waiting_per_key_max=1)
+    gate.take_dropped()
+    gate.release_all([record(1)])
+    gate.release_all([record(2)])
+    gate.admit([record(5)])
+
+    assert not gate.reread(Reread(KEY, 8), complete_to=None)
+    assert gate.rereads(9) == [Reread(KEY, 5)]
+
+
+def test_a_failed_record_holds_its_key_and_no_other() -> None:
+    gate = gate_with(1, 2)
+    gate.hold(KEY, 1)
+
+    assert ids(gate.take_dropped()) == [2]
+    assert ids(gate.admit([record(3), record(4, key="other")])) == [4]
+    assert gate.is_turn_of(KEY, 1)
+    assert ids(gate.admit([record(1)])) == [1]
+    gate.release_all([record(1)])
+    assert gate.rereads(9) == [Reread(KEY, 2)]
+
+
+def test_an_older_record_may_pass_the_held_one_and_a_newer_one_may_not() -> None:
+    gate = gate_with(5)
+    gate.hold(KEY, 5)
+
+    assert ids(gate.admit([record(3), record(7)])) == [3]
+    assert not gate.is_turn_of(KEY, 5), "something of the key is with the producer"
+    gate.release_all([record(3)])
+    assert gate.is_turn_of(KEY, 5)
+
+
+def test_what_was_deferred_before_a_held_record_is_read_before_it_goes() -> None:
+    gate = gate_with(9)
+    gate.admit([record(3)])
+    gate.hold(KEY, 9)
+    gate.take_dropped()
+
+    assert not gate.is_turn_of(KEY, 9)
+    assert gate.rereads(9) == [Reread(KEY, 3)]
+    assert gate.reread(Reread(KEY, 3), complete_to=None)
+    assert ids(gate.admit([record(3)])) == [3]
+
+
+def test_held_records_go_in_order_and_one_that_ends_lets_the_next_have_its_turn() -> None:
+    gate = KeyGate()
+    gate.hold(KEY, 4)
+    gate.hold(KEY, 2)
+
+    assert not gate.is_turn_of(KEY, 4)
+    gate.release(KEY, 2)
+    assert gate.is_turn_of(KEY, 4)
+    gate.release(KEY, 4)
+    assert gate.busy == {}
+
+
+def test_keys_of_held_topics_are_not_read_again_yet() -> None:
+    gate = gate_with(1, 2)
+    gate.hold(KEY, 1)
+    gate.release(KEY, 1)
+
+    assert gate.rereads(9, {"orders"}) == []
+    assert gate.rereads(9) == [Reread(KEY, 2)]
+
+
+@pytest.mark.parametrize(("read_from", "may"), [(2, True), (3, False)])
+def test_a_probe_is_the_lowest_of_its_key_in_what_was_read(read_from: int, may: bool) -> None:
+    gate = gate_with(1, 2)
+    gate.defer_waiting(["orders"])
+    gate.release_all([record(1)])
+
+    assert gate.take_turn(record(4), read_from) is may
+
+
+def test_a_probe_may_not_pass_a_held_record_nor_one_with_the_producer() -> None:
+    busy, held = gate_with(1), gate_with(1)
+    held.hold(KEY, 1)
+
+    assert not busy.take_turn(record(2), 0)
+    assert not held.take_turn(record(2), 0)
+    assert held.take_turn(record(1), 0)
+    assert held.busy[KEY] == 1
+
+
+class GateMachine(RuleBasedStateMachine):
+    """A key's rows come in id order, fail, wait, are read again: they are delivered in order, and none is forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = KeyGate(waiting_per_key_max=2)
+        self.last_id = 0
+        self.pending: set[int] = set()
+        self.with_producer: set[int] = set()
+        self.held: set[int] = set()
+        self.delivered: list[int] = []
+
+    def _admit(self, record_ids: list[int]) -> None:
+        in_memory = self.with_producer | self.gate.waiting_ids()
+        fresh = [record(one) for one in record_ids if one not in in_memory and one not in self.held]
+        self.with_producer |= set(ids(self.gate.admit(fresh)))
+        self.gate.take_dropped()
+
+    @rule(count=st.integers(1, 4))
+    def write(self, count: int) -> None:
+        new = list(range(self.last_id + 1, self.last_id + 1 + count))
+        self.last_id += count
+        self.pending |= set(new)
+        self._admit(new)
+
+    @precondition(lambda self: self.with_producer)
+    @rule()
+    def deliver(self) -> None:
+        one = min(self.with_producer)
+        self.with_producer.remove(one)
+        self.pending.remove(one)
+        self.delivered.append(one)
+        self.with_producer |= set(ids(self.gate.release_all([record(one)])))
+
+    @precondition(lambda self: self.with_producer)
+    @rule()
+    def fail(self) -> None:
+        one = min(self.with_producer)
+        self.with_producer.remove(one)
+        self.held.add(one)
+        self.gate.hold(KEY, one)
+        self.gate.take_dropped()
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def try_again(self) -> None:
+        one = min(self.held)
+        if self.gate.is_turn_of(KEY, one):
+            self.held.remove(one)
+            self.with_producer |= set(ids(self.gate.admit([record(one)])))
+            assert one in self.with_producer
+
+    @precondition(lambda self: self.gate.wants_rereads)
+    @rule(rows_max=st.integers(1, 5))
+    def read_again(self, rows_max: int) -> None:
+        wish = self.gate.rereads(1)[0]
+        shown = sorted(one for one in self.pending if one >= wish.from_id)[:rows_max]
+        complete_to = shown[-1] if len(shown) == rows_max else None
+        assert self.gate.reread(wish, complete_to)
+        self._admit(shown)
+        self.gate.settle_rereads([wish])
+
+    @invariant()
+    def one_at_a_time_and_in_order(self) -> None:
+        assert len(self.with_producer) <= 1
+        assert self.delivered == sorted(self.delivered)
+
+    def teardown(self) -> None:
+        for _ in range(4 * self.last_id + 4):
+            if self.with_producer:
+                self.deliver()
+            elif self.gate.wants_rereads:
+                self.read_again(3)
+            elif self.held:
+                self.try_again()
+        assert self.delivered == list(range(1, self.last_id + 1))
+
+
+TestGateMachine = GateMachine.TestCase
+TestGateMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

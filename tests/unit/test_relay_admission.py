@@ -1,0 +1,148 @@
+"""From the answer of a fetch to the records that go: what a limit cut was not read, and stays wanted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.messages import Fetched
+from outboxd.policy.records import NO_HISTORY, Arm, Record
+from outboxd.policy.routes import Route
+from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
+from outboxd.relay.admission import Admission, Admitted
+from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.lanes import Lanes
+from outboxd.relay.ledger import Ledger
+from tests.unit.records import record
+
+
+class StillClock:
+    """A clock that stands still."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+class Bench:
+    """An admission with its parts."""
+
+    def __init__(self, rows_max: int = 100) -> None:
+        self.rows_max = rows_max
+        self.gate = KeyGate()
+        self.topics = TopicHolds()
+        self.held = HeldRecords(self.gate)
+        self.ledger = Ledger(1_000, 1_000_000)
+        self.lanes = Lanes([], Route(), self.topics, self.gate, clock=StillClock())
+        self.admission = Admission(self.gate, self.topics, self.held, self.ledger, self.lanes)
+
+    def fetch(self, *answer: Record) -> Admitted:
+        request = self.admission.request(self.rows_max, 1_000_000, want_discards=False)
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        return self.admission.take(request, Fetched(list(answer), 0, now), 0.0)
+
+
+def ids(admitted: Admitted) -> list[int]:
+    return [one.id for one in admitted.ready]
+
+
+def test_a_late_record_goes_before_a_newer_one_of_the_same_snapshot() -> None:
+    bench = Bench()
+    bench.fetch(record(2, key="x"))
+
+    admitted = bench.fetch(record(1, arm=Arm.LOOK_BACK), record(3))
+
+    assert ids(admitted) == [1]
+    assert bench.gate.waiting_ids() == {3}
+
+
+def test_the_forward_read_goes_on_behind_its_last_record_and_leaves_gaps() -> None:
+    bench = Bench()
+
+    bench.fetch(record(2, key="a"), record(5, key="b"))
+
+    assert bench.admission.cursors.position == 5
+    assert bench.admission.gaps.ranges() == ([1, 3], [1, 4])
+
+
+def test_what_is_in_memory_is_not_taken_twice() -> None:
+    bench = Bench()
+    bench.fetch(record(1, key="a"))
+
+    assert ids(bench.fetch(record(1, key="a", arm=Arm.LOOK_BACK), record(2, key="b"))) == [2]
+
+
+def test_gaps_behind_a_cut_stay_open() -> None:
+    bench = Bench(rows_max=2)
+    bench.fetch(record(3, key="a"), record(6, key="b"))
+    bench.fetch()
+
+    bench.fetch(record(1, key="c", arm=Arm.LOOK_BACK), record(2, key="d", arm=Arm.LOOK_BACK))
+
+    assert bench.admission.gaps.ranges() == ([4], [5])
+
+
+def test_a_chosen_record_behind_a_cut_is_wanted_again_and_one_that_is_not_shown_has_vanished() -> None:
+    bench = Bench(rows_max=2)
+    bench.fetch(record(3, key="x"), record(6, key="y"))
+    bench.held.add(HeldRecord(2, "orders", ("orders", "k"), NO_HISTORY, HeldState.WANTED, "why", 0.0))
+
+    cut = bench.fetch(record(4, key="c", arm=Arm.LOOK_BACK), record(5, key="d", arm=Arm.LOOK_BACK))
+    assert cut.vanished == []
+    assert 2 in bench.held
+
+    whole = bench.fetch()
+    assert [one.id for one in whole.vanished] == [2]
+
+
+def test_a_held_record_that_is_read_again_is_resumed_with_its_history() -> None:
+    bench = Bench()
+    held = HeldRecord(2, "orders", ("orders", "k"), NO_HISTORY, HeldState.WANTED, "why", 0.0)
+    bench.held.add(held)
+
+    admitted = bench.fetch(record(2, arm=Arm.CHOSEN))
+
+    assert admitted.resumed == [(record(2, arm=Arm.CHOSEN), held)]
+    assert 2 not in bench.held
+
+
+def test_a_held_record_that_the_gate_refuses_is_still_held() -> None:
+    bench = Bench()
+    bench.held.add(HeldRecord(5, "orders", ("orders", "k"), NO_HISTORY, HeldState.WANTED, "why", 0.0))
+
+    admitted = bench.fetch(record(5, arm=Arm.CHOSEN), record(3))
+
+    assert ids(admitted) == [3], "an older one of its key came up in the same snapshot"
+    assert 5 in bench.held
+    assert bench.admission.wants_more
+
+
+def test_what_the_sweep_found_is_read_by_its_id_once() -> None:
+    bench = Bench()
+    bench.fetch(record(9, key="x"))
+    bench.admission.found_by_sweep([4])
+
+    assert bench.admission.wants_more
+    assert ids(bench.fetch(record(4, arm=Arm.CHOSEN))) == [4]
+    assert not bench.admission.wants_more
+
+
+def test_records_of_a_held_topic_are_dropped_and_the_topic_catches_up_later() -> None:
+    bench = Bench()
+    bench.topics.hold("orders", HoldReason.PAUSED, 0.0)
+
+    assert ids(bench.fetch(record(1), record(2, topic="free"))) == [2]
+    assert len(bench.ledger) == 1
+    bench.topics.release("orders", HoldReason.PAUSED, 1.0)
+    assert list(bench.admission.request(9, 9, want_discards=False).catch_ups) == [CatchUp("orders", 1)]
+    assert ids(bench.fetch(record(1, arm=Arm.CATCH_UP))) == [1]
+    assert not bench.admission.wants_more
+
+
+def test_after_a_lost_connection_everything_is_read_from_the_beginning() -> None:
+    bench = Bench()
+    bench.fetch(record(2))
+
+    bench.admission.start_again()
+
+    request = bench.admission.request(9, 9, want_discards=False)
+    assert (request.position, list(request.gap_lows)) == (0, [])
