@@ -1,0 +1,43 @@
+"""Reloads at any moment, among all other faults: other limits, other routes, another producer; every invariant holds."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from outboxd.policy.messages import Reconfigured
+from tests.simulation.history import Violation
+from tests.simulation.world import World
+
+SEEDS = 60
+
+
+def reloads(world: World, dice: random.Random) -> None:
+    """Plan some reloads of daemons that are alive then."""
+    scenario = world.scenario
+
+    def reload() -> None:
+        alive = [daemon for daemon in world.daemons if daemon.is_alive]
+        if not alive:
+            return
+        daemon = dice.choice(alive)
+        limits = replace(scenario.limits, batch_rows=dice.choice([4, 32]), max_in_flight_rows=dice.choice([16, 64]))
+        routes = dice.sample(scenario.routes, len(scenario.routes))
+        renews = dice.random() < 0.6
+        world.history.note(f"! reload of {daemon.name}{', with a new producer' if renews else ''}")
+        daemon.post(Reconfigured(limits, routes, scenario.default_route, renews))
+
+    for _ in range(dice.choice([1, 3, 6])):
+        world.timeline.at(dice.uniform(0.1, scenario.fault_seconds), reload)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_reload_breaks_no_invariant(seed: int) -> None:
+    world = World(seed)
+    reloads(world, random.Random(seed))
+    try:
+        world.run()
+    except Violation as violation:
+        pytest.fail(f"seed {seed}: {violation}\n{world.history.told(violation.about, 60)}")
