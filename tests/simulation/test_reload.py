@@ -1,4 +1,4 @@
-"""Reloads at any moment, among all other faults: other limits, other routes, another producer; every invariant holds."""
+"""Reloads at any moment, among all other faults: other limits, routes and producers; every invariant holds."""
 
 from __future__ import annotations
 
