@@ -39,8 +39,7 @@ class Terminal:
         self._here, there = pty.openpty()
         fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         env = {**clean_environ(), "TERM": term}
-        env.pop("COLUMNS", None)
-        env.pop("LINES", None)
+        env |= {"COLUMNS": "300", "LINES": "5"}  # What a shell exports may be old.
         self.child = subprocess.Popen(
             [sys.executable, "-m", "outboxd", *arguments],
             stdin=there, stdout=there, stderr=there, env=env, start_new_session=True,

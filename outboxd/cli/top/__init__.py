@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -59,11 +60,16 @@ def top(
 
 def _frame(source: Source, screen: Console, *, is_whole: bool = False) -> RenderableType:
     """The next frame; a whole one shows every row, whatever the terminal's height."""
+    from rich.console import ConsoleDimensions
     from rich.text import Text
 
     from outboxd.cli.top.frame import frame
     from outboxd.errors import OutboxdError
 
+    if screen.is_terminal:
+        # The terminal's own size, also after it changed: $COLUMNS and $LINES tell an old one where they are exported.
+        with contextlib.suppress(OSError):
+            screen.size = ConsoleDimensions(*os.get_terminal_size(screen.file.fileno()))
     columns, lines = screen.size
     try:
         look = source.look()

@@ -21,6 +21,9 @@ SPARK_SECONDS: Final = 300
 LABEL_COLUMNS: Final = 9
 LINE_COLUMNS_MAX: Final = 160
 WHY_CHARS_MAX: Final = 300
+_LOW_LINES: Final = 24
+"""A lower terminal has no room for the captions of the sparklines."""
+_TABLE_HEAD_LINES: Final = 2
 _ROWS_A_TABLE_MIN: Final = 2
 """Even in the smallest terminal a table shows so many rows."""
 
@@ -35,7 +38,7 @@ def frame(look: Look, *, columns: int, lines: int, plain: bool = False) -> Rende
         plain: draw with ASCII only.
     """
     width = max(10, min(columns, LINE_COLUMNS_MAX))
-    head = _head(look, width, plain)
+    head = _head(look, width, plain, is_low=lines < _LOW_LINES)
     sections = _sections(look)
     rows_max = _rows_each(lines - len(head) - 1, [len(rows) for _, _, rows in sections])
     body = [
@@ -44,7 +47,7 @@ def frame(look: Look, *, columns: int, lines: int, plain: bool = False) -> Rende
     return Group(*head, *body)
 
 
-def _head(look: Look, width: int, plain: bool) -> list[Text]:
+def _head(look: Look, width: int, plain: bool, *, is_low: bool) -> list[Text]:
     said: list[tuple[str, str, str]] = [
         ("outbox", look.outbox, "bold"),
         ("state", look.state, ""),
@@ -68,6 +71,8 @@ def _head(look: Look, width: int, plain: bool) -> list[Text]:
             ("lag", sparkline(lags, room, plain=plain), "yellow"),
             ("", f"{since}, at most {spoken(max(lags))}", "dim"),
         ]
+        if is_low:
+            said = [line for line in said if line[0]]
     return [_line(label, text, style, width) for label, text, style in said]
 
 
@@ -160,9 +165,9 @@ def _topic(topic: Topic) -> Sequence[str]:
 
 
 def _rows_each(lines: int, wanted: Sequence[int]) -> list[int]:
-    """How many rows each table may show of `wanted`, in so many lines; each table needs three more for its frame."""
+    """How many rows each table may show of `wanted`, in so many lines; each table has a head too."""
     shown = [min(rows, _ROWS_A_TABLE_MIN) for rows in wanted]
-    left = lines - sum(shown) - 3 * len(wanted)
+    left = lines - sum(shown) - _TABLE_HEAD_LINES * len(wanted)
     while left > 0 and shown != list(wanted):
         for place, rows in enumerate(wanted):
             if shown[place] < rows and left > 0:
@@ -189,7 +194,7 @@ def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], show
             justify="right" if is_number else "left",
             no_wrap=True,
             overflow="ellipsis",
-            min_width=min(8, width // 3) if is_name else None,
+            min_width=min(8, width // 3) if is_name else 5 if name == "for" else None,
             max_width=max(8, width // 3) if is_name else width,
         )
     for row in rows[:shown]:
