@@ -1,0 +1,268 @@
+"""What the relay relies on in an OutboxStore. The simulation's is held to the same truth as PostgreSQL's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from outboxd.policy.deferrals import Reread
+from outboxd.policy.faults import fault_of
+from outboxd.policy.messages import Fetched
+from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
+from outboxd.policy.records import Arm
+from outboxd.policy.topic_holds import CatchUp
+from tests.contract.stores import PAYLOAD_BYTES, PostgresBench, SimulatedBench, StoreBench
+
+TOO_LARGE = fault_of(10)
+
+
+@pytest.fixture(params=["simulated", "postgres"])
+def bench(request: pytest.FixtureRequest) -> Iterator[StoreBench]:
+    made: StoreBench = (
+        PostgresBench(request.getfixturevalue("database")) if request.param == "postgres" else SimulatedBench()
+    )
+    yield made
+    made.close()
+
+
+def shown(fetched: Fetched) -> list[tuple[Arm, int]]:
+    return [(Arm(record.arm), record.id) for record in fetched.records]
+
+
+def forward(*ids: int) -> list[tuple[Arm, int]]:
+    return [(Arm.FORWARD, record_id) for record_id in ids]
+
+
+def death(*, holds_key: bool = False) -> DeadLetter:
+    return DeadLetter(DeathReason.FATAL, TOO_LARGE, "10 MSG_SIZE_TOO_LARGE: too large", 1, holds_key)
+
+
+def buried(bench: StoreBench, token: int, record_id: int, *, holds_key: bool = False) -> int:
+    bench.settle(token, dead=[(record_id, death(holds_key=holds_key))])
+    letter = bench.letter(record_id)
+    assert letter is not None
+    assert letter[1] == "dead"
+    return letter[0]
+
+
+# --- Fetch
+
+
+def test_the_forward_read_shows_pending_rows_above_the_position_in_id_order_up_to_its_limit(bench: StoreBench) -> None:
+    a, b, c, d = (bench.insert("orders", key) for key in ("x", None, "y", "x"))
+    assert shown(bench.fetch()) == forward(a, b, c, d)
+    assert shown(bench.fetch(position=a, rows_max=2)) == forward(b, c)
+    assert shown(bench.fetch(position=d)) == []
+    assert shown(bench.fetch(forward=False)) == []
+
+
+def test_a_record_is_shown_as_it_was_written(bench: StoreBench) -> None:
+    bench.insert("orders", None)
+    (record,) = bench.fetch().records
+    assert (record.topic, record.key, record.headers, record.partition) == ("orders", None, "{}", None)
+    assert record.size_bytes >= PAYLOAD_BYTES
+
+
+def test_the_byte_limit_is_passed_by_one_record_at_most_and_never_shows_nothing(bench: StoreBench) -> None:
+    ids = [bench.insert("orders") for _ in range(5)]
+    assert shown(bench.fetch(bytes_max=1)) == forward(ids[0])
+    size_bytes = bench.fetch().records[0].size_bytes
+    assert shown(bench.fetch(bytes_max=size_bytes + 1)) == forward(*ids[:2])
+
+
+def test_a_snapshot_shows_committed_rows_only_and_the_look_back_finds_late_ones(bench: StoreBench) -> None:
+    writer = bench.open()
+    late = writer.insert("orders")
+    after = bench.insert("orders")
+    assert shown(bench.fetch()) == forward(after)
+    assert shown(bench.fetch(position=after, gap_lows=[late], gap_highs=[late])) == []
+    writer.end(commit=True)
+    newest = bench.insert("orders")
+    fetched = bench.fetch(position=after, gap_lows=[late], gap_highs=[late])
+    assert shown(fetched) == [(Arm.LOOK_BACK, late), *forward(newest)]
+
+
+def test_the_locks_name_every_transaction_that_may_fill_a_gap_a_prepared_one_too(bench: StoreBench) -> None:
+    assert bench.fetch(want_locks=True).locks == frozenset()
+    open_one, prepared = bench.open(), bench.open()
+    open_one.insert("orders")
+    prepared.insert("orders")
+    before = bench.fetch(want_locks=True).locks
+    assert len(before) == 2
+    prepared.prepare()
+    locks = bench.fetch(want_locks=True).locks
+    assert len(locks) == 2
+    # Newer PostgreSQLs keep its name; others, and all of them after a restart, give it one that begins so.
+    assert all(lock in before or lock.startswith("-1/") for lock in locks)
+    open_one.end(commit=False)
+    prepared.end(commit=False)
+    assert bench.fetch(want_locks=True).locks == frozenset()
+
+
+def test_a_row_whose_time_has_not_come_is_shown_by_its_id_only_and_listed_when_it_comes(bench: StoreBench) -> None:
+    first = bench.insert("orders")
+    delayed = bench.insert("orders", available_in_seconds=0.4)
+    begun = bench.fetch()
+    assert shown(begun) == forward(first)
+    assert begun.available_cursor is not None
+    assert shown(bench.fetch(position=delayed, chosen_ids=[delayed])) == [(Arm.CHOSEN, delayed)]
+    bench.pass_time(0.5)
+    fetched = bench.fetch(position=delayed, available_cursor=begun.available_cursor)
+    assert list(fetched.available_ids) == [delayed]
+    again = bench.fetch(position=delayed, available_cursor=fetched.available_cursor)
+    assert list(again.available_ids) == []
+
+
+def test_a_key_is_read_again_from_an_id_up_to_the_position_and_within_its_limit(bench: StoreBench) -> None:
+    of_key = [bench.insert("orders", "x") for _ in range(4)]
+    bench.insert("orders", "y")
+    bench.insert("invoices", "x")
+    above = bench.insert("orders", "x")
+    wish = [Reread(("orders", "x"), of_key[1])]
+    fetched = bench.fetch(position=above - 1, rereads=wish, reread_rows_max=2)
+    assert shown(fetched) == [(Arm.REREAD, of_key[1]), (Arm.REREAD, of_key[2]), *forward(above)]
+
+
+def test_a_whole_topic_is_read_again_as_a_serial_one_or_to_catch_up(bench: StoreBench) -> None:
+    ids = [bench.insert("orders", key) for key in ("x", None, "y")]
+    bench.insert("invoices", "x")
+    end = bench.insert("invoices", "y")
+    serial = bench.fetch(position=end, rereads=[Reread(("orders", None), ids[1])], reread_rows_max=10)
+    assert shown(serial) == [(Arm.REREAD, ids[1]), (Arm.REREAD, ids[2])]
+    caught_up = bench.fetch(position=end, catch_ups=[CatchUp("orders", ids[0])], catch_up_rows_max=2)
+    assert shown(caught_up) == [(Arm.CATCH_UP, ids[0]), (Arm.CATCH_UP, ids[1])]
+
+
+def test_a_limit_cuts_the_parts_in_their_order_the_forward_read_first(bench: StoreBench) -> None:
+    chosen, caught_up, *rest = (bench.insert(topic) for topic in ("a", "b", "c", "c"))
+    request = {
+        "position": caught_up,
+        "chosen_ids": [chosen],
+        "catch_ups": [CatchUp("b", caught_up)],
+        "catch_up_rows_max": 10,
+    }
+    whole = [(Arm.CHOSEN, chosen), (Arm.CATCH_UP, caught_up), *forward(*rest)]
+    for rows_max in (1, 2, 3, 4):
+        assert shown(bench.fetch(rows_max=rows_max, **request)) == whole[:rows_max]
+
+
+def test_pauses_are_listed_by_every_fetch_and_by_the_load(bench: StoreBench) -> None:
+    bench.pause("orders-*")
+    assert [pause.topic_pattern for pause in bench.fetch().pauses] == ["orders-*"]
+    assert [pause.topic_pattern for pause in bench.load().pauses] == ["orders-*"]
+
+
+# --- Sweep
+
+
+def test_the_sweep_walks_the_pending_rows_and_leaves_out_what_is_deferred_anyway(bench: StoreBench) -> None:
+    token = bench.take_over()
+    seen = bench.insert("orders", "x")
+    bench.insert("orders", "deferred")
+    bench.insert("held", "x")
+    bench.insert("orders", available_in_seconds=60)
+    keyless = bench.insert("orders", None)
+    done = bench.insert("orders", "x")
+    bench.settle(token, delivered_ids=[done], delivered_partitions=[0], delivered_offsets=[7])
+    found = bench.sweep(skipped_topics=["held"], skipped_keys=[("orders", "deferred")])
+    assert [tuple(entry) for entry in found.found] == [(seen, "orders", "x"), (keyless, "orders", None)]
+    assert found.cursor is None
+    chunk = bench.sweep(rows_max=1)
+    assert (len(chunk.found), chunk.cursor) == (1, seen)
+    assert bench.sweep(position=seen - 1).found == []
+
+
+# --- Settle
+
+
+def test_delivered_rows_are_marked_once(bench: StoreBench) -> None:
+    token = bench.take_over()
+    a, b = bench.insert("orders"), bench.insert("orders")
+    marks = {"delivered_ids": [a, b], "delivered_partitions": [0, None], "delivered_offsets": [5, None]}
+    assert bench.settle(token, **marks).matched_rows == 2
+    assert not bench.is_pending(a)
+    assert shown(bench.fetch(chosen_ids=[a, b])) == []
+    again = bench.settle(token, **marks)
+    assert (again.matched_rows, again.fenced) == (0, False)
+
+
+def test_a_settlement_under_another_owners_token_or_holder_changes_nothing(bench: StoreBench) -> None:
+    token = bench.take_over()
+    a, b, c = (bench.insert("orders") for _ in range(3))
+    bench.succeed()
+    for stale in (token, token + 1):
+        settled = bench.settle(
+            stale,
+            delivered_ids=[a], delivered_partitions=[0], delivered_offsets=[1],
+            dead=[(b, death())], retries=[(c, Retry(TOO_LARGE, "later", 1, 60.0))],
+            storms=[("orders", "a storm")],
+        )  # fmt: skip
+        assert settled.fenced
+    assert bench.is_pending(a)
+    assert bench.letter(b) is None
+    assert bench.attempts(c) is None
+    assert list(bench.fetch().pauses) == []
+
+
+def test_a_retry_is_counted_listed_when_it_is_due_and_known_to_the_next_owner(bench: StoreBench) -> None:
+    token = bench.take_over()
+    failed, other = bench.insert("orders", "x"), bench.insert("orders", "y")
+    bench.settle(
+        token, retries=[(failed, Retry(TOO_LARGE, "later", 1, 0.3)), (other, Retry(TOO_LARGE, "much", 2, 60.0))]
+    )
+    assert list(bench.fetch().due) == []
+    holders = {holder.outbox_id: holder for holder in bench.load().holders}
+    assert (holders[failed].attempts, holders[failed].key, holders[failed].dead_letter_id) == (1, "x", None)
+    assert 0 < holders[failed].due_in_seconds <= 0.3 < holders[other].due_in_seconds
+    bench.pass_time(0.4)
+    fetched = bench.fetch()
+    assert [(due.outbox_id, due.attempts) for due in fetched.due] == [(failed, 1)]
+    assert list(bench.fetch(retry_cursor=fetched.retry_cursor).due) == []
+    bench.settle(token, retries=[(failed, Retry(TOO_LARGE, "later", 2, 60.0))])
+    assert bench.attempts(failed) == 2
+    bench.settle(token, out_of_retry=[failed, other])
+    assert bench.attempts(failed) is None
+
+
+def test_a_dead_row_leaves_the_outbox_and_its_attempts_and_is_replayed_in_place(bench: StoreBench) -> None:
+    token = bench.take_over()
+    row = bench.insert("orders", "x")
+    bench.settle(token, retries=[(row, Retry(TOO_LARGE, "later", 1, 0.0))])
+    letter = buried(bench, token, row)
+    assert not bench.is_pending(row)
+    assert bench.attempts(row) is None
+    assert bench.load().holders == []
+    bench.replay(letter)
+    assert [(r.dead_letter_id, r.outbox_id, r.topic, r.key) for r in bench.fetch().replays] == [
+        (letter, row, "orders", "x")
+    ]
+    assert list(bench.fetch(replay_cursor=row).replays) == []
+    assert shown(bench.fetch(replay_ids=[letter])) == [(Arm.REPLAY, row)]
+    bench.settle(token, died_again=[(letter, death())])
+    assert bench.letter(row) == (letter, "dead")
+    assert shown(bench.fetch(replay_ids=[letter])) == []
+    bench.replay(letter)
+    bench.settle(token, replayed=[(letter, 0, 9)])
+    assert bench.letter(row) == (letter, "replayed")
+
+
+def test_a_dead_letter_that_holds_its_key_is_known_to_the_next_owner_until_it_is_discarded(bench: StoreBench) -> None:
+    token = bench.take_over()
+    row = bench.insert("orders", "x")
+    letter = buried(bench, token, row, holds_key=True)
+    assert [(h.outbox_id, h.key, h.dead_letter_id, h.replaying) for h in bench.load().holders] == [
+        (row, "x", letter, False)
+    ]
+    assert list(bench.fetch(want_discards=True).discarded) == []
+    bench.discard(letter)
+    assert list(bench.fetch(want_discards=True).discarded) == [row]
+    assert list(bench.fetch().discarded) == []
+    assert bench.load().holders == []
+
+
+def test_a_storm_is_kept_as_a_pause_and_the_first_note_stays(bench: StoreBench) -> None:
+    token = bench.take_over()
+    bench.settle(token, storms=[("orders", "first")])
+    bench.settle(token, storms=[("orders", "second")])
+    assert [(pause.topic_pattern, pause.note) for pause in bench.fetch().pauses] == [("orders", "first")]
