@@ -135,7 +135,8 @@ def _blame(part: Attempt, own: Faults, passed: Collection[int], examine: Examine
         found.blamed.add(record.id)
         if record.key is not None:
             found.blocked_keys.add((record.topic, record.key))
-        if fault.fault.fault_class in _TOPIC_WIDE:
+        proves = fault.fault.unless_neighbour_passes and any(good.topic == record.topic for good in proved)
+        if fault.fault.fault_class in _TOPIC_WIDE and not proves:
             found.sick_topics.add(record.topic)
     # Lower ones of a topic that turned out sick were passed by above.
     for going in (proved, others):

@@ -1,0 +1,262 @@
+"""Exactly once: rows through Kafka transactions, each visible once, whatever fails, and what nobody settled is recovered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pytest
+
+from tests.support.checker import id_of
+from tests.support.children import wait_for
+from tests.support.daemon import DaemonProcess, Section
+from tests.support.rig import Rig
+
+pytestmark = pytest.mark.timeout(180)
+
+RELAY = {"delivery": "exactly-once"}
+CLUSTER = {"lease_ttl": "2s"}
+HOURS_AGO = "2020-01-01 00:00:00+00"
+
+
+def daemon_of(rig: Rig, *routes: Section, **sections: Section) -> DaemonProcess:
+    return rig.daemon(routes, **{"relay": RELAY, "cluster": CLUSTER, **sections})
+
+
+def ids_by_key(rig: Rig, topic: str) -> dict[str, list[int]]:
+    """What a read-committed consumer sees, by key, in its order."""
+    seen: dict[str, list[int]] = {}
+    for record in rig.kafka.consume(topic):
+        seen.setdefault((record.key or b"").decode(), []).append(id_of(record))
+    return seen
+
+
+@pytest.mark.parametrize("after_publish", ["mark", "delete"])
+def test_many_rows_arrive_once_in_order_and_the_topics_hold_control_records(rig: Rig, after_publish: str) -> None:
+    topics = [rig.topic(partitions=3) for _ in range(3)]
+    rig.insert_many(topics, 20_000, keys=500)
+    daemon = daemon_of(rig, relay={**RELAY, "after_publish": after_publish})
+
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+
+    assert ended.code == 0, ended.err
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert verdict.delivered == 20_000
+    assert verdict.duplicates == 0
+    offsets = sum(offset for topic in topics for offset in rig.kafka.end_offsets(topic).values())
+    assert offsets > verdict.records, "no control records: these were no transactions"
+
+
+@dataclass(frozen=True)
+class Poison:
+    """A row that the broker refuses, or outboxd."""
+
+    code: str
+    insert: Callable[[Rig, str], int]
+    topic: Mapping[str, str] = field(default_factory=dict)
+    client: Mapping[str, str] = field(default_factory=dict)
+
+
+POISON = {
+    "larger than max.message.bytes": Poison(
+        "MSG_SIZE_TOO_LARGE",
+        lambda rig, topic: rig.insert(topic, "key-3", b"x" * 51_000),
+        {"max.message.bytes": "50000"},
+    ),
+    "no key on a compacted topic": Poison(
+        "INVALID_RECORD", lambda rig, topic: rig.insert(topic, None), {"cleanup.policy": "compact"}
+    ),
+    "older than the topic takes": Poison(
+        "INVALID_TIMESTAMP",
+        lambda rig, topic: rig.insert(topic, "key-3", created_at=HOURS_AGO),
+        {"message.timestamp.before.max.ms": "3600000"},
+    ),
+    "a partition that is not there": Poison(
+        "UNKNOWN_PARTITION", lambda rig, topic: rig.insert(topic, "key-3", partition=77)
+    ),
+    "no headers but a number": Poison("INVALID_HEADERS", lambda rig, topic: rig.insert(topic, "key-3", headers="1")),
+}
+
+
+@pytest.mark.parametrize("kind", POISON)
+def test_a_poison_row_dies_alone_and_its_neighbours_are_delivered_once(rig: Rig, kind: str) -> None:
+    poison = POISON[kind]
+    topic, other = rig.topic(partitions=1, config=poison.topic), rig.topic()
+    good = [rig.insert(topic, f"key-{number % 10}") for number in range(300)]
+    dead = poison.insert(rig, topic)
+    good += [rig.insert(topic, f"key-{number % 10}") for number in range(300)]
+    elsewhere = [rig.insert(other, "key") for _ in range(50)]
+    daemon = daemon_of(rig, kafka=poison.client)
+
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+
+    assert ended.code == 0, ended.err
+    letters = rig.dead_letters()
+    assert {row_id: letter["error_code"] for row_id, letter in letters.items()} == {dead: poison.code}
+    verdict = rig.check()
+    verdict.assert_holds(dead=1)
+    assert verdict.duplicates == 0
+    assert sorted(id_of(record) for record in rig.kafka.consume(topic)) == good
+    assert [id_of(record) for record in rig.kafka.consume(other)] == elsewhere
+    assert daemon.events("producer_rebuilt") == []
+
+
+def test_hold_key_keeps_later_rows_of_the_key_back_until_a_replay_delivers_the_dead_one(rig: Rig) -> None:
+    topic = rig.topic(partitions=1, config={"max.message.bytes": "50000"}, prefix="held")
+    refused = rig.insert(topic, "refused", b"x" * 60_000)
+    invalid = rig.insert(topic, "invalid", headers="1")
+    later = {key: [rig.insert(topic, key) for _ in range(100)] for key in ("refused", "invalid", "free")}
+    daemon = daemon_of(rig, {"topic": "held-*", "on_dead_letter": "hold-key"})
+    daemon.start()
+    rig.wait_until("SELECT count(*) = 2 FROM outboxd.dead_letter WHERE holds_key")
+    rig.wait_until_settled(but=200)
+    assert rig.pending() == 200
+    assert ids_by_key(rig, topic) == {"free": later["free"]}
+
+    rig.sql.execute("UPDATE outboxd.dead_letter SET payload = 'mended' WHERE outbox_id = %s", (refused,))
+    rig.sql.execute("SELECT outboxd.replay(id) FROM outboxd.dead_letter WHERE outbox_id = %s", (refused,))
+    rig.wait_until_settled(but=100)
+    rig.sql.execute("SELECT outboxd.discard(id, 'gone') FROM outboxd.dead_letter WHERE outbox_id = %s", (invalid,))
+    rig.wait_until_settled()
+    assert daemon.stop().code == 0
+
+    expected = {"refused": [refused, *later["refused"]], "invalid": later["invalid"], "free": later["free"]}
+    assert ids_by_key(rig, topic) == expected
+    assert {letter["status"] for letter in rig.dead_letters().values()} == {"replayed", "discarded"}
+
+
+def test_a_topic_that_is_not_there_waits_while_others_go_and_comes_in_order_once_it_is(rig: Rig) -> None:
+    there, missing = rig.topic(), "missing-" + rig.topic()
+    rig.insert_many([missing, there], 200, keys=5)
+    daemon = daemon_of(rig)
+    daemon.start()
+    rig.wait_until("SELECT count(*) = 100 FROM outboxd.outbox WHERE topic = %s AND published_at IS NOT NULL", there)
+    daemon.wait_for_event("breaker_opened", topic=missing)
+    rig.insert_many([there], 200, keys=5)
+    rig.wait_until_settled(but=100)
+    assert rig.dead_letters() == {}
+
+    rig.kafka.create_topic(missing)
+    rig.topics.append(missing)
+    rig.wait_until_settled()
+    assert daemon.stop().code == 0
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert verdict.duplicates == 0
+
+
+# --- What was committed and not settled
+
+
+def kill_between_the_two_commits(rig: Rig, daemon: DaemonProcess, lock: str, topic: str, records: int) -> None:
+    """Let Kafka commit, keep PostgreSQL from it by a lock, and kill the daemon there."""
+    blocker = rig.database.connect(autocommit=False)
+    try:
+        blocker.execute(lock)
+        daemon.start()
+        rig.wait_until(
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'WITH ours%%'"
+            " AND datname = current_database()"
+        )
+        assert len(rig.kafka.consume(topic)) == records
+        daemon.kill()
+        # Else the server would end the statement of the dead once the lock is gone.
+        rig.sql.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE 'WITH ours%'"
+            " AND datname = current_database()"
+        )
+    finally:
+        blocker.rollback()
+        blocker.close()
+
+
+def test_what_kafka_committed_and_nobody_settled_is_settled_by_the_next_owner_and_not_sent_again(rig: Rig) -> None:
+    topic = rig.topic()
+    rig.insert_many([topic], 500, keys=20)
+    daemon = daemon_of(rig)
+    kill_between_the_two_commits(rig, daemon, "SELECT id FROM outboxd.outbox FOR UPDATE", topic, 500)
+    assert rig.pending() == 500
+    rig.insert_many([topic], 100, keys=20)
+
+    successor = daemon_of(rig)
+    assert successor.run("--until-empty", timeout_seconds=30).code == 0
+
+    assert successor.events("recovered")[-1]["rows"] == 500
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert (verdict.delivered, verdict.duplicates) == (600, 0)
+
+
+def test_a_replay_that_kafka_committed_and_nobody_settled_is_not_sent_again(rig: Rig) -> None:
+    topic = rig.topic(partitions=1, prefix="held")
+    route = {"topic": "held-*", "on_dead_letter": "hold-key"}
+    dead = rig.insert(topic, "k", headers="1")
+    assert daemon_of(rig, route).run("--until-empty").code == 0
+    rig.sql.execute("UPDATE outboxd.dead_letter SET headers = '{}'")
+    rig.sql.execute("SELECT outboxd.replay(id) FROM outboxd.dead_letter")
+    kill_between_the_two_commits(rig, daemon_of(rig, route), "SELECT id FROM outboxd.dead_letter FOR UPDATE", topic, 1)
+    later = rig.insert(topic, "k")
+
+    assert daemon_of(rig, route).run("--until-empty", timeout_seconds=30).code == 0
+
+    assert ids_by_key(rig, topic) == {"k": [dead, later]}
+    assert rig.dead_letters()[dead]["status"] == "replayed"
+
+
+def test_a_transaction_that_was_open_for_too_long_by_our_own_doing_is_resolved_and_no_rival_is_seen(rig: Rig) -> None:
+    topic = rig.topic(partitions=1)
+    daemon = daemon_of(
+        rig, cluster={"lease_ttl": "60s"}, kafka={"transaction.timeout.ms": "2000", "linger.ms": "1500"}
+    )
+    daemon.start()
+    daemon.wait_for_event("recovered")
+    # Full batches go at once and the last one lingers, which keeps the transaction open.
+    rig.insert_many([topic], 25, keys=20, payload_bytes=100_000)
+    rig.kafka.consume(topic, isolation="read_uncommitted", until=5)
+    daemon.freeze()
+    records = rig.kafka.end_offsets(topic)[0]
+    # The brokers end it: a marker stands behind its records.
+    wait_for(lambda: rig.kafka.end_offsets(topic)[0] > records, timeout_seconds=40, what="the broker aborts")
+    assert rig.kafka.consume(topic) == []
+    daemon.thaw()
+
+    rig.wait_until_settled()
+    assert daemon.events("producer_rebuilt")[0]["error_code"] == "TRANSACTION_TIMED_OUT"
+    assert daemon.events("lease_lost") == []
+    assert daemon.stop().code == 0
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert verdict.duplicates == 0
+
+
+# --- Ends and takeovers
+
+
+def test_a_stop_in_load_settles_what_was_committed_and_hands_over_within_a_second(rig: Rig) -> None:
+    topic = rig.topic()
+    first, second = daemon_of(rig, relay={**RELAY, "batch_rows": 500}), daemon_of(rig)
+    first.start()
+    first.wait_for_event("recovered")
+    second.start()
+    # The standby asks for the lease by inserting it; the owner's last word on it is an update.
+    rig.wait_until("SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'INSERT INTO%%lease%%'")
+    rig.insert_many([topic], 30_000, keys=300)
+    rig.wait_until("SELECT count(published_at) > 1000 FROM outboxd.outbox")
+    assert first.stop().code == 0
+    stopped_at = time_of(first.events("ended")[0])
+    recovered = second.wait_for_event("recovered")
+
+    assert recovered["rows"] == 0, "a stop settles all that it committed"
+    assert time_of(recovered) - stopped_at < 1.0
+    rig.wait_until_settled()
+    assert second.stop().code == 0
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert verdict.duplicates == 0
+
+
+def time_of(event: Mapping[str, object]) -> float:
+    return datetime.fromisoformat(re.sub("Z$", "+00:00", str(event["timestamp"]))).timestamp()
