@@ -68,6 +68,7 @@ class Publishing:
         """A breaker or a pause may have come since these were admitted; and what nobody confirms has its own bound."""
         state = self._state
         going: list[Record] = []
+        waiting: list[Record] = []
         unconfirmed_room = max(1, state.limits.max_in_flight_rows // UNCONFIRMED_SHARE) - sum(
             state.lanes[topic].in_flight for topic in state.lanes.unconfirmed_topics
         )
@@ -76,19 +77,12 @@ class Publishing:
             if not self._may_go(record):
                 self._put_back(record)
             elif topic in state.lanes.unconfirmed_topics:
-                if unconfirmed_room > 0:
-                    unconfirmed_room -= 1
-                    going.append(record)
+                # A probe waits for room too.
+                (going if unconfirmed_room > 0 else waiting).append(record)
+                unconfirmed_room -= 1
             else:
                 going.append(record)
-        going_ids = {record.id for record in going} if state.lanes.unconfirmed_topics else set()
-        state.unconfirmed = [
-            record
-            for record in state.unconfirmed + records
-            if record.topic in state.lanes.unconfirmed_topics
-            and record.id not in going_ids
-            and record.topic not in state.topics.held
-        ]
+        state.unconfirmed = waiting
         return going
 
     def _put_back(self, record: Record) -> None:

@@ -23,7 +23,11 @@ def reloads(world: World, dice: random.Random) -> None:
         if not alive:
             return
         daemon = dice.choice(alive)
-        limits = replace(scenario.limits, batch_rows=dice.choice([4, 32]), max_in_flight_rows=dice.choice([16, 64]))
+        limits = replace(
+            scenario.limits,
+            batch_rows=dice.choice([4, 32]),
+            max_in_flight_rows=dice.choice([16, scenario.limits.max_in_flight_rows]),
+        )
         routes = dice.sample(scenario.routes, len(scenario.routes))
         renews = dice.random() < 0.6
         world.history.note(f"! reload of {daemon.name}{', with a new producer' if renews else ''}")
