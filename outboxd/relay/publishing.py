@@ -89,7 +89,7 @@ class Publishing:
         """The record was admitted and may not go after all: its key waits for it."""
         state = self._state
         now = state.ports.clock.monotonic()
-        history = state.aftermath.histories.pop(record.id, NO_HISTORY)
+        history = state.aftermath.histories.by_id.pop(record.id, NO_HISTORY)
         state.lanes.breakers.probe_ended(record.topic, record.id, now)
         gate_key = state.gate.key_of(record)
         state.ledger.leave([record.id])
@@ -100,7 +100,7 @@ class Publishing:
         state = self._state
         lossy = [record for record in published if record.topic in state.lanes.unconfirmed_topics]
         if lossy:
-            state.ready += state.aftermath.unconfirmed(lossy, state.ports.clock.monotonic())
+            state.ready += state.aftermath.deliveries.unconfirmed(lossy, state.ports.clock.monotonic())
 
     def report(self, now: float) -> None:
         """Take the delivery reports that came; replace the producer where it failed."""

@@ -63,7 +63,7 @@ class Reading:
             why = "retry" if holder.dead_letter_id is None else "dead letter"
             due_at = now + holder.due_in_seconds
             if holder.dead_letter_id is None:
-                state.aftermath.ages(holder.outbox_id, holder.topic, now)
+                state.aftermath.histories.ages(holder.outbox_id, holder.topic, now)
             state.held.add(HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at))
         state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
         if state.pipelined:
@@ -124,7 +124,7 @@ class Reading:
         has_probes = probing.look(now)
         for topic in probing.idle_topics:
             # Whatever the breaker opened for is gone; new records are the probe.
-            state.aftermath.close_breaker(topic, now)
+            state.aftermath.holding.close_breaker(topic, now)
         if now < self._next_fetch_at and not has_probes:
             if not state.admission.wants_more or now < self._next_wanted_at:
                 return
@@ -208,7 +208,7 @@ class Reading:
     def _release_held(self, held: HeldRecord) -> None:
         state = self._state
         state.held.remove(held.id)
-        state.aftermath.forget(held.id)
+        state.aftermath.histories.forget(held.id)
         if held.gate_key is not None:
             following = state.gate.release(held.gate_key, held.id)
             if following is not None:

@@ -43,11 +43,11 @@ class Watch:
 
     def _hold(self, topic: str, now: float) -> None:
         fault = own_fault("IN_FLIGHT_TOO_OLD")
-        self._state.aftermath.open_breaker(topic, fault, fault.meaning, now)
+        self._state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
 
     def _on_moving_again(self, now: float) -> None:
         state = self._state
         for topic, breaker in list(state.lanes.breakers.open.items()):
             if breaker.is_watched:
-                state.aftermath.close_breaker(topic, now)
+                state.aftermath.holding.close_breaker(topic, now)
         state.ports.observer.event("in_flight_moving", in_memory=len(state.ledger))

@@ -80,7 +80,7 @@ class Writing:
         record = state.ledger.records.get(record_id)
         if record is None:
             return
-        former = state.aftermath.histories.pop(record_id, NO_HISTORY)
+        former = state.aftermath.histories.by_id.pop(record_id, NO_HISTORY)
         history = FailureHistory(retry.attempts, former.first_failed_at_ms or state.aftermath.now_ms)
         gate_key = state.gate.key_of(record)
         due_at = now + retry.delay_seconds
@@ -95,7 +95,7 @@ class Writing:
         record = state.ledger.records.get(record_id) if record_id is not None else None
         if record is None:
             return
-        state.aftermath.forget(record.id)
+        state.aftermath.histories.forget(record.id)
         state.ledger.leave([record.id])
         gate_key = state.gate.key_of(record)
         if gate_key is None:

@@ -11,6 +11,7 @@ from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.admission import Admission
 from outboxd.relay.aftermath import Aftermath
 from outboxd.relay.held_records import HeldRecords
+from outboxd.relay.holding import Holding
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.probing import Probing
@@ -29,7 +30,7 @@ BUGS = [
         Publishing,
         "publish",
         "state.lanes.published(published)\n",
-        "state.lanes.published(published)\n    state.aftermath.unconfirmed(published, 0.0)\n",
+        "state.lanes.published(published)\n    state.aftermath.deliveries.unconfirmed(published, 0.0)\n",
     ),
     Mutation(
         "the key of a failed record is not held",
@@ -87,9 +88,7 @@ BUGS = [
         "self._deferred[topic] = min(record.id, self._deferred.get(topic, record.id))",
         "pass",
     ),
-    Mutation(
-        "breakers never close", Aftermath, "close_breaker", "breaker = self._lanes.breakers.close(topic)", "return"
-    ),
+    Mutation("breakers never close", Holding, "close_breaker", "breaker = self._lanes.breakers.close(topic)", "return"),
     Mutation(
         "the key goes on before the death is written",
         Aftermath,
@@ -120,7 +119,7 @@ BUGS = [
         "for holder in ():",
     ),
     Mutation("dead letters never hold their keys", Writing, "_on_death_written", "if death.holds_key:", "if False:"),
-    Mutation("pauses are overlooked", Lanes, "pause", "if self.pauses is not None:", "if True:"),
+    Mutation("pauses are overlooked", Lanes, "pause", "if list(pauses) == list(self.pauses):", "if True:"),
     Mutation(
         "no storm guard",
         StormGuard,

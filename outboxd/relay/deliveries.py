@@ -1,0 +1,126 @@
+"""Deliveries: records that were acknowledged. Their keys go on at once; the next settlement marks their rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from outboxd.policy.faults import Fault, FaultClass
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.records import Record
+from outboxd.relay.histories import Histories
+from outboxd.relay.holding import Holding
+from outboxd.relay.lanes import Lanes
+from outboxd.relay.ledger import Ledger
+from outboxd.relay.ports import Observer, Report
+from outboxd.relay.settling import Settling
+
+
+class Deliveries:
+    """Lives on the relay's thread."""
+
+    def __init__(
+        self,
+        *,
+        gate: KeyGate,
+        ledger: Ledger,
+        lanes: Lanes,
+        settling: Settling,
+        histories: Histories,
+        holding: Holding,
+        observer: Observer,
+    ) -> None:
+        """All of these are the relay's; deliveries change them."""
+        self._gate = gate
+        self._ledger = ledger
+        self._lanes = lanes
+        self._settling = settling
+        self._histories = histories
+        self._holding = holding
+        self._observer = observer
+
+    def count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
+        """Take fire-and-forget records' reports aside: they are settled already, and only tell how the topic is."""
+        kept: list[Report] = []
+        delivered: list[Record] = []
+        for report in reports:
+            record, topic = report.record, report.record.topic
+            if topic not in self._lanes.unconfirmed_topics:
+                kept.append(report)
+                continue
+            lane = self._lanes[topic]
+            lane.in_flight -= 1
+            if report.error is None:
+                lane.last_delivered_at = now
+                delivered.append(record)
+            else:
+                self._lose(record, report.error.fault, now)
+        if delivered and self._lanes.breakers.open:
+            self._holding.close_breakers(delivered, now)
+        return kept
+
+    def _lose(self, record: Record, fault: Fault, now: float) -> None:
+        self._observer.failed(record.topic, fault.name, fault.fault_class.value)
+        self._observer.event("record_lost", topic=record.topic, error_code=fault.name, confirm="none")
+        breakers = self._lanes.breakers
+        if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER):
+            self._holding.open_breaker(record.topic, fault, fault.meaning, now)
+            breakers.probe_failed(record.topic, record.id, fault, fault.meaning, now)
+        breakers.probe_ended(record.topic, record.id, now)
+
+    def unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
+        """The producer took fire-and-forget records, and that settles them; return what their keys let go next."""
+        reports = [Report(record, None, None, None) for record in records]
+        if self._histories.by_id:
+            reports = self._delivered_at_last(reports)
+        self._note_settled(reports, now)
+        return self._gate.release_all(records)
+
+    def take(self, reports: Sequence[Report], now: float, now_ms: int) -> list[Record]:
+        """These were acknowledged: they are to be settled; return what their keys let go next."""
+        records = [report[0] for report in reports]
+        if self._histories.failed_at or self._histories.suspicions:
+            self._clear(reports, now)
+        if self._histories.by_id:
+            reports = self._delivered_at_last(reports)
+        self._note_settled(reports, now)
+        for topic, rows in Counter([record[3] for record in records]).items():
+            lane = self._lanes[topic]
+            lane.deliveries += rows
+            lane.in_flight -= rows
+            lane.last_delivered_at = now
+            self._lanes.storms.delivered(topic)
+            self._observer.delivered(topic, rows, sum([record[9] for record in records if record[3] == topic]))
+        self._observer.acknowledged_after(max(0, now_ms - records[0].created_at_ms) / 1000, len(records))
+        if self._lanes.breakers.open:
+            self._holding.close_breakers(records, now)
+        return self._gate.release_all(records)
+
+    def _clear(self, reports: Sequence[Report], now: float) -> None:
+        """Forget what the delivered records had failed with."""
+        for report in reports:
+            self._histories.failed_at.pop(report.record.id, None)
+            self._histories.suspicions.passed(report, now)
+
+    def _note_settled(self, reports: Sequence[Report], now: float) -> None:
+        settling = self._settling
+        settling.ids += [report[0][1] for report in reports]
+        settling.partitions += [report[2] for report in reports]
+        settling.offsets += [report[3] for report in reports]
+        if settling.first_at is None:
+            settling.first_at = now
+
+    def _delivered_at_last(self, reports: Sequence[Report]) -> list[Report]:
+        """Note records that had failed before; return the reports whose rows are still in the outbox."""
+        kept: list[Report] = []
+        for report in reports:
+            record_id = report.record.id
+            history = self._histories.ended(record_id)
+            if history is None or history.dead_letter_id is None:
+                kept.append(report)
+            else:
+                self._settling.replayed(history.dead_letter_id, report.partition, report.offset)
+                self._ledger.leave([record_id])
+            if history is not None and history.attempts and history.dead_letter_id is None:
+                self._settling.out_of_retry(record_id)
+        return kept

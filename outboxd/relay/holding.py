@@ -1,0 +1,81 @@
+"""Holding: topics whose breakers open and close, and records that leave memory to wait in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outboxd.policy.faults import Fault
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.records import NO_HISTORY, Record
+from outboxd.policy.topic_holds import HoldReason, TopicHolds
+from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.histories import STRAGGLERS_SECONDS, Histories
+from outboxd.relay.lanes import Lanes
+from outboxd.relay.ledger import Ledger
+from outboxd.relay.ports import Observer
+
+
+class Holding:
+    """Lives on the relay's thread."""
+
+    def __init__(
+        self,
+        *,
+        gate: KeyGate,
+        topics: TopicHolds,
+        held: HeldRecords,
+        ledger: Ledger,
+        lanes: Lanes,
+        histories: Histories,
+        observer: Observer,
+    ) -> None:
+        """All of these are the relay's; holding changes them."""
+        self._gate = gate
+        self._topics = topics
+        self._held = held
+        self._ledger = ledger
+        self._lanes = lanes
+        self._histories = histories
+        self._observer = observer
+
+    def close_breakers(self, records: Sequence[Record], now: float) -> None:
+        """A delivery closes its topic's breaker: the probe's at once, another's when it cannot be a straggler."""
+        for record in records:
+            breaker = self._lanes.breakers.open.get(record.topic)
+            if breaker is None or breaker.is_watched:
+                continue
+            if breaker.probing_id == record.id:
+                # Sent after the fault, so it is no straggler: it speaks for the topic.
+                self._lanes[record.topic].probe_passed_at = now
+            if breaker.probing_id == record.id or now - breaker.opened_at > STRAGGLERS_SECONDS:
+                self.close_breaker(record.topic, now)
+
+    def close_breaker(self, topic: str, now: float) -> None:
+        """The topic is well again: what was parked goes first, then what was deferred."""
+        breaker = self._lanes.breakers.close(topic)
+        if breaker is None:
+            return
+        self._topics.release(topic, HoldReason.BREAKER, now)
+        self._held.want_parked(topic)
+        self._observer.event(
+            "breaker_closed", topic=topic, error_code=breaker.fault.name, open_seconds=round(now - breaker.opened_at, 3)
+        )
+
+    def open_breaker(self, topic: str, fault: Fault, message: str, now: float) -> None:
+        """The topic waits, until a probe or what is in flight gets through."""
+        if self._lanes.breakers.trip(topic, fault, message, now):
+            self._held.park_topic(topic)
+            self._topics.hold(topic, HoldReason.BREAKER, now)
+            self._gate.defer_waiting([topic])
+            self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
+            self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
+
+    def leave(self, record: Record, state: HeldState, why: str, now: float, due_at: float = 0.0) -> None:
+        """The record leaves memory and is kept as held."""
+        history = self._histories.by_id.pop(record.id, NO_HISTORY)
+        gate_key = self._gate.key_of(record)
+        self._histories.suspicions.forget(record.id)
+        self._ledger.leave([record.id])
+        self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
+        self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now, due_at))
+        self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
