@@ -23,10 +23,11 @@ def reloads(world: World, dice: random.Random) -> None:
         if not alive:
             return
         daemon = dice.choice(alive)
+        # Bounds on rows stay: what is in memory already leaves it in its own time, and the invariant knows no grace.
         limits = replace(
             scenario.limits,
-            batch_rows=dice.choice([4, 32]),
-            max_in_flight_rows=dice.choice([16, scenario.limits.max_in_flight_rows]),
+            poll_interval_max_seconds=dice.choice([0.05, 0.4]),
+            sweep_interval_seconds=dice.choice([0.5, 4.0]),
         )
         routes = dice.sample(scenario.routes, len(scenario.routes))
         renews = dice.random() < 0.6
