@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.support.postgres_fixtures", "tests.support.kafka_fixtures", "tests.support.notify_socket", "tests.support.rig"]
+pytest_plugins = [
+    "tests.support.postgres_fixtures",
+    "tests.support.kafka_fixtures",
+    "tests.support.notify_socket",
+    "tests.support.rig",
+]
