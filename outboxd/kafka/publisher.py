@@ -8,6 +8,7 @@ report in the inbox like any other.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from outboxd.policy.faults import fault_of_refusal
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 
+CLIENT_LOG = logging.getLogger("librdkafka")
 _ANY_PARTITION = -1
 
 
@@ -70,7 +72,8 @@ class KafkaPublisher:
         self._producer = self._make(self._config)
 
     def _make(self, config: Mapping[str, object]) -> Producer:
-        return Producer({**config, "error_cb": self._on_error})
+        # What the client says of itself comes with `poll`, by the standard logging, instead of on standard error.
+        return Producer({**config, "error_cb": self._on_error, "logger": CLIENT_LOG})
 
     def _on_error(self, error: KafkaError) -> None:
         self.cluster_error = f"{error.name()}: {error.str()}"

@@ -161,3 +161,15 @@ def test_a_daemon_that_is_watched_and_well_tells_so_three_times_a_period(rig: Ri
         watchdog.wait_for("READY=1")
         watchdog.forget()
         watchdog.take_while(lambda: watchdog.said.count("WATCHDOG=1") < 6, seconds_max=4)
+
+
+# --- The log
+
+
+def test_what_the_client_says_of_itself_is_an_event_like_any_other(rig: Rig) -> None:
+    daemon = rig.daemon(kafka={"bootstrap.servers": f"127.0.0.1:{free_ports(1)[0]}"})
+    daemon.start()
+    said = daemon.wait_for_event("library_message", logger="librdkafka")
+    assert "Connection refused" in said["cause"]
+    assert daemon.stop().code == 0
+    assert all(line.startswith("{") for line in daemon.log_text.splitlines()), daemon.log_text
