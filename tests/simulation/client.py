@@ -55,6 +55,7 @@ class SimulatedPublisher:
                 break
             self._take(record, alone=False)
             taken += 1
+        self._daemon.at_step("publishing")
         return taken
 
     def publish_alone(self, record: Record) -> bool:

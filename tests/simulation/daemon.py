@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 IDLE_POLL_SECONDS_MAX = 0.1
 
 
+class Killed(BaseException):
+    """The process dies in the middle of a turn."""
+
+
 class SilentObserver:
     """The Observer port: events go to the history, counts nowhere."""
 
@@ -46,6 +50,7 @@ class Daemon:
         self.name = name
         self.is_alive = True
         self.frozen_until = 0.0
+        self.dies_at: str | None = None
         self._mail: list[Event] = []
         self._next_turn_at = float("inf")
         self._sleep_until = 0.0
@@ -114,7 +119,11 @@ class Daemon:
             self._turn_at(self.frozen_until)
             return
         self._sleep_until = now + 0.001
-        self.relay.turn()
+        try:
+            self.relay.turn()
+        except Killed:
+            self.kill()
+            return
         self.world.invariants.after_turn(self)
         if self.relay.end is not None:
             self.world.history.note(f"end of {self.name}: {self.relay.end.reason}")
@@ -131,6 +140,12 @@ class Daemon:
         self.is_alive = False
         self.publisher.die()
         self.world.restart(self)
+
+    def at_step(self, step: str) -> None:
+        """Die here, in the middle of a turn, where that was drawn."""
+        if self.dies_at == step:
+            self.world.history.note(f"! {self.name} dies at its {step}")
+            raise Killed
 
     def freeze(self, seconds: float) -> None:
         self.world.history.note(f"! {self.name} is frozen for {seconds:.1f} s")

@@ -42,6 +42,8 @@ class Faults:
         span = scenario.fault_seconds
         for _ in range(scenario.faults):
             self._plan(dice.uniform(0.2, span), dice.choice(kinds))
+        if scenario.is_stormy:
+            timeline.at(0.4, lambda: self._shrunk_topic(scenario.fault_seconds))
         for _ in range(scenario.crashes):
             timeline.at(dice.uniform(0.05, span), self._crash)
         for _ in range(scenario.operator_actions):
@@ -59,10 +61,13 @@ class Faults:
         if not alive:
             return
         daemon = self._dice.choice(alive)
-        if self._dice.random() < 0.75:
+        step = self._dice.choice(["now", "now", "stop", "read", "publishing", "settlement", "settlement"])
+        if step == "now":
             daemon.kill()
-        else:
+        elif step == "stop":
             daemon.stop()
+        else:
+            daemon.dies_at = step
 
     def _sick_topic(self, lasts: float) -> None:
         topic = self._dice.choice(list(self._world.broker.topics.values()))
@@ -145,6 +150,7 @@ class Faults:
 
     def _resume(self, pattern: str) -> None:
         if self._world.db.control.pop(pattern, None) is not None:
+            self._world.invariants.resumed(pattern)
             self._note(f"an operator resumes {pattern}")
 
     def heal(self) -> None:

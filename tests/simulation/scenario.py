@@ -44,12 +44,14 @@ class Scenario:
     operator_actions: int
     big_share: float
     burst_share: float
+    is_stormy: bool
 
 
 def scenario(seed: int) -> Scenario:
     """Return the choices of a seed."""
     dice = random.Random(seed * 7919 + 1)
     quiet = dice.random() < 0.25
+    is_stormy = dice.random() < 0.04
     rows = dice.choice([8, 16, 16, 64])
     in_flight = dice.choice([16, 32, 32, 128])
     retry = RetryLimits(
@@ -63,13 +65,15 @@ def scenario(seed: int) -> Scenario:
         Route("lossy.*", confirm=Confirm.NONE, retry=retry),
         Route("held.*", holds_key_on_death=True, retry=retry),
     ]
-    topics = dice.sample(["orders", "invoices", "serial.a", "lossy.a", "held.a", "held.b"], dice.choice([1, 2, 3, 4]))
+    topics = dice.sample(
+        ["orders", "invoices", "serial.a", "lossy.a", "held.a", "held.b"], 1 if is_stormy else dice.choice([1, 2, 3, 4])
+    )
     return Scenario(
         seed=seed,
         topics=topics,
         partitions=dice.choice([1, 2, 3]),
-        keys=dice.choice([1, 3, 6, 12, 30, 60]),
-        transactions=dice.choice([10, 25, 25, 60]),
+        keys=60 if is_stormy else dice.choice([1, 3, 6, 12, 30, 60]),
+        transactions=60 if is_stormy else dice.choice([10, 25, 25, 60]),
         writers=dice.choice([1, 2, 4]),
         fault_seconds=dice.choice([4.0, 8.0, 8.0, 20.0]),
         faults=dice.choice([1, 2, 4, 7]),
@@ -104,4 +108,5 @@ def scenario(seed: int) -> Scenario:
         operator_actions=dice.choice([0, 0, 2, 5]),
         big_share=dice.choice([0.0, 0.1]),
         burst_share=dice.choice([0.0, 0.0, 0.1]),
+        is_stormy=is_stormy,
     )

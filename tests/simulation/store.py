@@ -82,6 +82,7 @@ class SimulatedStore:
             timeline.after(self._dice.uniform(0.0, 0.002), read_locks)
 
         timeline.after(self._delay(), run)
+        self._daemon.at_step("read")
 
     def _answer(self, event: Event, snapshot_at: float = 0.0) -> None:
         self.reads_under_way -= 1
@@ -122,3 +123,4 @@ class SimulatedStore:
             timeline.after(self._delay(), lambda: answer(event))
 
         timeline.after(self._delay(), run)
+        daemon.at_step("settlement")

@@ -20,7 +20,7 @@ class Mutation:
     name: str
     old: str
     new: str
-    seeds_max: int = 100
+    seeds_max: int = 400
 
 
 @contextmanager
