@@ -114,6 +114,10 @@ def _decoded(topic: str, offset: int | None, value: bytes) -> ProgressRecord:
         ) from error
 
 
+class ProgressMissingError(OutboxdError):
+    """The progress topic is not there."""
+
+
 class ProgressUnreadableError(OutboxdError):
     """The progress topic holds what this version cannot read."""
 
@@ -145,9 +149,18 @@ def read_above(
 
     Raises:
         BrokerUnavailableError: the topic could not be read to its end in time.
+        ProgressMissingError: the topic is not there, or may not be seen.
+        ProgressUnreadableError: another version wrote it.
     """
     consumer = _consumer(properties)
     try:
+        error = consumer.list_topics(topic, timeout=timeout_seconds).topics[topic].error
+        if error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise ProgressMissingError(
+                f"the progress topic {topic} is not there, and transaction {settled} was settled: what came after it "
+                "cannot be known, and rows might go twice. Create the topic again (one partition, compacted) to go on "
+                "all the same"
+            )
         place = TopicPartition(topic, 0)
         low, high = consumer.get_watermark_offsets(place, timeout=timeout_seconds)
         look_back = _FIRST_LOOK_BACK

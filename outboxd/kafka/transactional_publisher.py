@@ -24,7 +24,14 @@ from outboxd.errors import OutboxdError
 from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, record_bytes_max
 from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.progress import UNSETTLED_MAX, ProgressRecord, ensure_topic, read_above, rows_max
+from outboxd.kafka.progress import (
+    UNSETTLED_MAX,
+    ProgressMissingError,
+    ProgressRecord,
+    ensure_topic,
+    read_above,
+    rows_max,
+)
 from outboxd.kafka.transactions import TRANSACTION_TIMEOUT_MS, Transactions, TransactionsEndedError
 from outboxd.kafka.verdicts import Way, sent_back
 from outboxd.policy.faults import own_fault
@@ -35,6 +42,8 @@ from outboxd.policy.transaction_size import TransactionSize
 TRANSACTION_ROWS_MAX = 10_000
 TRANSACTION_BYTES_MAX = 16 << 20
 IDLE_SECONDS = 1.0
+NEW_TOPIC_SECONDS = 5.0
+NEW_TOPIC_PAUSE_SECONDS = 0.1
 CLOSING_SECONDS = 3.0
 
 Job = Callable[[], None]
@@ -78,7 +87,6 @@ class TransactionalPublisher:
         record_bytes = record_bytes_max(properties)
         self._checks = MessageChecks(source, record_bytes)
         self._size = TransactionSize(min(TRANSACTION_ROWS_MAX, rows_max(record_bytes)), TRANSACTION_BYTES_MAX)
-        self._has_topic = False
         # Between a worker's word to the relay and the end of its life: nobody hears of a worker that is gone.
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
@@ -172,14 +180,27 @@ class TransactionalPublisher:
         self._jobs.put(recover)
 
     def _recover(self, transactions: Transactions, settled: int, lineage: str) -> Recovered:
-        if not self._has_topic:
-            ensure_topic(self._properties, self._topic)
-            self._has_topic = True
         transactions.fence()
-        records = self._read_above(settled, lineage)
+        try:
+            records = self._read_above(settled, lineage)
+        except ProgressMissingError:
+            if settled:
+                raise
+            ensure_topic(self._properties, self._topic)
+            records = self._read_new(settled, lineage)
         number = records[-1].number if records else settled
         transactions.begin(lineage, number)
         return Recovered(number, [row for record in records for row in record.rows])
+
+    def _read_new(self, settled: int, lineage: str) -> Sequence[ProgressRecord]:
+        """Read a topic that was just made: not every broker may know it yet."""
+        deadline = time.monotonic() + NEW_TOPIC_SECONDS
+        while True:
+            try:
+                return self._read_above(settled, lineage)
+            except ProgressMissingError:
+                if self._gone.wait(NEW_TOPIC_PAUSE_SECONDS) or time.monotonic() > deadline:
+                    raise
 
     # Publish.
 
@@ -205,12 +226,9 @@ class TransactionalPublisher:
         return len(records)
 
     def publish_alone(self, record: Record) -> bool:
-        """Send one record as a transaction of its own, when none is under way."""
-        if self._busy or self._buffer:
-            return False
-        self._buffer, self._buffer_bytes = [record], record.size_bytes
-        self._hand_over()
-        return True
+        """Take one record for a batch of its own in the next transaction."""
+        self._transactions.suspect(record.id)
+        return self.publish([record], 0) == 1
 
     def _hand_over(self) -> None:
         if self._busy or not self._buffer or len(self._unsettled) >= UNSETTLED_MAX:

@@ -181,6 +181,10 @@ class Transactions:
 
     # Delivering.
 
+    def suspect(self, record_id: int) -> None:
+        """Send this record in a batch of its own. May be called on any thread."""
+        self._suspects.add(record_id)
+
     def deliver(self, records: Sequence[Record]) -> list[Report]:
         """Deliver records in as many transactions as their faults make necessary; return a report for each.
 
@@ -203,7 +207,7 @@ class Transactions:
                 break
             part = pieces.parts.popleft()
             try:
-                pieces.reports += self._one_transaction(part)
+                pieces.delivered(part, self._one_transaction(part))
             except _AbortedError as aborted:
                 self._drop_producer()
                 if aborted.faults:
@@ -217,17 +221,15 @@ class Transactions:
             else:
                 self._suspects.difference_update(record.id for record in part.records)
                 self._sick_topics.difference_update({record.topic for record in part.records})
-        for part in pieces.parts:
-            pieces.reports += map(sent_back, part.records)
-        return pieces.reports
+        return pieces.conclude()
 
     def _after_abort(self, part: Attempt, aborted: _AbortedError, pieces: Pieces) -> None:
         sorted_out = sort_out(part, aborted.faults, aborted.passed, self._examined)
         self._suspects.update(sorted_out.suspects)
         self._suspects.difference_update(sorted_out.blamed)
+        pieces.take(sorted_out)
         self._sick_topics |= sorted_out.sick_topics
         self._known_topics -= sorted_out.sick_topics
-        pieces.take(sorted_out)
 
     def _without_absent(self, records: Sequence[Record]) -> tuple[list[Report], list[Record]]:
         """Take the records of topics aside that are not there: the client would keep a transaction waiting for them."""

@@ -8,9 +8,9 @@ are proved good. Nothing here speaks to a broker.
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from outboxd.policy.faults import FaultClass, fault_of, own_fault
@@ -22,6 +22,9 @@ LONE_ROWS_MAX = 200
 
 Faults = Mapping[int, DeliveryFault]
 Examine = Callable[[Record, DeliveryFault], DeliveryFault]
+
+DOUBTED_MAX = 3
+"""So many records of a topic with a verdict that may be the topic's, and none delivered, are enough to say so."""
 
 _TOPIC_WIDE = (FaultClass.TOPIC, FaultClass.CLUSTER)
 
@@ -50,6 +53,8 @@ class SortedOut:
         again: what is tried next, in this order.
         blamed: the ids of the blamed ones.
         suspects: ids under a verdict that was not on them alone.
+        doubted: records with a verdict of their own that may be the topic's: what others of the topic meet will tell.
+        passed_topics: topics of which something was acknowledged by itself.
         blocked_keys, sick_topics: what may not be tried by later transactions of the same batch.
     """
 
@@ -57,6 +62,8 @@ class SortedOut:
     again: list[Attempt] = field(default_factory=list)
     blamed: set[int] = field(default_factory=set)
     suspects: set[int] = field(default_factory=set)
+    doubted: list[Report] = field(default_factory=list)
+    passed_topics: set[str] = field(default_factory=set)
     blocked_keys: set[tuple[str, str]] = field(default_factory=set)
     sick_topics: set[str] = field(default_factory=set)
 
@@ -73,18 +80,46 @@ class Pieces:
 
     parts: deque[Attempt]
     reports: list[Report]
+    doubted: list[Report] = field(default_factory=list)
+    passed_topics: set[str] = field(default_factory=set)
+
+    def delivered(self, part: Attempt, reports: Sequence[Report]) -> None:
+        """A transaction was committed."""
+        self.reports += reports
+        self.passed_topics.update({record.topic for record in part.records})
 
     def take(self, sorted_out: SortedOut) -> None:
         """Go on after an abort: what is tried again goes first, what stands behind a blamed one not at all."""
         self.reports += sorted_out.reports
-        if sorted_out.blamed:
-            waiting, self.parts = self.parts, deque()
-            for part in waiting:
-                going = [record for record in part.records if not sorted_out.blocks(record)]
-                self.reports += [sent_back(record) for record in part.records if sorted_out.blocks(record)]
-                if going:
-                    self.parts.append(part._replace(records=going))
+        self.doubted += sorted_out.doubted
+        self.passed_topics |= sorted_out.passed_topics
         self.parts.extendleft(reversed(sorted_out.again))
+        doubted = Counter(report.record.topic for report in self.doubted)
+        sorted_out.sick_topics |= {
+            topic for topic, rows in doubted.items() if rows >= DOUBTED_MAX and topic not in self.passed_topics
+        }
+        if not sorted_out.blamed:
+            return
+        waiting, self.parts = self.parts, deque()
+        for part in waiting:
+            going = [record for record in part.records if not sorted_out.blocks(record)]
+            self.reports += [sent_back(record) for record in part.records if sorted_out.blocks(record)]
+            if going:
+                self.parts.append(part._replace(records=going))
+
+    def conclude(self) -> list[Report]:
+        """Return all reports, now that it is known what others of the doubted ones' topics met.
+
+        Failures stand before what was sent back for them.
+        """
+        told = [
+            report._replace(error=_own(report.error))
+            if report.error and report.record.topic in self.passed_topics
+            else report
+            for report in self.doubted
+        ]
+        left = [sent_back(record) for part in self.parts for record in part.records]
+        return told + self.reports + left
 
 
 def plan(records: Sequence[Record], suspects: Collection[int], sick_topics: Collection[str]) -> list[Attempt]:
@@ -120,6 +155,10 @@ def sort_out(part: Attempt, faults: Faults, passed: Collection[int], examine: Ex
 
 def _blame(part: Attempt, own: Faults, passed: Collection[int], examine: Examine) -> SortedOut:
     found = SortedOut()
+    if part.way is not Way.LONE:
+        # What shared a batch with a refused record is not proved good.
+        passed = ()
+    found.passed_topics = {record.topic for record in part.records if record.id in passed}
     proved: list[Record] = []
     others: list[Record] = []
     for record in part.records:
@@ -128,15 +167,16 @@ def _blame(part: Attempt, own: Faults, passed: Collection[int], examine: Examine
             continue
         fault = own.get(record.id)
         if fault is None:
-            (proved if part.way is Way.LONE and record.id in passed else others).append(record)
+            (proved if record.id in passed else others).append(record)
             continue
         fault = examine(record, fault)
-        found.reports.append(Report(record, fault, record.partition, None, True))
+        report = Report(record, fault, record.partition, None, True)
+        is_doubted = fault.fault.unless_neighbour_passes
+        (found.doubted if is_doubted else found.reports).append(report)
         found.blamed.add(record.id)
         if record.key is not None:
             found.blocked_keys.add((record.topic, record.key))
-        proves = fault.fault.unless_neighbour_passes and any(good.topic == record.topic for good in proved)
-        if fault.fault.fault_class in _TOPIC_WIDE and not proves:
+        if fault.fault.fault_class in _TOPIC_WIDE and not is_doubted:
             found.sick_topics.add(record.topic)
     # Lower ones of a topic that turned out sick were passed by above.
     for going in (proved, others):
@@ -166,6 +206,12 @@ def _alone(fault: DeliveryFault) -> DeliveryFault:
     if not fault.fault.batch_wide:
         return fault
     return DeliveryFault(fault_of(fault.fault.code, fault.fault.name, fault.text, alone=True), fault.text)
+
+
+def _own(fault: DeliveryFault) -> DeliveryFault:
+    """A neighbour passed: what might have been the topic's fault is the row's."""
+    own = replace(fault.fault, fault_class=FaultClass.ROW_PERMANENT, unless_neighbour_passes=False, batch_wide=False)
+    return DeliveryFault(own, fault.text)
 
 
 def _divide(records: Sequence[Record], suspects: Collection[int]) -> tuple[list[Record], list[Record]]:

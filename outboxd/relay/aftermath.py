@@ -125,6 +125,9 @@ class Aftermath:
         if error is None:
             return
         fault = error.fault
+        if self._gate.pipelined:
+            # Such a gate knows no busy record: the key is held until its outcome is known and written.
+            self._hold_key(report.record)
         self._observer.failed(report.record.topic, fault.name, fault.fault_class.value)
         if fault.unless_neighbour_passes and report.alone:
             self._question(report, fault, now, now)
@@ -244,8 +247,7 @@ class Aftermath:
             self._settling.died_again(record.id, history.dead_letter_id, outcome)
         else:
             self._settling.dead(record.id, outcome)
-        if outcome.holds_key or self._gate.pipelined:
-            # A pipelined gate knows no busy record, so the key is held until the death is written.
+        if outcome.holds_key:
             self._hold_key(record)
         self._observer.died(record.topic, outcome.reason.value)
 
