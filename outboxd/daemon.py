@@ -92,6 +92,7 @@ class Daemon:
                 "fetch": self.assembly.store.fetching.seconds,
                 "settle": self.assembly.store.settling.seconds,
                 "lease": self.assembly.lease.under_way.seconds,
+                "starts": self.assembly.starts.under_way.seconds,
                 "broker-contact": self.surroundings.contact.under_way.seconds,
             }
         )

@@ -30,6 +30,7 @@ class StartLog:
         self._table = f"{quoted(schema)}.start"
         self._outbox, self._daemon = outbox, daemon
         self._session = Session(engine, "starts")
+        self.under_way = self._session.under_way
         self._id: int | None = None
         self._opening: Opening | None = None
         self._wanted = 0
