@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "resume": "outboxd.cli.resume",
     "config": "outboxd.cli.config",
     "demo": "outboxd.cli.demo",
+    "bench": "outboxd.cli.bench",
     "version": "outboxd.cli.version",
 }
 
