@@ -69,14 +69,14 @@ class KeyGate:
             return [record for record in records if self._admit_one(record)]
         admitted: list[Record] = []
         append = admitted.append
-        busy = self.busy
+        busy, deferred = self.busy, self._deferrals.from_ids
         for record in records:
             key = record[4]
             if key is None:
                 append(record)
                 continue
             gate_key = (record[3], key)
-            if gate_key not in busy:
+            if gate_key not in busy and gate_key not in deferred:
                 busy[gate_key] = record[1]
                 append(record)
             elif self._admit_one(record):
@@ -88,16 +88,24 @@ class KeyGate:
         if gate_key is None:
             return True
         owner = self.busy.get(gate_key)
+        if owner is None and self._deferrals.covers(gate_key, record.id):
+            # A reread was cut before it showed all of the key: what comes by another way is not its next record.
+            self._defer(gate_key, record)
+            return False
         if owner is None:
             if not self.pipelined:
                 self.busy[gate_key] = record.id
             return True
-        if owner == HELD and record.id <= self.held[gate_key][0]:
-            # The held record itself, or a late one that stands before it.
+        if owner == HELD and self._goes_before_held(gate_key, record.id):
             self._admit_held(gate_key, record.id)
             return True
         self._wait(gate_key, record, owner)
         return False
+
+    def _goes_before_held(self, gate_key: GateKey, record_id: int) -> bool:
+        """Say whether it is the held record itself, or a late one before it that no unfinished reread will show."""
+        first = self.held[gate_key][0]
+        return record_id == first or (record_id < first and not self._deferrals.covers(gate_key, record_id))
 
     def is_behind(self, record: Record) -> bool:
         """Say whether an admitted record may not go any more, since an earlier one of its key came to be held."""

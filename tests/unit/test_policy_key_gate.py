@@ -100,6 +100,20 @@ def test_a_reread_that_was_cut_goes_on_behind_the_cut() -> None:
     assert gate.rereads(9) == [Reread(KEY, 6)]
 
 
+def test_a_late_record_does_not_pass_what_a_cut_reread_has_not_shown_yet() -> None:
+    gate = KeyGate(waiting_per_key_max=1)
+    gate.admit([record(number) for number in (1, 2, 3, 4, 9)])
+    gate.take_dropped()
+    gate.release(KEY, 1)
+    gate.release(KEY, 2)
+    (wish,) = gate.rereads(10)
+    # The limit was reached before any record of this key; the look-back, read before it, shows one that came late.
+    assert gate.reread(wish, complete_to=2)
+    assert gate.admit([record(7)]) == []
+    gate.settle_rereads([wish])
+    assert gate.rereads(10) == [Reread(KEY, 3)]
+
+
 def test_an_answer_is_of_no_use_once_something_lower_was_deferred() -> None:
     gate = gate_with(1, 2, 8, waiting_per_key_max=1)
     gate.take_dropped()
