@@ -64,14 +64,15 @@ class SortedOut:
     suspects: set[int] = field(default_factory=set)
     doubted: list[Report] = field(default_factory=list)
     passed_topics: set[str] = field(default_factory=set)
-    blocked_keys: set[tuple[str, str]] = field(default_factory=set)
+    blocked_keys: dict[tuple[str, str], int] = field(default_factory=dict)
     sick_topics: set[str] = field(default_factory=set)
 
     def blocks(self, record: Record) -> bool:
         """Say whether the record stands behind a blamed one."""
-        return record.topic in self.sick_topics or (
-            record.key is not None and (record.topic, record.key) in self.blocked_keys
-        )
+        if record.topic in self.sick_topics:
+            return True
+        blamed_id = None if record.key is None else self.blocked_keys.get((record.topic, record.key))
+        return blamed_id is not None and record.id > blamed_id
 
 
 @dataclass(slots=True)
@@ -175,19 +176,10 @@ def _blame(part: Attempt, own: Faults, passed: Collection[int], examine: Examine
         (found.doubted if is_doubted else found.reports).append(report)
         found.blamed.add(record.id)
         if record.key is not None:
-            found.blocked_keys.add((record.topic, record.key))
+            found.blocked_keys.setdefault((record.topic, record.key), record.id)
         if fault.fault.fault_class in _TOPIC_WIDE and not is_doubted:
             found.sick_topics.add(record.topic)
-    # Lower ones of a topic that turned out sick were passed by above.
-    for going in (proved, others):
-        back = [record for record in going if record.topic in found.sick_topics]
-        if back:
-            found.reports += map(sent_back, back)
-            going[:] = [record for record in going if record.topic not in found.sick_topics]
-    if proved:
-        found.again.append(Attempt(proved))
-    if others:
-        found.again.append(part._replace(records=others))
+    found.again = [attempt for attempt in (Attempt(proved), part._replace(records=others)) if attempt.records]
     return found
 
 

@@ -1,0 +1,268 @@
+"""Transactions on a client and a broker of the test's own: who is blamed, who goes again, and when none goes at all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outboxd.kafka import transactions as module
+from outboxd.kafka.messages import MessageChecks
+from outboxd.kafka.progress import ProgressRecord, decode
+from outboxd.kafka.transactions import Transactions, TransactionsEndedError
+from outboxd.kafka.verdicts import Way
+from outboxd.policy.messages import Report
+from outboxd.policy.records import Arm, Record
+
+PROGRESS = "progress"
+TOO_LARGE_BYTES = 1_000
+
+
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OTHERS_SECONDS", 0.0)
+    monkeypatch.setattr(module, "REPORTS_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(module, "PROBE_SECONDS_MAX", 0.05)
+
+
+@dataclass
+class Broker:
+    """What was committed, in its order, and what the transactions were."""
+
+    committed: list[int] = field(default_factory=list)
+    progress: list[ProgressRecord] = field(default_factory=list)
+    transactions: list[tuple[Way, str, int]] = field(default_factory=list)
+    epoch: int = 0
+    refuses: Callable[[str, bytes], int | None] = lambda _topic, payload: (
+        KafkaError.MSG_SIZE_TOO_LARGE if len(payload) > TOO_LARGE_BYTES else None
+    )
+    missing: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+    causeless_aborts: int = 0
+
+
+class Client:
+    """A transactional producer as librdkafka behaves: a batch shares its verdict, after which nothing more is sent."""
+
+    def __init__(self, broker: Broker, way: Way) -> None:
+        self.broker, self.way = broker, way
+        self.queue: list[tuple[str, bytes, Any]] = []
+        self.open: list[tuple[str, bytes, Any]] = []
+        self.failed = False
+
+    def init_transactions(self, _seconds: float) -> None:
+        self.broker.epoch += 1
+        self.epoch = self.broker.epoch
+
+    def begin_transaction(self) -> None:
+        self.queue, self.open, self.failed = [], [], False
+
+    def produce(self, topic: str, payload: bytes, *rest: Any, **_: Any) -> None:
+        if topic == PROGRESS:
+            self.open.append((topic, payload, None))
+        else:
+            self.queue.append((topic, payload, rest[2]))
+
+    def poll(self, _seconds: float) -> None:
+        queue, self.queue = self.queue, []
+        if self.failed:
+            return
+        if self.way is Way.LONE:
+            batches = [[entry] for entry in queue]
+        else:
+            batches = [list(group) for _, group in itertools.groupby(sorted(queue, key=lambda e: e[0]), lambda e: e[0])]
+        for batch in batches:
+            topic = batch[0][0]
+            if topic in self.broker.silent or self.failed:
+                continue
+            code = next((c for t, payload, _ in batch if (c := self.broker.refuses(t, payload)) is not None), None)
+            if code is not None:
+                self.failed = True
+            for entry in batch:
+                error = None if code is None else KafkaError(code)
+                entry[2](error, SimpleNamespace(partition=lambda: 0, offset=lambda: 7))
+                if error is None:
+                    self.open.append(entry)
+
+    def commit_transaction(self, _seconds: float) -> None:
+        if self.epoch != self.broker.epoch:
+            raise KafkaException(KafkaError(KafkaError._FENCED, "fenced", True))
+        if self.broker.causeless_aborts:
+            self.broker.causeless_aborts -= 1
+            raise KafkaException(KafkaError(KafkaError._STATE, "abort it", False, False, True))
+        for topic, payload, record in self.open:
+            if topic == PROGRESS:
+                self.broker.progress.append(decode(payload))
+            else:
+                self.broker.committed.append(record.id)
+        self.broker.transactions.append((self.way, "commit", len(self.open) - 1))
+
+    def abort_transaction(self, _seconds: float) -> None:
+        self.broker.transactions.append((self.way, "abort", len(self.open)))
+        self.open = []
+
+    def purge(self, **_: Any) -> None: ...
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        del timeout
+        error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic in self.broker.missing else None
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=error, partitions={0: None})})
+
+
+def transactions_on(broker: Broker, **options: Any) -> Transactions:
+    made = Transactions(
+        lambda way: cast(Any, Client(broker, way)),
+        MessageChecks("default", 1_000_000),
+        topic=PROGRESS,
+        read_above=lambda number, _: [record for record in broker.progress if record.number > number],
+        is_wanted=options.pop("is_wanted", lambda: True),
+    )
+    made.fence()
+    made.begin("here", broker.progress[-1].number if broker.progress else 0)
+    return made
+
+
+def record(record_id: int, *, topic: str = "t", key: str | None = None, payload_bytes: int = 10) -> Record:
+    payload = b"x" * payload_bytes
+    return Record(Arm.FORWARD, record_id, "event", topic, key, payload, "{}", None, 1_000, payload_bytes)
+
+
+def split(reports: Sequence[Report]) -> tuple[list[int], dict[int, str], list[int]]:
+    """Delivered ids, failed ids with their codes, ids that were sent back."""
+    delivered = [report.record.id for report in reports if report.error is None]
+    failed = {r.record.id: r.error.fault.name for r in reports if r.error is not None}
+    back = [record_id for record_id, name in failed.items() if name == "SENT_BACK"]
+    return delivered, {i: name for i, name in failed.items() if name != "SENT_BACK"}, back
+
+
+def test_one_transaction_delivers_a_sound_batch_and_says_where_each_row_went() -> None:
+    broker = Broker()
+    reports = transactions_on(broker).deliver([record(n) for n in range(1, 6)])
+    assert split(reports)[0] == broker.committed == [1, 2, 3, 4, 5]
+    assert [(row.outbox_id, row.offset) for row in broker.progress[0].rows] == [(n, 7) for n in range(1, 6)]
+    assert broker.transactions == [(Way.SHARED, "commit", 5)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_only_poison_is_blamed_and_all_others_are_delivered_or_sent_back_behind_it(data: st.DataObject) -> None:
+    rows = data.draw(st.integers(1, 700))
+    poison = data.draw(st.sets(st.integers(1, rows), min_size=1, max_size=4))
+    broker = Broker()
+    batch = [
+        record(n, key=None if n % 3 == 0 else f"k{n % 7}", payload_bytes=5_000 if n in poison else 10)
+        for n in range(1, rows + 1)
+    ]
+
+    delivered, failed, back = split(transactions_on(broker).deliver(batch))
+
+    assert set(failed) <= poison
+    assert set(failed.values()) <= {"MSG_SIZE_TOO_LARGE"}
+    assert failed, "at least one is found in each call"
+    assert sorted([*delivered, *failed, *back]) == list(range(1, rows + 1))
+    assert sorted(delivered) == sorted(broker.committed)
+    keys_of_failed = {batch[n - 1].key: n for n in sorted(failed, reverse=True)}
+    for n in back:
+        first = keys_of_failed.get(batch[n - 1].key)
+        assert n in poison or (first is not None and first < n)
+    for key in {row.key for row in batch if row.key}:
+        order = [n for n in broker.committed if batch[n - 1].key == key]
+        assert order == sorted(order)
+
+
+def test_a_poison_row_among_thousands_is_found_in_few_transactions() -> None:
+    broker = Broker()
+    batch = [record(n, payload_bytes=5_000 if n == 4_321 else 10) for n in range(1, 10_001)]
+    delivered, failed, back = split(transactions_on(broker).deliver(batch))
+    assert (len(delivered), failed, back) == (9_999, {4_321: "MSG_SIZE_TOO_LARGE"}, [])
+    assert sum(outcome == "abort" for _, outcome, _ in broker.transactions) <= 8
+
+
+def test_a_topic_that_is_not_there_keeps_no_transaction_waiting() -> None:
+    broker = Broker(missing={"gone"})
+    batch = [record(1, topic="gone"), record(2), record(3, topic="gone"), record(4)]
+    delivered, failed, back = split(transactions_on(broker).deliver(batch))
+    assert (delivered, failed, back) == ([2, 4], {1: "UNKNOWN_TOPIC_OR_PART"}, [3])
+    assert broker.transactions == [(Way.SHARED, "commit", 2)]
+
+
+def test_a_silent_topic_is_blamed_once_and_goes_behind_all_others_from_then_on() -> None:
+    broker = Broker(silent={"sick"})
+    transactions = transactions_on(broker)
+    batch = [record(1, topic="sick"), record(2), record(3, topic="sick"), record(4)]
+    delivered, failed, back = split(transactions.deliver(batch))
+    assert (delivered, failed, back) == ([2, 4], {1: "_MSG_TIMED_OUT"}, [3])
+
+    broker.transactions.clear()
+    assert split(transactions.deliver([record(1, topic="sick"), record(5)])) == ([5], {1: "_MSG_TIMED_OUT"}, [])
+    assert broker.transactions[0] == (Way.SHARED, "commit", 1)
+
+    broker.silent.clear()
+    assert sorted(split(transactions.deliver([record(1, topic="sick"), record(6)]))[0]) == [1, 6]
+
+
+def test_a_bad_time_is_the_rows_fault_where_others_pass_and_the_topics_where_none_does() -> None:
+    code = KafkaError.INVALID_TIMESTAMP
+    broker = Broker(refuses=lambda _, payload: code if len(payload) > TOO_LARGE_BYTES else None)
+    batch = [record(1, payload_bytes=5_000), *[record(n) for n in range(2, 9)]]
+    reports = transactions_on(broker).deliver(batch)
+    assert [r.error.fault.fault_class.value for r in reports if r.error] == ["row_permanent"]
+    assert sorted(broker.committed) == list(range(2, 9))
+
+    broker = Broker(refuses=lambda _, __: code)
+    reports = transactions_on(broker).deliver(batch)
+    told = [r.error.fault for r in reports if r.error and r.error.fault.name != "SENT_BACK"]
+    assert [fault.fault_class.value for fault in told] == ["topic"] * 3
+    assert broker.committed == []
+
+
+def test_aborts_without_a_cause_are_tried_again_and_not_for_ever() -> None:
+    broker = Broker(causeless_aborts=3)
+    assert split(transactions_on(broker).deliver([record(1)]))[0] == [1]
+    broker = Broker(causeless_aborts=100)
+    with pytest.raises(TransactionsEndedError):
+        transactions_on(broker).deliver([record(1)])
+    assert broker.committed == []
+
+
+def test_a_zombie_that_takes_a_new_producer_sends_nothing_that_its_successor_committed() -> None:
+    broker = Broker()
+    zombie = transactions_on(broker)
+    batch = [record(1, payload_bytes=5_000), record(2), record(3)]
+    # Frozen between its abort and its next producer, while the successor does all of it.
+    original = zombie._drop_producer
+
+    def frozen() -> None:
+        original()
+        if not broker.progress:
+            transactions_on(broker).deliver([record(2), record(3)])
+
+    zombie._drop_producer = frozen  # type: ignore[method-assign]  # the moment at which it freezes
+    with pytest.raises(TransactionsEndedError, match="another producer committed transaction 1"):
+        zombie.deliver(batch)
+    assert broker.committed == [2, 3]
+
+
+def test_a_producer_that_was_fenced_commits_nothing_and_says_so() -> None:
+    broker = Broker()
+    former = transactions_on(broker)
+    transactions_on(broker)
+    with pytest.raises(TransactionsEndedError, match="_FENCED"):
+        former.deliver([record(1)])
+    assert broker.committed == []
+
+
+def test_nothing_is_begun_once_nobody_wants_it() -> None:
+    broker, wanted = Broker(), [True]
+    transactions = transactions_on(broker, is_wanted=lambda: wanted[0])
+    wanted[0] = False
+    with pytest.raises(TransactionsEndedError):
+        transactions.deliver([record(1)])
+    assert broker.committed == []
