@@ -190,6 +190,12 @@ def start_unit(machine: Machine, directory: Path) -> subprocess.Popen[bytes]:
         stored = machine.root / "etc/credstore" / source
         if stored.exists():
             (credentials / name).write_bytes(stored.read_bytes())
+    environ = {"PATH": os.environ["PATH"], "CREDENTIALS_DIRECTORY": str(credentials)}
+    for command in re.findall(r"(?m)^Exec(?:StartPre=-|Reload=)(.+/outboxd .+)$", unit):
+        done = subprocess.run(
+            shlex.split(command), env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
     (command,) = re.findall(r"(?m)^ExecStart=(.+)$", unit)
-    environ = {"CREDENTIALS_DIRECTORY": str(credentials), "NOTIFY_SOCKET": os.environ["NOTIFY_SOCKET"]}
-    return spawn(shlex.split(command), log=directory / "service.log", env={"PATH": os.environ["PATH"], **environ})
+    environ["NOTIFY_SOCKET"] = os.environ["NOTIFY_SOCKET"]
+    return spawn(shlex.split(command), log=directory / "service.log", env=environ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -173,3 +174,14 @@ def test_what_the_client_says_of_itself_is_an_event_like_any_other(rig: Rig) -> 
     assert "Connection refused" in said["cause"]
     assert daemon.stop().code == 0
     assert all(line.startswith("{") for line in daemon.log_text.splitlines()), daemon.log_text
+
+
+def test_an_address_that_is_taken_is_a_mistake_of_the_configuration(rig: Rig) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = rig.daemon(http={"listen": f"127.0.0.1:{port}"}).run()
+    assert ended.code == 78
+    assert f"http.listen: 127.0.0.1:{port} cannot be listened on" in ended.err
+    assert "Traceback" not in ended.err
