@@ -13,6 +13,7 @@ import pytest
 
 from outboxd.postgres import overview
 from outboxd.postgres.migrate import upgrade
+from tests.integration.test_roles import make_roles
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Letters, value
 from tests.support.shell import Shell, shell_on
@@ -203,3 +204,25 @@ def test_another_table_and_schema_serve_as_well(
     document = shell.ok("status", "--json").document
     assert (document["pending"], document["outbox"], len(document["paused"])) == (1, "second", 1)
     shell.ok("resume", "*")
+
+
+def test_the_operators_role_of_the_documentation_is_enough_for_all_that_operators_do(
+    database: Database, rows: Letters, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_roles(database, "prefix=desk")
+    rows.acquire()
+    letters = [rows.bury(rows.enqueue(key=key)) for key in ("a", "b")]
+    rows.connection.execute("DROP ROLE IF EXISTS desk_login")
+    rows.connection.execute("CREATE ROLE desk_login LOGIN IN ROLE desk_operator")
+    try:
+        shell = shell_on(database, monkeypatch, capsys, user="desk_login")
+        for command in (
+            "status", "pause t", "resume t", "dead summary", "dead list", f"dead show {letters[0]}", "dead export",
+            "dead replay --all --dry-run", f"dead replay {letters[0]} --yes", f"dead discard {letters[1]} --yes",
+        ):  # fmt: skip
+            shell.ok(*command.split())
+        assert [rows.status_of(letter) for letter in letters] == ["replaying", "discarded"]
+    finally:
+        roles = "desk_writer, desk_relay, desk_operator, desk_reader"
+        rows.connection.execute(f"DROP OWNED BY {roles}")
+        rows.connection.execute(f"DROP ROLE desk_login, {roles}")
