@@ -23,7 +23,9 @@ def load_text(schema: str, table: str) -> str:
 
 
 def progress_text(schema: str) -> str:
-    """Return the statement for the last settled Kafka transaction, and for the lineage: which database and table this is."""
+    """Return the statement for the last settled Kafka transaction, and for the lineage: which database and table
+    this is.
+    """
     return (
         f"SELECT coalesce((SELECT p.settled_transaction FROM {quoted(schema)}.progress AS p"
         " WHERE p.outbox = %(outbox)s AND p.shard = 0), 0),"

@@ -14,13 +14,16 @@ def describe_pending(url: str, schema: str, table: str, outbox: str) -> list[str
     s, rows = quoted(schema), f"{quoted(schema)}.{quoted(table)}"
     statement = (
         "SELECT o.topic, CASE WHEN o.available_at > now() THEN 'not yet available'"
-        f" WHEN EXISTS (SELECT FROM {s}.retry AS r WHERE r.outbox = %(outbox)s AND r.outbox_id = o.id) THEN 'to be retried'"
-        f" WHEN EXISTS (SELECT FROM {s}.control AS c WHERE c.outbox = %(outbox)s AND o.topic LIKE replace(replace(replace("
-        "replace(c.topic_pattern, '\\', '\\\\'), '_', '\\_'), '*', '%%'), '?', '_')) THEN 'paused'"
+        f" WHEN EXISTS (SELECT FROM {s}.retry AS r WHERE r.outbox = %(outbox)s AND r.outbox_id = o.id)"
+        " THEN 'to be retried'"
+        f" WHEN EXISTS (SELECT FROM {s}.control AS c WHERE c.outbox = %(outbox)s AND o.topic LIKE replace("
+        "replace(replace(replace(c.topic_pattern, '\\', '\\\\'), '_', '\\_'), '*', '%%'), '?', '_')) THEN 'paused'"
         " ELSE 'held or committed late' END AS why, count(*), min(o.id)"
         f" FROM (SELECT * FROM {rows} WHERE published_at IS NULL ORDER BY id LIMIT 100000) AS o"
         f" GROUP BY 1, 2 ORDER BY 1, 2 LIMIT {TOPICS_SHOWN_MAX}"
     )
     with psycopg.connect(url) as connection:
         found = connection.execute(statement, {"outbox": outbox}).fetchall()
-    return [f"still pending: {count} rows of topic {topic!r}, {why}, from id {first}" for topic, why, count, first in found]
+    return [
+        f"still pending: {count} rows of topic {topic!r}, {why}, from id {first}" for topic, why, count, first in found
+    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tests.chaos.lengths import IS_LONG
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import started
 from tests.support.postgres_fixtures import Database
@@ -53,4 +54,11 @@ def proxied_postgres(database: Database) -> Iterator[tuple[TcpProxy, str]]:
         yield proxy, database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
 
 
-Fault = Callable[[TcpProxy], None]
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take what only the long form runs out of the short one."""
+    if IS_LONG:
+        return
+    left_out = [item for item in items if getattr(getattr(item, "function", None), "is_long_only", False)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka.admin import AclOperation
 
 from tests.chaos.conftest import MakeRig
-from tests.chaos.lengths import CLUSTER, HEALED_SECONDS, RELAY
+from tests.chaos.lengths import CLUSTER, HEALED_SECONDS, RELAY, long_only
 from tests.chaos.load import Load
 from tests.support.checker import id_of
 from tests.support.children import wait_for
@@ -23,6 +23,7 @@ def assert_nothing_was_blamed(rig: Rig) -> None:
     assert rig.count("SELECT count(*) FROM outboxd.retry") == 0
 
 
+@long_only
 def test_too_few_replicas_hold_their_topic_only_and_nothing_is_counted(
     make_rig: MakeRig, kafka_three: KafkaCluster
 ) -> None:
@@ -89,7 +90,7 @@ def test_a_wrong_password_makes_rows_wait_until_it_is_right(make_rig: MakeRig, k
     kafka_guarded.grant("relay", topic)
     kafka_guarded.grant("relay", topic, AclOperation.DESCRIBE)
     rig.insert_many([topic], 500, keys=20)
-    wrong = rig.daemon(relay=RELAY, cluster=CLUSTER)
+    wrong = rig.daemon(relay={**RELAY, "shutdown_timeout": "1s"}, cluster=CLUSTER)
     wrong.start()
     wrong.wait_for_event("owner")
     # The client is refused, and refused again; its rows stay where they are.
@@ -182,11 +183,12 @@ def test_the_storm_guard_holds_a_topic_switched_to_compaction_and_all_its_rows_g
     )
 
 
+@long_only
 def test_an_unreachable_cluster_is_no_reason_to_end(make_rig: MakeRig, kafka: KafkaCluster) -> None:
     rig = make_rig(kafka, {"bootstrap.servers": "127.0.0.1:1"})
     topic = rig.topic()
     rig.insert_many([topic], 100, keys=10)
-    daemon = rig.daemon(relay=RELAY, cluster=CLUSTER)
+    daemon = rig.daemon(relay={**RELAY, "shutdown_timeout": "1s"}, cluster=CLUSTER)
     daemon.start()
     daemon.wait_for_event("owner")
     rig.wait_until("SELECT clock_timestamp() > acquired_at + interval '3 s' FROM outboxd.lease")

@@ -16,7 +16,7 @@ from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(600)
 
-FAULT_SECONDS = 5.0 if IS_LONG else 2.0
+FAULT_SECONDS = 5.0 if IS_LONG else 1.0
 
 
 def trouble(proxy: TcpProxy, name: str) -> None:
