@@ -10,6 +10,7 @@ The relay runs on the main thread, where signals arrive: a signal's handler only
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
+from outboxd.observability.tracing import Tracing, open_tracing
 from outboxd.policy.fencings import FENCINGS_MAX, WINDOW_SECONDS, Fencings
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
@@ -79,8 +81,14 @@ class Daemon:
         about = {"outbox": settings.outbox.name, "daemon": daemon_name()}
         alerts = Alerts(settings.alerts.command, self.log.event, about=about)
         self.observer = _WatchfulObserver(self.log, self.metrics, self.board, alerts.offer, on_rival=self._on_rival)
+        self._tracing = self._open_tracing()
+        self.observer.tracing = self._tracing
         self.assembly: Assembly = assemble(
-            settings, self.observer, until_empty=until_empty, decorate_publisher=decorate_publisher
+            settings,
+            self.observer,
+            until_empty=until_empty,
+            decorate_publisher=decorate_publisher,
+            trace_publisher=None if self._tracing is None else self._tracing.traced,
         )
         self.surroundings = Surroundings(self.assembly, self.observer, alerts, self.board, self.metrics)
         self._fencings = Fencings()
@@ -96,6 +104,18 @@ class Daemon:
                 "broker-contact": self.surroundings.contact.under_way.seconds,
             }
         )
+
+    def _open_tracing(self) -> Tracing | None:
+        """Traces are a matter beside: where they cannot be had, the daemon says so and relays."""
+        try:
+            return open_tracing(self.settings.outbox.name, os.environ)
+        except ImportError as error:
+            self.observer.event(
+                "tracing_unavailable", cause=f"{error}; install outboxd with its extra: pip install 'outboxd[otel]'"
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the SDK makes of its variables
+            self.observer.event("tracing_unavailable", cause=f"{type(error).__name__}: {error}")
+        return None
 
     # Its life.
 
@@ -142,6 +162,8 @@ class Daemon:
         self._hangups.put(False)
         self.surroundings.close()
         self.assembly.close()
+        if self._tracing is not None:
+            self._tracing.close()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -188,6 +188,7 @@ def assemble(
     *,
     until_empty: bool = False,
     decorate_publisher: DecoratePublisher | None = None,
+    trace_publisher: DecoratePublisher | None = None,
 ) -> Assembly:
     """Make one daemon's parts.
 
@@ -197,6 +198,7 @@ def assemble(
         until_empty: the relay ends when nothing is left to do.
         decorate_publisher: wraps the broker's port, to watch it or to try faults on it; the port of the process that
             tries suspects of a crash too, to which it travels by pickling.
+        trace_publisher: wraps it once more, in this process alone.
     """
     password = PresentPassword(settings.database.password)
     engine = engine_for(settings, password=password)
@@ -234,6 +236,7 @@ def assemble(
         deletes_published=settings.relay.after_publish == "delete",
     )
     port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
+    port = port if trace_publisher is None else trace_publisher(port)
     trial: TrialProcess | None = None
     if isinstance(publisher, KafkaPublisher):
         trial = TrialProcess(partial(lone_publisher, properties, outbox, decorate_publisher), observer.event)

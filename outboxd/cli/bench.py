@@ -135,6 +135,10 @@ def print_report(report: Report, rows: int) -> None:
     from rich.table import Table
 
     screen = console()
+
+    def say(text: str) -> None:
+        screen.print(text, markup=False)
+
     table = Table("measured", "rows/s", "bare loop", "ratio", "daemon", "memory", "bound by", box=box.SIMPLE_HEAD)
     for column in table.columns[1:6]:
         column.justify = "right"
@@ -150,20 +154,20 @@ def print_report(report: Report, rows: int) -> None:
         )
     screen.print(table)
     latency = report.latency
-    print_line(
+    say(
         f"latency at {latency.rows_per_second:,.0f} rows/s, commit to consumer: p50 {_ms(latency.p50_seconds)}, "
         f"p90 {_ms(latency.p90_seconds)}, p99 {_ms(latency.p99_seconds)}, max {_ms(latency.max_seconds)}; "
         f"the daemon took {latency.daemon_cores:.0%} of a core"
     )
-    print_line(f"  {report.latency_verdict}")
+    say(f"  {report.latency_verdict}")
     for drain, verdict in zip(report.drains, report.verdicts, strict=True):
-        print_line(f"{drain.name}: bound by {verdict.bound}: {verdict.why}")
-        print_line(f"  {verdict.advice}")
+        say(f"{drain.name}: bound by {verdict.bound}: {verdict.why}")
+        say(f"  {verdict.advice}")
         if not drain.is_whole:
-            print_line(f"  the time was up after {drain.rows:,} of {rows:,} rows; give more --seconds or fewer --rows")
+            say(f"  the time was up after {drain.rows:,} of {rows:,} rows; give more --seconds or fewer --rows")
     if all(drain.is_whole for drain in report.drains):
-        print_line("every row was read back: each once, in the order of its key")
-    print_line("the scratch schema and topics are removed")
+        say("every row was read back: each once, in the order of its key")
+    say("the scratch schema and topics are removed")
 
 
 def _ms(seconds: float) -> str:

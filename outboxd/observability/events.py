@@ -96,6 +96,12 @@ _KINDS: Final = (
         "This daemon does not relay the outbox any more: {reason}. {unsettled_rows} records in memory stay pending.",
         ("reason", "unsettled_rows"),
     ),
+    EventKind(
+        "tracing_unavailable",
+        "warning",
+        "The environment asks for traces by OTEL_ variables, and there are none: {cause}",
+        ("cause",),
+    ),
     EventKind("draining", "info", "Stopping: {in_memory} records are still to be settled.", ("in_memory",)),
     EventKind(
         "ended",

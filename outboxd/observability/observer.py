@@ -12,6 +12,7 @@ from outboxd.observability.events import kind_of
 from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
+from outboxd.observability.tracing import Tracing
 
 Alert = Callable[[str, Mapping[str, object]], None]
 """Is offered an event's name and its fields; must not wait."""
@@ -26,6 +27,7 @@ class DaemonObserver:
         self._metrics = metrics
         self._board = board
         self._alert = alert
+        self.tracing: Tracing | None = None
         self._published: dict[str, tuple[Counter, Counter]] = {}
         self._events: dict[str, Counter] = {}
 
@@ -99,6 +101,8 @@ class DaemonObserver:
     def phase(self, name: str, seconds: float, rows: int) -> None:
         """One phase of the flow took so long for one batch."""
         self._metrics.phases.observe(seconds, 1, name)
+        if self.tracing is not None:
+            self.tracing.phase(name, seconds, rows)
         if name == "fetch":
             self._metrics.batches.observe(rows)
         if not self._board.database.is_up:
