@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from types import FrameType
+from typing import Any
 
 from outboxd.config import Settings
 from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, FencedError, OutboxdError
@@ -31,6 +32,7 @@ from outboxd.observability.tracing import Tracing, open_tracing
 from outboxd.policy.fencings import FENCINGS_MAX, WINDOW_SECONDS, Fencings
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
+from outboxd.postgres.leases import check_drained
 from outboxd.postgres.migrate import check_schema
 from outboxd.postgres.pending import describe_pending
 from outboxd.relay.ports import Publisher
@@ -123,6 +125,9 @@ class Daemon:
         """Refuse to start where the schema is missing or old, or PostgreSQL does not answer."""
         with explained(), self.assembly.engine.connect() as connection:
             check_schema(connection, self.settings.database.schema_)
+            if self.settings.relay.delivery == "exactly-once":
+                driver: Any = connection.connection.driver_connection
+                check_drained(driver, self.settings.database.schema_, self.settings.outbox.name)
 
     def run(self) -> int:
         """Relay until stopped, or until nothing is left; return the exit code.

@@ -234,6 +234,7 @@ def assemble(
         ttl_seconds=settings.cluster.lease_ttl_seconds,
         listening=settings.relay.listen,
         deletes_published=settings.relay.after_publish == "delete",
+        exactly_once=settings.relay.delivery == "exactly-once",
     )
     port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
     port = port if trace_publisher is None else trace_publisher(port)

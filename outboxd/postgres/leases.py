@@ -11,6 +11,7 @@ Every acquisition takes a new holder id and a higher token, which fence each set
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -20,7 +21,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Engine
 
-from outboxd.errors import OutboxdError
+from outboxd.errors import ConfigError, OutboxdError
 from outboxd.policy.messages import Event, LeaseGranted, LeaseLost
 from outboxd.postgres.names import quoted
 from outboxd.postgres.sessions import Connection
@@ -28,6 +29,35 @@ from outboxd.stopwatch import Stopwatch
 
 MARGIN_SHARE = 0.1
 """The part of the ttl by which trust ends before the lease does: clocks drift, and threads wake late."""
+
+
+_LOGGER = logging.getLogger("outboxd.lease")
+
+
+def doubt_of(connection: Connection, table: str, outbox: str) -> str | None:
+    """Return why exactly-once delivery may not begin now, in a sentence; None where it may, or must wait for an owner.
+
+    `table` is the lease's, qualified and quoted.
+    """
+    row = connection.execute(
+        f"SELECT daemon FROM {table} WHERE outbox = %s AND shard = 0 AND undrained AND expires_at <= clock_timestamp()",
+        (outbox,),
+    ).fetchone()
+    if row is None:
+        return None
+    return (
+        f'the outbox {outbox} was relayed with delivery = "at-least-once" last, and that daemon ({row[0]}) did not '
+        "drain it: rows may be in Kafka that are not marked, and exactly-once would send them again. Run it once more "
+        'with delivery = "at-least-once" and --until-empty, nothing held or paused; or accept the duplicates by '
+        f"UPDATE {table} SET undrained = false"
+    )
+
+
+def check_drained(connection: Connection, schema: str, outbox: str) -> None:
+    """Refuse to begin with exactly-once delivery on rows in doubt. Raises ConfigError."""
+    doubt = doubt_of(connection, f"{quoted(schema)}.lease", outbox)
+    if doubt is not None:
+        raise ConfigError(doubt)
 
 
 class LeaseKeeper:
@@ -45,11 +75,13 @@ class LeaseKeeper:
         ttl_seconds: float,
         listening: bool = False,
         deletes_published: bool = False,
+        exactly_once: bool = False,
     ) -> None:
         """Prepare; `start` begins. `on_holder` learns the new holder id before `LeaseGranted` is posted.
 
         `deletes_published` says that this daemon deletes published rows instead of marking them. The lease keeps it:
-        a replay can then not exclude that newer rows of a key were published.
+        a replay can then not exclude that newer rows of a key were published. `exactly_once` takes no outbox over on
+        which a daemon with at-least-once delivery left rows in doubt.
         """
         self._engine = engine
         self._post = post
@@ -58,6 +90,10 @@ class LeaseKeeper:
         self._ttl_seconds = ttl_seconds
         self._listening = listening
         self._deleted_through = None if deletes_published else 0
+        self._exactly_once = exactly_once
+        self._was_undrained = False
+        self._drained = False
+        self._is_refusal_told = False
         self._table = f"{quoted(schema)}.lease"
         self._trusted_until = float("-inf")
         self._held: tuple[str, int] | None = None
@@ -79,8 +115,13 @@ class LeaseKeeper:
         """Return the monotonic time up to which nobody else can own the outbox."""
         return self._trusted_until
 
-    def give_up(self) -> None:
-        """Release the lease at once, if it is still ours; then stand by."""
+    def give_up(self, *, drained: bool = False, emptied: bool = False) -> None:
+        """Release the lease at once, if it is still ours; then stand by.
+
+        `drained`: nothing that this owner published is unsettled. `emptied`: nor is there anything pending that one
+        before it may have published.
+        """
+        self._drained = emptied or (drained and not self._was_undrained)
         self._trusted_until = float("-inf")
         self._giving_up = True
         self._wake.set()
@@ -128,16 +169,19 @@ class LeaseKeeper:
         row = (
             self._connected()
             .execute(
-                f"INSERT INTO {self._table} AS l (outbox, shard, holder, daemon, token, acquired_at, expires_at,"
-                " listening, deleted_through)"
+                f"WITH former AS (SELECT undrained FROM {self._table} WHERE outbox = %(outbox)s AND shard = 0)"
+                f" INSERT INTO {self._table} AS l (outbox, shard, holder, daemon, token, acquired_at, expires_at,"
+                " listening, deleted_through, undrained)"
                 " VALUES (%(outbox)s, 0, %(holder)s, %(daemon)s, 1, clock_timestamp(),"
-                " clock_timestamp() + make_interval(secs => %(ttl)s), %(listening)s, %(deleted_through)s)"
+                " clock_timestamp() + make_interval(secs => %(ttl)s), %(listening)s, %(deleted_through)s,"
+                " NOT %(exactly_once)s)"
                 " ON CONFLICT (outbox, shard) DO UPDATE SET holder = excluded.holder, daemon = excluded.daemon,"
                 " token = l.token + 1, acquired_at = clock_timestamp(),"
                 " expires_at = clock_timestamp() + make_interval(secs => %(ttl)s), listening = excluded.listening,"
                 # Null once, null for ever: what was deleted does not come back when rows are marked again.
-                " deleted_through = l.deleted_through + excluded.deleted_through"
-                " WHERE l.expires_at <= clock_timestamp() RETURNING token",
+                " deleted_through = l.deleted_through + excluded.deleted_through, undrained = excluded.undrained"
+                " WHERE l.expires_at <= clock_timestamp() AND NOT (%(exactly_once)s AND l.undrained)"
+                " RETURNING token, coalesce((SELECT undrained FROM former), false)",
                 {
                     "outbox": self._outbox,
                     "holder": holder,
@@ -145,6 +189,7 @@ class LeaseKeeper:
                     "ttl": self._ttl_seconds,
                     "listening": self._listening,
                     "deleted_through": self._deleted_through,
+                    "exactly_once": self._exactly_once,
                 },
             )
             .fetchone()
@@ -152,13 +197,23 @@ class LeaseKeeper:
         self.last_error = None
         self.has_answer = True
         if row is None:
+            if self._exactly_once and not self._is_refusal_told:
+                self._look_for_doubt()
             return min(0.5, self._ttl_seconds / 10)
+        self._was_undrained, self._drained = bool(row[1]), False
         token = int(row[0])
         self._held = (holder, token)
         self._trust_from(sent_at)
         self._on_holder(holder)
         self._post(LeaseGranted(token))
         return self._ttl_seconds / 3
+
+    def _look_for_doubt(self) -> None:
+        """Nobody may own the outbox for ever because of rows in doubt without a word about it."""
+        doubt = doubt_of(self._connected(), self._table, self._outbox)
+        if doubt is not None:
+            self._is_refusal_told = True
+            _LOGGER.error(doubt)
 
     def _renew(self, holder: str, token: int) -> float:
         sent_at = time.monotonic()
@@ -198,9 +253,10 @@ class LeaseKeeper:
             return
         try:
             self._connected().execute(
-                f"UPDATE {self._table} SET expires_at = clock_timestamp(), listening = false"
+                f"UPDATE {self._table} SET expires_at = clock_timestamp(), listening = false,"
+                " undrained = undrained AND NOT %(drained)s"
                 " WHERE outbox = %(outbox)s AND shard = 0 AND token = %(token)s AND holder = %(holder)s::uuid",
-                {"outbox": self._outbox, "holder": held[0], "token": held[1]},
+                {"outbox": self._outbox, "holder": held[0], "token": held[1], "drained": self._drained},
             )
         except (psycopg.Error, OutboxdError) as error:
             # It then ends by itself, a ttl after its last renewal.

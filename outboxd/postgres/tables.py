@@ -182,6 +182,7 @@ def _lease(metadata: MetaData) -> Table:
         _time("expires_at"),
         _false("listening"),
         Column("deleted_through", BigInteger, nullable=True),
+        _false("undrained"),
         PrimaryKeyConstraint("outbox", "shard", name="lease_pkey"),
     )
 

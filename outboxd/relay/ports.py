@@ -174,8 +174,12 @@ class Lease(Protocol):
         """Return the monotonic time up to which nobody else can own the outbox."""
         ...
 
-    def give_up(self) -> None:
-        """Release it at once, so that another daemon need not wait for its end."""
+    def give_up(self, *, drained: bool = False, emptied: bool = False) -> None:
+        """Release it at once, so that another daemon need not wait for its end.
+
+        `drained`: nothing that this owner published is unsettled. `emptied`: nor is there anything pending that one
+        before it may have published.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.admission import Admission
 from outboxd.relay.aftermath import Aftermath
-from outboxd.relay.held_records import HeldRecords
+from outboxd.relay.held_records import HeldRecords, HeldState
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import (
@@ -121,6 +121,12 @@ class State:
             and not self.admission.wants_more
             and not self.aftermath.undecided
         )
+
+    @property
+    def holds_nothing(self) -> bool:
+        """No record that was tried, or that one before may have tried, waits for anything; dead letters may."""
+        is_held = any(not held.is_replay and held.state is not HeldState.DEAD for held in self.held.by_id.values())
+        return not (is_held or self.topics.held or self.topics.deferred or self.gate.deferred_keys)
 
     def forget_dropped(self) -> None:
         """What the gate deferred leaves memory."""

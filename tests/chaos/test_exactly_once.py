@@ -6,6 +6,7 @@ The short form is for every change. The long one (OUTBOXD_CHAOS=long) has 300,00
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -113,7 +114,8 @@ def test_each_row_is_seen_once_in_key_order_whatever_dies_when(
     rig.sql = rig.database.connect()
     rig.wait_until_settled(timeout_seconds=120)
     for daemon in daemons:
-        assert daemon.stop().code == 0
+        # The last one to be killed may not be up yet: it then ends without a word.
+        assert daemon.stop().code in (0, -signal.SIGTERM)
 
     verdict = rig.check()
     verdict.assert_holds()

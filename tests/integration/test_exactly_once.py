@@ -257,5 +257,45 @@ def test_a_stop_in_load_settles_what_was_committed_and_hands_over_within_a_secon
     assert verdict.duplicates == 0
 
 
+# --- From at-least-once to exactly-once
+
+
+def test_rows_that_an_at_least_once_owner_left_in_doubt_are_not_begun_on_before_they_are_drained(rig: Rig) -> None:
+    topic = rig.topic()
+    rig.insert_many([topic], 2_000, keys=20)
+    killed = rig.daemon(cluster=CLUSTER)
+    killed.start()
+    killed.wait_for_event("owner")
+    killed.kill()
+    rig.wait_until("SELECT expires_at <= now() FROM outboxd.lease")
+
+    refused = daemon_of(rig).run(timeout_seconds=20)
+
+    assert refused.code == 78
+    assert "--until-empty" in refused.err
+    assert rig.daemon(cluster=CLUSTER).run("--until-empty", timeout_seconds=30).code == 0
+    later = rig.insert(topic, "k")
+    assert daemon_of(rig).run("--until-empty", timeout_seconds=30).code == 0
+    rig.check().assert_holds(duplicates_max=2_000)
+    assert [id_of(record) for record in rig.kafka.consume(topic)].count(later) == 1
+
+
+def test_exactly_once_follows_an_at_least_once_owner_that_ended_cleanly(rig: Rig) -> None:
+    topic = rig.topic()
+    rig.insert_many([topic], 200, keys=20)
+    former, successor = rig.daemon(cluster=CLUSTER), daemon_of(rig)
+    former.start()
+    rig.wait_until_settled()
+    successor.start()
+    assert former.stop().code == 0
+    successor.wait_for_event("recovered")
+    rig.insert_many([topic], 200, keys=20)
+    rig.wait_until_settled()
+    assert successor.stop().code == 0
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert verdict.duplicates == 0
+
+
 def time_of(event: Mapping[str, object]) -> float:
     return datetime.fromisoformat(re.sub("Z$", "+00:00", str(event["timestamp"]))).timestamp()
