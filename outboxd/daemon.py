@@ -136,19 +136,20 @@ class Daemon:
             FencedError: rivals took the lease again and again.
             SchemaError, DatabaseUnavailableError, AccessDeniedError: it cannot start.
         """
-        try:
-            self.check()
-            _tune_interpreter()
-            self.assembly.relay.on_turn = self._on_turn
-            self.surroundings.start()
-            self.assembly.lease.start()
-            with self._signals():
+        # To the very end: a second signal while all is being closed finds a daemon that is on its way out already.
+        with self._signals():
+            try:
+                self.check()
+                _tune_interpreter()
+                self.assembly.relay.on_turn = self._on_turn
+                self.surroundings.start()
+                self.assembly.lease.start()
                 end = self.assembly.relay.run()
-            self._note_clean_end()
-        finally:
-            self._close()
-        code = self._conclude(end)
-        self.log.close()
+                self._note_clean_end()
+            finally:
+                self._close()
+            code = self._conclude(end)
+            self.log.close()
         return code
 
     def stop(self) -> None:
@@ -172,7 +173,7 @@ class Daemon:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Take SIGTERM, SIGINT and SIGHUP while the relay runs, where this is the main thread."""
+        """Take SIGTERM, SIGINT and SIGHUP, where this is the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -311,4 +312,8 @@ def run_daemon(
     """Run one daemon in this process and return its exit code; `load_again` reads the configuration for a reload."""
     daemon = Daemon(settings, until_empty=until_empty, load_again=load_again)
     daemon.log.take_libraries()
-    return daemon.run()
+    code = daemon.run()
+    # What is left is the interpreter's own end, which a late signal shall not make look like a crash.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    return code
