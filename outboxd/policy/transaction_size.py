@@ -1,5 +1,4 @@
-"""How large the next transaction may be: as large as what goes through within about a second. Pure; times are
-arguments.
+"""How large the next transaction may be: what goes through within about a second. Pure; times are arguments.
 
 Below the limits it is the traffic that decides: what gathers while one transaction is under way is the next one, so
 it is small and quick when little comes. The limit only matters when much comes: over a slow way it keeps a
@@ -33,7 +32,7 @@ class TransactionSize:
         return max(1, self.bytes_max * self.rows // self.rows_max)
 
     def took(self, seconds: float) -> None:
-        """A transaction took so long: smaller ones follow where that was too long, else larger ones up to the maxima."""
+        """A transaction took so long: smaller ones follow where that was too long, else larger ones."""
         if seconds > SLOW_SECONDS:
             smaller = round(self.rows * TARGET_SECONDS / seconds)
             self.rows = min(self.rows_max, max(ROWS_MIN, smaller))
