@@ -179,6 +179,7 @@ def _entry(term: str, meaning: str) -> list[str]:
 def _plain(text: str) -> str:
     """Text as roff takes it: one line, no escapes, no request at its beginning."""
     line = " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-")
+    line = "".join(sign if sign.isascii() else rf"\[u{ord(sign):04X}]" for sign in line)
     return f"\\&{line}" if line.startswith((".", "'")) else line
 
 
