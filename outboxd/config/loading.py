@@ -50,7 +50,15 @@ def load(
             sources.from_flags(flags),
         ]
     )
-    return _Assembly(gathered).settings(file if file.is_file() else None)
+    return _Assembly(gathered).settings(file if _is_file(file) else None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # A name that is too long, or has NUL: its mistake is already noted.
+        return False
 
 
 def find_file(path: Path | None, env: Mapping[str, str]) -> tuple[Path, bool]:

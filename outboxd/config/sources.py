@@ -73,7 +73,8 @@ def from_file(path: Path, *, must_exist: bool) -> Gathered:
     except OSError as error:
         layer.refuse(origin, "", f"cannot be read: {error.strerror or error}")
         return layer
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # No UTF-8, no TOML, a number of thousands of digits; or a path with NUL, which no file has.
         layer.refuse(origin, "", f"not TOML in UTF-8: {error}")
         return layer
     _take_tree(layer, tree, _Lines(str(path), lines_by_key(text)))
