@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import random
 import socket
@@ -11,12 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine
 
 from outboxd.config import Settings
 from outboxd.kafka.client_config import record_bytes_max
-from outboxd.kafka.progress import progress_topic, transactional_id
 from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trial import TrialProcess
@@ -155,13 +152,11 @@ def _publisher(
 ) -> KafkaPublisher | TransactionalPublisher:
     outbox, schema = settings.outbox.name, settings.database.schema_
     if settings.relay.delivery == "exactly-once":
-        database = database_name(settings)
         return TransactionalPublisher(
             settings.kafka.properties,
             mailbox.post,
             source=outbox,
-            transactional_id=transactional_id(database, schema, outbox),
-            topic=progress_topic(database, schema, outbox),
+            schema=schema,
         )
 
     def on_lost(topic: str, partition: int, records: int) -> None:
@@ -174,12 +169,6 @@ def _publisher(
         in_flight_bytes_max=settings.relay.max_in_flight_bytes,
         on_lost=on_lost,
     )
-
-
-def database_name(settings: Settings) -> str:
-    """Return the database's name as the configured URL has it, else libpq's default: the user's."""
-    given = conninfo_to_dict(settings.database.url.replace("postgresql+psycopg://", "postgresql://", 1))
-    return str(given.get("dbname") or given.get("user") or getpass.getuser())
 
 
 def assemble(
@@ -222,6 +211,8 @@ def assemble(
 
     def on_holder(holder: str) -> None:
         store.set_holder(holder)
+        if isinstance(publisher, TransactionalPublisher):
+            publisher.name_after(lease.database)
         starts.owned()
 
     lease = LeaseKeeper(
@@ -242,7 +233,7 @@ def assemble(
     if isinstance(publisher, KafkaPublisher):
         trial = TrialProcess(partial(lone_publisher, properties, outbox, decorate_publisher), observer.event)
         rows_max = settings.relay.max_in_flight_rows
-        port = CarefulPublisher(port, starts, trial, MonotonicClock(), observer, rows_max=rows_max)
+        port = CarefulPublisher(port, starts, trial, MonotonicClock(), observer.event, rows_max=rows_max)
     # Jitter needs no secrecy.
     dice = random.Random()  # noqa: S311
     ports = Ports(store, port, lease, mailbox, MonotonicClock(), dice, observer)

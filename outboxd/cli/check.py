@@ -136,12 +136,13 @@ def _installation() -> Iterator[Finding]:
 
 def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     from outboxd.kafka import inspection as kafka
-    from outboxd.kafka.progress import progress_topic as topic_of
+    from outboxd.kafka.progress import progress_topic, transactional_id
+    from outboxd.kafka.transaction_checks import inspect_transactions
     from outboxd.postgres import inspection as postgres
     from outboxd.postgres.engine import make_engine
 
     topics: dict[str, int] = {}
-    progress_topic = None
+    transactional: tuple[str, str] | None = None
     try:
         engine = make_engine(settings.database.url, settings.database.password, statement_timeout_seconds=30.0)
     except ConfigError as error:
@@ -154,11 +155,17 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
         yield from found.findings
         topics |= found.pending_topics
         if settings.relay.delivery == "exactly-once" and found.database:
-            progress_topic = topic_of(found.database, settings.database.schema_, settings.outbox.name)
+            names = (found.database, settings.database.schema_, settings.outbox.name)
+            transactional = (transactional_id(*names), progress_topic(*names))
     if settings.alerts.dead_letter_topic:
         topics.setdefault(settings.alerts.dead_letter_topic, 0)
     if has_brokers:
-        yield from kafka.inspect(settings.kafka.properties, topics, progress_topic)
+        findings = kafka.inspect(settings.kafka.properties, topics)
+        yield from findings
+        if transactional is not None and any(
+            finding.area == "broker" and not finding.weight.is_problem for finding in findings
+        ):
+            yield from inspect_transactions(settings.kafka.properties, *transactional)
 
 
 def _print(findings: list[Finding]) -> None:

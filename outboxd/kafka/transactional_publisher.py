@@ -29,8 +29,10 @@ from outboxd.kafka.progress import (
     ProgressMissingError,
     ProgressRecord,
     ensure_topic,
+    progress_topic,
     read_above,
     rows_max,
+    transactional_id,
 )
 from outboxd.kafka.transactions import TRANSACTION_TIMEOUT_MS, Transactions, TransactionsEndedError
 from outboxd.kafka.verdicts import Way, sent_back
@@ -66,8 +68,7 @@ class TransactionalPublisher:
         post: Callable[[Event], None],
         *,
         source: str,
-        transactional_id: str,
-        topic: str,
+        schema: str,
     ) -> None:
         """Make nothing that speaks to a broker yet: only an owner may, by `begin_recover`.
 
@@ -75,15 +76,15 @@ class TransactionalPublisher:
             properties: the user's librdkafka properties.
             post: leaves `Recovered` or `RecoverFailed` in the relay's mailbox.
             source: the outbox's name.
-            transactional_id: the shard's.
-            topic: the progress topic.
+            schema: that of outboxd's tables; with the database's name, see `name_after`, it makes the names in Kafka.
         """
         self.inbox = Inbox()
         self.cluster_error: str | None = None
         self._properties = dict(properties)
         self._post = post
-        self._transactional_id = transactional_id
-        self._topic = topic
+        self._outbox, self._schema = source, schema
+        self._transactional_id = ""
+        self._topic = ""
         record_bytes = record_bytes_max(properties)
         self._checks = MessageChecks(source, record_bytes)
         self._size = TransactionSize(min(TRANSACTION_ROWS_MAX, rows_max(record_bytes)), TRANSACTION_BYTES_MAX)
@@ -132,6 +133,14 @@ class TransactionalPublisher:
             if not gone.is_set():
                 self._busy = isinstance(event, RecoverFailed)
                 self._post(event)
+
+    def name_after(self, database: str) -> None:
+        """Take the database's own name for it, before the first recovery. May be called on any thread.
+
+        A configured name may be a pooler's: two daemons on two ways to one database have to fence each other.
+        """
+        self._transactional_id = transactional_id(database, self._schema, self._outbox)
+        self._topic = self._transactions.topic = progress_topic(database, self._schema, self._outbox)
 
     # Clients.
 

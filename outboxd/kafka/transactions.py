@@ -114,7 +114,7 @@ class Transactions:
         """
         self._make_producer = make_producer
         self._checks = checks
-        self._topic = topic
+        self.topic = topic
         self._read_above = read_above
         self._is_wanted = is_wanted
         self._timeout_seconds = timeout_seconds
@@ -284,7 +284,7 @@ class Transactions:
         number = self.number + 1
         value = encode(ProgressRecord(number, self._lineage, rows))
         try:
-            producer.produce(self._topic, value, progress_key(number), partition=0)
+            producer.produce(self.topic, value, progress_key(number), partition=0)
             self._call(producer.commit_transaction)
         except _MustAbortError as error:
             self._abort(producer)
@@ -367,7 +367,7 @@ class Transactions:
     def _unanswered(self, producer: Producer, records: Sequence[Record], passed: frozenset[int]) -> Faults:
         """No verdict came in time: the topics' fault where brokers answer at all, else nobody's."""
         try:
-            producer.list_topics(self._topic, timeout=ANSWER_SECONDS)
+            producer.list_topics(self.topic, timeout=ANSWER_SECONDS)
         except KafkaException as error:
             raise self._ended(error.args[0]) from error
         text = "no broker confirmed the record in time"

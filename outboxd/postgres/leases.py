@@ -102,6 +102,8 @@ class LeaseKeeper:
         self._giving_up = False
         self._connection: Any = None
         self.last_error: str | None = None
+        self.database = ""
+        """What the database calls itself; known from the first acquisition on."""
         self.under_way = Stopwatch()
         self.has_answer = False
         """Whether the database said once who owns the outbox."""
@@ -181,7 +183,7 @@ class LeaseKeeper:
                 # Null once, null for ever: what was deleted does not come back when rows are marked again.
                 " deleted_through = l.deleted_through + excluded.deleted_through, undrained = excluded.undrained"
                 " WHERE l.expires_at <= clock_timestamp() AND NOT (%(exactly_once)s AND l.undrained)"
-                " RETURNING token, coalesce((SELECT undrained FROM former), false)",
+                " RETURNING token, coalesce((SELECT undrained FROM former), false), current_database()",
                 {
                     "outbox": self._outbox,
                     "holder": holder,
@@ -200,7 +202,7 @@ class LeaseKeeper:
             if self._exactly_once and not self._is_refusal_told:
                 self._look_for_doubt()
             return min(0.5, self._ttl_seconds / 10)
-        self._was_undrained, self._drained = bool(row[1]), False
+        self._was_undrained, self._drained, self.database = bool(row[1]), False, str(row[2])
         token = int(row[0])
         self._held = (holder, token)
         self._trust_from(sent_at)

@@ -9,9 +9,13 @@ from datetime import datetime
 
 import pytest
 
+from outboxd.kafka.transaction_checks import inspect_transactions
+from outboxd.policy.findings import Weight
 from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess, Section
+from tests.support.kafka import KafkaCluster
+from tests.support.kafka_fixtures import fresh_name
 from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(180)
@@ -240,7 +244,7 @@ def test_a_stop_in_load_settles_what_was_committed_and_hands_over_within_a_secon
     first.wait_for_event("recovered")
     second.start()
     # The standby asks for the lease by inserting it; the owner's last word on it is an update.
-    rig.wait_until("SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'INSERT INTO%%lease%%'")
+    rig.wait_until("SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'WITH former AS%%'")
     rig.insert_many([topic], 30_000, keys=300)
     rig.wait_until("SELECT count(published_at) > 1000 FROM outboxd.outbox")
     assert first.stop().code == 0
@@ -299,3 +303,28 @@ def test_exactly_once_follows_an_at_least_once_owner_that_ended_cleanly(rig: Rig
 
 def time_of(event: Mapping[str, object]) -> float:
     return datetime.fromisoformat(re.sub("Z$", "+00:00", str(event["timestamp"]))).timestamp()
+
+
+# --- What `outboxd check` says
+
+
+def test_check_makes_sure_that_transactions_can_be_begun_and_that_their_progress_is_kept(kafka: KafkaCluster) -> None:
+    topic = fresh_name("outboxd-progress")
+
+    def found(**properties: str) -> list[tuple[Weight, str]]:
+        brokers = {"bootstrap.servers": kafka.bootstrap, **properties}
+        return [(each.weight, each.message) for each in inspect_transactions(brokers, "outboxd-checked", topic)]
+
+    fine, warning = found()
+    assert fine == (Weight.FINE, "transactions as outboxd-checked")
+    assert warning[0] is Weight.WARNING
+    assert "the daemon makes it" in warning[1]
+
+    too_long = found(**{"transaction.timeout.ms": "7200000"})
+    assert too_long[0] == (Weight.MISCONFIGURED, "the brokers' transaction.max.timeout.ms is below 7200000")
+
+    kafka.create_topic(topic, partitions=2, config={"cleanup.policy": "delete"})
+    said = found()
+    assert [weight for weight, _ in said] == [Weight.FINE, Weight.MISCONFIGURED, Weight.MISCONFIGURED, Weight.WARNING]
+    assert "2 partitions" in said[1][1]
+    assert "forgets its records" in said[2][1]

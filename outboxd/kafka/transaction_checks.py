@@ -1,0 +1,169 @@
+"""What exactly-once delivery needs of the cluster, looked at before it is needed; for `outboxd check`.
+
+The surest look at rights and time-outs is to ask for what the daemon will ask for: a producer with a
+`transactional.id`. With the daemon's own it would fence a daemon at work, so a name beside it is used, under the
+same prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription
+
+from outboxd.kafka.client_config import DEFAULTS
+from outboxd.kafka.progress import TOPIC_CONFIG
+from outboxd.kafka.transactions import TRANSACTION_TIMEOUT_MS
+from outboxd.policy.findings import Finding, Weight
+
+ANSWER_SECONDS: Final = 10.0
+CHECK_SUFFIX: Final = "-check"
+_AREA: Final = "exactly-once"
+_NEEDED = frozenset({AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE})
+_FORBIDDEN = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+)
+_QUIET: Final = {"log_level": "0"}
+
+
+def inspect_transactions(properties: Mapping[str, str], transactional_id: str, topic: str) -> Iterator[Finding]:
+    """Yield what keeps exactly-once from working, or from keeping its word; brokers are known to answer.
+
+    Args:
+        properties: the user's librdkafka properties.
+        transactional_id: the shard's.
+        topic: the progress topic.
+    """
+    admin = AdminClient({**properties, **_QUIET})
+    try:
+        yield from _producer(properties, transactional_id)
+        yield from _topic(admin, topic)
+    except KafkaException as error:
+        yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {error.args[0].str()}")
+
+
+def _producer(properties: Mapping[str, str], transactional_id: str) -> Iterator[Finding]:
+    timeout_ms = int(properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+    config: dict[str, Any] = {
+        **DEFAULTS,
+        **properties,
+        **_QUIET,
+        "transaction.timeout.ms": timeout_ms,
+        "message.timeout.ms": timeout_ms,
+        "transactional.id": transactional_id + CHECK_SUFFIX,
+    }
+    try:
+        Producer(config).init_transactions(ANSWER_SECONDS)
+    except KafkaException as refused:
+        error: KafkaError = refused.args[0]
+        if error.code() in _FORBIDDEN:
+            yield Finding(
+                _AREA,
+                Weight.FORBIDDEN,
+                f"no transaction is allowed: {error.str()}",
+                f"allow WRITE and DESCRIBE on the transactional id {transactional_id}, prefixed",
+            )
+        elif error.code() == KafkaError.INVALID_TRANSACTION_TIMEOUT:
+            yield Finding(
+                _AREA,
+                Weight.MISCONFIGURED,
+                f"the brokers' transaction.max.timeout.ms is below {timeout_ms}",
+                'raise it, or set a smaller "transaction.timeout.ms" in [kafka]',
+            )
+        elif error.code() == KafkaError._INVALID_ARG:
+            yield Finding(_AREA, Weight.MISCONFIGURED, f"the client refuses [kafka]: {error.str()}")
+        else:
+            yield Finding(
+                _AREA,
+                Weight.UNAVAILABLE,
+                f"no transaction can be begun within {ANSWER_SECONDS:.0f} s: {error.str()}",
+                "look at the brokers' topic __transaction_state: its replicas, and its min.insync.replicas",
+            )
+    else:
+        yield Finding(_AREA, Weight.FINE, f"transactions as {transactional_id}")
+
+
+def _topic(admin: AdminClient, topic: str) -> Iterator[Finding]:
+    future = admin.describe_topics(
+        TopicCollection([topic]), include_authorized_operations=True, request_timeout=ANSWER_SECONDS
+    )[topic]
+    try:
+        description = future.result(ANSWER_SECONDS + 1)
+    except KafkaException as refused:
+        yield from _absent(admin, topic, refused.args[0])
+        return
+    yield from _faults_of(admin, topic, description)
+
+
+def _absent(admin: AdminClient, topic: str, error: KafkaError) -> Iterator[Finding]:
+    if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        yield Finding(_AREA, Weight.FORBIDDEN, f"{topic}: {error.str()}", f"allow READ, WRITE and DESCRIBE on {topic}")
+        return
+    wanted = NewTopic(topic, num_partitions=1, config=dict(TOPIC_CONFIG))
+    try:
+        admin.create_topics([wanted], request_timeout=ANSWER_SECONDS, validate_only=True)[topic].result(
+            ANSWER_SECONDS + 1
+        )
+    except KafkaException as refused:
+        yield Finding(
+            _AREA,
+            Weight.FORBIDDEN if refused.args[0].code() in _FORBIDDEN else Weight.MISCONFIGURED,
+            f"the progress topic {topic} is not there, and cannot be made: {refused.args[0].str()}",
+            "create it: one partition, cleanup.policy=compact, three replicas, min.insync.replicas=2",
+        )
+    else:
+        yield Finding(
+            _AREA,
+            Weight.WARNING,
+            f"the progress topic {topic} is not there; the daemon makes it with the brokers' default replication",
+            "create it with one partition, cleanup.policy=compact, three replicas and min.insync.replicas=2",
+        )
+
+
+def _faults_of(admin: AdminClient, topic: str, description: TopicDescription) -> Iterator[Finding]:
+    operations = set(description.authorized_operations or ())
+    missing = sorted(operation.name for operation in _NEEDED - operations)
+    if operations and AclOperation.ALL not in operations and missing:
+        yield Finding(
+            _AREA,
+            Weight.FORBIDDEN,
+            f"{topic}: {', '.join(missing)} not allowed",
+            f"allow {', '.join(missing)} on {topic}",
+        )
+    if len(description.partitions) != 1:
+        count = len(description.partitions)
+        yield Finding(
+            _AREA,
+            Weight.MISCONFIGURED,
+            f"{topic} has {count} partitions: its records would have no order",
+            "delete it while no daemon runs and all is settled, and create it with one",
+        )
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    try:
+        entries = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource].result(
+            ANSWER_SECONDS + 1
+        )
+    except KafkaException:
+        return  # Not allowed to look: what it is like remains unknown.
+    policy = entries["cleanup.policy"].value or ""
+    retention_ms = int(entries["retention.ms"].value or -1)
+    if "delete" in policy and retention_ms >= 0:
+        yield Finding(
+            _AREA,
+            Weight.MISCONFIGURED,
+            f"{topic} forgets its records after {retention_ms / 3_600_000:g} h: a daemon that is down for longer could "
+            "not tell what it had sent",
+            f"set cleanup.policy=compact on {topic}",
+        )
+    replicas = min((len(partition.replicas) for partition in description.partitions), default=0)
+    if replicas == 1:
+        yield Finding(
+            _AREA,
+            Weight.WARNING,
+            f"{topic} has one replica: with it what was sent is forgotten, and rows go twice",
+            "give it three replicas, and min.insync.replicas=2",
+        )
