@@ -108,9 +108,6 @@ def sent(publisher: KafkaPublisher, row: dict[str, Any]) -> list[Report]:
     return [report for report in publisher.take_reports() if report.record.id == 7]
 
 
-QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-
-
 @QUICK
 @given(
     row=st.fixed_dictionaries(
