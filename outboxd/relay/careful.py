@@ -11,13 +11,13 @@ A kill of the daemon by somebody else only makes rows suspects: being suspected 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from outboxd.policy.careful import CAREFUL_SECONDS, Opening, recorded, window
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
-from outboxd.relay.ports import Clock, Observer, Publisher
+from outboxd.relay.ports import Clock, Publisher
 
 
 class StartJournal(Protocol):
@@ -65,16 +65,18 @@ class CarefulPublisher:
         journal: StartJournal,
         trial: Trial,
         clock: Clock,
-        observer: Observer,
+        on_event: Callable[..., None],
         *,
         rows_max: int,
     ) -> None:
-        """`rows_max` is what may be in flight: after so many reports all rows of the owner before went again."""
+        """`on_event(name, **fields)` is the observer's; `rows_max` is what may be in flight: after so many reports all
+        rows of the owner before went again.
+        """
         self._publisher = publisher
         self._journal = journal
         self._trial = trial
         self._clock = clock
-        self._observer = observer
+        self._tell = on_event
         self._rows_max = rows_max
         self._opening: Opening | None = None
         self._is_careful = True
@@ -121,7 +123,7 @@ class CarefulPublisher:
         self._is_careful = opening is None or not opening.was_clean
         if opening is not None and not opening.was_clean:
             self._suspects = set(opening.suspects)
-            self._observer.event("careful_start", count=len(opening.suspects))
+            self._tell("careful_start", count=len(opening.suspects))
 
     def _send(self, record: Record, *, alone: bool) -> bool:
         if self._opening is None:
@@ -162,7 +164,7 @@ class CarefulPublisher:
             self._in_air.discard(report.record.id)
             self._suspects.discard(report.record.id)
             if report.error is not None and report.error.fault.name == "CRASHED_DAEMON":
-                self._observer.event(
+                self._tell(
                     "crashing_row_found",
                     topic=report.record.topic,
                     outbox_id=report.record.id,
@@ -182,7 +184,7 @@ class CarefulPublisher:
             return
         self._journal.write(())
         self._is_careful = False
-        self._observer.event("careful_end", rows=self._reported_rows)
+        self._tell("careful_end", rows=self._reported_rows)
         self._forget()
 
     # What it adds nothing to.

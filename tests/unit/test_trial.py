@@ -1,0 +1,150 @@
+"""The trial: a process of its own sends suspects, and only its death, twice, is a proof."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outboxd.kafka.trial import TrialProcess
+from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.records import Record
+from tests.support.children import wait_for
+
+
+def row(record_id: int, payload: bytes) -> Record:
+    return Record(6, record_id, "event", "orders", "k", payload, "{}", None, 1, 1)
+
+
+class ScriptedPublisher:
+    """Lives in the child: does with a record what its payload says, and notes each try in a directory."""
+
+    def __init__(self, notes: Path) -> None:
+        self._notes = notes
+        self._reports: list[Report] = []
+
+    def publish_alone(self, record: Record) -> bool:
+        tries = len(list(self._notes.iterdir()))
+        (self._notes / f"{record.id}-{tries}").write_text(str(os.getpid()))
+        match record.payload:
+            case b"kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case b"raise":
+                raise SystemExit(3)
+            case b"kill once" if tries == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case b"silence":
+                return True
+            case _:
+                pass
+        self._reports.append(Report(record, None, 1, 10 + record.id, True))
+        return True
+
+    def poll(self, timeout_seconds: float) -> None: ...
+
+    def take_reports(self) -> list[Report]:
+        taken, self._reports = self._reports, []
+        return taken
+
+    def failure(self) -> DeliveryFault | None:
+        return None
+
+
+def broken() -> ScriptedPublisher:
+    raise SystemExit(9)
+
+
+Told = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def told() -> Told:
+    return []
+
+
+@pytest.fixture
+def trial(tmp_path: Path, told: Told) -> Iterator[TrialProcess]:
+    made = TrialProcess(partial(ScriptedPublisher, tmp_path), lambda name, **fields: told.append((name, fields)))
+    yield made
+    made.close()
+
+
+def answers(trial: TrialProcess, count: int) -> list[Report]:
+    found: list[Report] = []
+
+    def enough() -> bool:
+        found.extend(trial.take_reports())
+        return len(found) >= count
+
+    wait_for(enough, timeout_seconds=60, what=f"{count} answers")
+    return found
+
+
+def test_innocent_rows_are_delivered_by_it_in_their_order(trial: TrialProcess) -> None:
+    for number in range(3):
+        trial.send(row(number, b"x"))
+    assert not trial.is_idle()
+    reports = answers(trial, 3)
+    assert [(report.record.id, report.error, report.offset) for report in reports] == [
+        (0, None, 10), (1, None, 11), (2, None, 12),
+    ]  # fmt: skip
+    assert all(report.alone for report in reports)
+    assert trial.is_idle()
+
+
+@pytest.mark.parametrize(("payload", "ending"), [(b"kill", "SIGKILL"), (b"raise", "exit code 3")])
+def test_a_row_that_ends_two_processes_is_to_blame_and_the_next_one_goes_on(
+    trial: TrialProcess, tmp_path: Path, payload: bytes, ending: str
+) -> None:
+    trial.send(row(1, payload))
+    trial.send(row(2, b"x"))
+    blamed, fine = answers(trial, 2)
+    assert blamed.error is not None
+    assert blamed.error.fault.name == "CRASHED_DAEMON"
+    assert blamed.error.text.endswith(f"{ending}, then {ending}")
+    assert (fine.record.id, fine.error) == (2, None)
+    tries = [note.read_text() for note in tmp_path.iterdir() if note.name.startswith("1-")]
+    assert len(set(tries)) == 2
+
+
+def test_a_process_that_died_once_proves_nothing(trial: TrialProcess) -> None:
+    trial.send(row(1, b"kill once"))
+    (report,) = answers(trial, 1)
+    assert report.error is None
+
+
+def test_what_is_abandoned_is_never_reported_and_blames_nobody(trial: TrialProcess, tmp_path: Path) -> None:
+    trial.send(row(1, b"silence"))
+    wait_for(lambda: any(tmp_path.iterdir()), timeout_seconds=60, what="the child has it")
+    trial.abandon()
+    assert trial.is_idle()
+    trial.send(row(2, b"x"))
+    assert [report.record.id for report in answers(trial, 1)] == [2]
+
+
+def test_a_process_that_does_not_start_blames_no_row_and_is_told(told: Told) -> None:
+    made = TrialProcess(broken, lambda name, **fields: told.append((name, fields)))
+    try:
+        made.send(row(1, b"x"))
+        wait_for(lambda: bool(told), timeout_seconds=60, what="a word")
+        assert made.take_reports() == []
+    finally:
+        made.close()
+    name, fields = told[0]
+    assert (name, fields["job"]) == ("job_failed", "trial")
+    assert "exit code 9" in fields["cause"]
+
+
+def test_the_child_ends_with_the_daemon(trial: TrialProcess, tmp_path: Path) -> None:
+    trial.send(row(1, b"x"))
+    answers(trial, 1)
+    (note,) = tmp_path.iterdir()
+    pid = int(note.read_text())
+    trial.close()
+    gone: Callable[[], bool] = lambda: not Path(f"/proc/{pid}").exists()  # noqa: E731 - one line is enough
+    wait_for(gone, timeout_seconds=10, what="the child is gone")
