@@ -1,0 +1,61 @@
+"""How many acknowledged records are gone at least, from a sample of their places and the log as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import pytest
+
+from outboxd.kafka.acknowledged import lost_records
+from outboxd.kafka.log_reader import LogReader, LogRecord, Partition
+from outboxd.policy.auditing import Bounds, Identity
+
+AT: Partition = ("orders", 0)
+
+
+class FakeLog:
+    """A log that was cut at an offset, and written anew up to another."""
+
+    def __init__(self, cut_at: int, high: int, low: int = 0) -> None:
+        self._cut_at = cut_at
+        self._bounds = Bounds(low, high)
+        self.read_places = 0
+
+    def bounds(self, partition: Partition) -> Bounds | None:
+        return self._bounds if partition == AT else None
+
+    def read(self, wanted: Mapping[Partition, Sequence[int]]) -> Iterator[LogRecord]:
+        for (topic, partition), offsets in wanted.items():
+            for offset in offsets:
+                self.read_places += 1
+                row = offset if offset < self._cut_at else 1_000_000 + offset
+                yield LogRecord(topic, partition, offset, None, Identity(row, str(row)))
+
+
+def lost(log: FakeLog, offsets: Sequence[int], at: Partition = AT) -> int:
+    return lost_records(cast(LogReader, log), at, [(offset, Identity(offset, str(offset))) for offset in offsets])
+
+
+@pytest.mark.parametrize(
+    ("cut_at", "high", "expected"),
+    [
+        (2_000, 2_000, 0),  # Nothing was cut.
+        (700, 700, 300),  # Nobody wrote since: the log's end is the cut.
+        (0, 0, 1_000),
+        (700, 5_000, 1_000 - 704),  # Written anew above: the lowest sample that is gone bounds it.
+        (999, 999, 1),
+    ],
+)
+def test_the_loss_is_bounded_from_below(cut_at: int, high: int, expected: int) -> None:
+    log = FakeLog(cut_at, high)
+    assert lost(log, [*range(0, 1_000, 16), 999]) == expected
+    assert log.read_places <= 8
+
+
+def test_what_retention_took_is_no_loss() -> None:
+    assert lost(FakeLog(2_000, 2_000, low=1_500), range(0, 1_000, 16)) == 0
+
+
+def test_a_partition_that_is_not_there_any_more_is_not_judged() -> None:
+    assert lost(FakeLog(0, 0), [1, 2], ("deleted", 0)) == 0

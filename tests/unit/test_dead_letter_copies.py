@@ -1,0 +1,42 @@
+"""The headers of a dead letter's copy, for letters of every kind."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
+
+LETTER = DeadCopy(
+    3, datetime(2026, 1, 1, tzinfo=UTC), 7, "e7", "orders", "k", b"payload", '{"trace": "t"}', 9,
+    "MSG_SIZE_TOO_LARGE", "10 MSG_SIZE_TOO_LARGE at orders-9: too large.",
+)  # fmt: skip
+
+
+def test_the_applications_own_headers_come_first_and_the_ecosystems_are_there() -> None:
+    headers = copy_headers(LETTER, "default", json.loads)
+    assert headers[0] == ("trace", b"t")
+    named = dict(headers)
+    assert named["__connect.errors.topic"] == named["kafka_dlt-original-topic"] == b"orders"
+    assert named["__connect.errors.partition"] == b"9"
+    assert named["kafka_dlt-original-partition"] == b"\x00\x00\x00\x09"
+    assert named["kafka_dlt-exception-message"] == named["__connect.errors.exception.message"]
+    assert "outbox-payload-left-out-bytes" not in named
+
+
+def test_what_a_row_does_not_have_is_left_out_and_what_cannot_be_sent_spoils_nothing() -> None:
+    odd = LETTER._replace(partition=None, headers='{"outbox-id": "7"}', topic="no\ntopic" * 100)
+    named = dict(copy_headers(odd, "default", json.loads))
+    assert named["outbox-id"] == b"7"
+    assert not {"__connect.errors.partition", "kafka_dlt-original-partition", "__connect.errors.offset"} & named.keys()
+    topic = named["__connect.errors.topic"]
+    assert topic is not None
+    assert b"\n" not in topic
+    assert len(topic) < 310
+    assert "kafka_dlt-original-partition" not in dict(copy_headers(LETTER._replace(partition=2**31), "d", json.loads))
+
+
+def test_a_copy_without_its_payload_says_how_much_was_left_out() -> None:
+    named = dict(copy_headers(LETTER, "default", json.loads, payload_left_out=True))
+    assert named["outbox-payload-left-out-bytes"] == b"7"
+    assert "trace" not in named
