@@ -64,7 +64,7 @@ class TrialProcess:
         record.
         """
         self._make_publisher = make_publisher
-        self._on_event = on_event
+        self._event = on_event
         self._queue: SimpleQueue[tuple[int, Record] | None] = SimpleQueue()
         self._reports: list[tuple[int, Report]] = []
         self._generation = 0
@@ -177,7 +177,7 @@ class TrialProcess:
             ending = f"{ending}: {self._end_child()}"
             if generation == self._generation:
                 # No proof against the row: it has not been sent.
-                self._on_event("job_failed", job="trial", cause=ending)
+                self._event("job_failed", job="trial", cause=ending)
                 self._closing.wait(STARTUP_PAUSE_SECONDS)
         return None
 

@@ -76,7 +76,7 @@ class CarefulPublisher:
         self._journal = journal
         self._trial = trial
         self._clock = clock
-        self._tell = on_event
+        self._event = on_event
         self._rows_max = rows_max
         self._opening: Opening | None = None
         self._is_careful = True
@@ -123,7 +123,7 @@ class CarefulPublisher:
         self._is_careful = opening is None or not opening.was_clean
         if opening is not None and not opening.was_clean:
             self._suspects = set(opening.suspects)
-            self._tell("careful_start", count=len(opening.suspects))
+            self._event("careful_start", count=len(opening.suspects))
 
     def _send(self, record: Record, *, alone: bool) -> bool:
         if self._opening is None:
@@ -164,7 +164,7 @@ class CarefulPublisher:
             self._in_air.discard(report.record.id)
             self._suspects.discard(report.record.id)
             if report.error is not None and report.error.fault.name == "CRASHED_DAEMON":
-                self._tell(
+                self._event(
                     "crashing_row_found",
                     topic=report.record.topic,
                     outbox_id=report.record.id,
@@ -184,7 +184,7 @@ class CarefulPublisher:
             return
         self._journal.write(())
         self._is_careful = False
-        self._tell("careful_end", rows=self._reported_rows)
+        self._event("careful_end", rows=self._reported_rows)
         self._forget()
 
     # What it adds nothing to.
