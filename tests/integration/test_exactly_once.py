@@ -243,8 +243,12 @@ def test_a_stop_in_load_settles_what_was_committed_and_hands_over_within_a_secon
     first.start()
     first.wait_for_event("recovered")
     second.start()
-    # The standby asks for the lease by inserting it; the owner's last word on it is an update.
-    rig.wait_until("SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'WITH former AS%%'")
+    # The standby asks for the lease, and the owner has renewed it.
+    rig.wait_until(
+        "SELECT count(*) FILTER (WHERE query LIKE 'WITH former AS%%') > 0"
+        " AND count(*) FILTER (WHERE query LIKE 'UPDATE %%lease SET expires_at%%') > 0 FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
     rig.insert_many([topic], 30_000, keys=300)
     rig.wait_until("SELECT count(published_at) > 1000 FROM outboxd.outbox")
     assert first.stop().code == 0
