@@ -242,6 +242,7 @@ class SimulatedBench(StoreBench):
             post=self._events.append,
             note_snapshot=lambda *_: None,
             is_alive=True,
+            at_step=lambda *_: None,
         )
         self.store = SimulatedStore(cast(Any, daemon), self._db, random.Random(1), StatementFaults())
 
