@@ -44,11 +44,12 @@ def scratch(rig: Rig) -> tuple[int, list[str]]:
 def bench(config: Path, environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "outboxd", "bench", "-c", str(config), *arguments],
-        env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=110, check=False,
+        env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_it_measures_touches_no_row_of_the_users_and_leaves_nothing_behind(
     rig: Rig, config: Path, environ: dict[str, str]
 ) -> None:
@@ -80,6 +81,7 @@ def running(config: Path, environ: dict[str, str], tmp_path: Path) -> Iterator[s
     end(child, grace_seconds=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle_removes_everything(
     rig: Rig, running: subprocess.Popen[bytes], tmp_path: Path, number: signal.Signals

@@ -70,7 +70,7 @@ def test_a_working_daemon_is_counted_by_topic_and_seen_in_its_status(rig: Rig, s
     assert seen.ask("/livez")[0] == 200
     assert seen.metric(f'records_published_total{{topic="{topic}"}}') == 500
     assert seen.metric("commit_to_ack_seconds_count") == 500
-    assert seen.metric("leader") == 1
+    seen.wait(lambda: seen.metric("leader") == 1, "the gauge, which follows four times a second")
     assert (seen.metric("database_up"), seen.metric("kafka_up")) == (1, 1)
     assert seen.metric('phase_seconds_count{phase="settle"}') >= 1
     seen.wait(lambda: seen.json("/status")["relay"]["in_memory_rows"] == 0, "nothing in memory")

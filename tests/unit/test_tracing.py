@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -173,3 +174,11 @@ def test_a_collector_that_does_not_answer_keeps_no_daemon_from_ending(monkeypatc
     monkeypatch.setattr(traced.tracing._provider, "shutdown", stuck.wait)
     traced.tracing.close()
     stuck.set()
+
+
+def test_without_the_extra_it_says_so_where_traces_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk.trace.export"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError):
+        open_tracing("shop", {"OTEL_TRACES_EXPORTER": "otlp"})
+    assert open_tracing("shop", {}) is None
