@@ -37,8 +37,8 @@ def in_flight(port: int) -> int:
 def start_standby(rig: Rig, standby: DaemonProcess) -> None:
     """Start a daemon beside the owner, and wait until it asks for the lease."""
     asking = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND query ~ '^(WITH former|UPDATE [^ ]*lease )'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND query ~ 'lease.*expires_at'"
     )
     rig.wait_until(f"SELECT ({asking}) = 1")
     standby.start()
