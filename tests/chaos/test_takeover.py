@@ -1,0 +1,83 @@
+"""Takeovers on the clock: however the owner ended, its successor has the lease within the ttl and two seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.lengths import CLUSTER, IS_LONG, TTL_SECONDS
+from tests.support.daemon import DaemonProcess
+from tests.support.rig import Rig
+
+pytestmark = pytest.mark.timeout(600)
+
+ROUNDS = 10 if IS_LONG else 2
+TAKEOVER_SECONDS_MAX = TTL_SECONDS + 2.0
+SETTLING = (
+    "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'outboxd' AND wait_event_type = 'Lock'"
+    " AND query LIKE 'WITH ours%%' AND datname = current_database()"
+)
+
+
+def takeover_seconds(rig: Rig, token: int, since: float) -> float:
+    """Wait for the token after this one, and return how long after the database's time `since` it was acquired."""
+    rig.wait_until("SELECT token > %s FROM outboxd.lease", token, timeout_seconds=TTL_SECONDS + 20)
+    return rig.count("SELECT (extract(epoch FROM acquired_at) * 1000)::bigint FROM outboxd.lease") / 1000 - since
+
+
+def now(rig: Rig) -> float:
+    return rig.count("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint") / 1000
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_an_owner_frozen_while_it_settles_never_keeps_its_successor_from_the_lease(rig: Rig, delivery: str) -> None:
+    topic = rig.topic(partitions=3)
+    daemons = [rig.daemon(cluster=CLUSTER, relay={"delivery": delivery}) for _ in range(2)]
+    owner, standby = daemons
+    owner.start()
+    owner.wait_for_event("owner")
+    standby.start()
+    took: list[float] = []
+    for _ in range(ROUNDS):
+        token = rig.count("SELECT token FROM outboxd.lease")
+        blocker = rig.database.connect(autocommit=False)
+        # Paused, so that the rows are locked before they are published, and their settlement waits.
+        rig.sql.execute("SELECT outboxd.pause('*', 'a test')")
+        rig.insert_many([topic], 300, keys=300)
+        blocker.execute("SELECT id FROM outboxd.outbox WHERE published_at IS NULL FOR UPDATE")
+        rig.sql.execute("SELECT outboxd.resume('*')")
+        rig.wait_until(SETTLING)
+        owner.freeze()
+        took.append(takeover_seconds(rig, token, now(rig)))
+        blocker.rollback()
+        blocker.close()
+        rig.wait_until_settled()
+        owner.thaw()
+        owner.wait_for_event("lease_lost")
+        owner, standby = standby, owner
+    assert max(took) <= TAKEOVER_SECONDS_MAX, took
+    for daemon in daemons:
+        assert daemon.stop().code == 0
+    verdict = rig.check()
+    verdict.assert_holds(duplicates_max=300 * ROUNDS)
+    if delivery == "exactly-once":
+        assert verdict.duplicates == 0
+
+
+def test_a_killed_owner_is_followed_within_the_ttl_and_two_seconds(rig: Rig) -> None:
+    topic = rig.topic()
+    first, second = (rig.daemon(cluster=CLUSTER) for _ in range(2))
+    first.start()
+    first.wait_for_event("owner")
+    second.start()
+    pair: tuple[DaemonProcess, DaemonProcess] = (first, second)
+    for _ in range(ROUNDS):
+        owner, standby = pair
+        rig.insert_many([topic], 500, keys=50)
+        rig.wait_until_settled()
+        token = rig.count("SELECT token FROM outboxd.lease")
+        killed_at = now(rig)
+        owner.kill()
+        assert takeover_seconds(rig, token, killed_at) <= TAKEOVER_SECONDS_MAX
+        owner.start()
+        pair = (standby, owner)
+    rig.wait_until_settled()
