@@ -18,7 +18,8 @@ from outboxd.postgres.names import quoted
 
 LISTED_MAX = 500
 """How many due retries, replays and delayed records one fetch lists."""
-DISCARDS_SECONDS = 60
+DISCARDS_SECONDS = 600
+"""How long a discard is told: longer than a relay is likely to be without its database."""
 KEY_HASH = "hashtextextended(o.key, hashtextextended(o.topic, 0))"
 
 
