@@ -135,7 +135,16 @@ class TcpProxy:
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
+        self._loop.run_until_complete(self._end_tasks())
         self._loop.close()
+
+    async def _end_tasks(self) -> None:
+        """What connections left running ends within the loop, not by the garbage collector after it."""
+        own = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not own]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._accept, sock=self._listener)
