@@ -13,6 +13,7 @@ from functools import partial
 from sqlalchemy import Engine
 
 from outboxd.config import Settings
+from outboxd.config.sections import RetrySettings
 from outboxd.kafka.client_config import record_bytes_max
 from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
@@ -45,9 +46,8 @@ def daemon_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def retry_limits(settings: Settings) -> RetryLimits:
-    """Return what holds where no route says otherwise."""
-    retry = settings.retry
+def retry_limits(retry: RetrySettings) -> RetryLimits:
+    """Return the limits that this section sets: the general one, or a route's with what it overrides."""
     return RetryLimits(
         retry.max_attempts, retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.max_age_seconds
     )
@@ -57,13 +57,10 @@ def routes(settings: Settings) -> tuple[list[Route], Route]:
     """Return the routes in their order, and the one for topics that none of them matches."""
     chosen = []
     for route in settings.routes:
-        retry = route.effective_retry(settings.retry)
-        limits = RetryLimits(
-            retry.max_attempts, retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.max_age_seconds
-        )
+        limits = retry_limits(route.effective_retry(settings.retry))
         holds = route.on_dead_letter == "hold-key"
         chosen.append(Route(route.topic, Confirm(route.confirm), holds, limits))
-    return chosen, Route(retry=retry_limits(settings))
+    return chosen, Route(retry=retry_limits(settings.retry))
 
 
 def relay_limits(settings: Settings) -> RelayLimits:

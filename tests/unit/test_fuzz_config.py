@@ -96,7 +96,7 @@ def hold(path: Path, flags: dict[str, str] | None = None, env: dict[str, str] | 
         return None
     routes(found)
     relay_limits(found)
-    retry_limits(found)
+    retry_limits(found.retry)
     _ = (found.http.address, found.database.url_with_password)
     return found
 
