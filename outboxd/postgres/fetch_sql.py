@@ -68,6 +68,8 @@ class FetchSql:
         meta = self._meta(parts)
         if not arms:
             return meta
+        if len(arms) == 1 and parts.forward:
+            return f"{meta}\nUNION ALL\n(SELECT a.* FROM {arms[0]} AS a ORDER BY a.id LIMIT {self._fitting_rows()})"
         several = len(arms) > 1
         order = "arm, id" if several else "id"
         return (
@@ -76,6 +78,30 @@ class FetchSql:
             f"\nFROM (SELECT a.*, sum(size_bytes) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS running_bytes"
             f"\nFROM ({' UNION ALL '.join(arms)}) AS a) AS b"
             f"\nWHERE running_bytes - size_bytes < %(bytes_max)s ORDER BY {order} LIMIT %(rows_max)s)"
+        )
+
+    def _fitting_rows(self) -> str:
+        """How many of the forward rows the byte limit lets through.
+
+        Their sizes are summed apart, and row by row only where they are too many: a running sum over every row that is
+        sent would cost the server half as much again.
+        """
+        sizes = (
+            f"(SELECT o.id, {self._size('o')} AS size_bytes FROM {self._table} AS o"
+            f" WHERE o.id > %(position)s AND {self._pending} ORDER BY o.id LIMIT %(rows_max)s)"
+        )
+        return (
+            f"(SELECT CASE WHEN sum(s.size_bytes) <= %(bytes_max)s THEN count(*) ELSE"
+            f" (SELECT count(*) FROM (SELECT sum(z.size_bytes) OVER (ORDER BY z.id ROWS UNBOUNDED PRECEDING)"
+            f" - z.size_bytes AS bytes_before FROM {sizes} AS z) AS b WHERE b.bytes_before < %(bytes_max)s)"
+            f" END FROM {sizes} AS s)"
+        )
+
+    def _size(self, alias: str) -> str:
+        o = alias
+        return (
+            f"(coalesce(octet_length({o}.payload), 0) + coalesce(octet_length({o}.key), 0)"
+            f" + octet_length({o}.topic) + pg_column_size({o}.headers))"
         )
 
     def _columns(self, arm: Arm, record_id: str = "o.id", alias: str = "o") -> str:
@@ -88,8 +114,7 @@ class FetchSql:
             f" CASE WHEN isfinite({o}.created_at) THEN"
             # Not now(): that is the statement's start, and rows created since are in its snapshot.
             f" (date_part('epoch', least({o}.created_at, clock_timestamp())) * 1000)::bigint ELSE -1 END"
-            f" AS created_at_ms, (coalesce(octet_length({o}.payload), 0) + coalesce(octet_length({o}.key), 0)"
-            f" + octet_length({o}.topic) + pg_column_size({o}.headers))::bigint AS size_bytes"
+            f" AS created_at_ms, {self._size(o)}::bigint AS size_bytes"
         )
 
     @property
