@@ -89,14 +89,14 @@ def init(
 
 
 def _write_whole(path: Path, text: str, *, replace: bool) -> None:
-    # Never a half-written file: written beside, then put in place in one step. It may come to hold a password, so
-    # nobody but its owner and group reads it.
+    # Never a half-written file: written beside, then put in place in one step. The daemon's user, which may exist only
+    # while it runs, has to read it; secrets have places of their own, and `check` warns where one stands here.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     beside = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        beside.chmod(0o640)
+        beside.chmod(0o644)
         if replace:
             beside.replace(path)
         else:
