@@ -7,7 +7,8 @@
 A probe is a real record: the lowest unsettled one of its key; successive probes take other keys, by turns one that
 failed and one that has not been tried, so that one sick record does not keep a whole topic waiting. Any delivery on
 the topic closes its breaker. A storm (twenty different keys of a topic fail for good with one code, none delivered
-between) is not a breaker's to close: an operator says so.
+between) is not a breaker's to close: an operator says so. From then on the topic has a breaker like any other, whose
+probes die of nothing that stormed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from outboxd.policy.backoff import probe_delay_seconds
-from outboxd.policy.faults import Fault
+from outboxd.policy.faults import Fault, fault_named
 from outboxd.policy.records import GateKey
 
 STORM_KEYS = 20
 """So many different keys failing for good with one code, and none delivered between, are no longer the rows' fault."""
 STORM_ROWS = 200
 """So many rows are not either, however few keys the topic has."""
+WATCHED_TRIES = 3
+"""So often a row fails with what its topic stormed with, after an operator let the topic go, before it is blamed."""
+_NOTE_BEGINS = "storm guard: many keys in a row failed for good with "
+_NOTE_ENDS = ", none was delivered between"
 
 
 @dataclass(slots=True)
@@ -125,34 +130,64 @@ class Breakers:
 
 @dataclass(slots=True)
 class _Storm:
-    code: int
     keys: set[str | int] = field(default_factory=set)
     rows: int = 0
 
 
 class StormGuard:
-    """Counts, for each topic, what fails for good with one code since the last delivery."""
+    """Counts, for each topic and code, what fails for good since the last delivery.
+
+    A topic that an operator let go after a storm is watched until the first delivery: a row that fails there with the
+    storm's code is not blamed at once, so that a word that came too early costs next to no row. It is after some tries,
+    since where a topic has one key only no other row could ever show that the fault is the row's.
+    """
 
     def __init__(self, keys_max: int = STORM_KEYS, rows_max: int = STORM_ROWS) -> None:
         """`keys_max` different keys make a storm, and so do `rows_max` rows."""
         self._keys_max = keys_max
         self._rows_max = rows_max
-        self._storms: dict[str, _Storm] = {}
+        self._storms: dict[str, dict[int, _Storm]] = {}
+        self._watched: dict[str, tuple[int, dict[int, int]]] = {}
 
     def failed_for_good(self, topic: str, code: int, key: str | None, record_id: int) -> bool:
-        """Count one permanent failure; return whether the topic storms now, so that this record is not to die."""
-        storm = self._storms.get(topic)
-        if storm is None or storm.code != code:
-            storm = self._storms[topic] = _Storm(code)
+        """Count one permanent failure; return whether the topic storms now, so that this record is not to die.
+
+        Failures with other codes between say nothing about the topic, so each code has a count of its own.
+        """
+        storm = self._storms.setdefault(topic, {}).setdefault(code, _Storm())
         storm.keys.add(record_id if key is None else key)
         storm.rows += 1
         return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max
 
     def delivered(self, topic: str) -> None:
-        """A record of the topic was delivered."""
-        if self._storms:
+        """A record of the topic was delivered, or nothing is left of what stormed."""
+        if self._storms or self._watched:
             self._storms.pop(topic, None)
+            self._watched.pop(topic, None)
 
-    def calm(self, topic: str) -> None:
-        """An operator says that the topic may go on: count from zero."""
+    def calm(self, topic: str, code: int) -> None:
+        """An operator says that the topic may go on after its storm of this code: count from zero, and watch."""
         self._storms.pop(topic, None)
+        self._watched[topic] = code, {}
+
+    def is_watched(self, topic: str, code: int, record_id: int) -> bool:
+        """Count a record's failure where the topic was let go after a storm of this code and nothing was delivered
+        since; return whether it is still not to be blamed.
+        """
+        watched_code, tries = self._watched.get(topic, (None, {}))
+        if watched_code != code:
+            return False
+        tries[record_id] = tries.get(record_id, 0) + 1
+        return tries[record_id] < WATCHED_TRIES
+
+
+def storm_note(fault: Fault) -> str:
+    """Return what stands in `control` for a topic that stormed."""
+    return f"{_NOTE_BEGINS}{fault.name}{_NOTE_ENDS}"
+
+
+def storm_of(note: str | None) -> Fault | None:
+    """Return the fault that a note of the storm guard names; None for the note of anybody else."""
+    if note is None or not note.startswith(_NOTE_BEGINS):
+        return None
+    return fault_named(note.removeprefix(_NOTE_BEGINS).split(",", 1)[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from outboxd.policy.breakers import storm_note
 from outboxd.policy.cause import cause
 from outboxd.policy.faults import Fault, FaultClass
 from outboxd.policy.key_gate import KeyGate
@@ -153,11 +154,14 @@ class Aftermath:
         message = cause(fault, text, record.topic, report.partition)
         history = self.histories.of(record.id)
         lane = self._lanes[record.topic]
+        is_storming = False
+        if fault.fault_class is FaultClass.ROW_PERMANENT and (report.alone or not fault.batch_wide):
+            is_storming = self._lanes.storms.is_watched(record.topic, fault.code, record.id)
         around = Circumstances(
             alone=report.alone,
             neighbours_delivered=guilty
             or self.histories.neighbours_delivered(record, fault, self._lanes[record.topic], now),
-            storming=False,
+            storming=is_storming,
             own_age_seconds=self.histories.own_age_seconds(record, now),
             random_unit=self._dice.random(),
         )
@@ -198,8 +202,7 @@ class Aftermath:
         record, fault = report.record, error.fault
         message = cause(fault, error.text, record.topic, report.partition)
         if HoldReason.STORM not in self._topics.held.get(record.topic, ()):
-            note = f"storm guard: many keys in a row failed for good with {fault.name}, none was delivered between"
-            self._settling.storm(self._lanes.storm(record.topic), note)
+            self._settling.storm(self._lanes.storm(record.topic, fault), storm_note(fault))
             self._gate.defer_waiting([record.topic])
             self._observer.event("storm_guard", topic=record.topic, error_code=fault.name, cause=message)
         self._lanes.breakers.probe_ended(record.topic, record.id, now)

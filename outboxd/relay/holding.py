@@ -55,6 +55,7 @@ class Holding:
         breaker = self._lanes.breakers.close(topic)
         if breaker is None:
             return
+        self._lanes.storms.delivered(topic)
         self._topics.release(topic, HoldReason.BREAKER, now)
         self._held.want_parked(topic)
         self._observer.event(
@@ -69,6 +70,10 @@ class Holding:
             self._gate.defer_waiting([topic])
             self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
             self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
+
+    def try_again(self, topic: str, fault: Fault, now: float) -> None:
+        """An operator let the topic go after a storm: one record at a time tries it, until one is delivered."""
+        self.open_breaker(topic, fault, f"it stormed, and nothing was delivered since: {fault.meaning}", now)
 
     def leave(self, record: Record, state: HeldState, why: str, now: float, due_at: float = 0.0) -> None:
         """The record leaves memory and is kept as held."""

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from outboxd.policy.breakers import Breakers, StormGuard
+from outboxd.policy.breakers import Breakers, StormGuard, storm_of
+from outboxd.policy.faults import Fault
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Confirm, Route, matches_pattern, route_for
@@ -47,6 +48,8 @@ class Lanes:
         self.storms = StormGuard()
         self.pauses: Sequence[Pause] = ()
         self._storm_notes: dict[str, float | None] = {}
+        self._storm_faults: dict[str, Fault] = {}
+        self._let_go: dict[str, Fault] = {}
         self.unconfirmed_topics: set[str] = set()
 
     def __getitem__(self, topic: str) -> Lane:
@@ -87,6 +90,7 @@ class Lanes:
         """Take the rows of `control` as of `asked_at` or later. Return the topics that stop and that go on by that."""
         if list(pauses) == list(self.pauses):
             return [], self._calmed(pauses, asked_at)
+        ended = [pause for pause in self.pauses if pause not in pauses]
         self.pauses = pauses
         stopped: list[str] = []
         resumed: list[str] = []
@@ -97,11 +101,29 @@ class Lanes:
                     stopped.append(topic)
             elif self._topics.release(topic, HoldReason.PAUSED, now):
                 resumed.append(topic)
+                self._note_storms_before(topic, ended)
         return stopped, resumed + self._calmed(pauses, asked_at)
 
-    def storm(self, topic: str) -> str:
+    def _note_storms_before(self, topic: str, ended: Sequence[Pause]) -> None:
+        """The topic goes on: was it the storm guard of an owner before this one that held it?"""
+        for pause in ended:
+            fault = storm_of(pause.note)
+            if fault is not None and matches_pattern(topic, pause.topic_pattern):
+                self._let_storm_go(topic, fault)
+
+    def _let_storm_go(self, topic: str, fault: Fault) -> None:
+        self.storms.calm(topic, fault.code)
+        self._let_go[topic] = fault
+
+    def take_let_go(self) -> dict[str, Fault]:
+        """Return the topics that operators let go after a storm since the last call, with what they stormed with."""
+        let_go, self._let_go = self._let_go, {}
+        return let_go
+
+    def storm(self, topic: str, fault: Fault) -> str:
         """Hold the topic until an operator resumes it. Return the pattern under which `control` is to keep that."""
         self._storm_notes[topic] = None
+        self._storm_faults[topic] = fault
         self._topics.hold(topic, HoldReason.STORM, self._clock.monotonic())
         return glob.escape(topic)
 
@@ -122,7 +144,7 @@ class Lanes:
             if glob.escape(topic) in patterns or noted_at is None or asked_at < noted_at:
                 continue
             del self._storm_notes[topic]
-            self.storms.calm(topic)
+            self._let_storm_go(topic, self._storm_faults.pop(topic))
             if self._topics.release(topic, HoldReason.STORM, self._clock.monotonic()):
                 calmed.append(topic)
         return calmed

@@ -224,6 +224,8 @@ class Reading:
             state.ports.observer.event("topic_paused", topic=topic)
         for topic in resumed:
             state.ports.observer.event("topic_resumed", topic=topic)
+        for topic, fault in state.lanes.take_let_go().items():
+            state.aftermath.holding.try_again(topic, fault, state.ports.clock.monotonic())
 
     # Answers of the sweep, and failures.
 

@@ -9,8 +9,6 @@ from tests.chaos.conftest import MakeRig
 from tests.chaos.lengths import CLUSTER, HEALED_SECONDS, RELAY, long_only
 from tests.chaos.load import Load
 from tests.support.checker import id_of
-from tests.support.children import wait_for
-from tests.support.daemon import DaemonProcess
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import fresh_name
 from tests.support.rig import Rig
@@ -141,25 +139,9 @@ def test_a_topic_deleted_under_load_holds_its_rows_until_it_is_there_again(rig: 
     verdict.assert_holds()
 
 
-def resume_until_it_stays(rig: Rig, daemon: DaemonProcess, topic: str) -> None:
-    """The broker takes a moment to know the mended setting; until then the guard rightly closes the topic again."""
-    for _ in range(10):
-        storms = len(daemon.events("storm_guard"))
-        rig.wait_until("SELECT count(*) = 1 FROM outboxd.control")
-        rig.sql.execute("SELECT outboxd.resume(%s)", (topic,))
-        wait_for(
-            lambda seen=storms: rig.pending() == 0 or len(daemon.events("storm_guard")) > seen,  # type: ignore[misc]
-            timeout_seconds=30,
-            what="the topic's rows are delivered, or the guard closes it again",
-        )
-        if rig.pending() == 0:
-            return
-    raise AssertionError("the storm guard never lets the mended topic go")
-
-
 def test_the_storm_guard_holds_a_topic_switched_to_compaction_and_all_its_rows_go_once_it_is_mended(rig: Rig) -> None:
     topic = rig.topic(partitions=1, prefix="storm")
-    daemon = rig.daemon(relay=RELAY, cluster=CLUSTER)
+    daemon = rig.daemon(relay=RELAY, cluster=CLUSTER, log={"format": "json", "level": "debug"})
     daemon.start()
     daemon.wait_for_event("owner")
     with Load(rig, [topic], writers=1, keyless=True) as load:
@@ -167,13 +149,19 @@ def test_the_storm_guard_holds_a_topic_switched_to_compaction_and_all_its_rows_g
         rig.kafka.alter_topic_config(topic, {"cleanup.policy": "compact"})
         daemon.wait_for_event("storm_guard", topic=topic)
         load.wait_for_rows(200)
+    rig.wait_until("SELECT count(*) = 1 FROM outboxd.control")
     dead = rig.count("SELECT count(*) FROM outboxd.dead_letter")
     assert dead < 20
+    # Too early: a row at a time tries the topic, and none of them dies.
+    tried = len(daemon.events("row_failed"))
+    rig.sql.execute("SELECT outboxd.resume(%s)", (topic,))
+    daemon.wait_for_event("breaker_opened", topic=topic)
+    daemon.wait_for_event("row_failed", count=tried + 4)
     assert {letter["error_code"] for letter in rig.dead_letters().values()} <= {"INVALID_RECORD"}
     rig.kafka.alter_topic_config(topic, {"cleanup.policy": "delete"})
-    resume_until_it_stays(rig, daemon, topic)
-    # Each time the guard lets go too early, fewer than twenty die.
-    assert rig.count("SELECT count(*) FROM outboxd.dead_letter") < 20 * (1 + len(daemon.events("storm_guard")))
+    rig.wait_until_settled(timeout_seconds=30)
+    assert rig.count("SELECT count(*) FROM outboxd.dead_letter") == dead
+    assert len(daemon.events("storm_guard")) == 1
     rig.sql.execute("SELECT outboxd.replay(id, true) FROM outboxd.dead_letter ORDER BY id")
     rig.wait_until("SELECT count(*) = 0 FROM outboxd.dead_letter WHERE status <> 'replayed'")
     assert daemon.stop().code == 0

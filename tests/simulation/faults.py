@@ -150,7 +150,6 @@ class Faults:
 
     def _resume(self, pattern: str) -> None:
         if self._world.db.control.pop(pattern, None) is not None:
-            self._world.invariants.resumed(pattern)
             self._note(f"an operator resumes {pattern}")
 
     def heal(self) -> None:

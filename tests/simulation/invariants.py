@@ -78,12 +78,6 @@ class Invariants:
         # What commits after a newer one of its key was sent goes when it is seen.
         return older.committed_at < self._sent_as_shown_at[row.id] or older in self._sent_after[row.id]
 
-    def resumed(self, pattern: str) -> None:
-        """An operator says that these topics may go on, the storm guard's with them: it counts from zero."""
-        for topic, token in list(self._storm_keys):
-            if fnmatch.fnmatchcase(topic, pattern):
-                del self._storm_keys[topic, token]
-
     def before_settle(self, daemon: Daemon, settlement: Settlement) -> None:
         """Nothing is settled but on its own delivery, nothing dies but of a fault of its own."""
         lease = self._world.db.lease
@@ -116,6 +110,7 @@ class Invariants:
             return
         if row.topic in self._world.shrunk and code == "MSG_SIZE_TOO_LARGE":
             # A new owner begins to count anew, and so does the guard after each delivery's report, which comes later.
+            # An operator's resume does not: what stormed is tried by one record at a time after it, and none dies.
             keys = self._storm_keys.setdefault((row.topic, token), set())
             keys.add(row.id if row.key is None else row.key)
             if len(keys) <= 2 * STORM_KEYS:

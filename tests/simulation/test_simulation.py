@@ -21,6 +21,17 @@ def test_no_history_breaks_an_invariant(first: int) -> None:
     assert not failures, failures[0]
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(4524, id="refused rows among those of a storm"),
+        pytest.param(1280, id="a storm in a topic that goes one row at a time"),
+    ],
+)
+def test_a_history_that_once_broke_an_invariant_breaks_none(seed: int) -> None:
+    assert tell(seed) is None
+
+
 def test_every_history_has_a_crash_and_a_fault() -> None:
     chosen = [scenario(seed) for seed in range(SEEDS)]
 

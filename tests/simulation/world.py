@@ -111,7 +111,6 @@ class World:
     def _operate(self) -> None:
         """Operators resume what the storm guard paused, and discard what still holds its key."""
         self.db.control.clear()
-        self.invariants.resumed("*")
         for dead in self.db.dead.values():
             if dead.status == "dead" and dead.holds_key:
                 self.db.discard(dead)

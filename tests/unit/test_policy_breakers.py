@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outboxd.policy.breakers import Breakers, StormGuard
+from outboxd.policy.breakers import Breakers, StormGuard, storm_note, storm_of
 from outboxd.policy.faults import fault_of, own_fault
 
 FAULT = fault_of(29)
@@ -87,13 +87,51 @@ def test_rows_without_a_key_count_one_by_one() -> None:
     assert guard.failed_for_good("t", 10, None, 2)
 
 
-def test_a_delivery_or_another_code_or_an_operator_begins_the_count_anew() -> None:
+def test_a_delivery_or_an_operator_begins_the_count_anew() -> None:
     guard = StormGuard(keys_max=2)
 
     guard.failed_for_good("t", 10, "a", 1)
     guard.delivered("t")
     assert not guard.failed_for_good("t", 10, "b", 2)
-    assert not guard.failed_for_good("t", 87, "c", 3)
-    guard.calm("t")
-    assert not guard.failed_for_good("t", 87, "d", 4)
-    assert guard.failed_for_good("t", 87, "e", 5)
+    guard.calm("t", 10)
+    assert not guard.failed_for_good("t", 10, "c", 3)
+    assert guard.failed_for_good("t", 10, "d", 4)
+
+
+def test_rows_that_fail_with_another_code_between_do_not_hide_a_storm() -> None:
+    guard = StormGuard()
+
+    storms = []
+    for number in range(20):
+        storms.append(guard.failed_for_good("t", 10, f"k{number}", number))
+        assert number > 15 or not guard.failed_for_good("t", -1003, f"k{number}", 100 + number)
+
+    assert storms == [False] * 19 + [True]
+
+
+def test_a_topic_that_was_let_go_after_a_storm_is_watched_for_its_code_until_a_delivery() -> None:
+    guard = StormGuard()
+    assert not guard.is_watched("t", 10, 1)
+
+    guard.calm("t", 10)
+
+    assert guard.is_watched("t", 10, 1)
+    assert not guard.is_watched("t", 87, 1)
+    assert not guard.is_watched("other", 10, 1)
+    guard.delivered("t")
+    assert not guard.is_watched("t", 10, 1)
+
+
+def test_a_row_that_fails_three_times_in_a_watched_topic_is_blamed_and_no_other_with_it() -> None:
+    guard = StormGuard()
+    guard.calm("t", 10)
+
+    assert [guard.is_watched("t", 10, 1) for _ in range(3)] == [True, True, False]
+    assert guard.is_watched("t", 10, 2)
+
+
+def test_the_note_of_a_storm_names_its_fault_and_no_other_note_does() -> None:
+    assert storm_of(storm_note(fault_of(10))) == fault_of(10)
+    assert storm_of(storm_note(own_fault("INVALID_HEADERS"))) == own_fault("INVALID_HEADERS")
+    assert storm_of("maintenance") is None
+    assert storm_of(None) is None
