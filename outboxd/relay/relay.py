@@ -158,13 +158,16 @@ class Relay:
         if self.state.has_ready and not self.state.draining:
             publisher.poll(POLL_SLICE_SECONDS)
             return
-        deadline = min(self._deadlines(now), default=now + REST_SECONDS_MAX)
-        timeout_seconds = min(max(0.0, deadline - now), REST_SECONDS_MAX)
+        timeout_seconds = min(max(0.0, self.next_deadline(now) - now), REST_SECONDS_MAX)
         if self.state.in_flight:
             publisher.poll(min(timeout_seconds, POLL_SLICE_SECONDS))
         else:
             publisher.poll(0.0)
             self._ports.mailbox.wait(timeout_seconds)
+
+    def next_deadline(self, now: float) -> float:
+        """Return when something is to be done though nothing comes."""
+        return min(self._deadlines(now), default=now + REST_SECONDS_MAX)
 
     def _deadlines(self, now: float) -> list[float]:
         if self.state.token is None:

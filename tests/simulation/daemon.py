@@ -96,10 +96,13 @@ class Daemon:
     # Turns.
 
     def rest_in_poll(self, *, has_reports: bool) -> None:
-        """The relay polls for a millisecond; the simulation lets it sleep longer where nothing comes."""
+        """The relay polls for a millisecond; the simulation lets it sleep to its next deadline where nothing comes."""
         self._idle_polls = 0 if has_reports else self._idle_polls + 1
-        pause = min(0.001 * 2 ** min(self._idle_polls, 10), IDLE_POLL_SECONDS_MAX)
-        self._sleep_until = self.world.timeline.now + pause
+        now = self.world.timeline.now
+        pause = 0.001 * 2 ** min(self._idle_polls, 10)
+        if not has_reports:
+            pause = max(pause, self.relay.next_deadline(now) - now)
+        self._sleep_until = now + min(pause, IDLE_POLL_SECONDS_MAX)
 
     def wake_soon(self) -> None:
         self._idle_polls = 0

@@ -33,11 +33,13 @@ class Timeline:
         return EPOCH + timedelta(microseconds=round(seconds * 1_000_000))
 
     def after(self, delay_seconds: float, action: Action) -> None:
-        self.at(self.now + delay_seconds, action)
+        """`delay_seconds` is not negative."""
+        self._asked += 1
+        heapq.heappush(self._queue, (self.now + delay_seconds, self._asked, action))
 
     def at(self, when: float, action: Action) -> None:
         self._asked += 1
-        heapq.heappush(self._queue, (max(when, self.now), self._asked, action))
+        heapq.heappush(self._queue, (when if when > self.now else self.now, self._asked, action))
 
     def step(self) -> bool:
         """Let the next thing happen; return False when nothing is left."""
@@ -45,4 +47,17 @@ class Timeline:
             return False
         self.now, _, action = heapq.heappop(self._queue)
         action()
+        return True
+
+    def run_until(self, when: float, steps_max: int) -> bool:
+        """Let happen what happens until then; return False when that takes more steps than any history should."""
+        queue, pop = self._queue, heapq.heappop
+        steps = 0
+        while queue and queue[0][0] <= when:
+            self.now, _, action = pop(queue)
+            action()
+            steps += 1
+            if steps > steps_max:
+                return False
+        self.now = max(self.now, when)
         return True
