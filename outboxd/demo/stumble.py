@@ -60,6 +60,10 @@ class StumblingPublisher:
         """As the port says."""
         self._within.poll(timeout_seconds)
 
+    def flush(self, timeout_seconds: float) -> None:
+        """As the port says."""
+        self._within.flush(timeout_seconds)
+
     def take_reports(self) -> list[Report]:
         """As the port says, and the failure with them, once another key of that topic was delivered.
 

@@ -13,7 +13,6 @@ CLIENT_LOGGER: Final = logging.getLogger("librdkafka")
 
 DEFAULTS: Mapping[str, str | int | bool] = {
     "client.id": "outboxd",
-    "linger.ms": 2,
     "reconnect.backoff.max.ms": 1000,
     "socket.keepalive.enable": True,
     "log.connection.close": False,

@@ -207,6 +207,19 @@ class KafkaPublisher:
         except KafkaException as error:
             self._failed(error)
 
+    def flush(self, timeout_seconds: float) -> None:
+        """Send what is queued at once, without lingering for more, and serve callbacks; return once nothing is in
+        flight.
+
+        While `rd_kafka_flush` runs, `linger.ms` is ignored, see rdkafka.h.
+        """
+        try:
+            if self._lone_in_flight and self._lone is not None:
+                self._lone.poll(0)
+            self._producer.flush(timeout_seconds)
+        except KafkaException as error:
+            self._failed(error)
+
     def _failed(self, error: KafkaException) -> None:
         """`poll` raises what is fatal; anything else it raises is a cluster's trouble to be seen in the status."""
         kafka_error: KafkaError = error.args[0]

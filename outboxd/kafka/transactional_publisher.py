@@ -272,6 +272,10 @@ class TransactionalPublisher:
             self._busy = False
             self._hand_over()
 
+    def flush(self, timeout_seconds: float) -> None:
+        """Wait for a transaction's end: its commit waits for nothing more anyway."""
+        self.poll(timeout_seconds)
+
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call; those of one transaction come together."""
         if not self._taken and not self._refusals:

@@ -195,6 +195,10 @@ class TracedPublisher:
         """As the port says."""
         self._within.poll(timeout_seconds)
 
+    def flush(self, timeout_seconds: float) -> None:
+        """As the port says."""
+        self._within.flush(timeout_seconds)
+
     def take_reports(self) -> list[Report]:
         """As the port says; what came together is one batch."""
         reports = self._within.take_reports()

@@ -154,6 +154,10 @@ class CarefulPublisher:
         """Serve delivery callbacks; return early when some were served."""
         self._publisher.poll(timeout_seconds)
 
+    def flush(self, timeout_seconds: float) -> None:
+        """Send what is queued at once, and serve delivery callbacks meanwhile."""
+        self._publisher.flush(timeout_seconds)
+
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
         reports = self._publisher.take_reports()

@@ -135,6 +135,12 @@ class Publisher(Protocol):
         """Serve delivery callbacks; return early when some were served."""
         ...
 
+    def flush(self, timeout_seconds: float) -> None:
+        """Send what is queued at once, without lingering for more, and serve delivery callbacks meanwhile; return
+        once nothing is in flight.
+        """
+        ...
+
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
         ...

@@ -32,10 +32,16 @@ class Reading:
         self.loaded = False
         self.has_fetched = False
         self.read_all = False
+        self._was_full = False
         self._failures = 0
         self._next_fetch_at = 0.0
         self._next_wanted_at = 0.0
         self._fetch_began_at = 0.0
+
+    @property
+    def expects_many(self) -> bool:
+        """Whether a fetch is under way that is likely to bring as much as it may."""
+        return self._was_full and self._state.reading is not None
 
     # Loading.
 
@@ -155,6 +161,7 @@ class Reading:
         self.read_all = not fetched.records
         if not isinstance(request, FetchRequest):
             return
+        self._was_full = len(fetched.records) >= request.rows_max
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
         if state.draining:

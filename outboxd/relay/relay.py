@@ -41,6 +41,8 @@ from outboxd.relay.writing import Writing
 __all__ = ["Ports", "Relay", "RelayEnd", "RelayLimits"]
 
 POLL_SLICE_SECONDS = 0.001
+LINGER_ROWS_MIN = 1_000
+"""With fewer records in flight, waiting for a fuller batch gains nothing."""
 REST_SECONDS_MAX = 0.25
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
@@ -159,8 +161,11 @@ class Relay:
             publisher.poll(POLL_SLICE_SECONDS)
             return
         timeout_seconds = min(max(0.0, self.next_deadline(now) - now), REST_SECONDS_MAX)
-        if self.state.in_flight:
-            publisher.poll(min(timeout_seconds, POLL_SLICE_SECONDS))
+        rows_in_flight = self.state.rows_in_flight
+        if rows_in_flight:
+            # Lingering pays only while much more is about to come.
+            comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.expects_many
+            (publisher.poll if comes_more else publisher.flush)(min(timeout_seconds, POLL_SLICE_SECONDS))
         else:
             publisher.poll(0.0)
             self._ports.mailbox.wait(timeout_seconds)

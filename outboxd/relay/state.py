@@ -113,6 +113,11 @@ class State:
         return any(lane.in_flight for lane in self.lanes.topics())
 
     @property
+    def rows_in_flight(self) -> int:
+        """How many reports the producer owes."""
+        return sum([lane.in_flight for lane in self.lanes.topics()])
+
+    @property
     def is_idle(self) -> bool:
         """Nothing is in memory, wanted, or being settled."""
         return (

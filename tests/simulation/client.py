@@ -68,6 +68,9 @@ class SimulatedPublisher:
         if timeout_seconds > 0.0:
             self._daemon.rest_in_poll(has_reports=bool(self._inbox))
 
+    def flush(self, timeout_seconds: float) -> None:
+        self.poll(timeout_seconds)
+
     def take_reports(self) -> list[Report]:
         reports, self._inbox = self._inbox, []
         return reports

@@ -67,6 +67,8 @@ class RecordingSender:
 
     def poll(self, timeout_seconds: float) -> None: ...
 
+    def flush(self, timeout_seconds: float) -> None: ...
+
     def take_reports(self) -> list[Report]:
         taken, self._reports = self._reports, []
         if not taken:

@@ -34,6 +34,8 @@ class Within:
 
     def poll(self, timeout_seconds: float) -> None: ...
 
+    def flush(self, timeout_seconds: float) -> None: ...
+
     def committed(self) -> int | None:
         return None
 

@@ -47,6 +47,8 @@ class ScriptedPublisher:
 
     def poll(self, timeout_seconds: float) -> None: ...
 
+    def flush(self, timeout_seconds: float) -> None: ...
+
     def take_reports(self) -> list[Report]:
         taken, self._reports = self._reports, []
         return taken
