@@ -1,6 +1,7 @@
 """Progress records: what each Kafka transaction delivered, written inside it, for whoever comes after.
 
-The number of the transaction, and of every row its id, partition and offset. A successor that fenced the producer
+The number of the transaction, and of every row its id, partition and offset, and a piece of its event id: an id alone
+may be given to another row by a database that lost its latest commits. A successor that fenced the producer
 before it reads every record above the last settled transaction, to the end of the topic: what is there was
 committed, what is not never will be. A maximum id or the last record alone would not do: rows commit out of id
 order, and several transactions may be unsettled.
@@ -35,7 +36,9 @@ UNSETTLED_MAX = 32
 READ_SECONDS_MAX = 60.0
 _ANSWER_WAIT_MS = 20
 """So long a broker waits for more before it says that the topic ends here."""
-ROW_BYTES_MAX = 22
+VERSION = 2
+"""Version 1 had no event pieces; it is still read."""
+ROW_BYTES_MAX = 30
 HEAD_BYTES_MAX = 1024
 """What a record takes at most, for each row and beside them: identifiers and offsets may be as good as random."""
 _PRODUCERS_ONLY = (
@@ -47,6 +50,7 @@ _PRODUCERS_ONLY = (
 _FIRST_LOOK_BACK = 4 * UNSETTLED_MAX
 _NAME_CHARS_MAX = 200
 _ROW = struct.Struct(">qiq?")
+_PIECE_BYTES = 8
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9._-]")
 TOPIC_CONFIG: Mapping[str, str] = {
     "cleanup.policy": "compact",
@@ -86,21 +90,35 @@ def progress_key(number: int) -> bytes:
 
 
 def encode(record: ProgressRecord) -> bytes:
-    """Return the record's value: a JSON head, a newline, and the rows, packed and compressed."""
-    head = orjson.dumps({"v": 1, "number": record.number, "lineage": record.lineage, "rows": len(record.rows)})
-    body = b"".join([_ROW.pack(row.outbox_id, row.partition, row.offset, row.is_replay) for row in record.rows])
-    return head + b"\n" + zlib.compress(body, 1)
+    """Return the record's value: a JSON head, a newline, the event pieces, and the rows, packed and compressed.
+
+    Every row must have its piece. They are as good as random, and stand apart from what can be compressed.
+    """
+    rows = record.rows
+    head = orjson.dumps({"v": VERSION, "number": record.number, "lineage": record.lineage, "rows": len(rows)})
+    pieces = struct.pack(f">{len(rows)}q", *[row.event_piece for row in rows])
+    body = b"".join([_ROW.pack(row.outbox_id, row.partition, row.offset, row.is_replay) for row in rows])
+    return b"".join((head, b"\n", pieces, zlib.compress(body, 1)))
 
 
 def decode(value: bytes) -> ProgressRecord:
     """Return what `encode` was given. Raises ValueError for what it cannot have written."""
     head_text, _, packed = value.partition(b"\n")
     head = orjson.loads(head_text)
-    if head.get("v") != 1:
-        raise ValueError(f"a progress record of version {head.get('v')!r}; this outboxd knows version 1")
-    rows = [ProgressRow(*entry) for entry in _ROW.iter_unpack(zlib.decompress(packed))]
-    if len(rows) != head["rows"]:
-        raise ValueError(f"a progress record with {len(rows)} rows instead of {head['rows']}")
+    version, count = head.get("v"), head.get("rows")
+    pieces: Sequence[int | None]
+    match version:
+        case 1:
+            pieces = [None] * count
+        case 2:
+            length = _PIECE_BYTES * count
+            pieces, packed = struct.unpack(f">{count}q", packed[:length]), packed[length:]
+        case _:
+            raise ValueError(f"a progress record of version {version!r}; this outboxd knows up to version {VERSION}")
+    entries = list(_ROW.iter_unpack(zlib.decompress(packed)))
+    if len(entries) != count:
+        raise ValueError(f"a progress record with {len(entries)} rows instead of {count}")
+    rows = [ProgressRow._make((*entry, piece)) for entry, piece in zip(entries, pieces, strict=True)]
     return ProgressRecord(head["number"], head["lineage"], rows)
 
 

@@ -35,6 +35,7 @@ from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
 from outboxd.kafka.progress import ProgressRecord, encode, progress_key
 from outboxd.kafka.verdicts import Attempt, Faults, Pieces, Way, plan, sent_back, sort_out
+from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.faults import FaultClass, fault_of, fault_of_refusal, own_fault
 from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.records import Arm, Record
@@ -277,9 +278,10 @@ class Transactions:
         self._call(lambda _: producer.begin_transaction())
         self._produce(producer, part.records)
         reports = self._await_reports(producer, part)
+        pieces = event_pieces([report[0][2] for report in reports])
         rows = [
-            ProgressRow(record.id, partition or 0, offset or 0, record.arm == Arm.REPLAY)
-            for record, _, partition, offset, _ in reports
+            ProgressRow(record[1], partition or 0, offset or 0, record[0] == Arm.REPLAY, piece)
+            for (record, _, partition, offset, _), piece in zip(reports, pieces, strict=True)
         ]
         number = self.number + 1
         value = encode(ProgressRecord(number, self._lineage, rows))

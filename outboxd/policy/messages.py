@@ -104,12 +104,15 @@ class KeyHolder(NamedTuple):
 
 
 class ProgressRow(NamedTuple):
-    """A row that a Kafka transaction delivered, and where. `is_replay`: it was read from the dead-letter table."""
+    """A row that a Kafka transaction delivered, and where. `is_replay`: it was read from the dead-letter table.
+    `event_piece` tells it from another row of the same id, see `policy.event_pieces`; None where nobody noted it.
+    """
 
     outbox_id: int
     partition: int
     offset: int
     is_replay: bool
+    event_piece: int | None = None
 
 
 class Pause(NamedTuple):
@@ -123,11 +126,14 @@ class Pause(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Outcomes to be written in one statement. The three `delivered_…` sequences run in parallel."""
+    """Outcomes to be written in one statement. The `delivered_…` sequences run in parallel; `delivered_pieces` is
+    empty where the rows are those that this owner read. Else only rows of the same event are written.
+    """
 
     delivered_ids: Sequence[int] = ()
     delivered_partitions: Sequence[int | None] = ()
     delivered_offsets: Sequence[int | None] = ()
+    delivered_pieces: Sequence[int | None] = ()
     retries: Sequence[tuple[int, Retry]] = ()
     dead: Sequence[tuple[int, DeadLetter]] = ()
     replayed: Sequence[tuple[int, int | None, int | None]] = ()

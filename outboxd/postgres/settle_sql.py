@@ -27,6 +27,13 @@ class Writes:
     out_of_retry: bool
     storms: bool
     progress: bool
+    pieces: bool
+
+
+def piece_text(column: str) -> str:
+    """Return the expression for the piece of an event id, as `policy.event_pieces` has it."""
+    digits = f"replace({column}::text, '-', '')"
+    return f"(('x' || left({digits}, 16))::bit(64)::bigint # ('x' || right({digits}, 16))::bit(64)::bigint)"
 
 
 class SettleSql:
@@ -47,7 +54,7 @@ class SettleSql:
             )
         ]
         if writes.delivered:
-            parts.append(self._delivered())
+            parts.append(self._delivered(of_an_event=writes.pieces))
         if writes.retries:
             parts.append(self._retries())
         if writes.dead:
@@ -80,7 +87,9 @@ class SettleSql:
         ]
         return f"WITH {', '.join(parts)} SELECT (SELECT count(*) FROM ours), {' + '.join(counted) or '0::bigint'}"
 
-    def _delivered(self) -> str:
+    def _delivered(self, *, of_an_event: bool) -> str:
+        if of_an_event:
+            return self._recovered()
         if self._deletes:
             return (
                 f"delivered AS (DELETE FROM {self._table} AS o USING ours"
@@ -92,6 +101,21 @@ class SettleSql:
             " FROM ours, unnest(%(delivered_ids)s::bigint[], %(delivered_partitions)s::bigint[],"
             " %(delivered_offsets)s::bigint[]) AS d(id, partition, record_offset)"
             " WHERE o.id = d.id AND o.published_at IS NULL RETURNING 1)"
+        )
+
+    def _recovered(self) -> str:
+        """What a progress record names: rows of the same id *and* event, since the id may have been given again."""
+        same = f"o.id = d.id AND o.published_at IS NULL AND (d.piece IS NULL OR d.piece = {piece_text('o.event_id')})"
+        named = (
+            "unnest(%(delivered_ids)s::bigint[], %(delivered_partitions)s::bigint[], %(delivered_offsets)s::bigint[],"
+            " %(delivered_pieces)s::bigint[]) AS d(id, partition, record_offset, piece)"
+        )
+        if self._deletes:
+            return f"delivered AS (DELETE FROM {self._table} AS o USING ours, {named} WHERE {same} RETURNING 1)"
+        return (
+            f"delivered AS (UPDATE {self._table} AS o SET published_at = now(),"
+            f" published_partition = d.partition::int, published_offset = d.record_offset FROM ours, {named}"
+            f" WHERE {same} RETURNING 1)"
         )
 
     def _retries(self) -> str:

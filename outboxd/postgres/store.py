@@ -232,6 +232,7 @@ class PostgresStore:
             out_of_retry=bool(settlement.out_of_retry),
             storms=bool(settlement.storms),
             progress=settlement.transaction is not None,
+            pieces=bool(settlement.delivered_pieces),
         )
         arguments: dict[str, object] = {
             "outbox": self._outbox,
@@ -244,6 +245,8 @@ class PostgresStore:
             "delivered_offsets": Int8Array(_no_nulls(settlement.delivered_offsets)),
             "out_of_retry": Int8Array(settlement.out_of_retry),
         }
+        if writes.pieces:
+            arguments["delivered_pieces"] = list(settlement.delivered_pieces)
         if any((writes.retries, writes.dead, writes.replayed, writes.died_again, writes.storms)):
             arguments |= _exceptional(settlement)
         with connection.cursor(binary=True) as cursor:

@@ -68,6 +68,7 @@ class Recovering:
                 settling.ids.append(row.outbox_id)
                 settling.partitions.append(row.partition)
                 settling.offsets.append(row.offset)
+                settling.pieces.append(row.event_piece)
             if held is None:
                 continue
             if not row.is_replay:

@@ -26,6 +26,8 @@ class Settling:
         self.ids: list[int] = []
         self.partitions: list[int | None] = []
         self.offsets: list[int | None] = []
+        self.pieces: list[int | None] = []
+        """Of the rows of an owner before this one, which are all that waits then; empty otherwise."""
         self._retries: dict[int, Retry] = {}
         self._dead: dict[int, DeadLetter] = {}
         self._replayed: list[tuple[int, int | None, int | None]] = []
@@ -125,6 +127,7 @@ class Settling:
             delivered_ids=self.ids[:count],
             delivered_partitions=self.partitions[:count],
             delivered_offsets=self.offsets[:count],
+            delivered_pieces=self.pieces[:count],
             retries=_take_items(self._retries, count),
             dead=_take_items(self._dead, count),
             replayed=_take(self._replayed, count),
@@ -132,7 +135,7 @@ class Settling:
             out_of_retry=_take(self._out_of_retry, count),
             storms=_take(self._storms, count),
         )
-        del self.ids[:count], self.partitions[:count], self.offsets[:count]
+        del self.ids[:count], self.partitions[:count], self.offsets[:count], self.pieces[:count]
         self.first_at = None
         self._taken_rows += len(settlement.delivered_ids)
         transaction = self._marked()

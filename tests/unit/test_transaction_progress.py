@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from dataclasses import replace
+from uuid import UUID
+
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +22,7 @@ from outboxd.kafka.progress import (
     progress_topic,
     rows_max,
 )
+from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import ProgressRow
 
 ROWS = st.builds(
@@ -24,6 +31,7 @@ ROWS = st.builds(
     partition=st.integers(0, 2**31 - 1),
     offset=st.integers(0, 2**63 - 1),
     is_replay=st.booleans(),
+    event_piece=st.integers(-(2**63), 2**63 - 1),
 )
 RECORDS = st.builds(ProgressRecord, st.integers(1, 2**63 - 1), st.text(max_size=60), st.lists(ROWS, max_size=200))
 
@@ -43,15 +51,36 @@ def test_a_cut_record_is_refused_and_never_read_as_fewer_rows(record: ProgressRe
 
 
 def test_a_record_of_another_version_is_refused_by_name() -> None:
-    value = encode(ProgressRecord(1, "here", [])).replace(b'"v":1', b'"v":2')
-    with pytest.raises(ValueError, match="version 2"):
+    value = encode(ProgressRecord(1, "here", [])).replace(b'"v":2', b'"v":3')
+    with pytest.raises(ValueError, match="version 3"):
         decode(value)
+
+
+@given(RECORDS)
+def test_a_record_of_the_first_version_is_read_and_says_that_it_knows_no_events(record: ProgressRecord) -> None:
+    head = orjson.dumps({"v": 1, "number": record.number, "lineage": record.lineage, "rows": len(record.rows)})
+    body = b"".join([struct.pack(">qiq?", *row[:4]) for row in record.rows])
+    read = decode(head + b"\n" + zlib.compress(body))
+    assert read == replace(record, rows=[row._replace(event_piece=None) for row in record.rows])
+
+
+@given(st.lists(st.uuids()))
+def test_an_event_piece_is_one_half_of_the_event_id_laid_over_the_other(event_ids: list[UUID]) -> None:
+    pieces = event_pieces([str(event_id) for event_id in event_ids])
+    folded = [(event_id.int >> 64) ^ (event_id.int & (2**64 - 1)) for event_id in event_ids]
+    assert [piece % 2**64 for piece in pieces] == folded
+
+
+@pytest.mark.parametrize("wrong", ["", "1234", "no uuid at all"])
+def test_what_is_no_uuid_has_no_piece(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"no UUID|fromhex"):
+        event_pieces([wrong])
 
 
 @settings(max_examples=10)
 @given(st.lists(ROWS, min_size=100, max_size=200))
 def test_rows_that_are_as_good_as_random_fit_into_the_record_that_the_bound_promises(rows: list[ProgressRow]) -> None:
-    limit = 22 * len(rows) + 1024
+    limit = 30 * len(rows) + 1024
     assert rows_max(limit) >= len(rows) - 1
     assert len(encode(ProgressRecord(2**62, "1234567890123456789-16384-16400", rows))) <= limit
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -131,7 +132,8 @@ def transactions_on(broker: Broker, **options: Any) -> Transactions:
 
 def record(record_id: int, *, topic: str = "t", key: str | None = None, payload_bytes: int = 10) -> Record:
     payload = b"x" * payload_bytes
-    return Record(Arm.FORWARD, record_id, "event", topic, key, payload, "{}", None, 1_000, payload_bytes)
+    event_id = str(UUID(int=record_id))
+    return Record(Arm.FORWARD, record_id, event_id, topic, key, payload, "{}", None, 1_000, payload_bytes)
 
 
 def split(reports: Sequence[Report]) -> tuple[list[int], dict[int, str], list[int]]:
