@@ -51,19 +51,18 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, retry, dead_letter, lease, contr
 GRANT SELECT ON alembic_version, status, held_keys, dead_letter_summary, dead_letter_recent TO :"relay";
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA :"schema" TO :"relay";
 
--- --- reader: the views, which show the payloads of dead letters but none of the rows on their way.
-GRANT SELECT ON status, held_keys, dead_letter_summary, dead_letter_recent TO :"reader";
-GRANT EXECUTE ON FUNCTION readable(bytea, integer), topic_is(text, text) TO :"reader";
-
--- --- operator: reads the same and mends dead letters (a trigger allows it while they are 'dead'), replays, discards, pauses.
+-- --- reader and operator: the views, and what `outboxd status`, `top` and `dead summary|list|show|export` read. That shows
+-- dead letters with their payloads, and of the rows on their way neither payload nor headers.
 GRANT SELECT ON status, held_keys, dead_letter_summary, dead_letter_recent, dead_letter, retry, lease, control, start
-    TO :"operator";
--- To see whether newer rows of a key were published, without their content.
-GRANT SELECT (id, topic, key, created_at, published_at) ON outbox TO :"operator";
+    TO :"reader", :"operator";
+GRANT SELECT (id, topic, key, created_at, available_at, published_at) ON outbox TO :"reader", :"operator";
+GRANT EXECUTE ON FUNCTION readable(bytea, integer), topic_is(text, text), replay_obstacles(bigint[])
+    TO :"reader", :"operator";
+
+-- --- operator: mends dead letters besides (a trigger allows it while they are 'dead'), replays, discards, pauses.
 GRANT UPDATE (topic, key, payload, headers, partition, status, resolved_at, resolved_by, note) ON dead_letter TO :"operator";
 GRANT INSERT (outbox, topic_pattern, who, note), DELETE ON control TO :"operator";
-GRANT EXECUTE ON FUNCTION readable(bytea, integer), topic_is(text, text), replay_obstacles(bigint[]), past_note(dead_letter),
-    replay(bigint, boolean, text), replay(bigint[], boolean, text),
+GRANT EXECUTE ON FUNCTION past_note(dead_letter), replay(bigint, boolean, text), replay(bigint[], boolean, text),
     replay_where(text, text, timestamptz, integer, boolean, boolean, text),
     discard(bigint, text), discard(bigint[], text), sole_outbox(), pause(text, text, text), resume(text, text)
     TO :"operator";

@@ -12,6 +12,7 @@ import pytest
 from outboxd.postgres.migrate import upgrade
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Letters, value
+from tests.support.shell import shell_on
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "postgresql-roles.sql"
 ROLES = ("writer", "relay", "operator", "reader")
@@ -126,6 +127,26 @@ def test_the_operator_mends_replays_discards_and_pauses(roles: Database) -> None
     )  # fmt: skip
 
 
+def test_the_reader_uses_every_command_that_only_reads(
+    roles: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with roles.connect() as owner:
+        letters = Letters(owner)
+        letters.acquire()
+        letters.publish(letters.enqueue(key="a"))
+        letters.enqueue(key="b")
+        letter = letters.bury(letters.enqueue(key="a"), holds_key=True)
+    shell = shell_on(roles, monkeypatch, capsys, user="test_reader")
+    for command in ("status", "dead summary", "dead list", f"dead show {letter}", "dead export"):
+        shell.ok(*command.split())
+        if command != "dead export":
+            assert shell.ok(*command.split(), "--json").document
+    for command in (f"dead replay {letter} --yes", f"dead discard {letter} --yes", "pause a", "resume a", "send a"):
+        denied = shell(*command.split())
+        assert denied.code == 77, (command, denied.err)
+        assert "Traceback" not in denied.err
+
+
 def test_the_reader_sees_the_views_and_changes_nothing(roles: Database) -> None:
     with roles.connect() as owner:
         letters = Letters(owner)
@@ -139,7 +160,9 @@ def test_the_reader_sees_the_views_and_changes_nothing(roles: Database) -> None:
         roles, "reader",
         [
             "SELECT * FROM outboxd.outbox",
-            "SELECT * FROM outboxd.dead_letter",
+            "SELECT payload FROM outboxd.outbox",
+            "SELECT headers FROM outboxd.outbox",
+            "UPDATE outboxd.dead_letter SET status = 'discarded'",
             "SELECT outboxd.replay(1)",
             "SELECT outboxd.discard(1)",
             "SELECT outboxd.pause('*')",
