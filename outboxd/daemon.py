@@ -199,14 +199,14 @@ class Daemon:
         self.board.look(relay)
         manager = self._manager
         if not manager.is_ready and self._is_ready(relay):
-            manager.ready()
+            manager.ready(self.board.sentence())
         if relay.is_stopping and not manager.is_stopping:
             manager.stopping(self.settings.relay.shutdown_timeout_seconds + CLOSING_SECONDS)
         manager.advanced(relay.turns, self.board.sentence)
 
     def _is_ready(self, relay: Relay) -> bool:
         """It relays; or another daemon does, and this one knows it."""
-        is_standby = relay.state.token is None and self.assembly.lease.has_answer
+        is_standby = relay.state.token is None and self.assembly.lease.has_rival
         return (relay.has_fetched or is_standby) and self.surroundings.contact.has_answered
 
     # Reload, on a thread of its own: reading files may take its time.
@@ -229,7 +229,7 @@ class Daemon:
             self.observer.event("config_reload_failed", cause=str(error))
         finally:
             if self._manager.is_ready:
-                self._manager.ready()
+                self._manager.ready(self.board.sentence())
 
     def _take(self, wanted: Settings) -> None:
         wanted.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers

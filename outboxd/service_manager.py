@@ -49,10 +49,14 @@ class ServiceManager:
         if self.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             self.watchdog_seconds = int(self.environ.get("WATCHDOG_USEC") or 0) / 1e6
 
-    def ready(self) -> None:
-        """The first fetch succeeded (or another daemon owns the outbox) and a broker answered; or a reload ended."""
+    def ready(self, sentence: str) -> None:
+        """The first fetch succeeded (or another daemon owns the outbox) and a broker answered; or a reload ended.
+
+        `sentence` says how things are: whoever waits for the start looks at the status right then.
+        """
         self.is_ready = True
-        self._tell("READY=1")
+        self._told_sentence = sentence
+        self._tell("READY=1", f"STATUS={sentence}")
 
     def reloading(self) -> None:
         """A reload begins. `ready` ends it."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 LABEL_COLUMNS = 12
+TOPICS_SHOWN_MAX = 10
 
 
 @app.command()
@@ -75,6 +76,8 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
         line("relayed by", f"nobody: the lease of {cell(lease.daemon)} ended {ago(lease.expires_at, overview.now)}")
     if daemon is not None and isinstance(daemon.get("state"), str):
         line("it says", safe(daemon["state"]))
+    for place, told in enumerate(on_hold(daemon)):
+        line("" if place else "on hold", told)
     age = f", the oldest for {lapse(overview.oldest_pending_age_seconds)}" if overview.pending else ""
     line("pending", _at_most(overview.pending) + age)
     due = "" if overview.next_retry_at is None else f", next {moment_and_lapse(overview.next_retry_at, overview.now)}"
@@ -91,6 +94,29 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
         line("paused", f"{safe(paused.topic_pattern)} by {cell(paused.who)}, {ago(paused.since, overview.now)}{why}")
     if not overview.paused:
         line("paused", "nothing")
+
+
+def on_hold(daemon: dict[str, Any] | None) -> list[str]:
+    """Each topic on hold, for how long and why, as the daemon's page tells it; what is paused has lines of its own."""
+    from outboxd.cli.plain_text import cell, lapse, safe
+
+    relay = (daemon or {}).get("relay") or {}
+    breakers = {breaker["topic"]: breaker for breaker in relay.get("breakers", ())}
+    lines = []
+    for held in relay.get("held_topics", ()):
+        breaker = breakers.get(held["topic"])
+        if breaker is not None:
+            next_probe = breaker["next_probe_in_seconds"]
+            probe = "a probe is under way" if next_probe is None else f"next probe in {lapse(next_probe)}"
+            lines.append(
+                f"{cell(held['topic'])}: {safe(breaker['cause'] or breaker['error_code'])} "
+                f"(for {lapse(breaker['open_seconds'])}; {probe})"
+            )
+        elif "storm" in held["reasons"]:
+            lines.append(
+                f"{cell(held['topic'])}: many keys in a row failed for good; `outboxd resume` once it is mended"
+            )
+    return lines[:TOPICS_SHOWN_MAX]
 
 
 def _at_most(count: int) -> str:

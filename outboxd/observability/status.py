@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from outboxd import __version__
+from outboxd.policy.cause import plain
 from outboxd.relay.status import RelayStatus, status_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 POINTS_MAX: Final = 600
 POINT_SECONDS: Final = 1.0
 PUBLISH_SECONDS: Final = 0.25
+_TOPIC_CHARS_MAX: Final = 60
 BACKLOG_SECONDS: Final = 5.0
 """A pending row older than this is a backlog, whose age grows while nobody measures it."""
 
@@ -215,11 +217,11 @@ class StatusBoard:
             parts.append(f"{rate:,.0f} rows/s, lag {_spoken(lag)}" if rate or lag >= 1 else "idle")
         parts += [f"{name} does not answer" for name, contact in self._servers() if contact.answers is False]
         if status.topics_held:
-            parts.append(f"{status.topics_held} topics on hold")
+            parts.append(_topics_on_hold(status))
         if status.held_keys:
-            parts.append(f"{status.held_keys} keys held")
+            parts.append(f"{_counted(status.held_keys, 'key')} held")
         if self.backlog.dead:
-            parts.append(f"{self.backlog.dead:,}{'+' if self.backlog.dead_is_more else ''} dead letters")
+            parts.append(_counted(self.backlog.dead, "dead letter", "+" if self.backlog.dead_is_more else ""))
         return ", ".join(parts)
 
     def _servers(self) -> Sequence[tuple[str, Contact]]:
@@ -246,6 +248,22 @@ class StatusBoard:
 
 
 _ROLES: Final = {"owner": "relaying", "standby": "standing by", "draining": "stopping"}
+
+
+def _topics_on_hold(status: RelayStatus) -> str:
+    """How many topics wait, and for one of them why: of one that nobody paused, where there is one."""
+    told = f"{_counted(status.topics_held, 'topic')} on hold"
+    if not status.held_topics:
+        return told
+    codes = {breaker.topic: breaker.error_code for breaker in status.breakers}
+    chosen = min(status.held_topics, key=lambda held: (list(held.reasons) == ["paused"], held.topic))
+    # A topic is whatever an application wrote, and this is one line.
+    name = plain(chosen.topic, _TOPIC_CHARS_MAX)
+    return f"{told} ({name}: {codes.get(chosen.topic) or ', '.join(chosen.reasons)})"
+
+
+def _counted(count: int, noun: str, more: str = "") -> str:
+    return f"{count:,}{more} {noun}" if count == 1 and not more else f"{count:,}{more} {noun}s"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -105,8 +105,8 @@ class LeaseKeeper:
         self.database = ""
         """What the database calls itself; known from the first acquisition on."""
         self.under_way = Stopwatch()
-        self.has_answer = False
-        """Whether the database said once who owns the outbox."""
+        self.has_rival = False
+        """Whether the database said once that another daemon owns the outbox."""
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def start(self) -> None:
@@ -197,8 +197,8 @@ class LeaseKeeper:
             .fetchone()
         )
         self.last_error = None
-        self.has_answer = True
         if row is None:
+            self.has_rival = True
             if self._exactly_once and not self._is_refusal_told:
                 self._look_for_doubt()
             return min(0.5, self._ttl_seconds / 10)

@@ -118,7 +118,7 @@ def test_top_shows_a_working_daemon_live_until_q(rig: Rig, config: Path, termina
     screen.wait_for(lambda text: "commit to ack, in the last" in text, "the latency")
     screen.wait_for(lambda text: "too loud" in text, "the pause")
     screen.wait_for(lambda text: "at most" in text and "█" in text, "the sparkline")
-    screen.wait_for(lambda text: "1 dead letters" in text, "the dead letter")
+    screen.wait_for(lambda text: "1 dead letter" in text, "the dead letter")
     screen.press("q")
     assert screen.end() == 0
     assert "\x1b[?1049l" in screen.text, "the terminal's own screen is back"

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from outboxd.observability.status import Backlog, StatusBoard
-from outboxd.relay.status import RelayStatus
+from outboxd.relay.status import BreakerStatus, HeldTopicStatus, RelayStatus
 
 
 class Clock:
@@ -99,6 +99,20 @@ def test_the_sentence_says_what_a_person_wants_to_know_first(board: StatusBoard,
     )
     board.publish(replace(IDLE, role="standby", token=None))
     assert board.sentence().startswith("standing by, the database")
+
+
+def test_the_sentence_names_a_topic_on_hold_and_why_before_one_that_somebody_paused(board: StatusBoard) -> None:
+    breaker = BreakerStatus("orders\nREADY=1", "TOPIC_AUTHORIZATION_FAILED", "denied", 5.0, 1, None)
+    paused, held = HeldTopicStatus("audit", ["paused"]), HeldTopicStatus(breaker.topic, ["breaker"])
+    board.publish(replace(IDLE, topics_held=1, held_topics=[held], breakers=[breaker], held_keys=1))
+    board.measured(Backlog(dead=1))
+    assert board.sentence() == (
+        "relaying, idle, 1 topic on hold (orders READY=1: TOPIC_AUTHORIZATION_FAILED), 1 key held, 1 dead letter"
+    )
+    board.publish(replace(IDLE, topics_held=2, held_topics=[paused, held], breakers=[breaker]))
+    assert "2 topics on hold (orders READY=1: TOPIC_AUTHORIZATION_FAILED)" in board.sentence()
+    board.publish(replace(IDLE, topics_held=1, held_topics=[paused]))
+    assert "1 topic on hold (audit: paused)" in board.sentence()
 
 
 def test_a_server_is_down_since_it_first_did_not_answer(board: StatusBoard, clock: Clock) -> None:

@@ -117,8 +117,16 @@ def test_nothing_that_came_from_outside_drives_the_terminal(busy: Look) -> None:
     assert "[red]why[/red]" in text
 
 
-def test_a_plain_terminal_gets_ascii_bars(busy: Look) -> None:
-    assert shown(busy, plain=True).isascii()
+@pytest.mark.parametrize("columns", [10, 40, 80, 120])
+def test_a_plain_terminal_gets_ascii_alone(busy: Look, columns: int) -> None:
+    assert shown(busy, columns, plain=True).isascii()
+
+
+def test_the_state_is_not_cut_where_a_second_line_does(busy: Look) -> None:
+    first, second = shown(busy, columns=80).splitlines()[1:3]
+    told = f"{first.strip().removeprefix('state').strip()} {second.strip()}"
+    assert told == busy.state
+    assert "1 topic on hold (payments: TOPIC_AUTHORIZATION_FAILED)" in told
 
 
 def test_without_a_daemon_the_database_says_what_it_knows_and_that_it_knows_less() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
@@ -42,7 +43,8 @@ def frame(look: Look, *, columns: int, lines: int, plain: bool = False) -> Rende
     sections = _sections(look)
     rows_max = _rows_each(lines - len(head) - 1, [len(rows) for _, _, rows in sections])
     body = [
-        _table(title, names, rows, shown, width) for (title, names, rows), shown in zip(sections, rows_max, strict=True)
+        _table(title, names, rows, shown, width, plain=plain)
+        for (title, names, rows), shown in zip(sections, rows_max, strict=True)
     ]
     return Group(*head, *body)
 
@@ -50,7 +52,7 @@ def frame(look: Look, *, columns: int, lines: int, plain: bool = False) -> Rende
 def _head(look: Look, width: int, plain: bool, *, is_low: bool) -> list[Text]:
     said: list[tuple[str, str, str]] = [
         ("outbox", look.outbox, "bold"),
-        ("state", look.state, ""),
+        *_state(look.state, width),
         *(("trouble", trouble, "bold red") for trouble in look.troubles),
         ("from", look.source, "dim"),
         ("rate", _rates(look), ""),
@@ -73,7 +75,13 @@ def _head(look: Look, width: int, plain: bool, *, is_low: bool) -> list[Text]:
         ]
         if is_low:
             said = [line for line in said if line[0]]
-    return [_line(label, text, style, width) for label, text, style in said]
+    return [_line(label, text, style, width, plain=plain) for label, text, style in said]
+
+
+def _state(state: str, width: int) -> list[tuple[str, str, str]]:
+    """The sentence that matters most is not cut: it may take a second line."""
+    first, *more = wrap(on_one_line(state, LINE_COLUMNS_MAX * 2), max(1, width - LABEL_COLUMNS - 1)) or [""]
+    return [("state", first, ""), *([("", " ".join(more), "")] if more else [])]
 
 
 _ONLY_THE_DAEMON: Final = "unknown: only a daemon's page tells it"
@@ -83,11 +91,11 @@ def _recent(points: Sequence[Point]) -> Sequence[Point]:
     return [point for point in points if point.at > points[-1].at - SPARK_SECONDS]
 
 
-def _line(label: str, text: str, style: str, width: int) -> Text:
+def _line(label: str, text: str, style: str, width: int, *, plain: bool) -> Text:
     line = Text(f"{label:<{LABEL_COLUMNS}} ", style="dim", no_wrap=True, overflow="ellipsis", end="\n")
     # Texts of topics, keys and causes come from elsewhere: nothing in them may drive the terminal.
     line.append(on_one_line(text, LINE_COLUMNS_MAX * 2), style=style or "not dim")
-    line.truncate(width, overflow="ellipsis")
+    line.truncate(width, overflow="crop" if plain else "ellipsis")
     return line
 
 
@@ -123,7 +131,8 @@ def _backlog(look: Look) -> str:
 def _dead(dead: Counted | None) -> str:
     if dead is None:
         return "not measured yet"
-    return f"{dead} dead letters" + (" (outboxd dead summary)" if dead.rows else "")
+    letters = "dead letter" if str(dead) == "1" else "dead letters"
+    return f"{dead} {letters}" + (" (outboxd dead summary)" if dead.rows else "")
 
 
 def spoken(seconds: float) -> str:
@@ -176,7 +185,9 @@ def _rows_each(lines: int, wanted: Sequence[int]) -> list[int]:
     return shown
 
 
-def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], shown: int, width: int) -> Table:
+def _table(
+    title: str, names: Sequence[str], rows: Sequence[Sequence[str]], shown: int, width: int, *, plain: bool
+) -> Table:
     more = f", {len(rows) - shown} more" if len(rows) > shown else ""
     table = Table(
         title=Text(f"{title}{more}", style="bold"),
@@ -193,7 +204,7 @@ def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], show
             name,
             justify="right" if is_number else "left",
             no_wrap=True,
-            overflow="ellipsis",
+            overflow="crop" if plain else "ellipsis",
             min_width=min(8, width // 3) if is_name else 5 if name == "for" else None,
             max_width=max(8, width // 3) if is_name else width,
         )
