@@ -23,6 +23,8 @@ STORM_KEYS = 20
 """So many different keys failing for good with one code, and none delivered between, are no longer the rows' fault."""
 STORM_ROWS = 200
 """So many rows are not either, however few keys the topic has."""
+WATCHED_SECONDS = 1.0
+"""A failure may be reported this long after a delivery that came later: so long a topic is still watched after it."""
 WATCHED_TRIES = 3
 """So often a row fails with what its topic stormed with, after an operator let the topic go, before it is blamed."""
 _NOTE_BEGINS = "storm guard: many keys in a row failed for good with "
@@ -119,13 +121,23 @@ class Breakers:
 
     def next_probe_at(self) -> float | None:
         """Return when the next probe is due, None when no breaker waits for one."""
-        return min(
-            (breaker.next_probe_at for breaker in self.open.values() if breaker.probing_id is None), default=None
-        )
+        waiting = [
+            breaker.next_probe_at
+            for breaker in self.open.values()
+            if breaker.probing_id is None and not breaker.is_watched
+        ]
+        return min(waiting, default=None)
 
     def close(self, topic: str) -> Breaker | None:
         """A record of the topic was delivered, or nothing is left to probe with: return the breaker that closed."""
         return self.open.pop(topic, None)
+
+
+@dataclass(slots=True)
+class _Watched:
+    code: int
+    tries: dict[int, int] = field(default_factory=dict)
+    until: float = float("inf")
 
 
 @dataclass(slots=True)
@@ -147,7 +159,7 @@ class StormGuard:
         self._keys_max = keys_max
         self._rows_max = rows_max
         self._storms: dict[str, dict[int, _Storm]] = {}
-        self._watched: dict[str, tuple[int, dict[int, int]]] = {}
+        self._watched: dict[str, _Watched] = {}
 
     def failed_for_good(self, topic: str, code: int, key: str | None, record_id: int) -> bool:
         """Count one permanent failure; return whether the topic storms now, so that this record is not to die.
@@ -159,26 +171,31 @@ class StormGuard:
         storm.rows += 1
         return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max
 
-    def delivered(self, topic: str) -> None:
+    def delivered(self, topic: str, now: float) -> None:
         """A record of the topic was delivered, or nothing is left of what stormed."""
-        if self._storms or self._watched:
+        if self._storms:
             self._storms.pop(topic, None)
-            self._watched.pop(topic, None)
+        watched = self._watched.get(topic) if self._watched else None
+        if watched is not None:
+            watched.until = min(watched.until, now + WATCHED_SECONDS)
 
     def calm(self, topic: str, code: int) -> None:
         """An operator says that the topic may go on after its storm of this code: count from zero, and watch."""
         self._storms.pop(topic, None)
-        self._watched[topic] = code, {}
+        self._watched[topic] = _Watched(code)
 
-    def is_watched(self, topic: str, code: int, record_id: int) -> bool:
+    def is_watched(self, topic: str, code: int, record_id: int, now: float) -> bool:
         """Count a record's failure where the topic was let go after a storm of this code and nothing was delivered
         since; return whether it is still not to be blamed.
         """
-        watched_code, tries = self._watched.get(topic, (None, {}))
-        if watched_code != code:
+        watched = self._watched.get(topic)
+        if watched is None or watched.code != code:
             return False
-        tries[record_id] = tries.get(record_id, 0) + 1
-        return tries[record_id] < WATCHED_TRIES
+        if now > watched.until:
+            del self._watched[topic]
+            return False
+        watched.tries[record_id] = watched.tries.get(record_id, 0) + 1
+        return watched.tries[record_id] < WATCHED_TRIES
 
 
 def storm_note(fault: Fault) -> str:

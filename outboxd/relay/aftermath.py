@@ -154,9 +154,11 @@ class Aftermath:
         message = cause(fault, text, record.topic, report.partition)
         history = self.histories.of(record.id)
         lane = self._lanes[record.topic]
-        is_storming = False
-        if fault.fault_class is FaultClass.ROW_PERMANENT and (report.alone or not fault.batch_wide):
-            is_storming = self._lanes.storms.is_watched(record.topic, fault.code, record.id)
+        is_storming = self._is_watched(report, fault, now)
+        if is_storming and record.topic not in self._topics.held:
+            # The topic was let go and a record got through: this failure may be from before.
+            self.suspects.append(record)
+            return
         around = Circumstances(
             alone=report.alone,
             neighbours_delivered=guilty
@@ -172,6 +174,12 @@ class Aftermath:
             return
         self._apply(record, outcome, now)
 
+    def _is_watched(self, report: Report, fault: Fault, now: float) -> bool:
+        """Say whether the topic stormed with this fault before, so that the record is not to be blamed yet."""
+        record = report.record
+        is_blamed = fault.fault_class is FaultClass.ROW_PERMANENT and (report.alone or not fault.batch_wide)
+        return is_blamed and self._lanes.storms.is_watched(record.topic, fault.code, record.id, now)
+
     def _decide(self, now: float) -> None:
         """Send again what would have made a storm where a neighbour is delivered by now; else it is one."""
         undecided, self.undecided = self.undecided, []
@@ -186,8 +194,10 @@ class Aftermath:
             ):
                 self._question(report, fault, since, now)
                 continue
-            is_stormy = HoldReason.STORM in self._topics.held.get(record.topic, ())
-            if lane.last_delivered_at > since and not is_stormy:
+            if HoldReason.STORM in self._topics.held.get(record.topic, ()):
+                # At once: what is decided after an operator's resume only would close the topic again.
+                self._storm(report, now)
+            elif lane.last_delivered_at > since:
                 # The failure was before that delivery, so it proves nothing any more: once more, alone.
                 self.suspects.append(record)
             elif lane.in_flight > 0 and now - since < UNDECIDED_SECONDS:

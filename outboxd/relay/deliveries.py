@@ -89,7 +89,7 @@ class Deliveries:
             lane.deliveries += rows
             lane.in_flight -= rows
             lane.last_delivered_at = now
-            self._lanes.storms.delivered(topic)
+            self._lanes.storms.delivered(topic, now)
             self._observer.delivered(topic, rows, sum([record[9] for record in records if record[3] == topic]))
         self._observer.acknowledged_after(max(0, now_ms - records[0].created_at_ms) / 1000, len(records))
         if self._lanes.breakers.open:

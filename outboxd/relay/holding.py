@@ -55,7 +55,7 @@ class Holding:
         breaker = self._lanes.breakers.close(topic)
         if breaker is None:
             return
-        self._lanes.storms.delivered(topic)
+        self._lanes.storms.delivered(topic, now)
         self._topics.release(topic, HoldReason.BREAKER, now)
         self._held.want_parked(topic)
         self._observer.event(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
+
 import pytest
 from confluent_kafka.admin import AclOperation
 
@@ -9,11 +12,17 @@ from tests.chaos.conftest import MakeRig
 from tests.chaos.lengths import CLUSTER, HEALED_SECONDS, RELAY, long_only
 from tests.chaos.load import Load
 from tests.support.checker import id_of
+from tests.support.children import wait_for
+from tests.support.daemon import Event
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import fresh_name
 from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(300)
+
+
+def time_of(event: Event) -> float:
+    return datetime.fromisoformat(re.sub("Z$", "+00:00", event["timestamp"])).timestamp()
 
 
 def assert_nothing_was_blamed(rig: Rig) -> None:
@@ -153,10 +162,11 @@ def test_the_storm_guard_holds_a_topic_switched_to_compaction_and_all_its_rows_g
     dead = rig.count("SELECT count(*) FROM outboxd.dead_letter")
     assert dead < 20
     # Too early: a row at a time tries the topic, and none of them dies.
-    tried = len(daemon.events("row_failed"))
     rig.sql.execute("SELECT outboxd.resume(%s)", (topic,))
-    daemon.wait_for_event("breaker_opened", topic=topic)
-    daemon.wait_for_event("row_failed", count=tried + 4)
+    resumed_at = time_of(daemon.wait_for_event("breaker_opened", topic=topic))
+    wait_for(
+        lambda: time_of(daemon.events("row_failed")[-1]) > resumed_at + 1.5, timeout_seconds=20, what="probes fail"
+    )
     assert {letter["error_code"] for letter in rig.dead_letters().values()} <= {"INVALID_RECORD"}
     rig.kafka.alter_topic_config(topic, {"cleanup.policy": "delete"})
     rig.wait_until_settled(timeout_seconds=30)

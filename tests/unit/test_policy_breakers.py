@@ -68,7 +68,7 @@ def test_twenty_different_keys_make_a_storm_and_one_key_does_not() -> None:
     guard = StormGuard()
 
     assert not any(guard.failed_for_good("t", 10, "one key", number) for number in range(100))
-    guard.delivered("t")
+    guard.delivered("t", 0.0)
     assert [guard.failed_for_good("t", 10, f"k{number}", number) for number in range(20)] == [False] * 19 + [True]
 
 
@@ -91,7 +91,7 @@ def test_a_delivery_or_an_operator_begins_the_count_anew() -> None:
     guard = StormGuard(keys_max=2)
 
     guard.failed_for_good("t", 10, "a", 1)
-    guard.delivered("t")
+    guard.delivered("t", 0.0)
     assert not guard.failed_for_good("t", 10, "b", 2)
     guard.calm("t", 10)
     assert not guard.failed_for_good("t", 10, "c", 3)
@@ -109,25 +109,27 @@ def test_rows_that_fail_with_another_code_between_do_not_hide_a_storm() -> None:
     assert storms == [False] * 19 + [True]
 
 
-def test_a_topic_that_was_let_go_after_a_storm_is_watched_for_its_code_until_a_delivery() -> None:
+def test_a_topic_that_was_let_go_after_a_storm_is_watched_for_its_code_until_a_second_after_a_delivery() -> None:
     guard = StormGuard()
-    assert not guard.is_watched("t", 10, 1)
+    assert not guard.is_watched("t", 10, 1, 0.0)
 
     guard.calm("t", 10)
 
-    assert guard.is_watched("t", 10, 1)
-    assert not guard.is_watched("t", 87, 1)
-    assert not guard.is_watched("other", 10, 1)
-    guard.delivered("t")
-    assert not guard.is_watched("t", 10, 1)
+    assert guard.is_watched("t", 10, 1, 99.0)
+    assert not guard.is_watched("t", 87, 1, 99.0)
+    assert not guard.is_watched("other", 10, 1, 99.0)
+    guard.delivered("t", 100.0)
+    guard.delivered("t", 101.0)
+    assert guard.is_watched("t", 10, 2, 100.9)
+    assert not guard.is_watched("t", 10, 3, 101.1)
 
 
 def test_a_row_that_fails_three_times_in_a_watched_topic_is_blamed_and_no_other_with_it() -> None:
     guard = StormGuard()
     guard.calm("t", 10)
 
-    assert [guard.is_watched("t", 10, 1) for _ in range(3)] == [True, True, False]
-    assert guard.is_watched("t", 10, 2)
+    assert [guard.is_watched("t", 10, 1, 0.0) for _ in range(3)] == [True, True, False]
+    assert guard.is_watched("t", 10, 2, 0.0)
 
 
 def test_the_note_of_a_storm_names_its_fault_and_no_other_note_does() -> None:
