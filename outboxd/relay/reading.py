@@ -94,9 +94,11 @@ class Reading:
     def deadlines(self) -> list[float]:
         """Return when something is to be read next."""
         state = self._state
-        if state.reading is not None or not self.loaded or state.draining or self._is_crowded(*self._room()):
-            # A fetch that could not begin would be due for ever, and the loop would never rest.
+        if state.reading is not None or not self.loaded or state.draining or self._is_crowded:
+            # A fetch that cannot begin would be due for ever, and the loop would never rest.
             return []
+        if not self.recovering.is_done:
+            return self.recovering.deadlines()
         deadlines = [self._next_fetch_at, self.sweeping.next_at]
         if state.admission.wants_more:
             deadlines.append(self._next_wanted_at)
@@ -107,20 +109,6 @@ class Reading:
             deadlines.append(max(probe_at, self._next_wanted_at))
         return deadlines
 
-    def _room(self) -> tuple[int, int]:
-        """Return how many rows and bytes the next fetch may bring."""
-        limits, ledger = self._state.limits, self._state.ledger
-        return min(limits.batch_rows, ledger.rows_free), min(limits.batch_bytes, ledger.bytes_free)
-
-    def _is_crowded(self, rows_max: int, bytes_max: int) -> bool:
-        """Say whether so little room is not worth a fetch: what is in memory has to leave it first."""
-        limits = self._state.limits
-        if rows_max * 2 >= min(limits.batch_rows, limits.max_in_flight_rows) and bytes_max * 4 >= min(
-            limits.batch_bytes, limits.max_in_flight_bytes
-        ):
-            return False
-        return len(self._state.ledger) > 0
-
     def fetch(self, now: float) -> None:
         """Ask for more where there is room and it is time."""
         state = self._state
@@ -129,8 +117,15 @@ class Reading:
         if not self.recovering.is_done:
             self.recovering.begin_again(now)
             return
-        rows_max, bytes_max = self._room()
-        if self._is_crowded(rows_max, bytes_max):
+        limits = state.limits
+        rows_max = min(limits.batch_rows, state.ledger.rows_free)
+        bytes_max = min(limits.batch_bytes, state.ledger.bytes_free)
+        # So little room is not worth a fetch: what is in memory has to leave it first.
+        self._is_crowded = len(state.ledger) > 0 and (
+            rows_max * 2 < min(limits.batch_rows, limits.max_in_flight_rows)
+            or bytes_max * 4 < min(limits.batch_bytes, limits.max_in_flight_bytes)
+        )
+        if self._is_crowded:
             return
         if self.sweeping.sweep(now):
             self.read_all = False

@@ -28,6 +28,10 @@ class Recovering:
         """Whether fetching may begin: what was recovered is settled."""
         return self._loaded is None or (self._recovered and self._state.settling.is_empty)
 
+    def deadlines(self) -> list[float]:
+        """Return when it is to be begun again; while it is under way its answer comes by itself."""
+        return [] if self._again_at is None else [self._again_at]
+
     def begin(self, loaded: Loaded) -> None:
         """Have the owner before fenced, and its progress records read."""
         self._loaded = loaded

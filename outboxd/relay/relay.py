@@ -84,6 +84,8 @@ class Relay:
         self._listening = False
         self.end: RelayEnd | None = None
         self.turns = 0
+        self.next_deadline = 0.0
+        """When something is to be done though nothing comes, as of the last rest."""
         self.on_turn: Callable[[Relay], None] | None = None
         self._stale_reads = 0
         self._stale_settlements = 0
@@ -157,10 +159,12 @@ class Relay:
 
     def _rest(self, now: float) -> None:
         publisher = self._ports.publisher
+        self.next_deadline = now
         if self.state.has_ready and not self.state.draining:
             publisher.poll(POLL_SLICE_SECONDS)
             return
-        timeout_seconds = min(max(0.0, self.next_deadline(now) - now), REST_SECONDS_MAX)
+        self.next_deadline = min(self._deadlines(now), default=now + REST_SECONDS_MAX)
+        timeout_seconds = min(max(0.0, self.next_deadline - now), REST_SECONDS_MAX)
         rows_in_flight = self.state.rows_in_flight
         if rows_in_flight:
             # Lingering pays only while much more is about to come.
@@ -169,10 +173,6 @@ class Relay:
         else:
             publisher.poll(0.0)
             self._ports.mailbox.wait(timeout_seconds)
-
-    def next_deadline(self, now: float) -> float:
-        """Return when something is to be done though nothing comes."""
-        return min(self._deadlines(now), default=now + REST_SECONDS_MAX)
 
     def _deadlines(self, now: float) -> list[float]:
         if self.state.token is None:

@@ -101,7 +101,7 @@ class Daemon:
         now = self.world.timeline.now
         pause = 0.001 * 2 ** min(self._idle_polls, 10)
         if not has_reports:
-            pause = max(pause, self.relay.next_deadline(now) - now)
+            pause = max(pause, self.relay.next_deadline - now)
         self._sleep_until = now + min(pause, IDLE_POLL_SECONDS_MAX)
 
     def wake_soon(self) -> None:

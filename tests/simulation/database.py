@@ -100,6 +100,7 @@ class Database:
         self.dead: dict[int, DeadRow] = {}
         self.control: dict[str, tuple[float, str]] = {}
         self.lease = LeaseRow()
+        self.by_key: dict[tuple[str, str | None], list[Row]] = {}
         self.open: dict[int, Transaction] = {}
         self.key_locks: dict[tuple[str, str], int] = {}
         self.down_until = 0.0
@@ -137,6 +138,7 @@ class Database:
         for row in transaction.rows if commit else ():
             row.committed_at = self.timeline.now
             self.rows[row.id] = self.pending[row.id] = row
+            self.by_key.setdefault((row.topic, row.key), []).append(row)
 
     def locks(self) -> frozenset[str]:
         return frozenset(transaction.name for transaction in self.open.values() if transaction.name)

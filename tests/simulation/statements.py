@@ -19,7 +19,7 @@ from outboxd.policy.messages import (
     Swept,
 )
 from outboxd.policy.records import Arm, Record
-from tests.simulation.database import Database, RetryRow, Row
+from tests.simulation.database import Database, DeadRow, RetryRow, Row
 from tests.simulation.timeline import EPOCH_MS
 
 LISTED_MAX = 5
@@ -45,6 +45,8 @@ def load(db: Database) -> Loaded:
 
 
 def _pauses(db: Database) -> list[Pause]:
+    if not db.control:
+        return []
     return [
         Pause(pattern, EPOCH_MS + int(since * 1000), "someone", note)
         for pattern, (since, note) in sorted(db.control.items())
@@ -54,17 +56,21 @@ def _pauses(db: Database) -> list[Pause]:
 def fetch(db: Database, request: FetchRequest) -> Fetched:
     """Answer a fetch from the snapshot of now; the locks are added later, as they are read later."""
     now = db.timeline.now
-    due, retry_cursor = _due(db, request)
-    replays = sorted(
-        (dead for dead in db.dead.values() if dead.status == "replaying" and dead.row.id > request.replay_cursor),
-        key=lambda dead: dead.row.id,
-    )[:LISTED_MAX]
+    due, retry_cursor = _due(db, request) if db.retry else ([], None)
+    replays: list[DeadRow] = []
+    discarded: list[int] = []
+    if db.dead:
+        letters = db.dead.values()
+        replays = sorted(
+            (dead for dead in letters if dead.status == "replaying" and dead.row.id > request.replay_cursor),
+            key=lambda dead: dead.row.id,
+        )[:LISTED_MAX]
+        discarded = [
+            dead.row.id
+            for dead in letters
+            if dead.holds_key and dead.status == "discarded" and dead.resolved_at > now - DISCARDS_SECONDS
+        ]
     available, available_cursor = _available(db, request)
-    discarded = [
-        dead.row.id
-        for dead in db.dead.values()
-        if dead.holds_key and dead.status == "discarded" and dead.resolved_at > now - DISCARDS_SECONDS
-    ]
     return Fetched(
         records=_records(db, request),
         now_ms=db.timeline.now_ms,
@@ -113,6 +119,8 @@ def _available(db: Database, request: FetchRequest) -> tuple[list[int], datetime
 
 
 def _records(db: Database, request: FetchRequest) -> list[Record]:
+    if not db.pending and not request.replay_ids:
+        return []
     now, position = db.timeline.now, request.position
     rows = [db.pending[i] for i in sorted(db.pending)]
     seen = [row for row in rows if row.available_at is None or row.available_at <= now]
@@ -122,13 +130,7 @@ def _records(db: Database, request: FetchRequest) -> list[Record]:
         answer.extend(row.record(arm, EPOCH_MS + int(row.created_at * 1000)) for row in found)
 
     if request.gap_lows:
-        lows, highs = list(request.gap_lows), list(request.gap_highs)
-        found = []
-        for row in seen:
-            place = bisect.bisect_right(lows, row.id) - 1
-            if place >= 0 and row.id <= highs[place]:
-                found.append(row)
-        add(Arm.LOOK_BACK, found[: request.rows_max])
+        add(Arm.LOOK_BACK, _in_gaps(seen, request)[: request.rows_max])
     if request.chosen_ids:
         chosen = set(request.chosen_ids)
         add(Arm.CHOSEN, [row for row in rows if row.id in chosen])
@@ -149,6 +151,16 @@ def _records(db: Database, request: FetchRequest) -> list[Record]:
     if request.forward:
         add(Arm.FORWARD, [row for row in seen if row.id > position][: request.rows_max])
     return _cut(answer, request)
+
+
+def _in_gaps(rows: list[Row], request: FetchRequest) -> list[Row]:
+    lows, highs = request.gap_lows, request.gap_highs
+    found = []
+    for row in rows:
+        place = bisect.bisect_right(lows, row.id) - 1
+        if place >= 0 and row.id <= highs[place]:
+            found.append(row)
+    return found
 
 
 def _cut(answer: list[Record], request: FetchRequest) -> list[Record]:

@@ -72,11 +72,12 @@ class SimulatedStore:
                 return
             event = statement()
             snapshot_at = timeline.now
+            if not want_locks:
+                timeline.after(self._delay(), lambda: self._answer(event, snapshot_at))
+                return
 
             def read_locks() -> None:
-                answer = event
-                if want_locks and isinstance(event, Fetched):
-                    answer = replace(event, locks=self._db.locks())
+                answer = replace(event, locks=self._db.locks()) if isinstance(event, Fetched) else event
                 timeline.after(self._delay(), lambda: self._answer(answer, snapshot_at))
 
             timeline.after(self._dice.uniform(0.0, 0.002), read_locks)

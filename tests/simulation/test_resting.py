@@ -17,7 +17,14 @@ def rests_in_an_outage(seed: int) -> list[float]:
     rests: list[float] = []
 
     def watch(daemon: Daemon) -> None:
-        daemon.relay.on_turn = lambda relay: rests.append(relay.next_deadline(world.timeline.now) - world.timeline.now)
+        poll, publisher = daemon.publisher.poll, daemon.publisher
+
+        def note(timeout_seconds: float) -> None:
+            if not daemon.relay.state.has_ready:
+                rests.append(daemon.relay.next_deadline - world.timeline.now)
+            poll(timeout_seconds)
+
+        publisher.poll = note  # type: ignore[method-assign]
 
     for daemon in world.daemons:
         if daemon.is_alive and len(daemon.relay.state.ledger) * 2 > world.scenario.limits.max_in_flight_rows:

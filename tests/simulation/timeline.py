@@ -39,7 +39,7 @@ class Timeline:
 
     def at(self, when: float, action: Action) -> None:
         self._asked += 1
-        heapq.heappush(self._queue, (when if when > self.now else self.now, self._asked, action))
+        heapq.heappush(self._queue, (max(when, self.now), self._asked, action))
 
     def step(self) -> bool:
         """Let the next thing happen; return False when nothing is left."""

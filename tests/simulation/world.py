@@ -61,7 +61,7 @@ class World:
         return any(letter.holds_key and letter.status in ("dead", "replaying") for letter in letters)
 
     def rows_of_key(self, topic: str, key: str) -> list[Row]:
-        return [row for row in self.db.rows.values() if row.key == key and row.topic == topic]
+        return self.db.by_key.get((topic, key), [])
 
     def _on_append(self, topic: str, partition: int, offset: int, row: Row) -> None:
         self.history.note(f"log {topic}-{partition}@{offset} = {row.id} {topic}/{row.key}")
@@ -102,10 +102,10 @@ class World:
             if self.timeline.now > healed_at + DEADLINE_SECONDS:
                 rows = self.invariants.unfinished()
                 raise self.invariants.stuck(rows) if rows else Violation("progress", "a replay never ends")
-            self._run_until(self.timeline.now + 0.25)
+            self._run_until(self.timeline.now + 0.1)
             self._operate()
             self._trickle()
-        self._run_until(self.timeline.now + 1.0)
+        self._run_until(self.timeline.now + 0.5)
         self.invariants.at_end()
 
     def _operate(self) -> None:
@@ -128,10 +128,5 @@ class World:
         return bool(self.db.pending) or any(dead.status == "replaying" for dead in self.db.dead.values())
 
     def _run_until(self, when: float) -> None:
-        timeline = self.timeline
-        timeline.at(when, lambda: None)
-        steps = 0
-        while timeline.now < when and timeline.step():
-            steps += 1
-            if steps > STEPS_MAX:
-                raise Violation("progress", f"{steps} steps without getting from one moment to the next")
+        if not self.timeline.run_until(when, STEPS_MAX):
+            raise Violation("progress", f"{STEPS_MAX} steps without getting from one moment to the next")

@@ -8,6 +8,7 @@ from tests.simulation.database import Database, Kind, Row, Transaction
 from tests.simulation.history import History
 from tests.simulation.scenario import Scenario
 
+HURRY_SHARE = 0.2
 STRICT, LOOSE = "s", "l"
 """Keys whose writers lock them before they insert, and keys whose writers do not."""
 
@@ -24,7 +25,12 @@ class Writer:
         self._history = history
         self._left = transactions
         self.is_done = False
+        self._calm_at = scenario.fault_seconds
         db.timeline.after(dice.uniform(0.0, 0.5), self._next)
+
+    def _pace(self, seconds: float) -> float:
+        """Once no new fault comes there is nothing to be met by taking one's time."""
+        return seconds if self._db.timeline.now < self._calm_at else seconds * HURRY_SHARE
 
     def _next(self) -> None:
         if self._left <= 0:
@@ -41,7 +47,7 @@ class Writer:
         plan = [self._choice(is_early=is_early) for _ in range(len(early_ids) or rows)]
         plan.sort(key=lambda choice: choice[0:2])  # locks are taken in one order, so that writers never deadlock
         delay = dice.uniform(0.5, 3.0) if is_early else 0.0
-        self._db.timeline.after(delay, lambda: self._insert(transaction, plan, early_ids))
+        self._db.timeline.after(self._pace(delay), lambda: self._insert(transaction, plan, early_ids))
 
     def _choice(self, *, is_early: bool) -> tuple[str, str, bool]:
         dice, scenario = self._dice, self._scenario
@@ -90,13 +96,13 @@ class Writer:
         dice, timeline, scenario = self._dice, self._db.timeline, self._scenario
         pause = dice.uniform(0.2, 4.0) if dice.random() < scenario.slow_commit_share else dice.uniform(0.0, 0.02)
         if dice.random() < scenario.prepared_share:
-            timeline.after(pause / 2, lambda: self._db.prepare(transaction))
+            timeline.after(self._pace(pause / 2), lambda: self._db.prepare(transaction))
             pause += dice.uniform(0.5, 2.0)
         commit = dice.random() >= scenario.rollback_share
-        timeline.after(pause, lambda: self._finish(transaction, commit=commit))
+        timeline.after(self._pace(pause), lambda: self._finish(transaction, commit=commit))
 
     def _finish(self, transaction: Transaction, *, commit: bool) -> None:
         self._db.finish(transaction, commit=commit)
         told = " ".join(f"{row.id}={row.topic}/{row.key}:{row.kind.value}" for row in transaction.rows)
         self._history.note(f"{'commit' if commit else 'rollback'} {told}")
-        self._db.timeline.after(self._dice.uniform(0.0, 0.3), self._next)
+        self._db.timeline.after(self._pace(self._dice.uniform(0.0, 0.3)), self._next)
