@@ -69,18 +69,32 @@ class KeyGate:
             return [record for record in records if self._admit_one(record)]
         admitted: list[Record] = []
         append = admitted.append
-        busy, deferred = self.busy, self._deferrals.from_ids
+        busy, waiting, held, deferred = self.busy, self._waiting, self.held, self._deferrals.from_ids
+        queue_rows_max = self.waiting_per_key_max
         for record in records:
             key = record[4]
             if key is None:
                 append(record)
                 continue
             gate_key = (record[3], key)
-            if gate_key not in busy and gate_key not in deferred:
+            owner = busy.get(gate_key)
+            if (deferred and gate_key in deferred) or (held and gate_key in held):
+                if self._admit_one(record):
+                    append(record)
+                continue
+            # Of a key that is neither deferred nor held, a record is with the producer: this is `_wait` without its
+            # cases, since most records of a backlog come here.
+            if owner is None:
                 busy[gate_key] = record[1]
                 append(record)
-            elif self._admit_one(record):
-                append(record)
+                continue
+            queue = waiting.get(gate_key)
+            if queue is None:
+                waiting[gate_key] = deque((record,))
+            elif len(queue) < queue_rows_max and queue[-1][1] < record[1]:
+                queue.append(record)
+            else:
+                self._wait(gate_key, record, owner)
         return admitted
 
     def _admit_one(self, record: Record) -> bool:
@@ -172,28 +186,33 @@ class KeyGate:
 
     def release_all(self, records: Sequence[Record]) -> list[Record]:
         """These records were delivered: return the records of their keys that go next, now busy."""
+        if self.pipelined or self.serial_topics:
+            if self.pipelined and not self.busy:
+                return []
+            keyed = [(self.key_of(record), record[1]) for record in records]
+            successors = [self.release(gate_key, record_id) for gate_key, record_id in keyed if gate_key is not None]
+            return [successor for successor in successors if successor is not None]
         following: list[Record] = []
-        if self.pipelined and not self.busy:
-            return following
-        busy, waiting, deferred = self.busy, self._waiting, self._deferrals.from_ids
-        plain = not (self.serial_topics or self.held or self.pipelined)
+        busy, waiting, held, deferred = self.busy, self._waiting, self.held, self._deferrals.from_ids
         for record in records:
-            gate_key: GateKey | None
-            if plain:
-                if record[4] is None:
-                    continue
-                gate_key = (record[3], record[4])
-                if gate_key not in waiting and gate_key not in deferred:
-                    if busy.get(gate_key) == record[1]:
-                        del busy[gate_key]
-                    continue
+            key = record[4]
+            if key is None:
+                continue
+            gate_key = (record[3], key)
+            queue = waiting.get(gate_key)
+            if (held and gate_key in held) or busy.get(gate_key) != record[1] or gate_key in deferred:
+                successor = self.release(gate_key, record[1])
+                if successor is not None:
+                    following.append(successor)
+            elif queue is None:
+                del busy[gate_key]
             else:
-                gate_key = self.key_of(record)
-                if gate_key is None:
-                    continue
-            successor = self.release(gate_key, record.id)
-            if successor is not None:
-                following.append(successor)
+                # `release` without its cases, since most records of a backlog come here.
+                first = queue.popleft()
+                if not queue:
+                    del waiting[gate_key]
+                busy[gate_key] = first[1]
+                following.append(first)
         return following
 
     def waiting_ids(self) -> set[int]:
