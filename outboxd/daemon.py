@@ -199,6 +199,7 @@ class Daemon:
         self.board.look(relay)
         manager = self._manager
         if not manager.is_ready and self._is_ready(relay):
+            self.board.look(relay, at_once=True)
             manager.ready(self.board.sentence())
         if relay.is_stopping and not manager.is_stopping:
             manager.stopping(self.settings.relay.shutdown_timeout_seconds + CLOSING_SECONDS)

@@ -118,10 +118,10 @@ class StatusBoard:
 
     # Written on the relay's thread.
 
-    def look(self, relay: Relay) -> None:
-        """Look at the relay after a turn of its loop, four times a second at most: this is the relay's `on_turn`."""
+    def look(self, relay: Relay, *, at_once: bool = False) -> None:
+        """Look at the relay after a turn of its loop, four times a second at most unless `at_once`."""
         now = self.monotonic()
-        if self.published_at is None or now - self.published_at >= PUBLISH_SECONDS:
+        if at_once or self.published_at is None or now - self.published_at >= PUBLISH_SECONDS:
             self.publish(status_of(relay, now))
 
     def publish(self, status: RelayStatus) -> None:

@@ -191,7 +191,7 @@ def start_unit(machine: Machine, directory: Path) -> subprocess.Popen[bytes]:
         if stored.exists():
             (credentials / name).write_bytes(stored.read_bytes())
     environ = {"PATH": os.environ["PATH"], "CREDENTIALS_DIRECTORY": str(credentials)}
-    for command in re.findall(r"(?m)^Exec(?:StartPre=-|Reload=\+)(.+/outboxd .+)$", unit):
+    for command in re.findall(r"(?m)^Exec(?:StartPre=-|Reload=\+\S+ \S+ )(.+/outboxd .+)$", unit):
         done = subprocess.run(
             shlex.split(command), env=environ, capture_output=True, text=True, timeout=60, check=False
         )
