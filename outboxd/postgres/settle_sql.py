@@ -167,11 +167,13 @@ class SettleSql:
         )
 
     def _died_again(self) -> str:
+        # Who asked for the replay, and when, goes into the note: the next entry would else write over it.
         return (
             f"died_again AS (UPDATE {self._schema}.dead_letter AS l SET status = 'dead', attempts = d.attempts,"
-            " reason = d.reason, error_code = d.code, error_message = d.message, died_at = now(), daemon = %(daemon)s,"
-            " resolved_at = NULL, resolved_by = NULL"
+            " reason = d.reason, error_code = d.code, error_message = d.message, holds_key = d.holds, died_at = now(),"
+            f" daemon = %(daemon)s, note = {self._schema}.past_note(l), resolved_at = NULL, resolved_by = NULL"
             " FROM ours, unnest(%(again_ids)s::bigint[], %(again_attempts)s::int[], %(again_reasons)s::text[],"
-            " %(again_codes)s::text[], %(again_messages)s::text[]) AS d(id, attempts, reason, code, message)"
+            " %(again_codes)s::text[], %(again_messages)s::text[], %(again_holds)s::bool[])"
+            " AS d(id, attempts, reason, code, message, holds)"
             " WHERE l.id = d.id AND l.status = 'replaying')"
         )

@@ -267,7 +267,6 @@ def _exceptional(settlement: Settlement) -> dict[str, object]:
         "retry_codes": [retry.fault.name for _, retry in settlement.retries],
         "retry_messages": [retry.message for _, retry in settlement.retries],
         **_deaths("dead", settlement.dead),
-        "dead_holds": [death.holds_key for _, death in settlement.dead],
         **_deaths("again", settlement.died_again),
         "replayed_ids": Int8Array([entry[0] for entry in settlement.replayed]),
         "replayed_partitions": Int8Array(_no_nulls([entry[1] for entry in settlement.replayed])),
@@ -284,4 +283,5 @@ def _deaths(prefix: str, deaths: Sequence[tuple[int, DeadLetter]]) -> dict[str, 
         f"{prefix}_reasons": [death.reason.value for _, death in deaths],
         f"{prefix}_codes": [death.fault.name for _, death in deaths],
         f"{prefix}_messages": [death.message for _, death in deaths],
+        f"{prefix}_holds": [death.holds_key for _, death in deaths],
     }

@@ -265,6 +265,18 @@ def test_a_dead_letter_that_holds_its_key_is_known_to_the_next_owner_until_it_is
     assert bench.load().holders == []
 
 
+@pytest.mark.parametrize("holds_now", [True, False])
+def test_a_replay_that_dies_again_holds_its_key_as_the_route_says_now(bench: StoreBench, holds_now: bool) -> None:
+    token = bench.take_over()
+    row = bench.insert("orders", "x")
+    letter = buried(bench, token, row, holds_key=not holds_now)
+    bench.replay(letter)
+
+    bench.settle(token, died_again=[(letter, death(holds_key=holds_now))])
+
+    assert [holder.outbox_id for holder in bench.load().holders] == ([row] if holds_now else [])
+
+
 def test_a_storm_is_kept_as_a_pause_and_the_first_note_stays(bench: StoreBench) -> None:
     token = bench.take_over()
     bench.settle(token, storms=[("orders", "first")])

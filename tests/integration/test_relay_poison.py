@@ -148,6 +148,28 @@ def test_hold_key_keeps_the_later_rows_of_the_dead_row_back_until_it_is_replayed
     rig.check(edited=[mended]).assert_holds(dead=1)
 
 
+def test_a_replay_that_dies_again_keeps_who_asked_for_it_and_holds_its_key_as_the_route_says_now(rig: Rig) -> None:
+    topic = rig.topic(partitions=1, config={"max.message.bytes": "5000"}, prefix="held")
+    dead = rig.insert(topic, "k", b"x" * 6_000)
+    assert rig.daemon([{"topic": "held-*", "on_dead_letter": "hold-key"}]).run("--until-empty").code == 0
+    assert rig.dead_letters()[dead]["holds_key"]
+    later = rig.insert(topic, "k")
+    rig.sql.execute("SELECT outboxd.replay(id, note => 'is it mended?') FROM outboxd.dead_letter")
+
+    # The route was changed meanwhile.
+    assert rig.daemon().run("--until-empty").code == 0
+
+    letter = rig.dead_letters()[dead]
+    assert (letter["status"], letter["holds_key"], letter["attempts"]) == ("dead", False, 2)
+    assert re.fullmatch(r"is it mended\? \(replayed by \w+, 20\S+Z\)", letter["note"])
+    assert [id_of(record) for record in rig.kafka.consume(topic)] == [later]
+    rig.sql.execute("UPDATE outboxd.dead_letter SET payload = 'mended'")
+    rig.sql.execute("SELECT outboxd.replay(id, true, 'now it is') FROM outboxd.dead_letter")
+    assert rig.daemon().run("--until-empty").code == 0
+    lines = rig.dead_letters()[dead]["note"].splitlines()
+    assert [line.split(" (")[0].split(" to ")[0] for line in lines] == ["is it mended?", "now it is", "delivered"]
+
+
 def test_a_held_key_is_held_by_the_next_daemon_too(rig: Rig) -> None:
     topic = rig.topic(partitions=1, config={"max.message.bytes": "5000"}, prefix="held")
     dead = rig.insert(topic, "k", b"x" * 6_000)

@@ -237,4 +237,4 @@ def _replayed(db: Database, settlement: Settlement) -> None:
     for dead_id, death in settlement.died_again:
         dead = db.dead[dead_id]
         if dead.status == "replaying":
-            dead.status, dead.attempts = "dead", death.attempts
+            dead.status, dead.attempts, dead.holds_key = "dead", death.attempts, death.holds_key
