@@ -14,6 +14,7 @@ import psycopg
 
 from outboxd.policy.messages import Event, Fetched, FetchRequest, Loaded, Settled, Settlement, SweepRequest, Swept
 from outboxd.postgres.engine import make_engine
+from outboxd.postgres.ownership import Owner
 from outboxd.postgres.store import PostgresStore
 from outboxd.relay.ports import OutboxStore
 from tests.simulation.database import Database as SimulatedDatabase
@@ -155,7 +156,7 @@ class PostgresBench(StoreBench):
 
     def take_over(self) -> int:
         holder, token = self._acquire()
-        self._store.set_holder(holder)
+        self._store.set_owner(Owner(holder))
         return token
 
     def succeed(self) -> None:
@@ -242,6 +243,7 @@ class SimulatedBench(StoreBench):
             post=self._events.append,
             note_snapshot=lambda *_: None,
             is_alive=True,
+            frozen_until=0.0,
             at_step=lambda *_: None,
         )
         self.store = SimulatedStore(cast(Any, daemon), self._db, random.Random(1), StatementFaults())

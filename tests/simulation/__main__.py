@@ -1,75 +1,87 @@
-"""Run the simulation: `python -m tests.simulation --seed 7`, `--seeds 0..9999`, `--minutes 10`."""
+"""Run the simulation: `python -m tests.simulation --seed 7`, or `--seeds 0-9999 --jobs 2`, or `--minutes 10`.
+
+A violation is told with its seed and what concerns it, and the run goes on. The end tells what was tried: seeds, rows,
+faults by kind, crashes, violations; `--summary FILE` writes the same as JSON.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import sys
 import time
-import traceback
 from collections.abc import Iterator
-from itertools import count, islice
+from pathlib import Path
 
-from tests.simulation.history import Violation
-from tests.simulation.world import World
+from tests.simulation.campaign import Outcome, Tally, outcomes, run_seed
 
-
-def tell(seed: int, *, whole: bool = False) -> str | None:
-    """Run one seed; return what went wrong, or None."""
-    world = World(seed)
-    try:
-        world.run()
-    except Violation as violation:
-        about = () if whole else violation.about
-        return f"seed {seed}: {violation}\n{world.history.told(about, 400 if whole else 60)}"
-    except Exception:  # noqa: BLE001  # told with its seed
-        # A bug of the relay shows as any exception: the seed matters more than the kind.
-        return f"seed {seed}: {traceback.format_exc()}\n{world.history.told((), 25)}"
-    return None
+PROGRESS_SECONDS = 15.0
+SEEDS_WITHOUT_END = 1 << 40
 
 
-def _seeds(arguments: argparse.Namespace) -> Iterator[int]:
+def _seeds(arguments: argparse.Namespace) -> range:
     if arguments.seeds:
-        first, last = arguments.seeds.split("..")
-        return iter(range(int(first), int(last) + 1))
-    return count(arguments.start)
+        first, _, last = arguments.seeds.replace("..", "-").partition("-")
+        return range(int(first), int(last or first) + 1)
+    return range(arguments.start, SEEDS_WITHOUT_END)
+
+
+def _until(deadline: float, told: Iterator[Outcome]) -> Iterator[Outcome]:
+    for outcome in told:
+        yield outcome
+        if time.monotonic() > deadline:
+            return
+
+
+def _tell_progress(tally: Tally, began: float) -> None:
+    rate = tally.seeds / max(0.001, time.monotonic() - began)
+    sys.stdout.write(
+        f"{time.strftime('%H:%M:%S')}  {tally.seeds} seeds, {rate:.0f} a second, {tally.violations} fail\n"
+    )
+    sys.stdout.flush()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seed", type=int, help="run one seed and tell its whole history if it fails")
-    parser.add_argument("--seeds", help="a range, such as 0..9999")
-    parser.add_argument("--minutes", type=float, help="run for so long, from --start on")
-    parser.add_argument("--start", type=int, default=0)
-    parser.add_argument("--cores", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--failures-max", type=int, default=3)
+    parser.add_argument("--seed", type=int, help="run one seed and tell its history if it fails")
+    parser.add_argument("--seeds", help="a range, such as 0-9999")
+    parser.add_argument("--minutes", type=float, help="run for so long at most")
+    parser.add_argument("--start", type=int, default=0, help="the first seed, where --seeds is not given")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--failures-max", type=int, default=0, help="end after so many violations; 0: go on")
     parser.add_argument("--whole", action="store_true", help="tell the whole history, not what concerns the failure")
+    parser.add_argument("--summary", type=Path, help="where to write the figures as JSON")
     arguments = parser.parse_args()
     if arguments.seed is not None:
-        failure = tell(arguments.seed, whole=arguments.whole)
-        sys.stdout.write(f"{failure or f'seed {arguments.seed}: all invariants hold'}\n")
-        return 1 if failure else 0
-    deadline = time.monotonic() + arguments.minutes * 60 if arguments.minutes else float("inf")
-    began, done, failures = time.monotonic(), 0, 0
-    with multiprocessing.Pool(arguments.cores) as pool:
-        seeds = _seeds(arguments)
-        while time.monotonic() < deadline and failures < arguments.failures_max:
-            # By the thousand: the pool would else draw from an endless range as fast as it can.
-            batch = list(islice(seeds, 1_000))
-            if not batch:
-                break
-            for failure in pool.imap_unordered(tell, batch, chunksize=8):
-                done += 1
-                if failure:
-                    failures += 1
-                    sys.stdout.write(f"{failure}\n\n")
-                    sys.stdout.flush()
-                if failures >= arguments.failures_max or time.monotonic() > deadline:
-                    break
-        pool.terminate()
-    seconds = time.monotonic() - began
-    sys.stdout.write(f"{done} seeds, {failures} failed, {done / seconds:.0f} a second\n")
-    return 1 if failures else 0
+        outcome = run_seed(arguments.seed, whole=arguments.whole)
+        told = outcome.failure or f"seed {arguments.seed}: all invariants hold"
+        sys.stdout.write(f"{told}\n{dict(sorted(outcome.counts.items()))}\n")
+        return 1 if outcome.failure else 0
+    began = told_at = time.monotonic()
+    deadline = began + arguments.minutes * 60 if arguments.minutes else float("inf")
+    tally = Tally()
+    for outcome in _until(deadline, outcomes(_seeds(arguments), arguments.jobs)):
+        tally.add(outcome)
+        if outcome.failure:
+            sys.stdout.write(f"\n{outcome.failure}\n\n")
+            sys.stdout.flush()
+        if arguments.failures_max and tally.violations >= arguments.failures_max:
+            break
+        if time.monotonic() - told_at > PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            _tell_progress(tally, began)
+            if arguments.summary:
+                _write(arguments.summary, tally, began)
+    sys.stdout.write(f"{tally.told()}\n")
+    if arguments.summary:
+        _write(arguments.summary, tally, began)
+    return 1 if tally.violations else 0
+
+
+def _write(path: Path, tally: Tally, began: float) -> None:
+    summary = {**tally.summary(), "seconds": round(time.monotonic() - began, 1)}
+    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class Broker:
         self._dice = dice
         self._on_append = on_append
         self.down_until = 0.0
+        self.records = 0
         self.topics = {
             name: Topic(name, [[] for _ in range(partitions)], stalled_until=[0.0] * partitions) for name in topics
         }
@@ -83,6 +84,7 @@ class Broker:
     def _append(self, topic: Topic, partition: int, rows: list[Row]) -> list[tuple[Row, int]]:
         log = topic.logs[partition]
         placed: list[tuple[Row, int]] = []
+        self.records += len(rows)
         for row in rows:
             log.append(row.id)
             placed.append((row, len(log) - 1))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 IDLE_POLL_SECONDS_MAX = 0.1
+WAKE_SECONDS = 0.0008
 
 
 class Killed(BaseException):
@@ -51,6 +52,7 @@ class Daemon:
         self.is_alive = True
         self.frozen_until = 0.0
         self.dies_at: str | None = None
+        self.freezes_at: tuple[str, float] | None = None
         self._mail: list[Event] = []
         self._next_turn_at = float("inf")
         self._sleep_until = 0.0
@@ -106,7 +108,7 @@ class Daemon:
 
     def wake_soon(self) -> None:
         self._idle_polls = 0
-        self._turn_at(self.world.timeline.now + 0.0002)
+        self._turn_at(self.world.timeline.now + WAKE_SECONDS)
 
     def _turn_at(self, when: float) -> None:
         if when < self._next_turn_at:
@@ -145,10 +147,15 @@ class Daemon:
         self.world.restart(self)
 
     def at_step(self, step: str) -> None:
-        """Die here, in the middle of a turn, where that was drawn."""
+        """Die or freeze here, in the middle of a turn, where that was drawn."""
         if self.dies_at == step:
+            self.world.count(f"fault kill -9 at {step}")
             self.world.history.note(f"! {self.name} dies at its {step}")
             raise Killed
+        if self.freezes_at is not None and self.freezes_at[0] == step:
+            seconds, self.freezes_at = self.freezes_at[1], None
+            self.world.count(f"fault freeze at {step}")
+            self.freeze(seconds)
 
     def freeze(self, seconds: float) -> None:
         self.world.history.note(f"! {self.name} is frozen for {seconds:.1f} s")

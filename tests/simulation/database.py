@@ -52,6 +52,7 @@ class RetryRow:
     attempts: int
     next_attempt_at: float
     first_failed_ms: int
+    own_age: float = 0.0
 
 
 @dataclass(slots=True)

@@ -17,6 +17,9 @@ TOPIC_FAULTS = [
     if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER, FaultClass.ROW_PASSING, FaultClass.UNLISTED)
 ]
 
+STEPS = ["read", "publishing", "settlement", "settlement"]
+"""Where a daemon dies or freezes in the middle of a turn."""
+
 
 class Faults:
     """Draws the faults of one seed and lets each happen at its time; `heal` ends them all."""
@@ -37,11 +40,13 @@ class Faults:
             self._slow_statements,
             self._database_down,
             self._freeze,
+            self._freeze_at_a_step,
+            self._freeze_at_a_step,
             self._shrunk_topic,
         ]
         span = scenario.fault_seconds
         for _ in range(scenario.faults):
-            self._plan(dice.uniform(0.2, span), dice.choice(kinds))
+            self._plan(dice.uniform(0.1, span), dice.choice(kinds))
         if scenario.is_stormy:
             timeline.at(0.4, lambda: self._shrunk_topic(scenario.fault_seconds))
         for _ in range(scenario.crashes):
@@ -51,7 +56,13 @@ class Faults:
 
     def _plan(self, when: float, kind: Callable[[float], None]) -> None:
         lasts = self._dice.choice([0.3, 1.0, 3.0, 3.0, 13.0])
-        self._world.timeline.at(when, lambda: kind(lasts))
+
+        def happen() -> None:
+            if kind != self._freeze_at_a_step:
+                self._world.count(f"fault {kind.__name__.strip('_').replace('_', ' ')}")
+            kind(lasts)
+
+        self._world.timeline.at(when, happen)
 
     def _note(self, text: str) -> None:
         self._world.history.note(f"! {text}")
@@ -61,10 +72,12 @@ class Faults:
         if not alive:
             return
         daemon = self._dice.choice(alive)
-        step = self._dice.choice(["now", "now", "stop", "read", "publishing", "settlement", "settlement"])
+        step = self._dice.choice(["now", "now", "stop", *STEPS])
         if step == "now":
+            self._world.count("fault kill -9")
             daemon.kill()
         elif step == "stop":
+            self._world.count("fault SIGTERM")
             daemon.stop()
         else:
             daemon.dies_at = step
@@ -127,6 +140,11 @@ class Faults:
         alive = [daemon for daemon in self._world.daemons if daemon.is_alive]
         if alive:
             self._dice.choice(alive).freeze(lasts)
+
+    def _freeze_at_a_step(self, lasts: float) -> None:
+        alive = [daemon for daemon in self._world.daemons if daemon.is_alive]
+        if alive:
+            self._dice.choice(alive).freezes_at = (self._dice.choice(STEPS), lasts)
 
     # Operators.
 

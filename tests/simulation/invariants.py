@@ -26,6 +26,11 @@ class Invariants:
         self._sent_as_shown_at: dict[int, float] = {}
         self._sent_after: dict[int, list[Row]] = {}
 
+    @property
+    def first_records(self) -> int:
+        """How many rows are in the log at least once."""
+        return len(self._first)
+
     # At every step.
 
     def one_statement(self, daemon: Daemon, under_way: int) -> None:

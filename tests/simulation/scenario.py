@@ -75,9 +75,9 @@ def scenario(seed: int) -> Scenario:
         keys=60 if is_stormy else dice.choice([1, 3, 6, 12, 30, 60]),
         transactions=60 if is_stormy else dice.choice([10, 25, 25, 60]),
         writers=dice.choice([1, 2, 4]),
-        fault_seconds=dice.choice([4.0, 8.0, 8.0, 20.0]),
+        fault_seconds=dice.choice([2.5, 4.0, 4.0, 6.0, 8.0, 16.0]),
         faults=dice.choice([1, 2, 4, 7]),
-        crashes=dice.choice([1, 1, 2, 4]),
+        crashes=dice.choice([1, 1, 2, 3]),
         daemons=dice.choice([1, 1, 2, 3]),
         limits=RelayLimits(
             batch_rows=rows,

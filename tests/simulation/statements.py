@@ -197,7 +197,8 @@ def settle(db: Database, settlement: Settlement) -> int:
         if row is not None and not row.ever_dead and (row_id in db.pending or not db.deletes):
             former = db.retry.get(row_id)
             first_failed_ms = db.timeline.now_ms if former is None else former.first_failed_ms
-            db.retry[row_id] = RetryRow(retry.attempts, now + retry.delay_seconds, first_failed_ms)
+            due = now + retry.delay_seconds
+            db.retry[row_id] = RetryRow(retry.attempts, due, first_failed_ms, retry.own_age_seconds)
     _replayed(db, settlement)
     for row_id in settlement.out_of_retry:
         db.retry.pop(row_id, None)

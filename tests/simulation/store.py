@@ -51,11 +51,24 @@ class SimulatedStore:
     def _is_down(self) -> bool:
         return self._db.timeline.now < self._db.down_until
 
+    def _is_frozen_unsent(self, decided: list[bool]) -> bool:
+        """Say whether the daemon froze before the statement left it: it is sent when the daemon wakes."""
+        if not self._daemon.is_alive or self._db.timeline.now >= self._daemon.frozen_until:
+            return False
+        if not decided:
+            decided.append(self._dice.random() < 0.5)
+        return decided[0]
+
     def begin_load(self) -> None:
         self._read(lambda: statements.load(self._db))
 
     def begin_fetch(self, request: FetchRequest) -> None:
-        self._read(lambda: statements.fetch(self._db, request), want_locks=request.want_locks)
+        holder = self._daemon.lease.holder
+
+        def fetch() -> Fetched:
+            return replace(statements.fetch(self._db, request), fenced=self._db.lease.holder != holder)
+
+        self._read(fetch, want_locks=request.want_locks)
 
     def begin_sweep(self, request: SweepRequest) -> None:
         self._read(lambda: statements.sweep(self._db, request, 7))
@@ -65,8 +78,12 @@ class SimulatedStore:
         self.reads_under_way += 1
         timeline = self._db.timeline
         fails = self._dice.random() < self._faults.before
+        held_up: list[bool] = []
 
         def run() -> None:
+            if self._is_frozen_unsent(held_up):
+                timeline.at(self._daemon.frozen_until, run)
+                return
             if fails or self._is_down():
                 timeline.after(self._delay(), lambda: self._answer(FetchFailed("gone", lost=self._dice.random() < 0.5)))
                 return
@@ -108,6 +125,9 @@ class SimulatedStore:
                 # The last words of a killed daemon wait in the network.
                 held_up.append(True)
                 timeline.after(self._dice.uniform(0.5, 5.0), run)
+                return
+            if self._is_frozen_unsent(held_up):
+                timeline.at(daemon.frozen_until, run)
                 return
             if fails or self._is_down():
                 timeline.after(self._delay(), lambda: answer(SettleFailed(settlement, "gone")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from outboxd.policy.messages import Settlement
 from tests.simulation.broker import Broker
@@ -36,6 +37,7 @@ class World:
         self.statement_faults = StatementFaults()
         self.shrunk: set[str] = set()
         self.is_healed = False
+        self.counts: Counter[str] = Counter()
         self._starts = 0
         self._by_key: dict[tuple[str, str], list[Row]] = {}
         self.daemons: list[Daemon] = []
@@ -83,6 +85,27 @@ class World:
     def restart(self, ended: Daemon) -> None:
         """A daemon that ended is started again, as systemd does."""
         self.timeline.after(self.dice.uniform(0.05, 1.5), self._start)
+
+    def count(self, what: str) -> None:
+        """One more of these happened."""
+        self.counts[what] += 1
+
+    def figures(self) -> Counter[str]:
+        """Return what there was of everything, for the sum of many seeds."""
+        dead = Counter(letter.row.kind.value for letter in self.db.dead.values())
+        return self.counts + Counter(
+            {
+                "rows": len(self.db.rows),
+                "records": self.broker.records,
+                "duplicates": self.broker.records - self.invariants.first_records,
+                "daemons": self._starts,
+                "dead letters": sum(dead.values()),
+                "simulated seconds": int(self.timeline.now),
+            }
+        )
+
+    def close(self) -> None:
+        """End what the daemons have under way."""
 
     # The history.
 

@@ -8,7 +8,7 @@ from tests.simulation.database import Database, Kind, Row, Transaction
 from tests.simulation.history import History
 from tests.simulation.scenario import Scenario
 
-HURRY_SHARE = 0.2
+HURRY_SHARE = 0.1
 STRICT, LOOSE = "s", "l"
 """Keys whose writers lock them before they insert, and keys whose writers do not."""
 
@@ -94,7 +94,11 @@ class Writer:
 
     def _end(self, transaction: Transaction) -> None:
         dice, timeline, scenario = self._dice, self._db.timeline, self._scenario
-        pause = dice.uniform(0.2, 4.0) if dice.random() < scenario.slow_commit_share else dice.uniform(0.0, 0.02)
+        pause = (
+            dice.choice([0.2, 0.5, 1.0, 4.0]) * dice.uniform(0.5, 1.0)
+            if dice.random() < scenario.slow_commit_share
+            else dice.uniform(0.0, 0.02)
+        )
         if dice.random() < scenario.prepared_share:
             timeline.after(self._pace(pause / 2), lambda: self._db.prepare(transaction))
             pause += dice.uniform(0.5, 2.0)
@@ -105,4 +109,4 @@ class Writer:
         self._db.finish(transaction, commit=commit)
         told = " ".join(f"{row.id}={row.topic}/{row.key}:{row.kind.value}" for row in transaction.rows)
         self._history.note(f"{'commit' if commit else 'rollback'} {told}")
-        self._db.timeline.after(self._pace(self._dice.uniform(0.0, 0.3)), self._next)
+        self._db.timeline.after(self._pace(self._dice.uniform(0.0, 0.15)), self._next)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.__main__ import tell
+from tests.simulation.campaign import run_seed
 from tests.simulation.mutations.bugs import BUGS
 from tests.simulation.mutations.patching import Mutation, applied
 
@@ -12,7 +12,7 @@ from tests.simulation.mutations.patching import Mutation, applied
 def first_failing_seed(mutation: Mutation) -> int | None:
     """Return the first seed that finds the bug, None when none of its number does."""
     with applied(mutation):
-        return next((seed for seed in range(mutation.seeds_max) if tell(seed) is not None), None)
+        return next((seed for seed in range(mutation.seeds_max) if run_seed(seed).failure is not None), None)
 
 
 @pytest.mark.parametrize("mutation", BUGS, ids=lambda mutation: mutation.title)
