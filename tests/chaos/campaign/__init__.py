@@ -1,4 +1,4 @@
-"""The chaos campaign: real daemons, a PostgreSQL with a standby, three brokers, a load of writers, and faults from a seed.
+"""The chaos campaign: real daemons, a PostgreSQL with a standby, three brokers, a load, and faults from a seed.
 
     .venv/bin/python -m tests.chaos.campaign --minutes 60 --seed 1 --rows 5000000 --log DIRECTORY
 

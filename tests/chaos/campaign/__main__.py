@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long faults go on")
     parser.add_argument("--seed", type=int, default=1, help="draws the faults and their details")
     parser.add_argument("--rows", type=int, default=0, help="rows to write; 0: 1,400 a second")
-    parser.add_argument("--every", type=float, default=4.2, help="a fault every so many seconds on average")
+    parser.add_argument("--every", type=float, default=4.0, help="a fault every so many seconds on average")
     parser.add_argument("--delivery", choices=("at-least-once", "exactly-once"), default="at-least-once")
     parser.add_argument("--only", default="", help="names of kinds, apart by commas")
     parser.add_argument("--log", type=Path, required=True, help="directory of the log and the summary")
@@ -28,6 +29,8 @@ def main() -> int:
     menu = [kind for kind in MENU if not only or kind.name in only]
     rows = asked.rows or round(1_400 * 60 * asked.minutes)
     plan = Plan(asked.minutes, asked.seed, rows, asked.delivery, asked.every, asked.log, menu)
+    # An end from outside takes servers and disks with it, as Ctrl+C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = run(plan)
     print(result.text)  # noqa: T201 - what it is for
     return 1 if result.failures else 0

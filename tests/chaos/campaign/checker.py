@@ -168,7 +168,14 @@ class Stream:
         named = dict(headers[-3:])
         record_id = int(named["outbox-id"])
         topic, key, partition = message.topic(), message.key(), message.partition()
-        found = digest(topic, key, named["outbox-event-id"], headers[:-3], partition, message.value())
+        found = digest(
+            topic=topic,
+            key=key,
+            event_id=named["outbox-event-id"],
+            headers=headers[:-3],
+            partition=partition,
+            payload=message.value(),
+        )
         bucket = int(time.time() / _BUCKET_SECONDS)
         if bucket not in self._buckets:
             self._buckets[bucket] = 0
@@ -216,7 +223,8 @@ class Stream:
         found.changed = list(self.changed)
         dead = dict(
             connection.execute(
-                "SELECT outbox_id, error_code FROM outboxd.dead_letter WHERE status IN ('dead', 'replaying', 'discarded')"
+                "SELECT outbox_id, error_code FROM outboxd.dead_letter"
+                " WHERE status IN ('dead', 'replaying', 'discarded')"
             ).fetchall()
         )
         every = connection.execute("SELECT outbox_id, error_code FROM outboxd.dead_letter").fetchall()

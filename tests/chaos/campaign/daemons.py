@@ -6,11 +6,13 @@ Each writes its log into a pipe that the campaign reads, so that a reader can al
 from __future__ import annotations
 
 import collections
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 import urllib.error
@@ -24,10 +26,12 @@ from tests.support.children import end, free_ports, spawn
 from tests.support.daemon import ROOT, Section, write_config
 
 EVENTS_KEPT = 20_000
+PIPE_BYTES = 4_096
+"""A small pipe for the log: it is soon full when nobody reads."""
 _TURN_SECONDS = 0.03
 _SAMPLE_SECONDS = 2.0
 EXPECTED_CODES = frozenset({0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 69, 75})
-"""0: an orderly end. Signals: ours. 69: no server at its start. 75: robbed of the lease again and again, as freezes do."""
+"""0: an orderly end. Signals: ours. 69: no server at its start. 75: robbed of the lease again and again by freezes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Usage:
     def take(self, pid: int, age_seconds: float) -> None:
         try:
             status = Path(f"/proc/{pid}/status").read_text()
-            descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+            descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         except OSError:
             return
         values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
@@ -80,13 +84,16 @@ class Daemon:
         os.mkfifo(self._pipe)
         # Open for both ways: it has a reader before the daemon starts, and no end when the daemon ends.
         self._reader = os.fdopen(os.open(self._pipe, os.O_RDWR), "rb", buffering=1 << 16)
+        fcntl.fcntl(self._reader, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self.unread = threading.Event()
         """Set: nobody reads the log."""
         self.held = False
         self.child: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
         self.starts = 0
-        threading.Thread(target=self._read, name=f"log-{name}", daemon=True).start()
+        self._closing = False
+        self._thread = threading.Thread(target=self._read, name=f"log-{name}", daemon=True)
+        self._thread.start()
 
     @property
     def pid(self) -> int:
@@ -122,6 +129,16 @@ class Daemon:
         if self.child is not None:
             end(self.child, grace_seconds=0)
 
+    def close(self) -> None:
+        """Kill it, and let go of its log."""
+        self.kill()
+        self._closing = True
+        self.unread.clear()
+        with self._pipe.open("wb", buffering=0) as pipe:
+            pipe.write(b"\n")  # Wakes the reader.
+        self._thread.join(5)
+        self._reader.close()
+
     # --- What it says
 
     def get(self, path: str, timeout_seconds: float = 1.0) -> tuple[int, str]:
@@ -133,6 +150,11 @@ class Daemon:
             return refused.code, ""
         except OSError:
             return 0, ""
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of its log waits in the pipe."""
+        return int.from_bytes(fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     @property
     def is_ready(self) -> bool:
@@ -148,7 +170,7 @@ class Daemon:
 
     def _read(self) -> None:
         with self._log.open("ab") as kept:
-            while True:
+            while not self._closing:
                 line = self._reader.readline()
                 while self.unread.is_set():
                     time.sleep(0.02)
@@ -201,7 +223,7 @@ class Pair:
         if self._supervisor.is_alive():
             self._supervisor.join(10)
         for daemon in self.daemons:
-            daemon.kill()
+            daemon.close()
 
     def stop_in_order(self, timeout_seconds: float = 40.0) -> list[int]:
         """SIGTERM to all; return their exit codes."""

@@ -72,6 +72,11 @@ class CampaignLog:
             self._progress.flush()
         print(line, flush=True)  # noqa: T201 - shown while it runs
 
+    def close(self) -> None:
+        """Close the files."""
+        self._faults.close()
+        self._progress.close()
+
     # --- Figures
 
     @property

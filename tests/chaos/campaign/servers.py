@@ -59,6 +59,10 @@ class Keeper:
         """Run the action there, and wait for its result."""
         return self._pool.submit(action, *arguments).result()
 
+    def close(self) -> None:
+        """End the thread; what it started must have ended."""
+        self._pool.shutdown()
+
 
 class DiskMissingError(RuntimeError):
     """No small disk can be mounted here: that takes root."""
@@ -260,6 +264,7 @@ class Postgres:
             proxy.close()
         for node in self.nodes:
             node.destroy()
+        self.keeper.close()
 
 
 class Brokers(KafkaCluster):
@@ -273,6 +278,10 @@ class Brokers(KafkaCluster):
     def begin(self) -> None:
         """Start all, from a thread that stays."""
         self.keeper.do(self.start)
+
+    def stop(self) -> None:
+        super().stop()
+        self.keeper.close()
 
     def is_alive(self, broker: int) -> bool:
         """Whether its process lives."""

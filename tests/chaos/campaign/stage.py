@@ -19,6 +19,7 @@ from tests.chaos.campaign.servers import Brokers, Postgres
 STRICT, LIMITED, WIDE, COMPACTED = (f"{TOPIC_PREFIX}{name}" for name in ("strict", "limited", "wide", "compacted"))
 PLAIN = tuple(f"{TOPIC_PREFIX}{name}" for name in ("orders", "payments"))
 TOPIC_LIMIT_BYTES = 20_000
+AWAY_SECONDS = 12.0
 
 
 class NotObservedError(Exception):
@@ -62,8 +63,15 @@ class Stage:
     # --- Looking
 
     def sql(self, **options: Any) -> psycopg.Connection[Any]:
-        """A direct connection to the primary."""
-        return self.postgres.connect(**options)
+        """A direct connection to the primary, which another fault may keep away for some seconds."""
+        deadline = time.monotonic() + AWAY_SECONDS
+        while True:
+            try:
+                return self.postgres.connect(**options)
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline or self.stopping.is_set():
+                    raise
+                time.sleep(0.1)
 
     def value(self, query: str, *parameters: object) -> Any:
         """The single value of a query, on a connection of its own."""

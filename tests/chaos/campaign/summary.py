@@ -25,6 +25,7 @@ class Asked:
     rows: int
     delivery: str
     revision: str
+    seconds: float
 
 
 def failures(log: CampaignLog, verdict: Verdict, stream: Stream, pair: Pair, asked: Asked) -> list[str]:
@@ -42,13 +43,13 @@ def failures(log: CampaignLog, verdict: Verdict, stream: Stream, pair: Pair, ask
     return wrong
 
 
-def write(log: CampaignLog, verdict: Verdict, stream: Stream, pair: Pair, asked: Asked, seconds: float) -> str:
+def write(log: CampaignLog, verdict: Verdict, stream: Stream, pair: Pair, asked: Asked) -> str:
     """The text of the summary."""
     wrong = failures(log, verdict, stream, pair, asked)
     lines = [
         f"# Campaign: {asked.delivery}, seed {asked.seed}",
         "",
-        f"Revision {asked.revision}; {seconds / 60:.1f} minutes; asked for {asked.minutes:g} minutes and {asked.rows:,} rows.",
+        f"Revision {asked.revision}. Faults for {asked.minutes:g} minutes, in all {asked.seconds / 60:.1f} minutes.",
         "",
         "**Nothing was violated.**" if not wrong else "**Violated:** " + "; ".join(wrong),
         "",
@@ -72,8 +73,8 @@ def write(log: CampaignLog, verdict: Verdict, stream: Stream, pair: Pair, asked:
         "",
         "## Takeovers, in seconds",
         "",
-        "The lease's ttl is 2 s. *Hindered*: PostgreSQL, the way to it, or the standby was another fault's victim at that",
-        "moment (for orderly ends the brokers too, since the owner drains).",
+        "The lease's ttl is 2 s. *Hindered*: PostgreSQL, the way to it, or the standby was another fault's victim at",
+        "that moment (for orderly ends the brokers too, since the owner drains).",
         "",
         "| after | median | 99 % | longest | count |",
         "|---|---|---|---|---|",
@@ -101,14 +102,11 @@ def write(log: CampaignLog, verdict: Verdict, stream: Stream, pair: Pair, asked:
     ]
     lines += ["| after | how often | duplicates | most after one |", "|---|---|---|---|"]
     lines += [f"| {kind} | {times} | {total:,} | {most:,} |" for kind, times, total, most in _duplicates(stream)]
-    usage = pair.usage
     lines += [
         "",
         "## The daemons",
         "",
-        f"Most that one ever took: {usage.rss_mib:.0f} MiB resident, {usage.descriptors} descriptors, {usage.threads} threads;"
-        f" the longest life was {usage.oldest_seconds:.0f} s. Starts: {sum(daemon.starts for daemon in pair.daemons)}."
-        f" Exit codes: {', '.join(f'{code}: {times}' for code, times in sorted(pair.codes.items()))}.",
+        _usage(pair),
         "",
         f"Events logged: {json.dumps(dict(sorted(pair.counts.items())))[1:-1]}.",
         "",
@@ -132,3 +130,13 @@ def _duplicates(stream: Stream) -> list[tuple[str, int, int, int]]:
         most[kind] = max(most[kind], count)
     kinds = sorted({*stream.occasions, *total})
     return [(kind, stream.occasions[kind], total[kind], most[kind]) for kind in kinds]
+
+
+def _usage(pair: Pair) -> str:
+    usage = pair.usage
+    codes = ", ".join(f"{code}: {times}" for code, times in sorted(pair.codes.items()))
+    return (
+        f"Most that one ever took: {usage.rss_mib:.0f} MiB resident, {usage.descriptors} descriptors, {usage.threads}"
+        f" threads; the longest life was {usage.oldest_seconds:.0f} s. Starts:"
+        f" {sum(daemon.starts for daemon in pair.daemons)}. Exit codes: {codes}."
+    )

@@ -40,7 +40,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 def digest(
-    topic: str, key: bytes | None, event_id: bytes, headers: Headers, partition: int, payload: bytes | None
+    *, topic: str, key: bytes | None, event_id: bytes, headers: Headers, partition: int, payload: bytes | None
 ) -> int:
     """The same number from a consumed record: 64 bits of MD5. `headers` are the application's own.
 

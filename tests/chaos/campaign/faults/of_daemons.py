@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.chaos.campaign.daemons import Daemon
 from tests.chaos.campaign.faults.kind import Kind, Seen, kinds
@@ -200,8 +201,7 @@ def _held(daemon: Daemon) -> Iterator[None]:
 
 def _state(pid: int) -> str:
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return "gone"
 

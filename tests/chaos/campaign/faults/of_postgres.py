@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, frozen, killed and followed by its standby; its disk full; its sessions ended; its table locked."""
+"""PostgreSQL restarted, frozen, killed and followed by its standby; its disk full, its table locked."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def disk_full(stage: Stage, dice: random.Random) -> Seen:
 def _try_to_write(stage: Stage) -> str:
     """Write a megabyte; return the refusal, if it is one for want of room."""
     try:
-        with stage.sql(statement_seconds=3) as connection, connection.transaction():
+        with stage.sql(statement_seconds=3, autocommit=False) as connection:
             connection.execute(
                 "CREATE TEMPORARY TABLE filling AS SELECT repeat(md5(i::text), 100) FROM generate_series(1, 20000) AS i"
             )
-            connection.execute("ROLLBACK")
+            connection.rollback()
     except psycopg.errors.DiskFull as full:
         return str(full).splitlines()[0][:60].split('"')[0].strip()
     except psycopg.OperationalError:
@@ -208,7 +208,8 @@ def vacuum_held_back(stage: Stage, dice: random.Random) -> Seen:
 
 def _columns(connection: psycopg.Connection[object]) -> int:
     row = connection.execute(
-        "SELECT count(*) FROM pg_attribute WHERE attrelid = 'outboxd.outbox'::regclass AND attnum > 0 AND NOT attisdropped"
+        "SELECT count(*) FROM pg_attribute"
+        " WHERE attrelid = 'outboxd.outbox'::regclass AND attnum > 0 AND NOT attisdropped"
     ).fetchone()
     return int(str(row[0])) if isinstance(row, tuple) else 0
 

@@ -18,7 +18,8 @@ DELIVERY_SECONDS = 90.0
 _ONE = "INSERT INTO outboxd.outbox (topic, key, payload) VALUES (%s, %s, convert_to(%s, 'UTF8')) RETURNING id"
 _MANY = (
     "INSERT INTO outboxd.outbox (topic, key, payload)"
-    " SELECT %s, %s || i %% %s, convert_to(repeat(md5(i::text), 4), 'UTF8') FROM generate_series(1, %s) AS i RETURNING id"
+    " SELECT %s, %s || i %% %s, convert_to(repeat(md5(i::text), 4), 'UTF8')"
+    " FROM generate_series(1, %s) AS i RETURNING id"
 )
 
 
@@ -53,9 +54,7 @@ def prepared_transaction(stage: Stage, dice: random.Random) -> Seen:
         with stage.postgres.patient() as connection:
             connection.execute(f"COMMIT PREPARED '{name}'")
     if early or not passed or not open_ones:
-        raise NotObservedError(
-            f"seen before its commit: {early}; rows that went meanwhile: {passed}; open: {open_ones}"
-        )
+        raise NotObservedError(f"seen before its commit: {early}; rows that went: {passed}; open: {open_ones}")
     return {"rows_that_went_meanwhile": passed, "delivered_after_commit_seconds": _delivered(stage, [row_id])}
 
 
@@ -83,7 +82,8 @@ def large_rows(stage: Stage, dice: random.Random) -> Seen:
     """Rows just below the limit of a message."""
     with stage.sql() as connection:
         rows = connection.execute(
-            "INSERT INTO outboxd.outbox (topic, key, payload) SELECT %s, 'large-' || i, convert_to(repeat('x', 900000), 'UTF8')"
+            "INSERT INTO outboxd.outbox (topic, key, payload)"
+            " SELECT %s, 'large-' || i, convert_to(repeat('x', 900000), 'UTF8')"
             " FROM generate_series(1, 12) AS i RETURNING id",
             (dice.choice(PLAIN),),
         ).fetchall()
@@ -152,8 +152,8 @@ def _poisoned(
             " coalesce(%s::timestamptz, now()) FROM generate_series(1, %s) AS i RETURNING id)"
             " INSERT INTO public.poison SELECT id, %s, %s FROM fresh RETURNING id",
             (
-                topic, keyed, f"{POISON_PREFIX}{dice.getrandbits(32):x}-", payload_bytes, partition, headers, created_at,
-                rows, codes.split("|", maxsplit=1)[0], codes,
+                topic, keyed, f"{POISON_PREFIX}{dice.getrandbits(32):x}-", payload_bytes, partition, headers,
+                created_at, rows, codes.split("|", maxsplit=1)[0], codes,
             ),
         ).fetchall()  # fmt: skip
     ids = [row[0] for row in found]

@@ -7,9 +7,16 @@ import signal
 import socket
 import time
 
-from tests.chaos.campaign.daemons import Daemon
+from tests.chaos.campaign.daemons import PIPE_BYTES, Daemon
 from tests.chaos.campaign.faults.kind import Kind, Seen, kinds
-from tests.chaos.campaign.stage import NotObservedError, Stage
+from tests.chaos.campaign.stage import PLAIN, NotObservedError, Stage
+
+BURST_ROWS = 14_000
+"""More lines than the daemon's own queue of them holds."""
+_BURST = (
+    "INSERT INTO outboxd.outbox (topic, payload)"
+    " SELECT %s, convert_to(i::text, 'UTF8') FROM generate_series(1, %s) AS i"
+)
 
 
 def good_reload(stage: Stage, dice: random.Random) -> Seen:
@@ -76,20 +83,24 @@ def log_blocked(stage: Stage, dice: random.Random) -> Seen:
         daemon.signal(signal.SIGHUP)
         stage.event(began_at, "config_reloaded", 10, daemon=daemon)
         daemon.unread.set()
-        rows = stage.stream.rows
-        blocked_at = time.time()
+        rows, blocked_at = stage.stream.rows, time.time()
+        with stage.sql() as connection:
+            connection.execute(_BURST, (dice.choice(PLAIN), BURST_ROWS))
         stage.hold(dice.uniform(3.0, 6.0))
-        passed = stage.stream.rows - rows
+        passed, waiting = stage.stream.rows - rows, daemon.unread_bytes
         dropped = daemon.metric("log_lines_dropped") or 0.0
     finally:
         daemon.unread.clear()
         daemon.config.write_text(whole)
         daemon.signal(signal.SIGHUP)
-    if not passed:
-        raise NotObservedError("no row went meanwhile")
-    blocked = time.time() - blocked_at
-    stage.event(blocked_at + blocked - 0.5, "config_reloaded", 15, daemon=daemon)
-    return {"blocked_seconds": round(blocked, 1), "rows_that_went_meanwhile": passed, "lines_dropped": int(dropped)}
+    if not passed or waiting < PIPE_BYTES // 2:
+        raise NotObservedError(f"{passed} rows went meanwhile, {waiting} bytes of the log were unread")
+    return {
+        "blocked_seconds": round(time.time() - blocked_at, 1),
+        "rows_that_went_meanwhile": passed,
+        "unread_bytes": waiting,
+        "lines_dropped": int(dropped),
+    }
 
 
 def _hang(daemon: Daemon, *, asks_whole: bool) -> socket.socket:
