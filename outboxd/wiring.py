@@ -23,6 +23,7 @@ from outboxd.policy.messages import Reconfigured
 from outboxd.policy.routes import Confirm, RetryLimits, Route
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.leases import LeaseKeeper
+from outboxd.postgres.ownership import Owner
 from outboxd.postgres.starts import StartLog
 from outboxd.postgres.store import PostgresStore
 from outboxd.relay.careful import CarefulPublisher
@@ -206,8 +207,8 @@ def assemble(
     )
     starts = StartLog(engine, schema, outbox, name)
 
-    def on_holder(holder: str) -> None:
-        store.set_holder(holder)
+    def on_owner(owner: Owner) -> None:
+        store.set_owner(owner)
         if isinstance(publisher, TransactionalPublisher):
             publisher.name_after(lease.database)
         starts.owned()
@@ -215,7 +216,7 @@ def assemble(
     lease = LeaseKeeper(
         engine,
         mailbox.post,
-        on_holder,
+        on_owner,
         schema=schema,
         outbox=outbox,
         daemon=name,

@@ -138,8 +138,8 @@ _KINDS: Final = (
     EventKind(
         "settle_fenced",
         "warning",
-        "A settlement of {rows} rows changed nothing: the lease is another daemon's.",
-        ("rows",),
+        "A settlement of {rows} rows changed nothing: {reason}.",
+        ("rows", "reason"),
     ),
     EventKind(
         "settle_mismatch",

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from collections import deque
 
+RIVAL = "another daemon owns the outbox"
+MOVED = "PostgreSQL failed over: another server answers than the one that gave the lease"
+"""Why an owner stands down; the second is nobody's fault, and no fencing."""
 FENCINGS_MAX = 3
 WINDOW_SECONDS = 600.0
 

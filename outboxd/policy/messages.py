@@ -165,7 +165,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The answer of a fetch. `records` stand in the order of their arms, in id order within an arm."""
+    """The answer of a fetch. `records` stand in the order of their arms, in id order within an arm.
+
+    `fenced` says that the lease is not ours in the database that was read, `moved` that it is another server's than
+    that which gave the lease: nothing that is in memory need be true there.
+    """
 
     records: list[Record]
     now_ms: int
@@ -178,6 +182,8 @@ class Fetched:
     pauses: Sequence[Pause] = ()
     available_ids: Sequence[int] = ()
     available_cursor: datetime | None = None
+    fenced: bool = False
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +206,14 @@ class FetchFailed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A settlement was committed, or (`fenced`) changed nothing since the lease is not ours."""
+    """A settlement was committed, or (`fenced`) changed nothing, since the lease is not ours. `moved` is as it is in
+    `Fetched`.
+    """
 
     settlement: Settlement
     matched_rows: int
     fenced: bool = False
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

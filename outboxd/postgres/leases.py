@@ -22,8 +22,10 @@ import psycopg
 from sqlalchemy import Engine
 
 from outboxd.errors import ConfigError, OutboxdError
+from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.messages import Event, LeaseGranted, LeaseLost
 from outboxd.postgres.names import quoted
+from outboxd.postgres.ownership import Owner, has_moved, timeline_of
 from outboxd.postgres.sessions import Connection
 from outboxd.stopwatch import Stopwatch
 
@@ -67,7 +69,7 @@ class LeaseKeeper:
         self,
         engine: Engine,
         post: Callable[[Event], None],
-        on_holder: Callable[[str], None],
+        on_owner: Callable[[Owner], None],
         *,
         schema: str,
         outbox: str,
@@ -77,7 +79,7 @@ class LeaseKeeper:
         deletes_published: bool = False,
         exactly_once: bool = False,
     ) -> None:
-        """Prepare; `start` begins. `on_holder` learns the new holder id before `LeaseGranted` is posted.
+        """Prepare; `start` begins. `on_owner` learns of each acquisition before `LeaseGranted` is posted.
 
         `deletes_published` says that this daemon deletes published rows instead of marking them. The lease keeps it:
         a replay can then not exclude that newer rows of a key were published. `exactly_once` takes no outbox over on
@@ -85,7 +87,7 @@ class LeaseKeeper:
         """
         self._engine = engine
         self._post = post
-        self._on_holder = on_holder
+        self._on_owner = on_owner
         self._outbox, self._daemon = outbox, daemon
         self._ttl_seconds = ttl_seconds
         self._listening = listening
@@ -96,7 +98,7 @@ class LeaseKeeper:
         self._is_refusal_told = False
         self._table = f"{quoted(schema)}.lease"
         self._trusted_until = float("-inf")
-        self._held: tuple[str, int] | None = None
+        self._held: tuple[Owner, int] | None = None
         self._wake = threading.Event()
         self._closing = False
         self._giving_up = False
@@ -204,9 +206,10 @@ class LeaseKeeper:
             return min(0.5, self._ttl_seconds / 10)
         self._was_undrained, self._drained, self.database = bool(row[1]), False, str(row[2])
         token = int(row[0])
-        self._held = (holder, token)
+        owner = Owner(holder, timeline_of(self._connected()))
+        self._held = (owner, token)
         self._trust_from(sent_at)
-        self._on_holder(holder)
+        self._on_owner(owner)
         self._post(LeaseGranted(token))
         return self._ttl_seconds / 3
 
@@ -217,7 +220,7 @@ class LeaseKeeper:
             self._is_refusal_told = True
             _LOGGER.error(doubt)
 
-    def _renew(self, holder: str, token: int) -> float:
+    def _renew(self, owner: Owner, token: int) -> float:
         sent_at = time.monotonic()
         if sent_at >= self._trusted_until:
             # Too late to be sure: the relay has stopped by itself. It is told again, and the lease is asked for anew.
@@ -229,13 +232,13 @@ class LeaseKeeper:
                 f"UPDATE {self._table} SET expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)"
                 " WHERE outbox = %(outbox)s AND shard = 0 AND token = %(token)s AND holder = %(holder)s::uuid"
                 " RETURNING token",
-                {"outbox": self._outbox, "holder": holder, "token": token, "ttl": self._ttl_seconds},
+                {"outbox": self._outbox, "holder": owner.holder, "token": token, "ttl": self._ttl_seconds},
             )
             .fetchone()
         )
         self.last_error = None
         if row is None:
-            self._lose("another daemon took the lease")
+            self._lose(MOVED if has_moved(self._connected(), owner) else RIVAL)
             return 0.0
         self._trust_from(sent_at)
         return self._ttl_seconds / 3
@@ -258,7 +261,7 @@ class LeaseKeeper:
                 f"UPDATE {self._table} SET expires_at = clock_timestamp(), listening = false,"
                 " undrained = undrained AND NOT %(drained)s"
                 " WHERE outbox = %(outbox)s AND shard = 0 AND token = %(token)s AND holder = %(holder)s::uuid",
-                {"outbox": self._outbox, "holder": held[0], "token": held[1], "drained": self._drained},
+                {"outbox": self._outbox, "holder": held[0].holder, "token": held[1], "drained": self._drained},
             )
         except (psycopg.Error, OutboxdError) as error:
             # It then ends by itself, a ttl after its last renewal.

@@ -1,8 +1,8 @@
 """The settle statement: all outcomes of a batch in one autocommit statement, fenced by the lease.
 
-Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, and every write joins it: when
-another daemon took over meanwhile, the row does not match and nothing is written; while this statement runs, nobody
-can take over. The parts that a settlement does not have are not in the text.
+Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, on the timeline on which the lease was
+acquired, and every write joins it: when another daemon took over meanwhile, the row does not match and nothing is
+written; while this statement runs, nobody can take over. The parts that a settlement does not have are not in the text.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from outboxd.postgres.names import quoted
+from outboxd.postgres.ownership import IS_SAME_TIMELINE
 
 _MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
 
@@ -50,7 +51,8 @@ class SettleSql:
         parts = [
             (
                 f"ours AS MATERIALIZED (SELECT l.token FROM {self._schema}.lease AS l WHERE l.outbox = %(outbox)s"
-                " AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid FOR SHARE)"
+                f" AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid AND {IS_SAME_TIMELINE}"
+                " FOR SHARE)"
             )
         ]
         if writes.delivered:

@@ -36,11 +36,9 @@ from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
 from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, sweep_text
 from outboxd.postgres.names import quoted
+from outboxd.postgres.ownership import NOBODY, Owner, has_moved
 from outboxd.postgres.sessions import Connection, Session
 from outboxd.postgres.settle_sql import SettleSql, Writes
-
-NOBODY = "00000000-0000-0000-0000-000000000000"
-"""The holder before the first acquisition: it matches no lease."""
 
 PostEvent = Callable[[Event], None]
 
@@ -77,7 +75,7 @@ class PostgresStore:
         self._post = post
         self._schema, self._table, self._outbox = schema, table, outbox
         self._qualified = f"{quoted(schema)}.{quoted(table)}"
-        self._holder = NOBODY
+        self._owner = NOBODY
         self._daemon = daemon
         self._record_bytes_max = record_bytes_max
         self._make_record: Callable[[Sequence[Any]], Record] = partial(tuple.__new__, record_type)
@@ -87,9 +85,9 @@ class PostgresStore:
         self._writer = Session(engine, "settle")
         self.fetching, self.settling = self._reader.under_way, self._writer.under_way
 
-    def set_holder(self, holder: str) -> None:
-        """Take the lease's holder id, under which settlements are fenced from now on."""
-        self._holder = holder
+    def set_owner(self, owner: Owner) -> None:
+        """Take what the lease's acquisition gave, by which fetches and settlements are fenced from now on."""
+        self._owner = owner
 
     def close(self) -> None:
         """End both threads and close their connections."""
@@ -137,8 +135,11 @@ class PostgresStore:
             retries_after=request.retry_cursor is not None,
             delayed=request.available_cursor is not None,
         )
+        owner = self._owner
         arguments: dict[str, object] = {
             "outbox": self._outbox,
+            "holder": owner.holder,
+            "timeline": owner.timeline,
             "position": request.position,
             "rows_max": request.rows_max,
             "bytes_max": request.bytes_max,
@@ -190,6 +191,8 @@ class PostgresStore:
             pauses=[Pause(*entry) for entry in meta.get("pauses", ())],
             available_ids=[entry[0] for entry in delayed],
             available_cursor=datetime.fromisoformat(delayed[-1][1]) if is_cut else now,
+            fenced=not meta["owned"],
+            moved=meta["moved"],
         )
 
     # Sweep.
@@ -234,10 +237,12 @@ class PostgresStore:
             progress=settlement.transaction is not None,
             pieces=bool(settlement.delivered_pieces),
         )
+        owner = self._owner
         arguments: dict[str, object] = {
             "outbox": self._outbox,
             "token": token,
-            "holder": self._holder,
+            "holder": owner.holder,
+            "timeline": owner.timeline,
             "daemon": self._daemon,
             "transaction": settlement.transaction,
             "delivered_ids": Int8Array(settlement.delivered_ids),
@@ -251,7 +256,8 @@ class PostgresStore:
             arguments |= _exceptional(settlement)
         with connection.cursor(binary=True) as cursor:
             (owned, matched) = cursor.execute(self._settle_sql.text(writes), arguments).fetchall()[0]
-        self._post(Settled(settlement, matched, fenced=owned == 0))
+        moved = owned == 0 and has_moved(connection, owner)
+        self._post(Settled(settlement, matched, fenced=owned == 0, moved=moved))
 
 
 def _no_nulls(values: Sequence[int | None]) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldState
@@ -222,6 +223,9 @@ class Relay:
             self._load_when_answered()
             return
         match event:
+            case Fetched() if event.fenced or event.moved:
+                self.state.reading = None
+                self._stand_down(MOVED if event.moved else RIVAL)
             case Fetched():
                 self._reading.on_fetched(event)
             case Swept():
@@ -238,7 +242,7 @@ class Relay:
         elif isinstance(event, SettleFailed):
             self._writing.on_failed(event)
         elif not self._writing.on_settled(event):
-            self._stand_down("another daemon owns the outbox")
+            self._stand_down(MOVED if event.moved else RIVAL)
 
     def _own(self, token: int) -> None:
         if self.state.token is not None:

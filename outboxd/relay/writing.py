@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.policy.records import NO_HISTORY, FailureHistory
 from outboxd.relay.held_records import HeldRecord, HeldState
@@ -53,7 +54,8 @@ class Writing:
             return True
         state.settling.done()
         if event.fenced:
-            state.ports.observer.event("settle_fenced", rows=event.settlement.rows)
+            reason = MOVED if event.moved else RIVAL
+            state.ports.observer.event("settle_fenced", rows=event.settlement.rows, reason=reason)
             return False
         now = state.ports.clock.monotonic()
         settlement = event.settlement

@@ -15,6 +15,7 @@ import psycopg
 from outboxd.policy.messages import Event, Fetched, FetchRequest, Loaded, Settled, Settlement, SweepRequest, Swept
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.ownership import Owner
+from outboxd.postgres.ownership import Owner
 from outboxd.postgres.store import PostgresStore
 from outboxd.relay.ports import OutboxStore
 from tests.simulation.database import Database as SimulatedDatabase

@@ -157,6 +157,15 @@ def test_pauses_are_listed_by_every_fetch_and_by_the_load(bench: StoreBench) -> 
     assert [pause.topic_pattern for pause in bench.load().pauses] == ["orders-*"]
 
 
+def test_a_fetch_tells_whether_the_lease_is_ours(bench: StoreBench) -> None:
+    assert bench.fetch().fenced
+    bench.take_over()
+    assert not bench.fetch().fenced
+    bench.succeed()
+    told = bench.fetch()
+    assert (told.fenced, told.moved) == (True, False)
+
+
 # --- Sweep
 
 

@@ -1,0 +1,47 @@
+"""Ownership: what the owner of an outbox shows with its statements, and how these prove it.
+
+The holder id, new for each acquisition of the lease, and the server's timeline, which PostgreSQL raises whenever a
+standby is promoted or a backup is restored. After an asynchronous failover the lease may read as it did, though commits
+are lost that this daemon has seen: rows that it sent may be gone, and their ids be given to others. So what was known
+on one timeline says nothing about another, and the lease has to be acquired anew there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import errors
+
+from outboxd.postgres.sessions import Connection
+
+TIMELINE = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+"""The timeline, where the server is no standby."""
+IS_SAME_TIMELINE = f"(%(timeline)s::text IS NULL OR {TIMELINE} = %(timeline)s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One acquisition of the lease. `timeline` is None where the server does not tell it."""
+
+    holder: str
+    timeline: str | None = None
+
+
+NOBODY = Owner("00000000-0000-0000-0000-000000000000")
+"""The owner before the first acquisition: it matches no lease."""
+
+
+def timeline_of(connection: Connection) -> str | None:
+    """Return the server's present timeline; None where the server refuses to tell it, as some that keep no WAL of
+    their own do.
+    """
+    try:
+        row = connection.execute(f"SELECT {TIMELINE}").fetchone()
+    except (errors.FeatureNotSupported, errors.InsufficientPrivilege, errors.ObjectNotInPrerequisiteState):
+        return None
+    return None if row is None else str(row[0])
+
+
+def has_moved(connection: Connection, owner: Owner) -> bool:
+    """Say whether this is another timeline than that on which the owner acquired the lease."""
+    return owner.timeline is not None and timeline_of(connection) != owner.timeline
