@@ -140,8 +140,8 @@ class Admission:
         cursors = self.cursors
         cursors.retry = fetched.retry_cursor or cursors.retry
         cursors.available = fetched.available_cursor or cursors.available
-        if fetched.replays:
-            cursors.replay = fetched.replays[-1].dead_letter_id
+        # Once all were listed it begins anew: operators replay in any order.
+        cursors.replay = fetched.replays[-1].outbox_id if fetched.replays else 0
         if fetched.available_ids:
             self.found_by_sweep([i for i in fetched.available_ids if not self._ledger.knows(i) and i not in self._held])
 

@@ -64,7 +64,6 @@ class Aftermath:
         )
         self.deliveries = Deliveries(
             gate=gate,
-            ledger=ledger,
             lanes=lanes,
             settling=settling,
             histories=histories,

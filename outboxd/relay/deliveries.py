@@ -11,7 +11,6 @@ from outboxd.policy.records import Record
 from outboxd.relay.histories import Histories
 from outboxd.relay.holding import Holding
 from outboxd.relay.lanes import Lanes
-from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import Observer, Report
 from outboxd.relay.settling import Settling
 
@@ -23,7 +22,6 @@ class Deliveries:
         self,
         *,
         gate: KeyGate,
-        ledger: Ledger,
         lanes: Lanes,
         settling: Settling,
         histories: Histories,
@@ -32,7 +30,6 @@ class Deliveries:
     ) -> None:
         """All of these are the relay's; deliveries change them."""
         self._gate = gate
-        self._ledger = ledger
         self._lanes = lanes
         self._settling = settling
         self._histories = histories
@@ -119,8 +116,8 @@ class Deliveries:
             if history is None or history.dead_letter_id is None:
                 kept.append(report)
             else:
-                self._settling.replayed(history.dead_letter_id, report.partition, report.offset)
-                self._ledger.leave([record_id])
+                # It stays in memory until that is written: the database would else show it as still to be sent.
+                self._settling.replayed(record_id, history.dead_letter_id, report.partition, report.offset)
             if history is not None and history.attempts and history.dead_letter_id is None:
                 self._settling.out_of_retry(record_id)
         return kept

@@ -67,7 +67,7 @@ class Recovering:
             held = state.held.remove(row.outbox_id)
             if row.is_replay:
                 if held is not None and held.history.dead_letter_id is not None:
-                    settling.replayed(held.history.dead_letter_id, row.partition, row.offset)
+                    settling.replayed(row.outbox_id, held.history.dead_letter_id, row.partition, row.offset)
             else:
                 settling.ids.append(row.outbox_id)
                 settling.partitions.append(row.partition)

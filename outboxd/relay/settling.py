@@ -32,7 +32,7 @@ class Settling:
         self._dead: dict[int, DeadLetter] = {}
         self._replayed: list[tuple[int, int | None, int | None]] = []
         self._died_again: list[tuple[int, DeadLetter]] = []
-        self._dying_again: dict[int, int] = {}
+        self._letters: dict[int, int] = {}
         self._out_of_retry: list[int] = []
         self._storms: list[tuple[str, str]] = []
         self._failed: Settlement | None = None
@@ -70,7 +70,7 @@ class Settling:
 
     def known_ids(self) -> set[int]:
         """Return the outbox ids whose outcome is known and not written yet."""
-        ids = {*self.ids, *self._retries, *self._dead, *self._dying_again}
+        ids = {*self.ids, *self._retries, *self._dead, *self._letters}
         for settlement in (self.under_way, self._failed):
             if settlement is not None:
                 ids.update(settlement.delivered_ids)
@@ -86,20 +86,21 @@ class Settling:
         """The record moves to the dead-letter table."""
         self._dead[record_id] = outcome
 
-    def replayed(self, dead_letter_id: int, partition: int | None, offset: int | None) -> None:
-        """The dead letter was delivered."""
+    def replayed(self, record_id: int, dead_letter_id: int, partition: int | None, offset: int | None) -> None:
+        """The record, a dead letter that was replayed, was delivered."""
         self._replayed.append((dead_letter_id, partition, offset))
+        self._letters[record_id] = dead_letter_id
 
     def died_again(self, record_id: int, dead_letter_id: int, outcome: DeadLetter) -> None:
         """The record, a dead letter that was replayed, failed again."""
         self._died_again.append((dead_letter_id, outcome))
-        self._dying_again[record_id] = dead_letter_id
+        self._letters[record_id] = dead_letter_id
 
-    def died_again_written(self, dead_letter_id: int) -> int | None:
-        """The death was written: return the record's outbox id."""
-        for record_id, its_dead_letter_id in self._dying_again.items():
+    def letter_written(self, dead_letter_id: int) -> int | None:
+        """What became of the replay was written: return the record's outbox id."""
+        for record_id, its_dead_letter_id in self._letters.items():
             if its_dead_letter_id == dead_letter_id:
-                del self._dying_again[record_id]
+                del self._letters[record_id]
                 return record_id
         return None
 

@@ -131,6 +131,13 @@ BUGS = [
     Mutation(
         "discards are overlooked", Reading, "_on_due", "for outbox_id in fetched.discarded:", "for outbox_id in ():"
     ),
+    Mutation(
+        "a replay is sent again while its delivery is not written yet",
+        Reading,
+        "_on_replay",
+        "if state.ledger.knows(replay.outbox_id):",
+        "if False:",
+    ),
     Mutation("replays are overlooked", Reading, "_on_due", "for replay in fetched.replays:", "for replay in ():"),
     Mutation(
         "what left memory during a fetch is taken for new",
