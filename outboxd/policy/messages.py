@@ -91,7 +91,10 @@ class DueReplay(NamedTuple):
 
 
 class KeyHolder(NamedTuple):
-    """A record that held its key when the daemon before this one ended: in `retry`, or dead and holding."""
+    """A record that held its key when the daemon before this one ended: in `retry`, or dead and holding.
+
+    `own_age_seconds` is the time between its counted failures, without that on hold or paused.
+    """
 
     outbox_id: int
     topic: str
@@ -101,6 +104,7 @@ class KeyHolder(NamedTuple):
     dead_letter_id: int | None
     replaying: bool
     due_in_seconds: float
+    own_age_seconds: float = 0.0
 
 
 class ProgressRow(NamedTuple):

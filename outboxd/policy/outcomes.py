@@ -35,12 +35,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The record's own, passing fault: again after `delay_seconds`; `attempts` counts this failure too."""
+    """The record's own, passing fault: again after `delay_seconds`; `attempts` counts this failure too, and
+    `own_age_seconds` is the time since the first one, without that on hold or paused.
+    """
 
     fault: Fault
     message: str
     attempts: int
     delay_seconds: float
+    own_age_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,4 +105,4 @@ def _again(fault: Fault, message: str, history: FailureHistory, route: Route, ar
     delay_seconds = retry_delay_seconds(
         attempts, route.retry.backoff_initial_seconds, route.retry.backoff_max_seconds, around.random_unit
     )
-    return Retry(fault, message, attempts, delay_seconds)
+    return Retry(fault, message, attempts, delay_seconds, around.own_age_seconds)

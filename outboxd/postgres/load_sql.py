@@ -12,11 +12,12 @@ def load_text(schema: str, table: str) -> str:
     s, outbox = quoted(schema), f"{quoted(schema)}.{quoted(table)}"
     return (
         "SELECT r.outbox_id, o.topic, o.key, r.attempts, (date_part('epoch', r.first_failed_at) * 1000)::bigint,"
-        " NULL::bigint, false, greatest(0, date_part('epoch', r.next_attempt_at - now()))"
+        " NULL::bigint, false, greatest(0, date_part('epoch', r.next_attempt_at - now())),"
+        " date_part('epoch', r.own_age)"
         f" FROM {s}.retry AS r JOIN {outbox} AS o ON o.id = r.outbox_id AND o.published_at IS NULL"
         " WHERE r.outbox = %(outbox)s"
         " UNION ALL SELECT l.outbox_id, l.topic, l.key, l.attempts, NULL::bigint, l.id, l.status = 'replaying',"
-        " 0::float8"
+        " 0::float8, 0::float8"
         f" FROM {s}.dead_letter AS l WHERE l.outbox = %(outbox)s"
         " AND (l.status = 'replaying' OR (l.holds_key AND l.status = 'dead')) ORDER BY 1"
     )

@@ -123,14 +123,16 @@ class SettleSql:
     def _retries(self) -> str:
         return (
             f"retried AS (INSERT INTO {self._schema}.retry AS r"
-            " (outbox, outbox_id, attempts, next_attempt_at, error_code, error_message)"
-            " SELECT %(outbox)s, d.id, d.attempts, now() + make_interval(secs => d.delay), d.code, d.message"
+            " (outbox, outbox_id, attempts, next_attempt_at, own_age, error_code, error_message)"
+            " SELECT %(outbox)s, d.id, d.attempts, now() + make_interval(secs => d.delay),"
+            " make_interval(secs => d.age), d.code, d.message"
             " FROM ours, unnest(%(retry_ids)s::bigint[], %(retry_attempts)s::int[], %(retry_delays)s::float8[],"
-            " %(retry_codes)s::text[], %(retry_messages)s::text[]) AS d(id, attempts, delay, code, message)"
+            " %(retry_ages)s::float8[], %(retry_codes)s::text[], %(retry_messages)s::text[])"
+            " AS d(id, attempts, delay, age, code, message)"
             f" WHERE EXISTS (SELECT FROM {self._table} AS o WHERE o.id = d.id)"
             " ON CONFLICT (outbox, outbox_id) DO UPDATE SET attempts = excluded.attempts,"
-            " next_attempt_at = excluded.next_attempt_at, error_code = excluded.error_code,"
-            " error_message = excluded.error_message)"
+            " next_attempt_at = excluded.next_attempt_at, own_age = excluded.own_age,"
+            " error_code = excluded.error_code, error_message = excluded.error_message)"
         )
 
     def _moved(self) -> str:

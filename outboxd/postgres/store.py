@@ -270,6 +270,7 @@ def _exceptional(settlement: Settlement) -> dict[str, object]:
         "retry_ids": [record_id for record_id, _ in settlement.retries],
         "retry_attempts": [retry.attempts for _, retry in settlement.retries],
         "retry_delays": [retry.delay_seconds for _, retry in settlement.retries],
+        "retry_ages": [retry.own_age_seconds for _, retry in settlement.retries],
         "retry_codes": [retry.fault.name for _, retry in settlement.retries],
         "retry_messages": [retry.message for _, retry in settlement.retries],
         **_deaths("dead", settlement.dead),

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
@@ -111,6 +112,7 @@ def _retry(metadata: MetaData) -> Table:
         _time("first_failed_at", now=True),
         _text("error_code"),
         _text("error_message"),
+        Column("own_age", Interval, nullable=False, server_default=text("'0'::interval")),
         PrimaryKeyConstraint("outbox", "outbox_id", name="retry_pkey"),
         Index("retry_due_idx", "outbox", "next_attempt_at", "outbox_id"),
     )

@@ -29,15 +29,17 @@ class Histories:
         """Return what the record went through before."""
         return self.by_id.get(record_id, NO_HISTORY)
 
-    def ages(self, record_id: int, topic: str, now: float) -> None:
-        """A failure of the record is counted: its age runs from the first one."""
-        self._aging_since.setdefault(record_id, self._topics.own_time(topic, now))
+    def ages(self, record_id: int, topic: str, now: float, own_age_seconds: float = 0.0) -> None:
+        """A failure of the record is counted: its age runs from the first one. `own_age_seconds` is how old it was at
+        the last one that an owner before counted.
+        """
+        self._aging_since.setdefault(record_id, self._topics.own_time(topic, now) - own_age_seconds)
 
     def own_age_seconds(self, record: Record, now: float) -> float:
         """Time since the first counted failure, without time on hold or paused.
 
-        It begins again with each ownership: how long the topic was held before is not known then, and an outage must
-        not let rows expire.
+        Between the last failure that an owner before counted and this ownership it stands still: how long the topic
+        was held then is not known, and an outage must not let rows expire.
         """
         own_time = self._topics.own_time(record.topic, now)
         return own_time - self._aging_since.get(record.id, own_time)

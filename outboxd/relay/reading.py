@@ -69,7 +69,7 @@ class Reading:
             why = "retry" if holder.dead_letter_id is None else "dead letter"
             due_at = now + holder.due_in_seconds
             if holder.dead_letter_id is None:
-                state.aftermath.histories.ages(holder.outbox_id, holder.topic, now)
+                state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
             state.held.add(HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at))
         state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
         if state.pipelined:

@@ -238,6 +238,17 @@ def test_a_retry_is_counted_listed_when_it_is_due_and_known_to_the_next_owner(be
     assert bench.attempts(failed) is None
 
 
+def test_the_next_owner_is_told_how_old_a_failed_row_is_by_its_own_doing(bench: StoreBench) -> None:
+    token = bench.take_over()
+    failed = bench.insert("orders", "x")
+    bench.settle(token, retries=[(failed, Retry(TOO_LARGE, "later", 1, 0.0))])
+    assert [holder.own_age_seconds for holder in bench.load().holders] == [0.0]
+
+    bench.settle(token, retries=[(failed, Retry(TOO_LARGE, "later", 2, 0.0, 90.5))])
+
+    assert [holder.own_age_seconds for holder in bench.load().holders] == [90.5]
+
+
 def test_a_dead_row_leaves_the_outbox_and_its_attempts_and_is_replayed_in_place(bench: StoreBench) -> None:
     token = bench.take_over()
     row = bench.insert("orders", "x")

@@ -34,7 +34,17 @@ def load(db: Database) -> Loaded:
         if row is not None:
             due = retry.next_attempt_at - now
             holders.append(
-                KeyHolder(outbox_id, row.topic, row.key, retry.attempts, retry.first_failed_ms, None, False, due)
+                KeyHolder(
+                    outbox_id,
+                    row.topic,
+                    row.key,
+                    retry.attempts,
+                    retry.first_failed_ms,
+                    None,
+                    replaying=False,
+                    due_in_seconds=due,
+                    own_age_seconds=retry.own_age,
+                )
             )
     for dead in db.dead.values():
         if dead.holds_key and dead.status in ("dead", "replaying"):

@@ -1,0 +1,1 @@
+ALTER TABLE retry DROP COLUMN own_age;
