@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -49,6 +50,18 @@ NEW_TOPIC_PAUSE_SECONDS = 0.1
 CLOSING_SECONDS = 3.0
 
 Job = Callable[[], None]
+
+
+class Jobs(Protocol):
+    """The worker's queue; None ends the worker."""
+
+    def put(self, job: Job | None) -> None:
+        """Append a job."""
+        ...
+
+    def get(self, *, timeout: float) -> Job | None:
+        """Wait for the next job. Raises `queue.Empty` when none comes within `timeout` seconds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +120,7 @@ class TransactionalPublisher:
 
     def _start_worker(self) -> None:
         self._gone = gone = threading.Event()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs = self._make_jobs()
         self._transactions = Transactions(
             self._make_producer,
             self._checks,
@@ -115,10 +128,23 @@ class TransactionalPublisher:
             read_above=self._read_above,
             is_wanted=lambda: not gone.is_set(),
             timeout_seconds=self._timeout_ms / 1000,
+            monotonic=self._monotonic,
         )
-        arguments = (self._jobs, self._transactions.serve, self._fails_of(gone))
-        self._worker = threading.Thread(target=_work, args=arguments, name="transactions", daemon=True)
+        self._begin(partial(_work, self._jobs, self._transactions.serve, self._fails_of(gone)))
+
+    # Time, queue and thread: a simulation has its own.
+
+    def _monotonic(self) -> float:
+        return time.monotonic()
+
+    def _make_jobs(self) -> Jobs:
+        return SimpleQueue()
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        self._worker = threading.Thread(target=work, name="transactions", daemon=True)
         self._worker.start()
+
+    # The worker's words to the relay.
 
     def _fails_of(self, gone: threading.Event) -> Callable[[DeliveryFault], None]:
         def fail(fault: DeliveryFault) -> None:
@@ -248,13 +274,13 @@ class TransactionalPublisher:
         size = self._size
 
         def deliver() -> None:
-            began_at, former = time.monotonic(), transactions.number
+            began_at, former = self._monotonic(), transactions.number
             try:
                 reports = transactions.deliver(batch)
             except TransactionsEndedError as failed:
                 fail(failed.fault)
                 return
-            size.took(time.monotonic() - began_at)
+            size.took(self._monotonic() - began_at)
             ended_batches.put(_Ended(reports, transactions.number if transactions.number > former else None))
 
         self._jobs.put(deliver)
@@ -347,7 +373,7 @@ class TransactionalPublisher:
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
 
 
-def _work(jobs: SimpleQueue[Job | None], idle: Job, fail: Callable[[DeliveryFault], None]) -> None:
+def _work(jobs: Jobs, idle: Job, fail: Callable[[DeliveryFault], None]) -> None:
     """The worker's life. Whatever ends a job is told to the relay: a silent death would be a hang."""
     while True:
         job: Job | None

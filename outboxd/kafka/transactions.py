@@ -102,6 +102,7 @@ class Transactions:
         read_above: ReadAbove,
         is_wanted: Callable[[], bool],
         timeout_seconds: float = TRANSACTION_TIMEOUT_MS / 1000,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make nothing yet; `fence` does.
 
@@ -112,6 +113,7 @@ class Transactions:
             read_above: reads the committed progress records above a number, of one lineage.
             is_wanted: False when the owner wants no more: waiting ends then.
             timeout_seconds: the producers' `transaction.timeout.ms`, in seconds.
+            monotonic: the clock that all waiting is measured by.
         """
         self._make_producer = make_producer
         self._checks = checks
@@ -119,6 +121,7 @@ class Transactions:
         self._read_above = read_above
         self._is_wanted = is_wanted
         self._timeout_seconds = timeout_seconds
+        self._monotonic = monotonic
         self._producer: Producer | None = None
         self._inbox = Inbox()
         self._way = Way.SHARED
@@ -274,7 +277,7 @@ class Transactions:
 
     def _one_transaction(self, part: Attempt) -> list[Report]:
         producer = self._producer_for(part.way)
-        self._opened_at = time.monotonic()
+        self._opened_at = self._monotonic()
         self._call(lambda _: producer.begin_transaction())
         self._produce(producer, part.records)
         reports = self._await_reports(producer, part)
@@ -338,12 +341,12 @@ class Transactions:
         """Return the reports once all are in. Else abort, and tell the records' own errors from mere purges."""
         reports: list[Report] = []
         count = len(part.records)
-        until = time.monotonic() + (PROBE_SECONDS_MAX if part.is_probe else REPORTS_SECONDS_MAX)
+        until = self._monotonic() + (PROBE_SECONDS_MAX if part.is_probe else REPORTS_SECONDS_MAX)
         has_failed = False
         while len(reports) < count:
             came = self._inbox.take()
             reports += came
-            now = time.monotonic()
+            now = self._monotonic()
             if not has_failed and any(report[1] is not None for report in came):
                 has_failed, until = True, min(until, now + OTHERS_SECONDS)
             if now >= until:
@@ -401,7 +404,7 @@ class Transactions:
 
     def _call(self, call: Callable[[float], object]) -> None:
         """Make one transactional call to its end: a call that timed out, or may be repeated, is made again."""
-        deadline = time.monotonic() + CALLS_SECONDS_MAX
+        deadline = self._monotonic() + CALLS_SECONDS_MAX
         while True:
             try:
                 call(CALL_SECONDS)
@@ -409,7 +412,7 @@ class Transactions:
                 error: KafkaError = failed.args[0]
                 if error.txn_requires_abort():
                     raise _MustAbortError(str(error)) from failed
-                is_over = not self._is_wanted() or time.monotonic() >= deadline
+                is_over = not self._is_wanted() or self._monotonic() >= deadline
                 if error.fatal() or not error.retriable() or is_over:
                     raise self._ended(error) from failed
             else:
@@ -418,7 +421,7 @@ class Transactions:
     def _ended(self, error: KafkaError) -> TransactionsEndedError:
         """The producer is at its end: by a rival, or since a transaction of our own was open for too long?"""
         opened_at, self._opened_at = self._opened_at, None
-        open_seconds = 0.0 if opened_at is None else time.monotonic() - opened_at
+        open_seconds = 0.0 if opened_at is None else self._monotonic() - opened_at
         if error.code() in FENCED_CODES and open_seconds >= self._timeout_seconds:
             text = f"open for {open_seconds:.1f} s, longer than transaction.timeout.ms: {error.str()}"
             return TransactionsEndedError(DeliveryFault(own_fault("TRANSACTION_TIMED_OUT"), text))
