@@ -33,6 +33,7 @@ class Reading:
         self.has_fetched = False
         self.read_all = False
         self._was_full = False
+        self._is_crowded = False
         self._failures = 0
         self._next_fetch_at = 0.0
         self._next_wanted_at = 0.0
