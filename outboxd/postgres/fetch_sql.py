@@ -123,10 +123,13 @@ class FetchSql:
         return "o.published_at IS NULL AND (o.available_at IS NULL OR o.available_at <= now())"
 
     def _look_back(self) -> str:
+        # Gap by gap, each by the index: as a join the planner may walk the whole backlog and hold every row of it
+        # against every gap, so that a long backlog makes each fetch slow, and slow fetches the backlog longer.
         return (
-            f"(SELECT {self._columns(Arm.LOOK_BACK)} FROM unnest(%(gap_lows)s::bigint[], %(gap_highs)s::bigint[])"
-            f" AS g(low, high) JOIN {self._table} AS o ON o.id BETWEEN g.low AND g.high"
-            f" WHERE {self._pending} ORDER BY o.id LIMIT %(rows_max)s)"
+            f"(SELECT r.* FROM unnest(%(gap_lows)s::bigint[], %(gap_highs)s::bigint[]) AS g(low, high)"
+            f" CROSS JOIN LATERAL (SELECT {self._columns(Arm.LOOK_BACK)} FROM {self._table} AS o"
+            f" WHERE o.id BETWEEN g.low AND g.high AND {self._pending} ORDER BY o.id LIMIT %(rows_max)s) AS r"
+            f" ORDER BY r.id LIMIT %(rows_max)s)"
         )
 
     def _chosen(self) -> str:
