@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -84,10 +85,18 @@ class SmallDisk:
         """Take all that is left of it; return how many bytes that were."""
         if not self.is_limited:
             raise DiskMissingError("no small disk could be mounted: that takes root")
-        free = os.statvfs(self.path)
-        size = free.f_bavail * free.f_frsize
+        size, step = 0, 64 << 20
         with self._balloon.open("wb") as balloon:
-            os.posix_fallocate(balloon.fileno(), 0, size)
+            # The server writes meanwhile: smaller and smaller pieces, until nothing fits.
+            while step >= 4_096:
+                try:
+                    os.posix_fallocate(balloon.fileno(), size, step)
+                except OSError as full:
+                    if full.errno != errno.ENOSPC:
+                        raise
+                    step //= 4
+                else:
+                    size += step
         return size
 
     def empty(self) -> None:
