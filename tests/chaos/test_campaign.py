@@ -1,4 +1,4 @@
-"""The chaos campaign's short form: a minute of faults from a seed, overlapping, in either mode, and nothing is violated.
+"""The chaos campaign's short form: half a minute of faults from a seed, in either mode, and nothing is violated.
 
 The long one is `python -m tests.chaos.campaign`; its last run stands in docs/reliability/.
 """

@@ -56,9 +56,9 @@ class CampaignLog:
             "observed": line.seen is not None,
             "seconds": round(line.seconds, 1),
         }
-        shown |= {"why": line.why[:200]} if line.seen is None else {"effect": line.seen}
+        shown |= {"why": line.why[:160]} if line.seen is None else {"effect": line.seen}
         if line.overlapped:
-            shown["overlapping"] = list(line.overlapped)
+            shown["overlapping"] = len(line.overlapped)
         with self._lock:
             self.lines.append(line)
             self._faults.write(json.dumps(shown, ensure_ascii=False) + "\n")

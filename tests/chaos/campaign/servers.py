@@ -16,12 +16,13 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+from confluent_kafka import KafkaException
 
 from tests.support import kafka as kafka_support
 from tests.support.children import free_ports, wait_for
@@ -33,6 +34,7 @@ from tests.support.proxy import TcpProxy
 _Result = TypeVar("_Result")
 
 DATABASE = "campaign"
+TOPIC_SECONDS_MAX = 90.0
 DISK_MIB = 6_144
 """The size of the small disk of each PostgreSQL, where one can be mounted."""
 _HEAP = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
@@ -291,6 +293,22 @@ class Brokers(KafkaCluster):
     def stop(self) -> None:
         super().stop()
         self.keeper.close()
+
+    def create_topic(
+        self, name: str, partitions: int = 3, replication: int = 3, config: Mapping[str, str] | None = None
+    ) -> str:
+        """Make the topic, however much the cluster is in trouble meanwhile; return when every partition has a leader."""
+        deadline = time.monotonic() + TOPIC_SECONDS_MAX
+        while True:
+            try:
+                return super().create_topic(name, partitions, replication, config)
+            except (KafkaException, TimeoutError) as trouble:
+                is_there = "already exists" in str(trouble) or "TOPIC_ALREADY_EXISTS" in str(trouble)
+                if is_there and len(self.leaders(name)) == partitions:
+                    return name
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def is_alive(self, broker: int) -> bool:
         """Whether its process lives."""
