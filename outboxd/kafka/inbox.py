@@ -26,6 +26,11 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._reports)
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether a report of a failure is there."""
+        return any(report[1] is not None for report in self._reports[:])
+
     def take(self) -> list[Report]:
         """Return what is there and empty the inbox."""
         taken = self._reports[:]

@@ -323,6 +323,9 @@ class Transactions:
                     break
                 except BufferError:
                     self._poll(producer)
+                    if self._inbox.has_failures:
+                        # The transaction is to be aborted, and a client in that state sends nothing more.
+                        return
                 except KafkaException as error:
                     self._refused(record, error.args[0])
                     break

@@ -111,7 +111,9 @@ class Aftermath:
         for record in records:
             if not self._gate.is_behind(record):
                 going.append(record)
-            elif record.id in self.histories.by_id:
+                continue
+            self._lanes.breakers.probe_ended(record.topic, record.id, now)
+            if record.id in self.histories.by_id:
                 self.holding.leave(record, HeldState.WANTED, "behind a held record", now)
             else:
                 self._gate.admit([record])
