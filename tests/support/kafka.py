@@ -161,12 +161,31 @@ class KafkaCluster(KafkaAdmin):
         end(self._children[broker], grace_seconds=0)
 
     def pause(self, broker: int) -> None:
-        """SIGSTOP `broker`: its connections stay open and nothing answers."""
-        self._children[broker].send_signal(signal.SIGSTOP)
+        """SIGSTOP `broker`: its connections stay open and nothing answers. Returns when it stands still."""
+        child = self._children[broker]
+        child.send_signal(signal.SIGSTOP)
+        wait_for(
+            lambda: _stands_still(child.pid), timeout_seconds=_STOP_TIMEOUT_SECONDS, what="the broker stands still"
+        )
 
     def resume(self, broker: int) -> None:
         """SIGCONT a paused `broker`."""
         self._children[broker].send_signal(signal.SIGCONT)
+
+    @property
+    def works(self) -> bool:
+        """Whether every broker runs, and none is paused."""
+        children = self._children.values()
+        return all(child.poll() is None and not _stands_still(child.pid) for child in children)
+
+    def heal(self) -> None:
+        """Resume what is paused and start what is stopped."""
+        for broker, child in self._children.items():
+            if child.poll() is not None:
+                self.start_broker(broker, wait=False)
+            else:
+                self.resume(broker)
+        self._wait_until_up(list(self._children))
 
     def stop_broker(self, broker: int, *, grace_seconds: float = _STOP_TIMEOUT_SECONDS) -> None:
         """SIGTERM `broker`, which hands over its leaderships; SIGKILL when that takes longer than `grace_seconds`."""
@@ -257,3 +276,9 @@ def _archived_classes(libs: Path) -> Path:
                 cluster.stop_broker(0, grace_seconds=_ARCHIVE_TIMEOUT_SECONDS)
             partial.rename(archive)
     return archive
+
+
+def _stands_still(pid: int) -> bool:
+    """Say whether all threads of the process are stopped: the signal reaches them one by one, see proc(5)."""
+    states = [stat.read_text().rsplit(")", 1)[1].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(state == "T" for state in states)

@@ -45,6 +45,15 @@ def kafka_three() -> Iterator[KafkaCluster]:
     yield from started(lambda: KafkaCluster(brokers=3))
 
 
+@pytest.fixture(autouse=True)
+def shared_brokers_work(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that failed between stopping a shared broker and bringing it back spoils no other."""
+    yield
+    for name in ("kafka", "kafka_three"):
+        if name in request.fixturenames and not request.getfixturevalue(name).works:
+            request.getfixturevalue(name).heal()
+
+
 @pytest.fixture
 def topic(kafka: KafkaCluster) -> MakeTopic:
     """A maker of fresh topics on the broker `kafka`."""
