@@ -297,15 +297,16 @@ class Brokers(KafkaCluster):
     def create_topic(
         self, name: str, partitions: int = 3, replication: int = 3, config: Mapping[str, str] | None = None
     ) -> str:
-        """Make the topic, however much the cluster is in trouble meanwhile; return when every partition has a leader."""
+        """Make the topic, whatever the cluster is going through; return when every partition has a leader."""
         deadline = time.monotonic() + TOPIC_SECONDS_MAX
         while True:
             try:
                 return super().create_topic(name, partitions, replication, config)
             except (KafkaException, TimeoutError) as trouble:
                 is_there = "already exists" in str(trouble) or "TOPIC_ALREADY_EXISTS" in str(trouble)
-                if is_there and len(self.leaders(name)) == partitions:
-                    return name
+                with contextlib.suppress(KafkaException):
+                    if is_there and len(self.leaders(name)) == partitions:
+                        return name
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
