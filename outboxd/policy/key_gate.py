@@ -131,8 +131,8 @@ class KeyGate:
 
     def _admit_held(self, gate_key: GateKey, record_id: int) -> None:
         held = self.held[gate_key]
-        if record_id == held[0]:
-            del held[0]
+        if record_id in held:
+            held.remove(record_id)
             if not held:
                 del self.held[gate_key]
         if not self.pipelined:
@@ -245,19 +245,22 @@ class KeyGate:
         if owner is None or owner < 0 or owner == record_id:
             self._free(gate_key)
 
-    def take_turn(self, record: Record, read_from: int) -> bool:
+    def take_turn(self, record: Record, read_from: int, *, past_held: bool = False) -> bool:
         """Let a probe go out of turn, where it is the lowest of its key in what was read from `read_from` on.
 
         Return whether it may: not while something of its key is with the producer, nor where a lower one is held or
-        deferred from below what was read.
+        deferred from below what was read. `past_held`: nothing that is held or deferred below it is of its key, which
+        the caller knows, in a topic that goes one record at a time.
         """
         gate_key = self.key_of(record)
         if gate_key is None:
             return True
         held = self.held.get(gate_key)
-        if self.busy.get(gate_key, HELD) >= 0 or self._deferrals.from_ids.get(gate_key, read_from) < read_from:
+        if self.busy.get(gate_key, HELD) >= 0:
             return False
-        if held is not None and held[0] < record.id:
+        if not past_held and self._deferrals.from_ids.get(gate_key, read_from) < read_from:
+            return False
+        if held is not None and held[0] < record.id and not past_held:
             return False
         if held is not None:
             self._admit_held(gate_key, record.id)

@@ -34,7 +34,10 @@ class HeldState(enum.Enum):
 
 @dataclass(slots=True)
 class HeldRecord:
-    """A failed record that is unsettled and not in memory. `since` and `due_at` are the relay's monotonic time."""
+    """A failed record that is unsettled and not in memory. `since` and `due_at` are the relay's monotonic time.
+
+    `key` is its own, where `gate_key` may stand for its whole topic.
+    """
 
     id: int
     topic: str
@@ -44,6 +47,7 @@ class HeldRecord:
     why: str
     since: float
     due_at: float = 0.0
+    key: str | None = None
 
     @property
     def is_replay(self) -> bool:

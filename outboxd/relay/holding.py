@@ -82,5 +82,5 @@ class Holding:
         self._histories.suspicions.forget(record.id)
         self._ledger.leave([record.id])
         self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
-        self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now, due_at))
+        self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now, due_at, record.key))
         self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])

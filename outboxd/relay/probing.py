@@ -61,14 +61,18 @@ class Probing:
             self._breakers.no_probe(topic, now)
 
     def _lowest_untried(self, topic: str) -> int | None:
-        """Return the lowest id of the topic that waits only for the breaker, not behind a failed record of its key."""
+        """Return the lowest id of the topic that waits only for the breaker, not behind a failed record of its key.
+
+        In a topic that goes one record at a time all wait behind it, and those of other keys are to show whose the
+        fault is.
+        """
         gate = self._gate
         ids = [
             from_id
             for gate_key, from_id in gate.deferred_keys.items()
             if gate_key[0] == topic
             and gate.busy.get(gate_key, HELD) < 0
-            and from_id <= gate.held.get(gate_key, [from_id])[0]
+            and (topic in gate.serial_topics or from_id <= gate.held.get(gate_key, [from_id])[0])
         ]
         from_id = self._topics.deferred.get(topic)
         return min(ids if from_id is None else [*ids, from_id], default=None)
@@ -112,11 +116,11 @@ class Probing:
     def _first_fit(self, shown: list[Record], breaker: Breaker, from_id: int) -> Record | None:
         """Return the first record that is the lowest of its key and may go."""
         for record in shown:
-            gate_key = self._gate.key_of(record)
-            if gate_key is not None:
-                if gate_key in breaker.keys_read:
+            if record.key is not None:
+                key = record.topic, record.key
+                if key in breaker.keys_read:
                     continue
-                breaker.keys_read.add(gate_key)
+                breaker.keys_read.add(key)
             if self._may_probe(record, from_id):
                 return record
         return None
@@ -127,4 +131,17 @@ class Probing:
         held = self._held.by_id.get(record.id)
         if held is not None and held.state not in (HeldState.PARKED, HeldState.WANTED):
             return False
-        return self._gate.take_turn(record, from_id)
+        gate_key = self._gate.key_of(record)
+        if gate_key is None or record.topic not in self._gate.serial_topics:
+            return self._gate.take_turn(record, from_id)
+        if any(self._stands_before(held_id, record) for held_id in self._gate.held.get(gate_key, ())):
+            return False
+        # What was read before is of other keys: lower ones of this key are not among it.
+        return self._gate.take_turn(record, record.id, past_held=True)
+
+    def _stands_before(self, held_id: int, record: Record) -> bool:
+        """Say whether the record has to wait for this failed one of its topic, which is held or on its way to be."""
+        if held_id >= record.id or record.key is None:
+            return False
+        failed = self._held.by_id.get(held_id) or self._ledger.records.get(held_id)
+        return failed is None or failed.key == record.key

@@ -93,7 +93,9 @@ class Publishing:
         state.lanes.breakers.probe_ended(record.topic, record.id, now)
         gate_key = state.gate.key_of(record)
         state.ledger.leave([record.id])
-        state.held.add(HeldRecord(record.id, record.topic, gate_key, history, HeldState.WANTED, "topic held", now))
+        state.held.add(
+            HeldRecord(record.id, record.topic, gate_key, history, HeldState.WANTED, "topic held", now, key=record.key)
+        )
         state.forget_dropped()
 
     def _settle_unconfirmed(self, published: Sequence[Record]) -> None:

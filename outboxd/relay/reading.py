@@ -71,7 +71,9 @@ class Reading:
             due_at = now + holder.due_in_seconds
             if holder.dead_letter_id is None:
                 state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
-            state.held.add(HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at))
+            state.held.add(
+                HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at, holder.key)
+            )
         state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
         if state.pipelined:
             self.recovering.begin(loaded)
@@ -207,7 +209,11 @@ class Reading:
         history = FailureHistory(replay.attempts, None, replay.dead_letter_id)
         gate_key = state.gate.key_for(replay.topic, replay.key)
         now = state.ports.clock.monotonic()
-        state.held.add(HeldRecord(replay.outbox_id, replay.topic, gate_key, history, HeldState.WANTED, "replay", now))
+        state.held.add(
+            HeldRecord(
+                replay.outbox_id, replay.topic, gate_key, history, HeldState.WANTED, "replay", now, key=replay.key
+            )
+        )
         state.forget_dropped()
 
     def _on_vanished(self, held: HeldRecord) -> None:
