@@ -43,6 +43,7 @@ class Broker:
         self._on_append = on_append
         self.down_until = 0.0
         self.records = 0
+        self.slow_share = 0.0
         self.topics = {
             name: Topic(name, [[] for _ in range(partitions)], stalled_until=[0.0] * partitions) for name in topics
         }
@@ -52,14 +53,17 @@ class Broker:
         return max(self.down_until, topic.stalled_until[partition])
 
     def produce(
-        self, topic: Topic, partition: int, rows: list[Row]
+        self, topic: Topic, partition: int, rows: list[Row], joined: list[tuple[str, int, int, Row]] | None = None
     ) -> tuple[list[tuple[Row, int]], list[tuple[Row, Fault]]]:
-        """Take one batch; return the rows with their offsets, and those that failed with why."""
+        """Take one batch; return the rows with their offsets, and those that failed with why.
+
+        What is appended goes to the transaction's records where the producer has `joined` one.
+        """
         if topic.is_missing:
             return [], [(row, UNKNOWN_TOPIC) for row in rows]
         if topic.fault is not None:
             if topic.fault.maybe_persisted and self._dice.random() < 0.5:
-                self._append(topic, partition, rows)
+                self._append(topic, partition, rows, joined)
             return [], [(row, topic.fault) for row in rows]
         if topic.is_shrunk:
             return [], [(row, TOO_LARGE) for row in rows]
@@ -70,7 +74,7 @@ class Broker:
             return [], [(row, TOO_LARGE if row.kind is Kind.POISON else DIFFERENT_RECORD) for row in rows]
         failing = [row for row in rows if self._fails_by_itself(row)]
         good = [row for row in rows if row not in failing]
-        return self._append(topic, partition, good), [(row, OWN_PASSING) for row in failing]
+        return self._append(topic, partition, good, joined), [(row, OWN_PASSING) for row in failing]
 
     @staticmethod
     def _fails_by_itself(row: Row) -> bool:
@@ -81,12 +85,17 @@ class Broker:
             return True
         return False
 
-    def _append(self, topic: Topic, partition: int, rows: list[Row]) -> list[tuple[Row, int]]:
+    def _append(
+        self, topic: Topic, partition: int, rows: list[Row], joined: list[tuple[str, int, int, Row]] | None
+    ) -> list[tuple[Row, int]]:
         log = topic.logs[partition]
         placed: list[tuple[Row, int]] = []
         self.records += len(rows)
         for row in rows:
             log.append(row.id)
             placed.append((row, len(log) - 1))
-            self._on_append(topic.name, partition, len(log) - 1, row)
+            if joined is None:
+                self._on_append(topic.name, partition, len(log) - 1, row)
+            else:
+                joined.append((topic.name, partition, len(log) - 1, row))
         return placed

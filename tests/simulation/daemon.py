@@ -10,6 +10,7 @@ from outboxd.relay.relay import Ports, Relay
 from tests.simulation.client import SimulatedPublisher
 from tests.simulation.lease import SimulatedLease
 from tests.simulation.store import SimulatedStore
+from tests.simulation.transactional_publisher import SimulatedTransactionalPublisher
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -63,12 +64,27 @@ class Daemon:
         scenario, dice = world.scenario, random.Random(world.dice.random())
         self.lease = SimulatedLease(self, world.db, dice, scenario.lease_ttl)
         self.store = SimulatedStore(self, world.db, dice, world.statement_faults)
-        self.publisher = SimulatedPublisher(
-            self, world.broker, dice, queue_rows_max=scenario.queue_rows_max, batch_rows=scenario.batch_rows
-        )
+        self.publisher = self._make_publisher(dice)
         ports = Ports(self.store, self.publisher, self.lease, self, world.timeline, dice, SilentObserver(self))
-        self.relay = Relay(ports, scenario.limits, scenario.routes, scenario.default_route)
+        self.relay = Relay(
+            ports, scenario.limits, scenario.routes, scenario.default_route, pipelined=scenario.exactly_once
+        )
         self.wake_soon()
+
+    def _make_publisher(self, dice: random.Random) -> SimulatedPublisher | SimulatedTransactionalPublisher:
+        scenario, broker = self.world.scenario, self.world.broker
+        rows_max, batch_rows = scenario.queue_rows_max, scenario.batch_rows
+        if not scenario.exactly_once:
+            return SimulatedPublisher(self, broker, dice, queue_rows_max=rows_max, batch_rows=batch_rows)
+        return SimulatedTransactionalPublisher(
+            self,
+            broker,
+            self.world.coordinator,
+            dice,
+            queue_rows_max=rows_max,
+            batch_rows=batch_rows,
+            timeout_seconds=scenario.transaction_seconds,
+        )
 
     # The mailbox.
 

@@ -41,8 +41,12 @@ class Row:
     published: tuple[int | None, int | None] | None = None
     ever_dead: bool = False
 
+    @property
+    def event_id(self) -> str:
+        return f"00000000-0000-4000-8000-{self.id:012x}"
+
     def record(self, arm: Arm, now_ms: int) -> Record:
-        return Record(arm, self.id, f"event-{self.id}", self.topic, self.key, b"", "{}", None, now_ms, self.size_bytes)
+        return Record(arm, self.id, self.event_id, self.topic, self.key, b"", "{}", None, now_ms, self.size_bytes)
 
 
 @dataclass(slots=True)
@@ -105,6 +109,7 @@ class Database:
         self.open: dict[int, Transaction] = {}
         self.key_locks: dict[tuple[str, str], int] = {}
         self.down_until = 0.0
+        self.settled_transaction = 0
         self._last_id = 0
         self._transactions = 0
         self._dead_letters = 0

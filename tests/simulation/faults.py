@@ -44,6 +44,8 @@ class Faults:
             self._freeze_at_a_step,
             self._shrunk_topic,
         ]
+        if scenario.exactly_once:
+            kinds += [self._slow_coordinator, self._slow_coordinator]
         span = scenario.fault_seconds
         for _ in range(scenario.faults):
             self._plan(dice.uniform(0.1, span), dice.choice(kinds))
@@ -117,6 +119,11 @@ class Faults:
                 self._note(f"the producer of {daemon.name} dies")
                 daemon.publisher.fail()
 
+    def _slow_coordinator(self, lasts: float) -> None:
+        self._world.broker.slow_share = 0.5
+        self._note(f"half of what is asked of the coordinator takes seconds for {lasts} s")
+        self._world.timeline.after(lasts, lambda: setattr(self._world.broker, "slow_share", 0.0))
+
     def _failing_statements(self, lasts: float) -> None:
         self._world.statement_faults.before = 0.4
         self._note(f"two statements of five fail for {lasts} s")
@@ -173,7 +180,7 @@ class Faults:
     def heal(self) -> None:
         """All faults end, and the operators do what is theirs to do."""
         world = self._world
-        world.broker.down_until = world.db.down_until = 0.0
+        world.broker.down_until = world.db.down_until = world.broker.slow_share = 0.0
         faults = world.statement_faults
         faults.before = faults.lost_answer = faults.slow = 0.0
         for topic in world.broker.topics.values():

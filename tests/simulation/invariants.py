@@ -25,11 +25,7 @@ class Invariants:
         self._storm_keys: dict[tuple[str, int], set[str | int]] = {}
         self._sent_as_shown_at: dict[int, float] = {}
         self._sent_after: dict[int, list[Row]] = {}
-
-    @property
-    def first_records(self) -> int:
-        """How many rows are in the log at least once."""
-        return len(self._first)
+        self.duplicates = 0
 
     # At every step.
 
@@ -62,6 +58,9 @@ class Invariants:
     def on_append(self, topic: str, partition: int, offset: int, row: Row) -> None:
         """A record enters the log: on its first time, nothing older of its key may be missing there."""
         if row.id in self._first:
+            self.duplicates += 1
+            if self._world.scenario.exactly_once:
+                raise Violation("exactly once", f"{row.id} is committed twice, at {partition}@{offset}", (row.id,))
             return
         self._first[row.id] = self._world.timeline.now
         self._storm_keys.pop((topic, self._world.db.lease.token), None)
@@ -107,12 +106,17 @@ class Invariants:
         if partition is None or offset is None:
             raise Violation("settled on its own report", f"{row_id} is settled without a place in the log", (row_id,))
         log = self._world.broker.topics[row.topic].logs[partition]
-        if offset >= len(log) or log[offset] != row_id:
+        is_there = offset < len(log) and log[offset] == row_id
+        if self._world.scenario.exactly_once:
+            is_there = is_there and (row.topic, partition, offset) in self._world.coordinator.committed
+        if not is_there:
             raise Violation("settled on its own report", f"{row_id} is not at {partition}@{offset}", (row_id,))
 
     def _died(self, row: Row, reason: str, code: str, token: int) -> None:
         if row.id not in self._world.db.pending:
             return
+        if self._world.scenario.exactly_once and row.id in self._first:
+            raise Violation("exactly once", f"{row.id} dies though it is committed", (row.id,))
         if row.kind in (Kind.POISON, Kind.REFUSED, Kind.DOOMED):
             return
         if row.kind is Kind.FLAKY and reason in ("exhausted", "expired"):

@@ -22,6 +22,7 @@ from outboxd.policy.records import Arm, Record
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
 from tests.simulation.timeline import EPOCH_MS
 
+LINEAGE = "simulated"
 LISTED_MAX = 5
 DISCARDS_SECONDS = 60.0
 
@@ -51,7 +52,7 @@ def load(db: Database) -> Loaded:
             row = dead.row
             is_replaying = dead.status == "replaying"
             holders.append(KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0))
-    return Loaded(holders, _pauses(db), db.timeline.now_ms)
+    return Loaded(holders, _pauses(db), db.timeline.now_ms, db.settled_transaction, LINEAGE)
 
 
 def _pauses(db: Database) -> list[Pause]:
@@ -214,6 +215,7 @@ def settle(db: Database, settlement: Settlement) -> int:
         db.retry.pop(row_id, None)
     for pattern, note in settlement.storms:
         db.control.setdefault(pattern, (now, note))
+    db.settled_transaction = max(db.settled_transaction, settlement.transaction or 0)
     return matched
 
 
