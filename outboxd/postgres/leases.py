@@ -256,17 +256,26 @@ class LeaseKeeper:
         self._trusted_until = float("-inf")
         if held is None:
             return
+        was_connected = self._connection is not None
+        if not self._try_to_release(*held) and was_connected:
+            # That server may be gone, and another be there: nobody need wait for the ttl.
+            self._try_to_release(*held)
+
+    def _try_to_release(self, owner: Owner, token: int) -> bool:
+        """Return whether the database heard of it."""
         try:
             self._connected().execute(
                 f"UPDATE {self._table} SET expires_at = clock_timestamp(), listening = false,"
                 " undrained = undrained AND NOT %(drained)s"
                 " WHERE outbox = %(outbox)s AND shard = 0 AND token = %(token)s AND holder = %(holder)s::uuid",
-                {"outbox": self._outbox, "holder": held[0].holder, "token": held[1], "drained": self._drained},
+                {"outbox": self._outbox, "holder": owner.holder, "token": token, "drained": self._drained},
             )
         except (psycopg.Error, OutboxdError) as error:
             # It then ends by itself, a ttl after its last renewal.
             self.last_error = " ".join(str(error).split())
             self._disconnect()
+            return False
+        return True
 
     def _connected(self) -> Connection:
         if self._connection is None:
