@@ -105,11 +105,15 @@ class Aftermath:
     def readmit(self, records: Sequence[Record], now: float) -> list[Record]:
         """Return those of admitted records that may still go, where a pipelined gate lets many of a key go at once.
 
-        What stands behind a held record by now is read again later; a retry or a replay is held itself.
+        What stands behind a held record by now is read again later; a retry or a replay is held itself. In a topic that
+        goes one record at a time, all stand behind the one that failed, the probe of another key too: that goes.
         """
         going: list[Record] = []
         for record in records:
-            if not self._gate.is_behind(record):
+            is_serial_probe = record.topic in self._gate.serial_topics and self._lanes.breakers.is_probe(
+                record.topic, record.id
+            )
+            if is_serial_probe or not self._gate.is_behind(record):
                 going.append(record)
                 continue
             self._lanes.breakers.probe_ended(record.topic, record.id, now)
