@@ -148,6 +148,31 @@ def test_hold_key_keeps_the_later_rows_of_the_dead_row_back_until_it_is_replayed
     rig.check(edited=[mended]).assert_holds(dead=1)
 
 
+def test_a_row_that_always_fails_for_a_passing_reason_keeps_a_topic_that_goes_one_by_one_until_its_attempts_are_up(
+    rig: Rig,
+) -> None:
+    """One record of the topic at a time: another key is tried while the first waits, and shows whose the fault is."""
+    topic = rig.topic(partitions=1, prefix="serial")
+    first = rig.insert(topic, "a")
+    failing = rig.insert(topic, "b", b"FAILS 7")
+    behind = rig.insert(topic, "b", b"behind it")
+    others = [rig.insert(topic, f"key-{number % 3}") for number in range(30)]
+    daemon = rig.daemon(
+        [{"topic": "serial-*", "confirm": "each"}], retry={"max_attempts": 3, "backoff_initial": "50ms"}
+    )
+    daemon.module = "tests.support.faulty_daemon"
+    daemon.start()
+
+    rig.wait_until_settled(timeout_seconds=60)
+
+    assert daemon.stop().code == 0
+    (letter,) = rig.dead_letters().values()
+    assert (letter["outbox_id"], letter["reason"], letter["attempts"]) == (failing, "exhausted", 3)
+    assert letter["error_code"] == "REQUEST_TIMED_OUT"
+    rig.check().assert_holds(dead=1)
+    assert {id_of(record) for record in rig.kafka.consume(topic)} == {first, behind, *others}
+
+
 def test_a_replay_that_dies_again_keeps_who_asked_for_it_and_holds_its_key_as_the_route_says_now(rig: Rig) -> None:
     topic = rig.topic(partitions=1, config={"max.message.bytes": "5000"}, prefix="held")
     dead = rig.insert(topic, "k", b"x" * 6_000)

@@ -1,0 +1,58 @@
+"""A producer that is fenced at the broker: a new one is taken, nothing is lost or blamed, keys keep their order."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import Producer
+
+from outboxd.kafka.progress import transactional_id
+from tests.support.rig import Rig
+from tests.support.rows import value
+
+pytestmark = pytest.mark.timeout(120)
+CLUSTER = {"lease_ttl": "2s"}
+
+
+def test_a_fenced_producer_is_replaced_and_what_it_had_in_flight_goes_again_in_order(rig: Rig) -> None:
+    """No rival can fence this producer, so the answer is put in between: its records are in the log all the same."""
+    topics = [rig.topic(partitions=3) for _ in range(2)]
+    rig.insert_many(topics, 6_000, keys=100)
+    daemon = rig.daemon(cluster=CLUSTER, relay={"max_in_flight_rows": 1_000, "batch_rows": 500})
+    daemon.module = "tests.support.faulty_daemon"
+
+    ended = daemon.run("--until-empty", "--fences", "3", timeout_seconds=60)
+
+    assert ended.code == 0, ended.err
+    rebuilt = daemon.events("producer_rebuilt")
+    assert [event["error_code"] for event in rebuilt] == ["_FENCED"] * 3
+    assert all(event["unknown_rows"] > 0 for event in rebuilt)
+    assert rig.dead_letters() == {}
+    assert rig.count("SELECT count(*) FROM outboxd.retry") == 0
+    # Each time all that was in flight may have been there already.
+    rig.check().assert_holds(duplicates_max=3_000)
+
+
+def test_a_rival_with_the_same_transactional_id_costs_exactly_once_no_row_and_makes_none_twice(rig: Rig) -> None:
+    topics = [rig.topic(partitions=3) for _ in range(2)]
+    daemon = rig.daemon(cluster=CLUSTER, relay={"delivery": "exactly-once", "batch_rows": 500})
+    daemon.start()
+    daemon.wait_for_event("recovered")
+    name = transactional_id(value(rig.sql, "SELECT current_database()"), "outboxd", "default")
+
+    for number in range(1, 3):
+        rig.insert_many(topics, 10_000, keys=100)
+        rig.wait_until("SELECT count(published_at) > %s FROM outboxd.outbox", 10_000 * (number - 1) + 500)
+        rival = Producer({"bootstrap.servers": rig.kafka.bootstrap, "transactional.id": name})
+        rival.init_transactions(30)
+        daemon.wait_for_event("producer_rebuilt", count=number)
+    rig.wait_until_settled()
+
+    assert {event["error_code"] for event in daemon.events("producer_rebuilt")} <= {
+        "_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED",
+    }  # fmt: skip
+    assert daemon.events("lease_lost") == []
+    assert daemon.stop().code == 0
+    assert rig.dead_letters() == {}
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert (verdict.delivered, verdict.duplicates) == (20_000, 0)
