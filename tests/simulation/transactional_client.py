@@ -142,6 +142,8 @@ class TransactionalClient:
                 self._report(callback, KafkaError(KafkaError._PURGE_QUEUE), 0, 0)
         self._queues.clear()
         self._sending.clear()
+        # What failed keeps the transaction from being committed, the purged with it.
+        self._is_spoilt = self._is_spoilt or self._outstanding > 0
         self._outstanding = 0
         self._generation += 1
 
