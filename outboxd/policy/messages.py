@@ -158,13 +158,15 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a new owner must know before its first fetch."""
+    """What a new owner must know before its first fetch; `fenced` and `moved` as in `Fetched`."""
 
     holders: Sequence[KeyHolder]
     pauses: Sequence[Pause]
     now_ms: int
     settled_transaction: int = 0
     lineage: str = ""
+    fenced: bool = False
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from outboxd.policy.records import Arm
 from outboxd.postgres.names import quoted
-from outboxd.postgres.ownership import IS_SAME_TIMELINE
+from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 
 LISTED_MAX = 500
 """How many due retries, replays and delayed records one fetch lists."""
@@ -48,6 +48,7 @@ class FetchSql:
         """The names are quoted here."""
         self._schema = quoted(schema)
         self._table = f"{self._schema}.{quoted(table)}"
+        self._is_owned = is_owned_text(schema)
         self.text = lru_cache(maxsize=64)(self._text)
 
     def _text(self, parts: Parts) -> str:
@@ -207,9 +208,7 @@ class FetchSql:
             "SELECT 0::int AS arm, (date_part('epoch', now()) * 1000)::bigint AS id, NULL::text AS event_id,"
             " NULL::text AS topic, NULL::text AS key, NULL::bytea AS payload,"
             f" json_strip_nulls(json_build_object('now', now(), 'standby', pg_is_in_recovery(), 'moved',"
-            f" NOT CASE WHEN pg_is_in_recovery() THEN true ELSE {IS_SAME_TIMELINE} END, 'owned', EXISTS (SELECT FROM"
-            f" {self._schema}.lease AS l WHERE l.outbox = %(outbox)s AND l.shard = 0"
-            f" AND l.holder = %(holder)s::uuid), {fields}))::text"
+            f" {HAS_MOVED}, 'owned', {self._is_owned}, {fields}))::text"
             " AS headers,"
             " NULL::int AS partition, 0::bigint AS created_at_ms, 0::bigint AS size_bytes"
         )

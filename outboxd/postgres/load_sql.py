@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from outboxd.postgres.names import quoted
+from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 
 
 def load_text(schema: str, table: str) -> str:
@@ -24,14 +25,15 @@ def load_text(schema: str, table: str) -> str:
 
 
 def progress_text(schema: str) -> str:
-    """Return the statement for the last settled Kafka transaction, and for the lineage: which database and table
-    this is.
+    """Return the statement for the last settled Kafka transaction, for the lineage (which database and table this is),
+    and for whether the lease is ours, and this another server than that which gave it.
     """
     return (
         f"SELECT coalesce((SELECT p.settled_transaction FROM {quoted(schema)}.progress AS p"
         " WHERE p.outbox = %(outbox)s AND p.shard = 0), 0),"
         " concat_ws('-', (SELECT system_identifier FROM pg_control_system()),"
-        " (SELECT oid FROM pg_database WHERE datname = current_database()), %(table)s::regclass::oid)"
+        " (SELECT oid FROM pg_database WHERE datname = current_database()), %(table)s::regclass::oid),"
+        f" {is_owned_text(schema)}, {HAS_MOVED}"
     )
 
 

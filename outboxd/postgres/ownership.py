@@ -12,11 +12,22 @@ from dataclasses import dataclass
 
 from psycopg import errors
 
+from outboxd.postgres.names import quoted
 from outboxd.postgres.sessions import Connection
 
 TIMELINE = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 """The timeline, where the server is no standby."""
 IS_SAME_TIMELINE = f"(%(timeline)s::text IS NULL OR {TIMELINE} = %(timeline)s)"
+HAS_MOVED = f"NOT CASE WHEN pg_is_in_recovery() THEN true ELSE {IS_SAME_TIMELINE} END"
+"""A standby is told by other means."""
+
+
+def is_owned_text(schema: str) -> str:
+    """Return the condition that the lease is the owner's."""
+    return (
+        f"EXISTS (SELECT FROM {quoted(schema)}.lease AS l WHERE l.outbox = %(outbox)s AND l.shard = 0"
+        " AND l.holder = %(holder)s::uuid)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,14 +101,16 @@ class PostgresStore:
         self._reader.submit(self._load, self._fetch_failed)
 
     def _load(self, connection: Connection) -> None:
+        owner = self._owner
         arguments = {"outbox": self._outbox}
         held = connection.execute(load_text(self._schema, self._table), arguments).fetchall()
         rows = connection.execute(pauses_text(self._schema), arguments).fetchall()
         pauses = [Pause(*row[1:]) for row in rows if row[1] is not None]
-        (settled, lineage) = connection.execute(
-            progress_text(self._schema), {**arguments, "table": self._qualified}
+        proof = {"table": self._qualified, "holder": owner.holder, "timeline": owner.timeline}
+        (settled, lineage, owned, moved) = connection.execute(
+            progress_text(self._schema), {**arguments, **proof}
         ).fetchall()[0]
-        self._post(Loaded([KeyHolder(*row) for row in held], pauses, rows[0][0], settled, lineage))
+        self._post(Loaded([KeyHolder(*row) for row in held], pauses, rows[0][0], settled, lineage, not owned, moved))
 
     # Fetch.
 

@@ -223,7 +223,7 @@ class Relay:
             self._load_when_answered()
             return
         match event:
-            case Fetched() if event.fenced or event.moved:
+            case Loaded() | Fetched() if event.fenced or event.moved:
                 self.state.reading = None
                 self._stand_down(MOVED if event.moved else RIVAL)
             case Fetched():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import Fetched
+from outboxd.policy.messages import Fetched, Loaded
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.records import Arm
 from outboxd.policy.topic_holds import CatchUp
@@ -157,12 +157,15 @@ def test_pauses_are_listed_by_every_fetch_and_by_the_load(bench: StoreBench) -> 
     assert [pause.topic_pattern for pause in bench.load().pauses] == ["orders-*"]
 
 
-def test_a_fetch_tells_whether_the_lease_is_ours(bench: StoreBench) -> None:
-    assert bench.fetch().fenced
+@pytest.mark.parametrize("ask", [StoreBench.load, StoreBench.fetch])
+def test_a_load_and_a_fetch_tell_whether_the_lease_is_ours(
+    bench: StoreBench, ask: Callable[[StoreBench], Loaded | Fetched]
+) -> None:
+    assert ask(bench).fenced
     bench.take_over()
-    assert not bench.fetch().fenced
+    assert not ask(bench).fenced
     bench.succeed()
-    told = bench.fetch()
+    told = ask(bench)
     assert (told.fenced, told.moved) == (True, False)
 
 

@@ -60,7 +60,8 @@ class SimulatedStore:
         return decided[0]
 
     def begin_load(self) -> None:
-        self._read(lambda: statements.load(self._db))
+        holder = self._daemon.lease.holder
+        self._read(lambda: replace(statements.load(self._db), fenced=self._db.lease.holder != holder))
 
     def begin_fetch(self, request: FetchRequest) -> None:
         holder = self._daemon.lease.holder
