@@ -1,0 +1,1 @@
+"""The service on a machine of its own with a real systemd: `make systemd`."""
