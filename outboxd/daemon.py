@@ -98,13 +98,7 @@ class Daemon:
         self._load_again = load_again
         self._hangups: SimpleQueue[bool] = SimpleQueue()
         self._manager = ServiceManager(
-            watched={
-                "fetch": self.assembly.store.fetching.seconds,
-                "settle": self.assembly.store.settling.seconds,
-                "lease": self.assembly.lease.under_way.seconds,
-                "starts": self.assembly.starts.under_way.seconds,
-                "broker-contact": self.surroundings.contact.under_way.seconds,
-            }
+            watched={**self.assembly.watched(), "broker-contact": self.surroundings.contact.under_way.seconds}
         )
 
     def _open_tracing(self) -> Tracing | None:

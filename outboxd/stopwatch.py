@@ -23,7 +23,12 @@ class Stopwatch:
         finally:
             self._began_at = None
 
+    def lap(self) -> None:
+        """The job under way advances: it is measured from now on. On the thread that runs it."""
+        if self._began_at is not None:
+            self._began_at = time.monotonic()
+
     def seconds(self) -> float:
-        """Return for how long the job under way has lasted; 0 while there is none."""
+        """Return for how long the job under way has lasted, or not advanced; 0 while there is none."""
         began_at = self._began_at
         return 0.0 if began_at is None else time.monotonic() - began_at

@@ -83,6 +83,7 @@ class Surroundings:
         schema, outbox = settings.database.schema_, settings.outbox.name
         self.alerts = alerts
         self.contact = BrokerContact(assembly.publisher.contact, board)
+        self._copier = _copier(settings)
         self.jobs = Jobs(
             Housekeeping(assembly.engine, schema, settings.outbox.table, outbox),
             board,
@@ -91,7 +92,9 @@ class Surroundings:
             schema=schema,
             published_retention_seconds=settings.housekeeping.published_retention_seconds,
             dead_letter_retention_seconds=settings.housekeeping.dead_letter_retention_seconds,
-            copies=_copies(assembly),
+            copies=None
+            if self._copier is None
+            else (DeadLetterCopyRows(assembly.engine, schema, outbox), self._copier),
         )
         self.wake_up: WakeUp | None = None
         if settings.relay.listen:
@@ -119,6 +122,8 @@ class Surroundings:
         self.jobs.published_retention_seconds = settings.housekeeping.published_retention_seconds
         self.jobs.dead_letter_retention_seconds = settings.housekeeping.dead_letter_retention_seconds
         self.alerts.set_command(settings.alerts.command)
+        if self._copier is not None:
+            self._copier.take_properties(settings.kafka.properties)
         if self._guard is not None:
             self._guard.token = settings.http.token
 
@@ -133,14 +138,10 @@ class Surroundings:
         self.alerts.close()
 
 
-def _copies(assembly: Assembly) -> tuple[DeadLetterCopyRows, DeadLetterCopier] | None:
+def _copier(settings: Settings) -> DeadLetterCopier | None:
     """What copies dead letters to Kafka, where a topic for them is configured."""
-    settings = assembly.settings
-    topic, outbox = settings.alerts.dead_letter_topic, settings.outbox.name
-    if not topic:
-        return None
-    rows = DeadLetterCopyRows(assembly.engine, settings.database.schema_, outbox)
-    return rows, DeadLetterCopier(lambda: settings.kafka.properties, topic, outbox)
+    topic = settings.alerts.dead_letter_topic
+    return DeadLetterCopier(settings.kafka.properties, topic, settings.outbox.name) if topic else None
 
 
 def _listening(app: App, host: str, port: int) -> HttpServer:

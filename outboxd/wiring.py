@@ -123,6 +123,19 @@ class Assembly:
     starts: StartLog
     trial: TrialProcess | None
 
+    def watched(self) -> dict[str, Callable[[], float]]:
+        """Return for each thread that may not be stuck for how long its job under way has not advanced, in seconds."""
+        threads = {
+            "fetch": self.store.fetching.seconds,
+            "settle": self.store.settling.seconds,
+            "lease": self.lease.under_way.seconds,
+            "starts": self.starts.under_way.seconds,
+        }
+        publisher = self.publisher
+        if isinstance(publisher, TransactionalPublisher):
+            threads["transactions"] = publisher.stuck_seconds
+        return threads
+
     def reconfigure(self, settings: Settings, *, renews: bool) -> None:
         """Take another configuration while the relay runs, see `outboxd.reload`. May be called on any thread."""
         limits = relay_limits(settings)
@@ -132,6 +145,8 @@ class Assembly:
             in_flight_rows_max=limits.max_in_flight_rows,
             in_flight_bytes_max=limits.max_in_flight_bytes,
         )
+        if self.trial is not None:
+            self.trial.take_properties(settings.kafka.properties)
         self.mailbox.post(Reconfigured(limits, *routes(settings), renews=renews))
 
     def close(self) -> None:
@@ -229,7 +244,8 @@ def assemble(
     port = port if trace_publisher is None else trace_publisher(port)
     trial: TrialProcess | None = None
     if isinstance(publisher, KafkaPublisher):
-        trial = TrialProcess(partial(lone_publisher, properties, outbox, decorate_publisher), observer.event)
+        lone = partial(lone_publisher, source=outbox, decorate=decorate_publisher)
+        trial = TrialProcess(lone, properties, observer.event)
         rows_max = settings.relay.max_in_flight_rows
         port = CarefulPublisher(port, starts, trial, MonotonicClock(), observer.event, rows_max=rows_max)
     # Jitter needs no secrecy.
@@ -241,7 +257,7 @@ def assemble(
     return Assembly(settings, engine, password, mailbox, store, publisher, lease, relay, starts, trial)
 
 
-def lone_publisher(properties: Mapping[str, str], source: str, decorate: DecoratePublisher | None) -> Publisher:
+def lone_publisher(properties: Mapping[str, str], *, source: str, decorate: DecoratePublisher | None) -> Publisher:
     """Return the broker's port of a process that tries suspects of a crash; called in that process."""
     publisher = KafkaPublisher(properties, source=source, in_flight_rows_max=1, in_flight_bytes_max=0)
     return publisher if decorate is None else decorate(publisher)

@@ -23,12 +23,17 @@ _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 class DeadLetterCopier:
     """Sends copies and waits for their reports. Used by one thread."""
 
-    def __init__(self, properties: Callable[[], Mapping[str, str]], topic: str, source: str) -> None:
-        """`properties` returns the user's present ones; `source` is the outbox's name."""
+    def __init__(self, properties: Mapping[str, str], topic: str, source: str) -> None:
+        """`properties` are the user's; `source` is the outbox's name."""
         self._properties = properties
+        self._made_with: Mapping[str, str] = {}
         self._topic = topic
         self._source = source
         self._producer: Producer | None = None
+
+    def take_properties(self, properties: Mapping[str, str]) -> None:
+        """Send the next copies by a producer with these. May be called on any thread."""
+        self._properties = properties
 
     def send(self, letters: Sequence[DeadCopy], stop: threading.Event) -> list[DeadCopy]:
         """Send a copy of each; return those that the broker acknowledged, unless stopped before.
@@ -36,8 +41,9 @@ class DeadLetterCopier:
         Raises:
             BrokerUnavailableError: one was refused, or not answered in time; nothing is known of the others then.
         """
-        if self._producer is None:
-            self._producer = self._made()
+        properties = self._properties
+        if self._producer is None or self._made_with != properties:
+            self._producer, self._made_with = _made(properties), properties
         refused = self._sent(self._producer, letters, stop, payload_left_out=False)
         again = [letter for letter, error in refused if error.code() in _TOO_LARGE]
         others = [(letter, error) for letter, error in refused if error.code() not in _TOO_LARGE]
@@ -54,18 +60,6 @@ class DeadLetterCopier:
                 "look at alerts.dead_letter_topic and at the rights on that topic"
             )
         return [] if stop.is_set() else list(letters)
-
-    def _made(self) -> Producer:
-        own: dict[str, Any] = {
-            "client.id": "outboxd-dead-letters",
-            "acks": "all",
-            "enable.idempotence": True,
-            # A copy that is not acknowledged is sent again by the next run: it may time out.
-            "message.timeout.ms": round(SEND_SECONDS_MAX * 1000),
-            "topic.metadata.propagation.max.ms": 3000,
-            "log_level": "0",
-        }
-        return Producer({**DEFAULTS, **self._properties(), **own})
 
     def _sent(
         self, producer: Producer, letters: Sequence[DeadCopy], stop: threading.Event, *, payload_left_out: bool
@@ -99,3 +93,16 @@ class DeadLetterCopier:
                 self._producer = None
                 raise BrokerUnavailableError(f"{owed} copies of dead letters to {self._topic} had no answer in time")
         return refused
+
+
+def _made(properties: Mapping[str, str]) -> Producer:
+    own: dict[str, Any] = {
+        "client.id": "outboxd-dead-letters",
+        "acks": "all",
+        "enable.idempotence": True,
+        # A copy that is not acknowledged is sent again by the next run: it may time out.
+        "message.timeout.ms": round(SEND_SECONDS_MAX * 1000),
+        "topic.metadata.propagation.max.ms": 3000,
+        "log_level": "0",
+    }
+    return Producer({**DEFAULTS, **properties, **own})

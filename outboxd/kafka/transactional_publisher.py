@@ -41,6 +41,7 @@ from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report
 from outboxd.policy.records import Record
 from outboxd.policy.transaction_size import TransactionSize
+from outboxd.stopwatch import Stopwatch
 
 TRANSACTION_ROWS_MAX = 10_000
 TRANSACTION_BYTES_MAX = 16 << 20
@@ -121,16 +122,23 @@ class TransactionalPublisher:
     def _start_worker(self) -> None:
         self._gone = gone = threading.Event()
         self._jobs = self._make_jobs()
+        self._watch = watch = Stopwatch()
+
+        def is_wanted() -> bool:
+            # Whatever waits asks this between two calls of the client, which have time limits of their own.
+            watch.lap()
+            return not gone.is_set()
+
         self._transactions = Transactions(
             self._make_producer,
             self._checks,
             topic=self._topic,
             read_above=self._read_above,
-            is_wanted=lambda: not gone.is_set(),
+            is_wanted=is_wanted,
             timeout_seconds=self._timeout_ms / 1000,
             monotonic=self._monotonic,
         )
-        self._begin(partial(_work, self._jobs, self._transactions.serve, self._fails_of(gone)))
+        self._begin(partial(_work, self._jobs, self._transactions.serve, self._fails_of(gone), watch))
 
     # Time, queue and thread: a simulation has its own.
 
@@ -332,6 +340,10 @@ class TransactionalPublisher:
 
     # Failure and end.
 
+    def stuck_seconds(self) -> float:
+        """Return for how long the worker's job has not advanced; 0 while it has none. May be called on any thread."""
+        return self._watch.seconds()
+
     def failure(self) -> DeliveryFault | None:
         """Return what ended the producer, or None while it works."""
         return self._failure
@@ -373,7 +385,7 @@ class TransactionalPublisher:
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
 
 
-def _work(jobs: Jobs, idle: Job, fail: Callable[[DeliveryFault], None]) -> None:
+def _work(jobs: Jobs, idle: Job, fail: Callable[[DeliveryFault], None], watch: Stopwatch) -> None:
     """The worker's life. Whatever ends a job is told to the relay: a silent death would be a hang."""
     while True:
         job: Job | None
@@ -384,7 +396,8 @@ def _work(jobs: Jobs, idle: Job, fail: Callable[[DeliveryFault], None]) -> None:
         if job is None:
             return
         try:
-            job()
+            with watch.running():
+                job()
         except TransactionsEndedError as ended:
             fail(ended.fault)
         except Exception as error:  # noqa: BLE001 - a bug must show as a failure, whatever it is

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -28,6 +30,9 @@ IDLE_SECONDS = 5.0
 STARTUP_SECONDS_MAX = 60.0
 STARTUP_PAUSE_SECONDS = 5.0
 POLL_SECONDS = 0.02
+WAIT_SECONDS = 0.5
+RENEWAL_SECONDS = 10.0
+"""As long as a renewal of the daemon's own producer waits for reports."""
 
 Answer = tuple[DeliveryFault | None, int | None, int | None]
 
@@ -52,18 +57,25 @@ class LonePublisher(Protocol):
         ...
 
 
-MakePublisher = Callable[[], LonePublisher]
-"""Called in the child; travels there by pickling, so it is a function of a module or a partial of one."""
+MakePublisher = Callable[[Mapping[str, str]], LonePublisher]
+"""Called in the child with the client's properties; travels there by pickling, so it is a function of a module or a
+partial of one.
+"""
 
 
 class TrialProcess:
     """Implements the relay's `Trial`. The relay's thread asks; a thread of its own waits for the child."""
 
-    def __init__(self, make_publisher: MakePublisher, on_event: Callable[..., None]) -> None:
+    def __init__(
+        self, make_publisher: MakePublisher, properties: Mapping[str, str], on_event: Callable[..., None]
+    ) -> None:
         """`on_event(name, **fields)` is told when no child can be started; nothing is started before the first
         record.
         """
         self._make_publisher = make_publisher
+        self._properties = dict(properties)
+        self._properties_since = float("-inf")
+        self._child_has: Mapping[str, str] = {}
         self._event = on_event
         self._queue: SimpleQueue[tuple[int, Record] | None] = SimpleQueue()
         self._reports: list[tuple[int, Report]] = []
@@ -103,6 +115,14 @@ class TrialProcess:
         child = self._child
         if child is not None:
             child.kill()
+
+    def take_properties(self, properties: Mapping[str, str]) -> None:
+        """Have the next record sent by a client with these. One that the present child sends has `RENEWAL_SECONDS` left
+        and is sent again then: the old properties may be why it has no report. May be called on any thread.
+        """
+        if properties != self._properties:
+            self._properties_since = time.monotonic()
+            self._properties = dict(properties)
 
     def close(self) -> None:
         """End the child and the thread."""
@@ -144,15 +164,23 @@ class TrialProcess:
                 return None
             if answer is not None:
                 return Report(record, *answer, True)
-            endings.append(self._end_child())
+            was_renewed = self._is_outdated()
+            ending = self._end_child()
+            if not was_renewed:
+                endings.append(ending)
         text = f"a process that did nothing but send this row died of it: {', then '.join(endings)}"
         return Report(record, DeliveryFault(own_fault("CRASHED_DAEMON"), text), record.partition, None, True)
 
     def _ask(self, pipe: Connection[Any, Any], record: Record) -> Answer | None:
-        """Return the child's answer, or None when it died. It has no time limit: a broker may be down."""
+        """Return the child's answer, or None when it died, or has outdated properties for too long. There is no other
+        time limit: a broker may be down.
+        """
         try:
             # A plain record: the client's own kind of record does not travel.
             pipe.send(Record(*record))
+            while not pipe.poll(WAIT_SECONDS):
+                if self._is_outdated() and time.monotonic() - self._properties_since >= RENEWAL_SECONDS:
+                    return None
             answer: Answer = pipe.recv()
         except (EOFError, OSError):
             return None
@@ -163,7 +191,8 @@ class TrialProcess:
         more.
         """
         while generation == self._generation:
-            if self._child is not None and self._child.is_alive() and self._pipe is not None:
+            is_fit = self._child is not None and self._child.is_alive() and not self._is_outdated()
+            if is_fit and self._pipe is not None:
                 return self._pipe
             self._end_child()
             try:
@@ -185,9 +214,14 @@ class TrialProcess:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         self._pipe = ours
-        self._child = context.Process(target=serve, args=(theirs, self._make_publisher), name="trial", daemon=True)
+        self._child_has = self._properties
+        make_publisher = partial(self._make_publisher, self._child_has)
+        self._child = context.Process(target=serve, args=(theirs, make_publisher), name="trial", daemon=True)
         self._child.start()
         theirs.close()
+
+    def _is_outdated(self) -> bool:
+        return self._child_has is not self._properties
 
     def _is_ready(self) -> bool:
         pipe = self._pipe
@@ -221,7 +255,7 @@ class TrialProcess:
         return f"signal {-code}"
 
 
-def serve(pipe: Connection[Any, Any], make_publisher: MakePublisher) -> None:
+def serve(pipe: Connection[Any, Any], make_publisher: Callable[[], LonePublisher]) -> None:
     """Be the child: send each record that comes by the pipe, answer with its report; end when the pipe does."""
     # The terminal's Ctrl+C goes to all; the daemon decides, and the pipe tells.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

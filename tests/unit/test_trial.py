@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 from tests.support.children import wait_for
 
+OLD = {"sasl.password": "old"}
+
 
 def row(record_id: int, payload: bytes) -> Record:
     return Record(6, record_id, "event", "orders", "k", payload, "{}", None, 1, 1)
@@ -24,8 +26,9 @@ def row(record_id: int, payload: bytes) -> Record:
 class ScriptedPublisher:
     """Lives in the child: does with a record what its payload says, and notes each try in a directory."""
 
-    def __init__(self, notes: Path) -> None:
+    def __init__(self, notes: Path, properties: Mapping[str, str]) -> None:
         self._notes = notes
+        self._properties = properties
         self._reports: list[Report] = []
 
     def publish_alone(self, record: Record) -> bool:
@@ -40,6 +43,10 @@ class ScriptedPublisher:
                 os.kill(os.getpid(), signal.SIGKILL)
             case b"silence":
                 return True
+            case b"silence while old" if self._properties == OLD:
+                return True
+            case b"die of the old" if self._properties == OLD:
+                os.kill(os.getpid(), signal.SIGKILL)
             case _:
                 pass
         self._reports.append(Report(record, None, 1, 10 + record.id, True))
@@ -57,7 +64,7 @@ class ScriptedPublisher:
         return None
 
 
-def broken() -> ScriptedPublisher:
+def broken(_: Mapping[str, str]) -> ScriptedPublisher:
     raise SystemExit(9)
 
 
@@ -71,7 +78,7 @@ def told() -> Told:
 
 @pytest.fixture
 def trial(tmp_path: Path, told: Told) -> Iterator[TrialProcess]:
-    made = TrialProcess(partial(ScriptedPublisher, tmp_path), lambda name, **fields: told.append((name, fields)))
+    made = TrialProcess(partial(ScriptedPublisher, tmp_path), OLD, lambda name, **fields: told.append((name, fields)))
     yield made
     made.close()
 
@@ -130,7 +137,7 @@ def test_what_is_abandoned_is_never_reported_and_blames_nobody(trial: TrialProce
 
 
 def test_a_process_that_does_not_start_blames_no_row_and_is_told(told: Told) -> None:
-    made = TrialProcess(broken, lambda name, **fields: told.append((name, fields)))
+    made = TrialProcess(broken, OLD, lambda name, **fields: told.append((name, fields)))
     try:
         made.send(row(1, b"x"))
         wait_for(lambda: bool(told), timeout_seconds=60, what="a word")
@@ -140,6 +147,35 @@ def test_a_process_that_does_not_start_blames_no_row_and_is_told(told: Told) -> 
     name, fields = told[0]
     assert (name, fields["job"]) == ("job_failed", "trial")
     assert "exit code 9" in fields["cause"]
+
+
+def pids(notes: Path, record_id: int) -> set[str]:
+    return {note.read_text() for note in notes.iterdir() if note.name.startswith(f"{record_id}-")}
+
+
+def test_other_properties_are_those_of_the_next_record(trial: TrialProcess, tmp_path: Path) -> None:
+    trial.send(row(1, b"x"))
+    answers(trial, 1)
+    trial.take_properties(OLD.copy())
+    trial.send(row(2, b"x"))
+    answers(trial, 1)
+    trial.take_properties({"sasl.password": "new"})
+    trial.send(row(3, b"die of the old"))
+    (report,) = answers(trial, 1)
+    assert report.error is None
+    assert pids(tmp_path, 1) == pids(tmp_path, 2) != pids(tmp_path, 3), "the same properties need no other process"
+
+
+def test_a_record_that_has_no_report_by_the_old_properties_goes_again_by_the_new_and_nobody_is_blamed(
+    trial: TrialProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outboxd.kafka.trial.RENEWAL_SECONDS", 0.2)
+    trial.send(row(1, b"silence while old"))
+    wait_for(lambda: any(tmp_path.iterdir()), timeout_seconds=60, what="the child has it")
+    trial.take_properties({"sasl.password": "new"})
+    (report,) = answers(trial, 1)
+    assert (report.error, report.offset) == (None, 11)
+    assert len(pids(tmp_path, 1)) == 2
 
 
 def test_the_child_ends_with_the_daemon(trial: TrialProcess, tmp_path: Path) -> None:
