@@ -123,7 +123,7 @@ class SimulatedBench(PublisherBench):
         super().__init__()
         self.topic = "contract"
         self._timeline = Timeline()
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[str, Row] = {}
         self._broker = Broker(self._timeline, random.Random(1), [self.topic], 1, lambda *_: None)
         world = SimpleNamespace(invariants=SimpleNamespace(before_publish=lambda *_: None), row=self._rows.__getitem__)
         daemon = SimpleNamespace(
@@ -138,7 +138,9 @@ class SimulatedBench(PublisherBench):
         )
 
     def _note(self, record: Record, kind: Kind) -> None:
-        self._rows[record.id] = Row(record.id, record.topic, record.key, record.size_bytes, kind, 0.0)
+        self._rows[record.event_id] = Row(
+            record.id, record.topic, record.key, record.size_bytes, kind, 0.0, event_id=record.event_id
+        )
 
     def _serve(self) -> None:
         self.publisher.poll(1.0)
@@ -146,7 +148,7 @@ class SimulatedBench(PublisherBench):
     def log(self) -> list[int]:
         while self._timeline.step():
             pass
-        return list(self._broker.topics[self.topic].logs[0])
+        return [self._rows[event_id].id for event_id in self._broker.topics[self.topic].logs[0]]
 
     def close(self) -> None:
         """Nothing is open."""

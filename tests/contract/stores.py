@@ -15,7 +15,6 @@ import psycopg
 from outboxd.policy.messages import Event, Fetched, FetchRequest, Loaded, Settled, Settlement, SweepRequest, Swept
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.ownership import Owner
-from outboxd.postgres.ownership import Owner
 from outboxd.postgres.store import PostgresStore
 from outboxd.relay.ports import OutboxStore
 from tests.simulation.database import Database as SimulatedDatabase
@@ -234,7 +233,7 @@ class SimulatedBench(StoreBench):
         self._timeline.now = 1.0
         self._db = SimulatedDatabase(self._timeline, deletes=False)
         self._events: list[Event] = []
-        self._lease = SimpleNamespace(holder="nobody")
+        self._lease = SimpleNamespace(holder="nobody", server=1)
         silent = SimpleNamespace(one_statement=lambda *_: None, before_settle=lambda *_: None, note=lambda *_: None)
         world = SimpleNamespace(invariants=silent, history=silent, note_settlement=lambda *_: None)
         daemon = SimpleNamespace(

@@ -22,7 +22,8 @@ class Topic:
     """One topic. `fault` is what every batch for it gets at present; a partition stalls until its time."""
 
     name: str
-    logs: list[list[int]]
+    logs: list[list[str]]
+    """Event ids."""
     fault: Fault | None = None
     is_missing: bool = False
     is_shrunk: bool = False
@@ -92,7 +93,7 @@ class Broker:
         placed: list[tuple[Row, int]] = []
         self.records += len(rows)
         for row in rows:
-            log.append(row.id)
+            log.append(row.event_id)
             placed.append((row, len(log) - 1))
             if joined is None:
                 self._on_append(topic.name, partition, len(log) - 1, row)

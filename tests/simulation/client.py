@@ -131,7 +131,7 @@ class SimulatedPublisher:
     def _take(self, record: Record, *, alone: bool) -> None:
         daemon = self._daemon
         daemon.world.invariants.before_publish(daemon, record)
-        row = daemon.world.row(record.id)
+        row = daemon.world.row(record.event_id)
         if row.kind is Kind.REFUSED:
             self._inbox.append(Report(record, DeliveryFault(REFUSAL, "refused"), None, None, True))
             daemon.wake_soon()
@@ -180,7 +180,7 @@ class SimulatedPublisher:
             return
         if instance.is_gone and dice.random() < 0.5:
             return
-        rows = [self._daemon.world.row(record.id) for record, _ in batch]
+        rows = [self._daemon.world.row(record.event_id) for record, _ in batch]
         placed, failed = self._broker.produce(topic, partition, rows)
         slow = dice.uniform(0.2, 1.5) if dice.random() < 0.02 else dice.uniform(0.0005, 0.01)
         timeline.after(slow, lambda: self._answer(instance, lane, batch, placed, failed))
@@ -195,13 +195,13 @@ class SimulatedPublisher:
     ) -> None:
         if instance.is_gone:
             return
-        offsets = {row.id: offset for row, offset in placed}
-        faults = {row.id: fault for row, fault in failed}
+        offsets = {row.event_id: offset for row, offset in placed}
+        faults = {row.event_id: fault for row, fault in failed}
         instance.queued -= len(batch)
         for record, alone in batch:
-            fault = faults.get(record.id)
+            fault = faults.get(record.event_id)
             if fault is None:
-                self._inbox.append(Report(record, None, lane[1] % 100, offsets[record.id], alone))
+                self._inbox.append(Report(record, None, lane[1] % 100, offsets[record.event_id], alone))
             else:
                 is_alone = alone or len(batch) == 1
                 self._inbox.append(Report(record, DeliveryFault(fault, fault.name), lane[1] % 100, None, is_alone))

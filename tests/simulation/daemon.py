@@ -58,9 +58,9 @@ class Daemon:
         self._next_turn_at = float("inf")
         self._sleep_until = 0.0
         self._idle_polls = 0
-        self.snapshots: dict[int, float] = {}
+        self.snapshots: dict[str, float] = {}
         self.pauses: list[str] = []
-        self.shown: dict[int, float] = {}
+        self.shown: dict[str, float] = {}
         scenario, dice = world.scenario, random.Random(world.dice.random())
         self.lease = SimulatedLease(self, world.db, dice, scenario.lease_ttl)
         self.store = SimulatedStore(self, world.db, dice, world.statement_faults)
@@ -92,7 +92,7 @@ class Daemon:
         mail, self._mail = self._mail, []
         for event in mail:
             if isinstance(event, Fetched):
-                self.shown.update(dict.fromkeys([record.id for record in event.records], self.world.timeline.now))
+                self.shown.update(dict.fromkeys([record.event_id for record in event.records], self.world.timeline.now))
             if isinstance(event, Fetched | Loaded):
                 self.pauses = [pause.topic_pattern for pause in event.pauses]
         return mail
@@ -109,7 +109,7 @@ class Daemon:
         """Remember which snapshot showed a record last: that is what its order is judged by."""
         if isinstance(event, Fetched):
             for record in event.records:
-                self.snapshots[record.id] = snapshot_at
+                self.snapshots[record.event_id] = snapshot_at
 
     # Turns.
 

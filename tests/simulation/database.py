@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from outboxd.policy.records import Arm, Record
 from tests.simulation.timeline import Timeline
@@ -40,10 +40,7 @@ class Row:
     committed_at: float | None = None
     published: tuple[int | None, int | None] | None = None
     ever_dead: bool = False
-
-    @property
-    def event_id(self) -> str:
-        return f"00000000-0000-4000-8000-{self.id:012x}"
+    event_id: str = ""
 
     def record(self, arm: Arm, now_ms: int) -> Record:
         return Record(arm, self.id, self.event_id, self.topic, self.key, b"", "{}", None, now_ms, self.size_bytes)
@@ -93,6 +90,21 @@ class LeaseRow:
     expires_at: float = float("-inf")
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """All tables as they were."""
+
+    rows: dict[int, Row]
+    pending: list[int]
+    retry: dict[int, RetryRow]
+    dead: dict[int, DeadRow]
+    control: dict[str, tuple[float, str]]
+    lease: LeaseRow
+    settled_transaction: int
+    last_id: int
+    dead_letters: int
+
+
 class Database:
     """All tables; every method is one atomic statement at the present simulated time."""
 
@@ -110,8 +122,13 @@ class Database:
         self.key_locks: dict[tuple[str, str], int] = {}
         self.down_until = 0.0
         self.settled_transaction = 0
+        self.server = 1
+        """Which server it is: another one after each failover."""
+        self.events: dict[str, Row] = {}
+        """Every row that was ever committed, by its event: as it is now, or as it was when a failover lost it."""
         self._last_id = 0
         self._transactions = 0
+        self._events = 0
         self._dead_letters = 0
 
     # Writers.
@@ -119,6 +136,11 @@ class Database:
     def draw_id(self) -> int:
         self._last_id += 1
         return self._last_id
+
+    def event_id(self) -> str:
+        """Return the next event id; ids are given twice after a failover, these are not."""
+        self._events += 1
+        return f"00000000-0000-4000-8000-{self._events:012x}"
 
     def begin(self) -> Transaction:
         self._transactions += 1
@@ -132,22 +154,62 @@ class Database:
         transaction.name = f"-1/{transaction.number}"
 
     def lock_key(self, transaction: Transaction, key: tuple[str, str]) -> bool:
+        if transaction.number not in self.open:
+            return True
         owner = self.key_locks.setdefault(key, transaction.number)
         if owner == transaction.number:
             transaction.keys.add(key)
         return owner == transaction.number
 
     def finish(self, transaction: Transaction, *, commit: bool) -> None:
-        del self.open[transaction.number]
+        if self.open.pop(transaction.number, None) is None:
+            # A failover ended it.
+            return
         for key in transaction.keys:
             del self.key_locks[key]
         for row in transaction.rows if commit else ():
             row.committed_at = self.timeline.now
+            row.event_id = row.event_id or self.event_id()
+            self.events[row.event_id] = row
             self.rows[row.id] = self.pending[row.id] = row
             self.by_key.setdefault((row.topic, row.key), []).append(row)
 
     def locks(self) -> frozenset[str]:
         return frozenset(transaction.name for transaction in self.open.values() if transaction.name)
+
+    # Failover.
+
+    def copied(self) -> Copy:
+        """Return what an asynchronous standby has at this moment."""
+        rows = {row_id: replace(row) for row_id, row in self.rows.items()}
+        return Copy(
+            rows=rows,
+            pending=list(self.pending),
+            retry={row_id: replace(retry) for row_id, retry in self.retry.items()},
+            dead={letter.id: replace(letter, row=rows[letter.row.id]) for letter in self.dead.values()},
+            control=dict(self.control),
+            lease=replace(self.lease),
+            settled_transaction=self.settled_transaction,
+            last_id=self._last_id,
+            dead_letters=self._dead_letters,
+        )
+
+    def fail_over(self, copy: Copy, ids_skipped: int) -> int:
+        """Go on as the standby that has this copy; return how many committed rows are lost. Ids are drawn again."""
+        lost = len(self.rows) - len(copy.rows)
+        self.server += 1
+        self.rows = copy.rows
+        self.pending = {row_id: copy.rows[row_id] for row_id in copy.pending}
+        self.retry, self.dead, self.control, self.lease = copy.retry, copy.dead, copy.control, copy.lease
+        self.settled_transaction = copy.settled_transaction
+        self._last_id, self._dead_letters = copy.last_id + ids_skipped, copy.dead_letters
+        self.open.clear()
+        self.key_locks.clear()
+        self.by_key.clear()
+        for row in self.rows.values():
+            self.by_key.setdefault((row.topic, row.key), []).append(row)
+            self.events[row.event_id] = row
+        return lost
 
     # Operators.
 

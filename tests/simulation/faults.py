@@ -17,6 +17,7 @@ TOPIC_FAULTS = [
     if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER, FaultClass.ROW_PASSING, FaultClass.UNLISTED)
 ]
 
+FAILOVER_SHARE = 0.15
 STEPS = ["read", "publishing", "settlement", "settlement"]
 """Where a daemon dies or freezes in the middle of a turn."""
 
@@ -44,6 +45,8 @@ class Faults:
             self._freeze_at_a_step,
             self._shrunk_topic,
         ]
+        if dice.random() < FAILOVER_SHARE:
+            kinds += [self._failover] * 3
         if scenario.exactly_once:
             kinds += [self._slow_coordinator, self._slow_coordinator]
         span = scenario.fault_seconds
@@ -142,6 +145,21 @@ class Faults:
     def _database_down(self, lasts: float) -> None:
         self._world.db.down_until = self._world.timeline.now + lasts
         self._note(f"the database is down for {lasts} s")
+
+    def _failover(self, lasts: float) -> None:
+        """The primary dies, and its asynchronous standby goes on without what it had not got yet."""
+        db, dice, timeline = self._world.db, self._dice, self._world.timeline
+        if self._world.is_healed:
+            return
+        copy = db.copied()
+
+        def happen() -> None:
+            lost = db.fail_over(copy, dice.choice([0, 0, 0, 32]))
+            db.down_until = timeline.now + min(lasts, 3.0) * dice.random()
+            self._world.counts["rows lost by failovers"] += lost
+            self._note(f"PostgreSQL fails over, {lost} committed rows are lost")
+
+        timeline.after(dice.choice([0.0, 0.05, 0.2, 1.0]), happen)
 
     def _freeze(self, lasts: float) -> None:
         alive = [daemon for daemon in self._world.daemons if daemon.is_alive]

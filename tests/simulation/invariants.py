@@ -10,6 +10,7 @@ from outboxd.policy.messages import Settlement
 from outboxd.policy.records import Record
 from tests.simulation.database import Kind, Row
 from tests.simulation.history import Violation
+from tests.simulation.statements import is_of_event
 
 if TYPE_CHECKING:
     from tests.simulation.daemon import Daemon
@@ -21,10 +22,10 @@ class Invariants:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._first: dict[int, float] = {}
+        self._first: dict[str, float] = {}
         self._storm_keys: dict[tuple[str, int], set[str | int]] = {}
-        self._sent_as_shown_at: dict[int, float] = {}
-        self._sent_after: dict[int, list[Row]] = {}
+        self._sent_as_shown_at: dict[str, float] = {}
+        self._sent_after: dict[str, list[Row]] = {}
         self.duplicates = 0
 
     # At every step.
@@ -35,18 +36,19 @@ class Invariants:
 
     def before_publish(self, daemon: Daemon, record: Record) -> None:
         lease = self._world.db.lease
-        row = self._world.row(record.id)
+        row = self._world.row(record.event_id)
         topic = record.topic
-        if lease.daemon != daemon.name:
+        # A failover may lose the lease too: its owner hears of it by its next statement.
+        if lease.daemon != daemon.name and daemon.lease.server == self._world.db.server:
             raise Violation("one owner", f"{daemon.name} publishes {record.id}, {lease.daemon} owns", (record.id,))
-        if record.id not in self._sent_as_shown_at:
-            self._sent_as_shown_at[record.id] = daemon.snapshots[record.id]
+        if record.event_id not in self._sent_as_shown_at:
+            self._sent_as_shown_at[record.event_id] = daemon.snapshots[record.event_id]
             # What is shown in the turn that publishes comes too late: the record was let go in the one before.
             now = self._world.timeline.now
-            self._sent_after[record.id] = [
+            self._sent_after[record.event_id] = [
                 older
                 for older in self._world.rows_of_key(topic, record.key or "")
-                if daemon.shown.get(older.id, now) < now
+                if daemon.shown.get(older.event_id, now) < now
             ]
         if row.published is not None:
             raise Violation("settled once", f"{daemon.name} sends {row.id} again after it was settled", (row.id,))
@@ -57,14 +59,17 @@ class Invariants:
 
     def on_append(self, topic: str, partition: int, offset: int, row: Row) -> None:
         """A record enters the log: on its first time, nothing older of its key may be missing there."""
-        if row.id in self._first:
+        if row.event_id in self._first:
             self.duplicates += 1
             if self._world.scenario.exactly_once:
                 raise Violation("exactly once", f"{row.id} is committed twice, at {partition}@{offset}", (row.id,))
             return
-        self._first[row.id] = self._world.timeline.now
+        self._first[row.event_id] = self._world.timeline.now
         self._storm_keys.pop((topic, self._world.db.lease.token), None)
         if row.key is None or topic.startswith("lossy") or row.ever_dead or row.available_at is not None:
+            return
+        if self._world.db.rows.get(row.id) is not row:
+            # A failover lost it before it arrived.
             return
         for older in self._world.rows_of_key(topic, row.key):
             if older.id < row.id and self._is_passed_over(older, row):
@@ -77,36 +82,44 @@ class Invariants:
     def _is_passed_over(self, older: Row, row: Row) -> bool:
         if older.is_locked and row.is_locked and self._world.holds_key(older):
             return True
-        if older.committed_at is None or older.id in self._first or older.ever_dead or older.is_early:
+        if older.committed_at is None or older.event_id in self._first or older.ever_dead or older.is_early:
             return False
         if older.available_at is not None:
             return False
         if older.is_locked and row.is_locked:
             return True
         # What commits after a newer one of its key was sent goes when it is seen.
-        return older.committed_at < self._sent_as_shown_at[row.id] or older in self._sent_after[row.id]
+        return older.committed_at < self._sent_as_shown_at[row.event_id] or any(
+            older.event_id == shown.event_id for shown in self._sent_after[row.event_id]
+        )
 
     def before_settle(self, daemon: Daemon, settlement: Settlement) -> None:
         """Nothing is settled but on its own delivery, nothing dies but of a fault of its own."""
         lease = self._world.db.lease
         if lease.daemon != daemon.name:
             raise Violation("one owner", f"{daemon.name} settles while {lease.daemon} owns")
+        rows = self._world.db.rows
         places = zip(
-            settlement.delivered_ids, settlement.delivered_partitions, settlement.delivered_offsets, strict=True
+            settlement.delivered_ids,
+            settlement.delivered_partitions,
+            settlement.delivered_offsets,
+            settlement.delivered_pieces or [None] * len(settlement.delivered_ids),
+            strict=True,
         )
-        for row_id, partition, offset in places:
-            self._delivered(row_id, partition, offset)
+        for row_id, partition, offset, piece in places:
+            if piece is None or (row_id in rows and is_of_event(rows[row_id], piece)):
+                self._delivered(rows[row_id], partition, offset)
         for row_id, death in settlement.dead:
-            self._died(self._world.row(row_id), death.reason.value, death.fault.name, lease.token)
+            self._died(rows[row_id], death.reason.value, death.fault.name, lease.token)
 
-    def _delivered(self, row_id: int, partition: int | None, offset: int | None) -> None:
-        row = self._world.row(row_id)
+    def _delivered(self, row: Row, partition: int | None, offset: int | None) -> None:
+        row_id = row.id
         if row.topic.startswith("lossy"):
             return
         if partition is None or offset is None:
             raise Violation("settled on its own report", f"{row_id} is settled without a place in the log", (row_id,))
         log = self._world.broker.topics[row.topic].logs[partition]
-        is_there = offset < len(log) and log[offset] == row_id
+        is_there = offset < len(log) and log[offset] == row.event_id
         if self._world.scenario.exactly_once:
             is_there = is_there and (row.topic, partition, offset) in self._world.coordinator.committed
         if not is_there:
@@ -115,7 +128,7 @@ class Invariants:
     def _died(self, row: Row, reason: str, code: str, token: int) -> None:
         if row.id not in self._world.db.pending:
             return
-        if self._world.scenario.exactly_once and row.id in self._first:
+        if self._world.scenario.exactly_once and row.event_id in self._first:
             raise Violation("exactly once", f"{row.id} dies though it is committed", (row.id,))
         if row.kind in (Kind.POISON, Kind.REFUSED, Kind.DOOMED):
             return
@@ -150,10 +163,10 @@ class Invariants:
         for row in self._world.db.rows.values():
             if row.topic.startswith("lossy"):
                 continue
-            if row.id not in self._first and not row.ever_dead:
+            if row.event_id not in self._first and not row.ever_dead:
                 raise Violation("nothing is lost", f"{row.id} is settled and not in the log", (row.id,))
             if row.published is not None:
-                self._delivered(row.id, *row.published)
+                self._delivered(row, *row.published)
         for dead in self._world.db.dead.values():
             if dead.status == "replaying":
                 raise Violation("progress", f"the replay of {dead.row.id} never ends", (dead.row.id,))

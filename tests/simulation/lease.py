@@ -24,6 +24,7 @@ class SimulatedLease:
         self._trusted_until = float("-inf")
         self._acquisitions = 0
         self.holder = ""
+        self.server = 0
         db.timeline.after(dice.uniform(0.0, 0.1), self._tick)
 
     def trusted_until(self) -> float:
@@ -57,19 +58,21 @@ class SimulatedLease:
             new_token = self._db.acquire(holder, self._daemon.name, self._ttl)
         else:
             new_token = token if self._db.renew(holder, token, self._ttl) else None
+        owner = holder, self._db.server
         timeline.after(
-            self._dice.uniform(0.0005, 0.02), lambda: self._on_answer(sent_at, acquisition, token, new_token, holder)
+            self._dice.uniform(0.0005, 0.02),
+            lambda: self._on_answer(sent_at, acquisition, token, new_token, owner),
         )
 
     def _on_answer(
-        self, sent_at: float, acquisition: int, token: int | None, new_token: int | None, holder: str
+        self, sent_at: float, acquisition: int, token: int | None, new_token: int | None, owner: tuple[str, int]
     ) -> None:
         daemon = self._daemon
         if not daemon.is_alive:
             return
         if self._db.timeline.now < daemon.frozen_until:
             self._db.timeline.at(
-                daemon.frozen_until, lambda: self._on_answer(sent_at, acquisition, token, new_token, holder)
+                daemon.frozen_until, lambda: self._on_answer(sent_at, acquisition, token, new_token, owner)
             )
             return
         if acquisition != self._acquisitions or token != self._token:
@@ -77,7 +80,7 @@ class SimulatedLease:
         if new_token is not None:
             self._trusted_until = sent_at + self._ttl - 0.05
             if token is None:
-                self._token, self.holder = new_token, holder
+                self._token, (self.holder, self.server) = new_token, owner
                 daemon.world.history.note(f"owner is {daemon.name}, token {new_token}")
                 daemon.post(LeaseGranted(new_token))
         elif token is not None:

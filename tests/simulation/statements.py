@@ -6,6 +6,7 @@ import bisect
 from collections.abc import Iterable
 from datetime import datetime
 
+from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import (
     DueReplay,
     DueRetry,
@@ -222,12 +223,19 @@ def settle(db: Database, settlement: Settlement) -> int:
 def _delivered(db: Database, settlement: Settlement) -> int:
     matched = 0
     places = zip(settlement.delivered_partitions, settlement.delivered_offsets, strict=True)
-    for row_id, place in zip(settlement.delivered_ids, places, strict=True):
-        row = db.pending.pop(row_id, None)
-        if row is not None:
+    pieces = settlement.delivered_pieces or [None] * len(settlement.delivered_ids)
+    for row_id, place, piece in zip(settlement.delivered_ids, places, pieces, strict=True):
+        row = db.pending.get(row_id)
+        if row is not None and (piece is None or is_of_event(row, piece)):
             matched += 1
+            del db.pending[row_id]
             row.published = place
     return matched
+
+
+def is_of_event(row: Row, piece: int) -> bool:
+    """Say whether the row is of the event that this piece was noted of."""
+    return event_pieces([row.event_id])[0] == piece
 
 
 def _buried(db: Database, settlement: Settlement) -> int:

@@ -12,6 +12,7 @@ from outboxd.policy.messages import (
     Fetched,
     FetchFailed,
     FetchRequest,
+    Loaded,
     Settled,
     SettleFailed,
     Settlement,
@@ -59,15 +60,25 @@ class SimulatedStore:
             decided.append(self._dice.random() < 0.5)
         return decided[0]
 
+    def _proof(self) -> tuple[str, int]:
+        """Return what the lease's acquisition gave: the holder, and the server that gave it."""
+        return self._daemon.lease.holder, self._daemon.lease.server
+
     def begin_load(self) -> None:
-        holder = self._daemon.lease.holder
-        self._read(lambda: replace(statements.load(self._db), fenced=self._db.lease.holder != holder))
+        holder, server = self._proof()
+
+        def load() -> Loaded:
+            db = self._db
+            return replace(statements.load(db), fenced=db.lease.holder != holder, moved=db.server != server)
+
+        self._read(load)
 
     def begin_fetch(self, request: FetchRequest) -> None:
-        holder = self._daemon.lease.holder
+        holder, server = self._proof()
 
         def fetch() -> Fetched:
-            return replace(statements.fetch(self._db, request), fenced=self._db.lease.holder != holder)
+            db = self._db
+            return replace(statements.fetch(db, request), fenced=db.lease.holder != holder, moved=db.server != server)
 
         self._read(fetch, want_locks=request.want_locks)
 
@@ -80,12 +91,13 @@ class SimulatedStore:
         timeline = self._db.timeline
         fails = self._dice.random() < self._faults.before
         held_up: list[bool] = []
+        connected_to = self._db.server
 
         def run() -> None:
             if self._is_frozen_unsent(held_up):
                 timeline.at(self._daemon.frozen_until, run)
                 return
-            if fails or self._is_down():
+            if fails or self._is_down() or connected_to != self._db.server:
                 timeline.after(self._delay(), lambda: self._answer(FetchFailed("gone", lost=self._dice.random() < 0.5)))
                 return
             event = statement()
@@ -112,7 +124,8 @@ class SimulatedStore:
         daemon, timeline = self._daemon, self._db.timeline
         daemon.world.invariants.one_statement(daemon, self.settles_under_way)
         self.settles_under_way += 1
-        holder = daemon.lease.holder
+        holder, server = self._proof()
+        connected_to = self._db.server
         fails = self._dice.random() < self._faults.before
         answer_is_lost = self._dice.random() < self._faults.lost_answer
         held_up: list[bool] = []
@@ -130,13 +143,14 @@ class SimulatedStore:
             if self._is_frozen_unsent(held_up):
                 timeline.at(daemon.frozen_until, run)
                 return
-            if fails or self._is_down():
+            if fails or self._is_down() or connected_to != self._db.server:
                 timeline.after(self._delay(), lambda: answer(SettleFailed(settlement, "gone")))
                 return
             lease = self._db.lease
-            if lease.token != token or lease.holder != holder:
+            moved = self._db.server != server
+            if moved or lease.token != token or lease.holder != holder:
                 daemon.world.history.note(f"{daemon.name} settle fenced: token {token}, the lease has {lease.token}")
-                timeline.after(self._delay(), lambda: answer(Settled(settlement, 0, fenced=True)))
+                timeline.after(self._delay(), lambda: answer(Settled(settlement, 0, fenced=True, moved=moved)))
                 return
             daemon.world.invariants.before_settle(daemon, settlement)
             matched = statements.settle(self._db, settlement)

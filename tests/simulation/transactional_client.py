@@ -120,7 +120,7 @@ class TransactionalClient:
             raise KafkaException(self._fatal)
         row: Row | None = None
         if callback is not None:
-            row = self._publisher.row(callback.id)
+            row = self._publisher.row(callback.event_id)
             if self._outstanding >= self._publisher.queue_rows_max:
                 raise BufferError("the queue is full")
             if row.kind is Kind.REFUSED:
@@ -232,8 +232,8 @@ class TransactionalClient:
         if generation != self._generation and self._epoch == self._coordinator.epoch and not self.is_gone:
             # It was aborted before this arrived: the broker knows by the sequence.
             return
-        failed: dict[int, Fault] = {}
-        placed: dict[int, int] = {}
+        failed: dict[str, Fault] = {}
+        placed: dict[str, int] = {}
         joined = self._coordinator.join(self._epoch)
         if joined is None:
             self._later(lambda: self.fail(_fenced()))
@@ -243,8 +243,8 @@ class TransactionalClient:
         else:
             rows = [row for row, _, _ in batch if row is not None]
             done, refused = self._broker.produce(topic, lane[1], rows, joined.records)
-            placed = {row.id: offset for row, offset in done}
-            failed = {row.id: fault for row, fault in refused}
+            placed = {row.event_id: offset for row, offset in done}
+            failed = {row.event_id: fault for row, fault in refused}
         timeline.after(dice.uniform(0.0005, 0.01), lambda: self._answered(lane, batch, generation, placed, failed))
 
     def _answered(
@@ -252,8 +252,8 @@ class TransactionalClient:
         lane: tuple[str, int],
         batch: list[Entry],
         generation: int,
-        placed: dict[int, int],
-        failed: dict[int, Fault],
+        placed: dict[str, int],
+        failed: dict[str, Fault],
     ) -> None:
         if generation != self._generation or self.is_gone:
             return
@@ -261,9 +261,9 @@ class TransactionalClient:
         for row, callback, _ in batch:
             if row is None:
                 continue
-            fault = failed.get(row.id)
+            fault = failed.get(row.event_id)
             error = None if fault is None else KafkaError(fault.code)
-            self._report(callback, error, lane[1], placed.get(row.id, -1))
+            self._report(callback, error, lane[1], placed.get(row.event_id, -1))
         if failed:
             self._is_spoilt = True
         self._publisher.wake()

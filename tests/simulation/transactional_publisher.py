@@ -99,8 +99,8 @@ class SimulatedTransactionalPublisher(TransactionalPublisher):
     def is_healed(self) -> bool:
         return self._daemon.world.is_healed
 
-    def row(self, row_id: int) -> Row:
-        return self._daemon.world.row(row_id)
+    def row(self, event_id: str) -> Row:
+        return self._daemon.world.row(event_id)
 
     def pause(self, seconds: float) -> None:
         """Let the worker that asks wait."""

@@ -56,8 +56,8 @@ class World:
 
     # What the parts ask of the world.
 
-    def row(self, row_id: int) -> Row:
-        return self.db.rows[row_id]
+    def row(self, event_id: str) -> Row:
+        return self.db.events[event_id]
 
     def holds_key(self, row: Row) -> bool:
         """Say whether the row is a dead letter that holds its key."""
