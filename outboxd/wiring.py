@@ -32,6 +32,8 @@ from outboxd.relay.relay import Ports, Relay, RelayLimits
 
 CONNECTIONS = 10
 """What one daemon may open: fetch, settle, lease, starts, wake-up, three jobs of housekeeping, two of the page."""
+ROW_BYTES = 1024
+"""What a row in flight takes beside its payload, key and headers, in the relay and in the client; measured."""
 
 DecoratePublisher = Callable[[Publisher], Publisher]
 
@@ -72,6 +74,7 @@ def relay_limits(settings: Settings) -> RelayLimits:
         batch_bytes=relay.batch_bytes,
         max_in_flight_rows=relay.max_in_flight_rows,
         max_in_flight_bytes=relay.max_in_flight_bytes,
+        row_bytes=ROW_BYTES,
         poll_interval_min_seconds=relay.poll_interval_min_seconds,
         poll_interval_max_seconds=relay.poll_interval_max_seconds,
         sweep_interval_seconds=relay.sweep_interval_seconds,

@@ -127,7 +127,9 @@ class RelaySettings(Section):
     max_in_flight_rows: Annotated[int, Whole(1, 10_000_000, "rows")] = option(
         50_000, "Rows published and not yet settled, at most; after a crash at most so many are sent again."
     )
-    max_in_flight_bytes: Annotated[int, Size("1kB", "64GiB")] = option(48 << 20, "The same in bytes.")
+    max_in_flight_bytes: Annotated[int, Size("1kB", "64GiB")] = option(
+        32 << 20, "The same in bytes, each row with about 1 kB for what it costs beside its payload."
+    )
     poll_interval_min_seconds: Annotated[float, Duration("1ms", "1m")] = option(
         0.001, "The wait after the first fetch that found nothing; it doubles up to `poll_interval_max`."
     )

@@ -13,6 +13,8 @@ CLIENT_LOGGER: Final = logging.getLogger("librdkafka")
 
 DEFAULTS: Mapping[str, str | int | bool] = {
     "client.id": "outboxd",
+    # Only while there is a backlog: else the relay has what is queued sent at once.
+    "linger.ms": 2,
     "reconnect.backoff.max.ms": 1000,
     "socket.keepalive.enable": True,
     "log.connection.close": False,

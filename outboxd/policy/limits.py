@@ -9,13 +9,15 @@ from dataclasses import dataclass
 class RelayLimits:
     """What one relay may hold and how often it reads; durations in seconds.
 
+    `row_bytes` is what a row costs in memory beside its payload, key and headers; it counts as bytes in flight.
     `idle_poll_interval_seconds` is the longest pause between reads while notifications come, which wake it before.
     """
 
     batch_rows: int = 5_000
     batch_bytes: int = 16 * 1024 * 1024
     max_in_flight_rows: int = 50_000
-    max_in_flight_bytes: int = 48 * 1024 * 1024
+    max_in_flight_bytes: int = 32 * 1024 * 1024
+    row_bytes: int = 0
     poll_interval_min_seconds: float = 0.001
     poll_interval_max_seconds: float = 0.1
     idle_poll_interval_seconds: float = 1.25

@@ -127,7 +127,7 @@ class Admission:
                 record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
             ]
         admitted = Admitted(vanished=vanished, read_rows=len(records))
-        topics = {record[3] for record in fresh}
+        topics = set(map(itemgetter(3), fresh))
         self._lanes.meet(topics)
         if self._topics.touches(topics):
             fresh = self._pass_topics(fresh)
@@ -209,7 +209,7 @@ class Admission:
         position = self.cursors.position
         last_id = forward[-1].id
         if last_id - position != len(forward):
-            self.gaps.seen_below(position, last_id, [record[1] for record in forward])
+            self.gaps.seen_below(position, last_id, map(itemgetter(1), forward))
         self.cursors.position = last_id
 
     def _own_turn(self, special: list[Record], refused: Refused) -> list[Record]:

@@ -9,6 +9,8 @@ from operator import itemgetter
 from outboxd.policy.records import Arm, GateKey, Record
 from outboxd.relay.ports import FetchRequest
 
+_size_of = itemgetter(9)
+
 
 @dataclass(slots=True)
 class Refused:
@@ -38,7 +40,7 @@ def cut_arm_of(records: list[Record], request: FetchRequest) -> int | None:
     """Return the part in which a limit cut the answer, None when nothing was; what stands behind was not read."""
     if not records:
         return None
-    is_cut = len(records) >= request.rows_max or sum([record[9] for record in records]) >= request.bytes_max
+    is_cut = len(records) >= request.rows_max or sum(map(_size_of, records)) >= request.bytes_max
     return records[-1].arm if is_cut else None
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 
 from outboxd.policy.faults import Fault, FaultClass
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Record
 from outboxd.relay.histories import Histories
 from outboxd.relay.holding import Holding
-from outboxd.relay.lanes import Lanes
+from outboxd.relay.lanes import Lanes, shares
 from outboxd.relay.ports import Observer, Report
 from outboxd.relay.settling import Settling
+
+_record_of, _partition_of, _offset_of, _size_of = itemgetter(0), itemgetter(2), itemgetter(3), itemgetter(9)
 
 
 class Deliveries:
@@ -75,19 +77,19 @@ class Deliveries:
 
     def take(self, reports: Sequence[Report], now: float, now_ms: int) -> list[Record]:
         """These were acknowledged: they are to be settled; return what their keys let go next."""
-        records = [report[0] for report in reports]
+        records = list(map(_record_of, reports))
         if self._histories.failed_at or self._histories.suspicions:
             self._clear(reports, now)
         if self._histories.by_id:
             reports = self._delivered_at_last(reports)
         self._note_settled(reports, now)
-        for topic, rows in Counter([record[3] for record in records]).items():
-            lane = self._lanes[topic]
+        for topic, share in shares(records).items():
+            lane, rows = self._lanes[topic], len(share)
             lane.deliveries += rows
             lane.in_flight -= rows
             lane.last_delivered_at = now
             self._lanes.storms.delivered(topic, now)
-            self._observer.delivered(topic, rows, sum([record[9] for record in records if record[3] == topic]))
+            self._observer.delivered(topic, rows, sum(map(_size_of, share)))
         self._observer.acknowledged_after(max(0, now_ms - records[0].created_at_ms) / 1000, len(records))
         if self._lanes.breakers.open:
             self._holding.close_breakers(records, now)
@@ -102,8 +104,8 @@ class Deliveries:
     def _note_settled(self, reports: Sequence[Report], now: float) -> None:
         settling = self._settling
         settling.ids += [report[0][1] for report in reports]
-        settling.partitions += [report[2] for report in reports]
-        settling.offsets += [report[3] for report in reports]
+        settling.partitions += map(_partition_of, reports)
+        settling.offsets += map(_offset_of, reports)
         if settling.first_at is None:
             settling.first_at = now
 

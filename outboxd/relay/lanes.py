@@ -6,9 +6,9 @@ A lane is made once, when the first record of a topic is read, so that the hot p
 from __future__ import annotations
 
 import glob
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from outboxd.policy.breakers import Breakers, StormGuard, storm_of
 from outboxd.policy.faults import Fault
@@ -17,6 +17,21 @@ from outboxd.policy.records import Record
 from outboxd.policy.routes import Confirm, Route, matches_pattern, route_for
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
 from outboxd.relay.ports import Clock, Pause
+
+_topic_of = itemgetter(3)
+
+
+def shares(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
+    """Divide records by topic; mostly all are of one."""
+    if not records:
+        return {}
+    topics = set(map(_topic_of, records))
+    if len(topics) == 1:
+        return {topics.pop(): records}
+    parts: dict[str, list[Record]] = {topic: [] for topic in topics}
+    for record in records:
+        parts[record[3]].append(record)
+    return dict(parts)
 
 
 @dataclass(slots=True)
@@ -151,8 +166,8 @@ class Lanes:
 
     def published(self, records: Sequence[Record]) -> None:
         """The producer took these records."""
-        for topic, rows in Counter([record[3] for record in records]).items():
-            self._lanes[topic].in_flight += rows
+        for topic, share in shares(records).items():
+            self._lanes[topic].in_flight += len(share)
 
     def came_back(self, records: Sequence[Record]) -> None:
         """The producer gave these records back, unsent."""

@@ -7,15 +7,21 @@ which one has been with the producer for the longest time (dictionaries keep the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from outboxd.policy.records import Record
+
+_id_of, _size_of = itemgetter(1), itemgetter(9)
 
 
 class Ledger:
     """Records in memory by id; rows and bytes are bounded by the two limits."""
 
-    def __init__(self, rows_max: int, bytes_max: int) -> None:
-        """`rows_max` and `bytes_max` bound what may be in memory at once; one record is always let in."""
+    def __init__(self, rows_max: int, bytes_max: int, *, row_bytes: int = 0) -> None:
+        """`rows_max` and `bytes_max` bound what may be in memory at once; one record is always let in. `row_bytes` is
+        what a record costs beside its payload, key and headers.
+        """
+        self.row_bytes = row_bytes
         self.rows_max = rows_max
         self.bytes_max = bytes_max
         self.records: dict[int, Record] = {}
@@ -34,7 +40,7 @@ class Ledger:
     @property
     def bytes_free(self) -> int:
         """How many bytes may still be read."""
-        return max(0, self.bytes_max - self.size_bytes)
+        return max(0, self.bytes_max - self.size_bytes - self.row_bytes * len(self.records))
 
     def fetch_begins(self) -> None:
         """From now on, remember what leaves: the snapshot that is being read may still show it as pending."""
@@ -59,8 +65,8 @@ class Ledger:
 
     def enter(self, records: Sequence[Record]) -> None:
         """Take records into memory."""
-        self.records.update({record[1]: record for record in records})
-        self.size_bytes += sum([record[9] for record in records])
+        self.records.update(zip(map(_id_of, records), records, strict=True))
+        self.size_bytes += sum(map(_size_of, records))
 
     def leave(self, record_ids: Iterable[int]) -> None:
         """Records were settled, or go back to the database to wait there: they leave memory."""

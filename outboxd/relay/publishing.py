@@ -21,6 +21,7 @@ class Publishing:
         """`state` is the relay's memory of this ownership."""
         self._state = state
         self._holds_seen = 0
+        self.is_queue_full = False
 
     def publish(self) -> None:
         """Give the producer what may go now, suspects first."""
@@ -38,6 +39,7 @@ class Publishing:
         ready, start = state.ready, state.ready_at
         batch = ready[start : start + PUBLISH_ROWS_MAX] if len(ready) - start > PUBLISH_ROWS_MAX or start else ready
         taken = publisher.publish(batch, 0)
+        self.is_queue_full = taken < len(batch)
         state.ready_at += taken
         published = batch if taken == len(batch) else batch[:taken]
         state.lanes.published(published)

@@ -32,17 +32,13 @@ class Reading:
         self.loaded = False
         self.has_fetched = False
         self.read_all = False
-        self._was_full = False
+        self.was_full = False
+        """Whether the last fetch brought as many rows as it might: there is a backlog."""
         self._is_crowded = False
         self._failures = 0
         self._next_fetch_at = 0.0
         self._next_wanted_at = 0.0
         self._fetch_began_at = 0.0
-
-    @property
-    def expects_many(self) -> bool:
-        """Whether a fetch is under way that is likely to bring as much as it may."""
-        return self._was_full and self._state.reading is not None
 
     # Loading.
 
@@ -115,7 +111,7 @@ class Reading:
     def fetch(self, now: float) -> None:
         """Ask for more where there is room and it is time."""
         state = self._state
-        if state.reading is not None or not self.loaded or state.draining or state.has_ready:
+        if state.reading is not None or not self.loaded or state.draining:
             return
         if not self.recovering.is_done:
             self.recovering.begin_again(now)
@@ -159,7 +155,7 @@ class Reading:
         self.read_all = not fetched.records
         if not isinstance(request, FetchRequest):
             return
-        self._was_full = len(fetched.records) >= request.rows_max
+        self.was_full = len(fetched.records) >= request.rows_max
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
         if state.draining:
@@ -174,7 +170,7 @@ class Reading:
         for gone in admitted.vanished:
             self._on_vanished(gone)
         state.ready += admitted.ready
-        pause = self._pacing.after_read(len(fetched.records))
+        pause = 0.0 if self.was_full else self._pacing.after_read(len(fetched.records))
         if len(state.held):
             # No notification tells that a retry is due, or that an operator replays or discards.
             pause = min(pause, state.limits.poll_interval_max_seconds)

@@ -42,8 +42,8 @@ from outboxd.relay.writing import Writing
 __all__ = ["Ports", "Relay", "RelayEnd", "RelayLimits"]
 
 POLL_SLICE_SECONDS = 0.001
-LINGER_ROWS_MIN = 1_000
-"""With fewer records in flight, waiting for a fuller batch gains nothing."""
+LINGER_ROWS_MIN = 100
+"""With fewer records in flight, it is their keys that wait, and a batch does not become fuller."""
 REST_SECONDS_MAX = 0.25
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
@@ -146,6 +146,9 @@ class Relay:
             self._rest(now)
 
     def _relay(self, now: float) -> None:
+        if not self._stale_reads:
+            # Asked first, so that the database reads while the producer is fed.
+            self._reading.fetch(now)
         self._publishing.publish()
         self._publishing.report(now)
         failure = self._ports.publisher.failure() if self._pipelined else None
@@ -154,22 +157,21 @@ class Relay:
             return
         if not self._stale_settlements:
             self._writing.settle(now)
-        if not self._stale_reads:
-            self._reading.fetch(now)
         self._watch.look(now)
 
     def _rest(self, now: float) -> None:
         publisher = self._ports.publisher
         self.next_deadline = now
         if self.state.has_ready and not self.state.draining:
-            publisher.poll(POLL_SLICE_SECONDS)
+            # Only a full queue is worth a wait.
+            publisher.poll(POLL_SLICE_SECONDS if self._publishing.is_queue_full else 0.0)
             return
         self.next_deadline = min(self._deadlines(now), default=now + REST_SECONDS_MAX)
         timeout_seconds = min(max(0.0, self.next_deadline - now), REST_SECONDS_MAX)
         rows_in_flight = self.state.rows_in_flight
         if rows_in_flight:
-            # Lingering pays only while much more is about to come.
-            comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.expects_many
+            # Lingering for a fuller batch pays only in a backlog, and where its keys let enough of it go at once.
+            comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.was_full
             (publisher.poll if comes_more else publisher.flush)(min(timeout_seconds, POLL_SLICE_SECONDS))
         else:
             publisher.poll(0.0)

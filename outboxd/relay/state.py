@@ -75,7 +75,7 @@ class State:
         self.pipelined = pipelined
         self.gate = KeyGate(pipelined=pipelined)
         self.topics = TopicHolds()
-        self.ledger = Ledger(limits.max_in_flight_rows, limits.max_in_flight_bytes)
+        self.ledger = Ledger(limits.max_in_flight_rows, limits.max_in_flight_bytes, row_bytes=limits.row_bytes)
         self.held = HeldRecords(self.gate)
         self.lanes = Lanes(routes, default_route, self.topics, self.gate, clock=ports.clock)
         self.settling = Settling(settlement_rows_max(limits))

@@ -14,14 +14,15 @@ def rests_in_an_outage(seed: int) -> list[float]:
     world = World(seed)
     world.broker.down_until = OUTAGE_SECONDS
     world.timeline.run_until(world.scenario.fault_seconds, STEPS_MAX)
-    rests: list[float] = []
+    rests: dict[tuple[str, int], float] = {}
 
     def watch(daemon: Daemon) -> None:
         poll, publisher = daemon.publisher.poll, daemon.publisher
 
         def note(timeout_seconds: float) -> None:
             if not daemon.relay.state.has_ready:
-                rests.append(daemon.relay.next_deadline - world.timeline.now)
+                # The last poll of a turn is its rest.
+                rests[daemon.name, daemon.relay.turns] = daemon.relay.next_deadline - world.timeline.now
             poll(timeout_seconds)
 
         publisher.poll = note  # type: ignore[method-assign]
@@ -30,7 +31,7 @@ def rests_in_an_outage(seed: int) -> list[float]:
         if daemon.is_alive and len(daemon.relay.state.ledger) * 2 > world.scenario.limits.max_in_flight_rows:
             watch(daemon)
     world.timeline.run_until(world.timeline.now + WATCHED_SECONDS, STEPS_MAX)
-    return rests
+    return list(rests.values())
 
 
 def test_the_loop_rests_while_no_broker_answers_and_memory_is_full() -> None:
