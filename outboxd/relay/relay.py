@@ -172,7 +172,9 @@ class Relay:
         if rows_in_flight:
             # Lingering for a fuller batch pays only in a backlog, and where its keys let enough of it go at once.
             comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.was_full
-            (publisher.poll if comes_more else publisher.flush)(min(timeout_seconds, POLL_SLICE_SECONDS))
+            # The client counts whole milliseconds: less would be none, and the loop would spin.
+            slice_seconds = POLL_SLICE_SECONDS if timeout_seconds > 0 else 0.0
+            (publisher.poll if comes_more else publisher.flush)(slice_seconds)
         else:
             publisher.poll(0.0)
             self._ports.mailbox.wait(timeout_seconds)
