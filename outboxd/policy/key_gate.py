@@ -137,7 +137,8 @@ class KeyGate:
                 del self.held[gate_key]
         if not self.pipelined:
             self.busy[gate_key] = record_id
-        elif gate_key not in self.held:
+        else:
+            # What was deferred between this one and the next held one goes before that.
             self._free(gate_key)
 
     def _wait(self, gate_key: GateKey, record: Record, owner: int) -> None:

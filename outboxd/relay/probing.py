@@ -110,7 +110,10 @@ class Probing:
     def dropped(self, record: Record) -> None:
         """A record of a held topic was seen and dropped: where it is older than what is looked at, begin again."""
         breaker = self._breakers.open.get(record.topic)
-        if breaker is not None and breaker.read_from is not None and record.id < breaker.read_from:
+        if breaker is None:
+            return
+        under_way = [wish.from_id for wish in self.reads if wish.topic == record.topic]
+        if record.id < max(under_way, default=breaker.read_from or record.id):
             breaker.look_again()
 
     def _first_fit(self, shown: list[Record], breaker: Breaker, from_id: int) -> Record | None:

@@ -35,6 +35,17 @@ def test_one_record_a_key_goes_and_the_others_follow_one_by_one() -> None:
     assert gate.busy == {("orders", "other"): 3}
 
 
+def test_what_a_pipelined_gate_deferred_between_two_held_records_goes_before_the_second() -> None:
+    gate = KeyGate(pipelined=True)
+    gate.hold(KEY, 1)
+    assert gate.admit([record(2)]) == []
+    gate.hold(KEY, 3)
+
+    assert ids(gate.admit([record(1)])) == [1]
+    assert gate.admit([record(3)]) == []
+    assert [wish.from_id for wish in gate.rereads(10)] == [2]
+
+
 def test_records_without_a_key_have_no_order() -> None:
     gate = KeyGate()
 
