@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
+import psycopg
 import pytest
 
 from outboxd.config import DatabaseSettings, HttpSettings, KafkaSettings, RelaySettings, Settings
 from outboxd.config.sections import ClusterSettings
 from outboxd.daemon import Daemon
+from outboxd.kafka.transactional_publisher import TransactionalPublisher
+from outboxd.policy.messages import Report
+from outboxd.policy.records import Record
 from outboxd.relay.ports import Publisher
 from tests.support.children import free_ports
 from tests.support.notify_socket import NotifySocket
@@ -87,12 +93,14 @@ def sticky(publisher: Publisher, free: threading.Event) -> Publisher:
 
 
 @contextmanager
-def running(rig: Rig, decorate: Callable[[Publisher], Publisher] | None = None) -> Iterator[Daemon]:
+def running(
+    rig: Rig, delivery: str = "at-least-once", decorate: Callable[[Publisher], Publisher] | None = None
+) -> Iterator[Daemon]:
     """A daemon on a thread of this process. Its lock waits are long, so that a lock blocks it for good."""
     settings = Settings(
         database=DatabaseSettings(url=rig.database.url),
         kafka=KafkaSettings(properties={"bootstrap.servers": rig.kafka.bootstrap}),
-        relay=RelaySettings(shutdown_timeout_seconds=1.0),
+        relay=RelaySettings.model_validate({"shutdown_timeout_seconds": 1.0, "delivery": delivery}),
         cluster=ClusterSettings(lease_ttl_seconds=60.0),
         http=HttpSettings(listen=""),
     )
@@ -113,8 +121,12 @@ def watchdog(notify_socket: NotifySocket, monkeypatch: pytest.MonkeyPatch) -> No
     return notify_socket
 
 
-def test_the_watchdog_is_not_told_while_a_fetch_is_stuck(rig: Rig, watchdog: NotifySocket) -> None:
-    with running(rig) as daemon:
+both_deliveries = pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+
+
+@both_deliveries
+def test_the_watchdog_is_not_told_while_a_fetch_is_stuck(rig: Rig, watchdog: NotifySocket, delivery: str) -> None:
+    with running(rig, delivery) as daemon:
         watchdog.wait_for("READY=1")
         watchdog.forget()
         watchdog.wait_for("WATCHDOG=1")
@@ -126,27 +138,36 @@ def test_the_watchdog_is_not_told_while_a_fetch_is_stuck(rig: Rig, watchdog: Not
         watchdog.wait_for("WATCHDOG=1")
 
 
-def test_the_watchdog_is_not_told_while_a_settlement_is_stuck(rig: Rig, watchdog: NotifySocket) -> None:
+@both_deliveries
+def test_the_watchdog_is_not_told_while_a_settlement_is_stuck(rig: Rig, watchdog: NotifySocket, delivery: str) -> None:
     topic = rig.topic()
-    with running(rig) as daemon:
+    with running(rig, delivery) as daemon:
         watchdog.wait_for("READY=1")
-        with rig.sql.transaction():
-            # The lease row, which a settlement shares and a renewal, a third of a minute away, changes.
-            rig.sql.execute("SELECT FROM outboxd.lease FOR UPDATE")
-            other = rig.database.connect()
-            other.execute("INSERT INTO outboxd.outbox (topic, payload) VALUES (%s, 'x')", (topic,))
-            other.close()
+        rig.insert(topic)
+        rig.wait_until_settled()
+        # Waits for locks end soon; a server's process that stands still does not.
+        pooled = daemon.assembly.store._writer._pooled
+        assert pooled is not None
+        backend_pid = cast("psycopg.Connection", pooled.driver_connection).info.backend_pid
+        os.kill(backend_pid, signal.SIGSTOP)
+        try:
+            rig.insert(topic)
             watchdog.wait_for_silence("WATCHDOG=1", seconds=SILENCE_SECONDS)
             assert daemon._manager.stuck() == "settle"
+        finally:
+            os.kill(backend_pid, signal.SIGCONT)
         watchdog.forget()
         watchdog.wait_for("WATCHDOG=1")
         rig.wait_until_settled()
 
 
-def test_the_watchdog_is_not_told_while_the_brokers_poll_is_stuck(rig: Rig, watchdog: NotifySocket) -> None:
+@both_deliveries
+def test_the_watchdog_is_not_told_while_the_brokers_poll_is_stuck(
+    rig: Rig, watchdog: NotifySocket, delivery: str
+) -> None:
     free = threading.Event()
     free.set()
-    with running(rig, lambda publisher: sticky(publisher, free)):
+    with running(rig, delivery, lambda publisher: sticky(publisher, free)):
         watchdog.wait_for("READY=1")
         free.clear()
         try:
@@ -155,6 +176,45 @@ def test_the_watchdog_is_not_told_while_the_brokers_poll_is_stuck(rig: Rig, watc
             free.set()
         watchdog.forget()
         watchdog.wait_for("WATCHDOG=1")
+
+
+def test_the_watchdog_is_not_told_while_a_call_of_a_transaction_is_stuck(rig: Rig, watchdog: NotifySocket) -> None:
+    topic, free = rig.topic(), threading.Event()
+    with running(rig, "exactly-once") as daemon:
+        watchdog.wait_for("READY=1")
+        publisher = daemon.assembly.publisher
+        assert isinstance(publisher, TransactionalPublisher)
+        deliver = publisher._transactions.deliver
+
+        def stuck(records: Sequence[Record]) -> list[Report]:
+            free.wait()
+            return deliver(records)
+
+        publisher._transactions.deliver = stuck  # type: ignore[method-assign]  # the worker's one way to Kafka
+        rig.insert(topic)
+        try:
+            watchdog.wait_for_silence("WATCHDOG=1", seconds=SILENCE_SECONDS)
+            assert daemon._manager.stuck() == "transactions"
+        finally:
+            free.set()
+        watchdog.forget()
+        watchdog.wait_for("WATCHDOG=1")
+        rig.wait_until_settled()
+
+
+def test_a_transaction_that_waits_for_brokers_is_not_stuck(rig: Rig, watchdog: NotifySocket) -> None:
+    topic = rig.topic()
+    with running(rig, "exactly-once"):
+        watchdog.wait_for("READY=1")
+        rig.kafka.pause(0)
+        try:
+            rig.insert(topic)
+            watchdog.forget()
+            # Four periods of the watchdog, in which brokers answer nothing.
+            watchdog.take_while(lambda: watchdog.said.count("WATCHDOG=1") < 12, seconds_max=10)
+        finally:
+            rig.kafka.resume(0)
+        rig.wait_until_settled()
 
 
 def test_a_daemon_that_is_watched_and_well_tells_so_three_times_a_period(rig: Rig, watchdog: NotifySocket) -> None:
