@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo test unit contract simulation integration chaos browser lint format bench man lock clean
+.PHONY: help venv install demo test unit contract simulation integration chaos browser systemd lint format bench man lock clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ chaos: venv ## Daemons, servers and faults from a seed
 
 browser: venv ## The page in a headless Chromium, as a person meets it
 	$(PYTEST) tests/browser
+
+systemd: venv ## docs/install.md on a machine of its own that boots systemd; wants root, systemd 252, PostgreSQL and Java
+	$(PYTEST) tests/systemd
 
 lint: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
+
+from outboxd.kafka.dead_letter_copies import DeadLetterCopier
 from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
 
 LETTER = DeadCopy(
@@ -34,6 +39,23 @@ def test_what_a_row_does_not_have_is_left_out_and_what_cannot_be_sent_spoils_not
     assert b"\n" not in topic
     assert len(topic) < 310
     assert "kafka_dlt-original-partition" not in dict(copy_headers(LETTER._replace(partition=2**31), "d", json.loads))
+
+
+def test_other_properties_of_a_reload_are_those_of_the_next_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    def make(config: dict[str, Any]) -> object:
+        made.append(config)
+        # Nothing is sent by it.
+        return object()
+
+    monkeypatch.setattr("outboxd.kafka.dead_letter_copies.Producer", make)
+    copier = DeadLetterCopier({"sasl.password": "old"}, "dead", "default")
+    for properties in ({"sasl.password": "old"}, {"sasl.password": "new"}):
+        copier.take_properties(properties)
+        copier.send([], threading.Event())
+        copier.send([], threading.Event())
+    assert [config["sasl.password"] for config in made] == ["old", "new"]
 
 
 def test_a_copy_without_its_payload_says_how_much_was_left_out() -> None:
