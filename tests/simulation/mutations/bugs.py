@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from outboxd.kafka.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.transactions import Transactions
 from outboxd.policy import verdicts
 from outboxd.policy.breakers import Breakers, StormGuard
 from outboxd.policy.deferrals import Deferrals
@@ -17,6 +19,7 @@ from outboxd.relay.ledger import Ledger
 from outboxd.relay.probing import Probing
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.reading import Reading
+from outboxd.relay.recovering import Recovering
 from outboxd.relay.relay import Relay
 from outboxd.relay.settling import Settling
 from outboxd.relay.sweeping import Sweeping
@@ -52,7 +55,7 @@ BUGS = [
         "the token is not checked",
         SimulatedStore,
         "begin_settle",
-        "if lease.token != token or lease.holder != holder:",
+        "if moved or lease.token != token or lease.holder != holder:",
         "if False:",
     ),
     Mutation("the lease's end is not watched", Relay, "turn", "now >= self._ports.lease.trusted_until()", "False"),
@@ -156,4 +159,83 @@ BUGS = [
     Mutation("nothing bounds memory", Ledger, "rows_free", "max(0, self.rows_max - len(self.records))", "10**6"),
     Mutation("retries are never written", Settling, "take", "retries=_take_items(self._retries, count)", "retries=()"),
     Mutation("a probe's end is overlooked", Breakers, "probe_ended", "breaker.probing_id = None", "pass"),
+    Mutation(
+        "a probe that goes back behind a held record is waited for for ever",
+        Aftermath,
+        "readmit",
+        "self._lanes.breakers.probe_ended(record.topic, record.id, now)",
+        "pass",
+        exactly_once=True,
+    ),
+    Mutation(
+        "what was deferred between two held records is overtaken by the second",
+        KeyGate,
+        "_admit_held",
+        "self._free(gate_key)",
+        "if gate_key not in self.held: self._free(gate_key)",
+        exactly_once=True,
+    ),
+    Mutation(
+        "what an owner wrote before a failover counts after it",
+        SimulatedStore,
+        "begin_settle",
+        "moved = self._db.server != server",
+        "moved = False",
+    ),
+    Mutation(
+        "no progress record",
+        Transactions,
+        "_one_transaction",
+        "producer.produce(self.topic, value, progress_key(number), partition=0)",
+        "pass",
+        exactly_once=True,
+    ),
+    Mutation(
+        "the progress records are not read",
+        TransactionalPublisher,
+        "_recover",
+        "records = self._read_above(settled, lineage)",
+        "records = []",
+        exactly_once=True,
+    ),
+    Mutation(
+        "rows are settled without their transaction's commit",
+        Transactions,
+        "_one_transaction",
+        "self._call(producer.commit_transaction)",
+        "pass",
+        exactly_once=True,
+    ),
+    Mutation(
+        "nobody looks whether another committed before a new producer sends",
+        Transactions,
+        "_producer_for",
+        "if newer:",
+        "if False:",
+        exactly_once=True,
+    ),
+    Mutation(
+        "a transaction counts as settled before all its rows are",
+        Settling,
+        "_marked",
+        "self._marks[0][1] <= self._taken_rows",
+        "True",
+        exactly_once=True,
+    ),
+    Mutation(
+        "rows are read before what was recovered is settled",
+        Recovering,
+        "take",
+        "if self._loaded is None:",
+        "self._recovered, self._loaded = True, None\n    if False:",
+        exactly_once=True,
+    ),
+    Mutation(
+        "the records behind a failed one of their key go all the same",
+        Aftermath,
+        "readmit",
+        "if is_serial_probe or not self._gate.is_behind(record):",
+        "if True:",
+        exactly_once=True,
+    ),
 ]

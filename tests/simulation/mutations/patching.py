@@ -10,17 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+SEEDS_MAX = 400
+"""Within so many seeds each bug is found, unless it says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """One bug: `old` becomes `new` in the source of `owner`'s function `name`; found within `seeds_max` seeds."""
+    """One bug: `old` becomes `new` in the source of `owner`'s function `name`; found within `seeds_max` seeds.
+
+    A bug of `exactly_once` delivery is only looked for in histories of it.
+    """
 
     title: str
     owner: Any
     name: str
     old: str
     new: str
-    seeds_max: int = 400
+    seeds_max: int = SEEDS_MAX
+    exactly_once: bool = False
 
 
 @contextmanager
