@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from outboxd.policy.messages import Event, Fetched, Loaded, StopRequested
+from outboxd.policy.messages import Event, Fetched, LeaseGranted, Loaded, StopRequested
 from outboxd.relay.relay import Ports, Relay
 from tests.simulation.client import SimulatedPublisher
 from tests.simulation.lease import SimulatedLease
@@ -61,6 +61,7 @@ class Daemon:
         self.snapshots: dict[str, float] = {}
         self.pauses: list[str] = []
         self.shown: dict[str, float] = {}
+        self.let_go: dict[str, float] = {}
         scenario, dice = world.scenario, random.Random(world.dice.random())
         self.lease = SimulatedLease(self, world.db, dice, scenario.lease_ttl)
         self.store = SimulatedStore(self, world.db, dice, world.statement_faults)
@@ -91,7 +92,12 @@ class Daemon:
     def take(self) -> list[Event]:
         mail, self._mail = self._mail, []
         for event in mail:
+            if isinstance(event, LeaseGranted):
+                self.let_go.clear()
             if isinstance(event, Fetched):
+                state = self.relay.state
+                for record in state.ready[state.ready_at :]:
+                    self.let_go.setdefault(record.event_id, self.world.timeline.now)
                 self.shown.update(dict.fromkeys([record.event_id for record in event.records], self.world.timeline.now))
             if isinstance(event, Fetched | Loaded):
                 self.pauses = [pause.topic_pattern for pause in event.pauses]

@@ -43,8 +43,8 @@ class Invariants:
             raise Violation("one owner", f"{daemon.name} publishes {record.id}, {lease.daemon} owns", (record.id,))
         if record.event_id not in self._sent_as_shown_at:
             self._sent_as_shown_at[record.event_id] = daemon.snapshots[record.event_id]
-            # What is shown in the turn that publishes comes too late: the record was let go in the one before.
-            now = self._world.timeline.now
+            # What is shown once the record was let go comes too late, though the producer's queue may be full then.
+            now = daemon.let_go.get(record.event_id, self._world.timeline.now)
             self._sent_after[record.event_id] = [
                 older
                 for older in self._world.rows_of_key(topic, record.key or "")
