@@ -89,15 +89,19 @@ class CampaignLog:
         """Their kinds."""
         return {line.kind for line in self.observed}
 
-    def takeovers(self, *kinds: str, hindered: bool = False) -> list[float]:
-        """Seconds of the takeovers after faults of these kinds, those that something else hindered apart."""
+    def takeovers(self, *kinds: str, hindered: bool = False, from_end: bool = False) -> list[float]:
+        """Seconds of the takeovers after faults of these kinds, those that something else hindered apart.
+
+        They count from the fault, or `from_end` of an owner that ended in order.
+        """
         return sorted(
-            float(line.seen["takeover_seconds"])
+            float(line.seen["takeover_seconds"]) - (float(line.seen["ended_after_seconds"]) if from_end else 0.0)
             for line in self.observed
             if line.kind in kinds
             and line.seen is not None
             and "takeover_seconds" in line.seen
             and bool(line.seen["hindered_by"]) == hindered
+            and not (from_end and "ended_after_seconds" not in line.seen)
         )
 
     def by_kind(self) -> list[tuple[str, int, int, str]]:

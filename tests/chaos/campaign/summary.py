@@ -82,6 +82,7 @@ def write(log: CampaignLog, verdict: Verdict, stream: Stream, pair: Pair, asked:
     for name, kinds in (("kill -9", KILLS), ("a freeze", FREEZES), ("SIGTERM, SIGINT", STOPS)):
         lines.append(f"| {name} | {spread(log.takeovers(*kinds))} |")
         lines.append(f"| {name}, hindered | {spread(log.takeovers(*kinds, hindered=True))} |")
+    lines.append(f"| the end of the drain after SIGTERM, SIGINT | {spread(log.takeovers(*STOPS, from_end=True))} |")
     lines += [
         "",
         "## Drained after everything was healed",

@@ -129,7 +129,7 @@ def missing_topic(stage: Stage, dice: random.Random) -> Seen:
     with stage.sql() as connection:
         ids = [row[0] for row in connection.execute(ROWS, (topic, 20)).fetchall()]
     try:
-        opened = stage.event(began_at, "breaker_opened", 30, topic=topic)
+        opened = stage.event(began_at, "breaker_opened", 60, topic=topic)
     finally:
         stage.brokers.create_topic(topic, partitions=2)
     waited = wait_for_count(stage.stream, ids, 60, _nothing)

@@ -223,7 +223,7 @@ def topic_paused(stage: Stage, dice: random.Random) -> Seen:
         connection.execute("SELECT outboxd.pause(%s, 'a campaign')", (topic,))
     began_at = time.time()
     try:
-        paused = stage.event(began_at, "topic_paused", 20, topic=topic)
+        paused = stage.event(began_at, "topic_paused", 45, topic=topic)
         with stage.sql() as connection:
             ids = [row[0] for row in connection.execute(_MANY, (topic, "paused-", 10, 100)).fetchall()]
         stage.hold(dice.uniform(1.0, 5.0))
