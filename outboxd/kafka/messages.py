@@ -44,6 +44,8 @@ class MessageChecks:
 
     def headers(self, record: Record) -> KafkaHeaders | DeliveryFault:
         """Return the application's headers and ours, or what is wrong with them."""
+        if record[6] == "{}":
+            return [("outbox-id", str(record[1])), ("outbox-event-id", record[2]), self.source_header]
         parsed = parse_headers(record.headers, orjson.loads)
         if isinstance(parsed, InvalidHeaders):
             return DeliveryFault(own_fault(parsed.fault_name), parsed.reason)
@@ -56,10 +58,14 @@ class MessageChecks:
 
     def fault_of(self, record: Record) -> DeliveryFault | None:
         """Return why the record cannot be sent, or None: all checks, where no hot path takes them apart."""
-        headers = None if record.headers == "{}" else self.headers(record)
+        headers = None if record[6] == "{}" else self.headers(record)
         if isinstance(headers, DeliveryFault):
             return headers
-        return self.topic_fault(record.topic) or self.fault_of_record(record)
+        topic_fault = self.topic_fault(record[3])
+        if topic_fault is not None:
+            return topic_fault
+        is_plain = record[7] is None and record[8] > 0 and record[9] * 2 <= self.record_bytes_max
+        return None if is_plain else self.fault_of_record(record)
 
     def fault_of_record(self, record: Record) -> DeliveryFault | None:
         """Check what the hot path does not: partition, timestamp and exact size. Called for records that look

@@ -38,7 +38,7 @@ from outboxd.kafka.progress import (
 from outboxd.kafka.transactions import TRANSACTION_TIMEOUT_MS, Transactions, TransactionsEndedError
 from outboxd.kafka.verdicts import Way, sent_back
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report
+from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded
 from outboxd.policy.records import Record
 from outboxd.policy.transaction_size import TransactionSize
 from outboxd.stopwatch import Stopwatch
@@ -88,7 +88,7 @@ class TransactionalPublisher:
 
         Args:
             properties: the user's librdkafka properties.
-            post: leaves `Recovered` or `RecoverFailed` in the relay's mailbox.
+            post: leaves `Recovered`, `RecoverFailed` or `TransactionEnded` in the relay's mailbox.
             source: the outbox's name.
             schema: that of outboxd's tables; with the database's name, see `name_after`, it makes the names in Kafka.
         """
@@ -159,6 +159,7 @@ class TransactionalPublisher:
             with self._lock:
                 if not gone.is_set():
                     self._failure = fault
+                    self._post(TransactionEnded())
 
         return fail
 
@@ -279,7 +280,7 @@ class TransactionalPublisher:
         batch, self._buffer, self._buffer_bytes = self._buffer, [], 0
         self._busy = True
         transactions, ended_batches, fail = self._transactions, self._ended_batches, self._fails_of(self._gone)
-        size = self._size
+        size, post = self._size, self._post
 
         def deliver() -> None:
             began_at, former = self._monotonic(), transactions.number
@@ -290,6 +291,7 @@ class TransactionalPublisher:
                 return
             size.took(self._monotonic() - began_at)
             ended_batches.put(_Ended(reports, transactions.number if transactions.number > former else None))
+            post(TransactionEnded())
 
         self._jobs.put(deliver)
 

@@ -270,6 +270,11 @@ class Woken:
 
 
 @dataclass(frozen=True, slots=True)
+class TransactionEnded:
+    """A Kafka transaction came to its end, or its producer did: the publisher has news."""
+
+
+@dataclass(frozen=True, slots=True)
 class Listening:
     """Notifications come from now on, or (not `active`) do not come any more: reading is then all there is."""
 
@@ -293,6 +298,7 @@ class Reconfigured:
 
 Event = (
     Loaded
+    | TransactionEnded
     | Fetched
     | Swept
     | FetchFailed

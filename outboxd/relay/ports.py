@@ -34,6 +34,7 @@ from outboxd.policy.messages import (
     StopRequested,
     SweepRequest,
     Swept,
+    TransactionEnded,
     Woken,
 )
 from outboxd.policy.records import Record
@@ -69,6 +70,7 @@ __all__ = [
     "StopRequested",
     "SweepRequest",
     "Swept",
+    "TransactionEnded",
     "Woken",
 ]
 

@@ -31,6 +31,7 @@ from outboxd.relay.ports import (
     SettleFailed,
     StopRequested,
     Swept,
+    TransactionEnded,
     Woken,
 )
 from outboxd.relay.publishing import Publishing
@@ -162,6 +163,11 @@ class Relay:
     def _rest(self, now: float) -> None:
         publisher = self._ports.publisher
         self.next_deadline = now
+        if self._pipelined:
+            # A transaction's end comes by the mailbox; only then is there room for more.
+            self.next_deadline = min(self._deadlines(now), default=now + REST_SECONDS_MAX)
+            self._ports.mailbox.wait(min(max(0.0, self.next_deadline - now), REST_SECONDS_MAX))
+            return
         if self.state.has_ready and not self.state.draining:
             # Only a full queue is worth a wait.
             publisher.poll(POLL_SLICE_SECONDS if self._publishing.is_queue_full else 0.0)
@@ -204,6 +210,8 @@ class Relay:
                 self._take_lease(event)
             case StopRequested():
                 self._drain()
+            case TransactionEnded():
+                pass  # The turn that it wakes takes the reports.
             case Woken():
                 self._reading.woken()
             case Recovered() | RecoverFailed():
