@@ -49,31 +49,37 @@ def kafka_refused(stage: Stage, dice: random.Random) -> Seen:
 
 def postgres_cut(stage: Stage, _dice: random.Random) -> Seen:
     """All the daemons' sessions are reset."""
+    stage.stream.blame("postgres-cut")
     return _cut(stage, stage.postgres.proxies, TcpProxy.cut)
 
 
 def postgres_half_closed(stage: Stage, _dice: random.Random) -> Seen:
     """The server seems to have ended its streams."""
+    stage.stream.blame("postgres-half-closed")
     return _cut(stage, stage.postgres.proxies, TcpProxy.half_close)
 
 
 def postgres_delayed(stage: Stage, dice: random.Random) -> Seen:
     """Every chunk takes its time."""
+    stage.stream.blame("postgres-delayed")
     return _delayed(stage, stage.postgres.proxies, dice.uniform(20, 150), dice, _ask_postgres(stage))
 
 
 def postgres_black_hole(stage: Stage, dice: random.Random) -> Seen:
     """Bytes vanish, and nobody is told."""
+    stage.stream.blame("postgres-black-hole")
     return _silenced(stage, stage.postgres.proxies, Fault.BLACK_HOLE, dice, _ask_postgres(stage))
 
 
 def postgres_replies_lost(stage: Stage, dice: random.Random) -> Seen:
     """One way: what the server answers vanishes, as after a commit that did happen."""
+    stage.stream.blame("postgres-replies-lost")
     return _silenced(stage, stage.postgres.proxies, Fault.SWALLOW_REPLIES, dice, _ask_postgres(stage))
 
 
 def postgres_refused(stage: Stage, dice: random.Random) -> Seen:
     """Connections are reset as soon as they are made."""
+    stage.stream.blame("postgres-refused")
     return _silenced(stage, stage.postgres.proxies, Fault.REFUSE, dice, _ask_postgres(stage))
 
 

@@ -46,6 +46,7 @@ def _restarted(stage: Stage, mode: str) -> Seen:
 def postgres_frozen(stage: Stage, dice: random.Random) -> Seen:
     """SIGSTOP to the server and all its backends."""
     began_at = time.time()
+    stage.stream.blame("postgres-frozen")
     stage.postgres.primary.signal(signal.SIGSTOP)
     try:
         answer = ping(stage.postgres.primary.port, SSL_REQUEST, 0.5)
