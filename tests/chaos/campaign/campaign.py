@@ -59,8 +59,9 @@ class Result:
     text: str
 
 
-def run(plan: Plan) -> Result:
-    """Run it all; servers and daemons are gone afterwards, the log stays."""
+def run(plan: Plan, ending: threading.Event | None = None) -> Result:
+    """Run it all; servers and daemons are gone afterwards, the log stays. `ending` ends it early, with its verdict."""
+    ending = ending or threading.Event()
     log = CampaignLog(plan.directory)
     with contextlib.closing(log), _stage(plan, log) as stage:
         schedule = Schedule(stage, log, plan.menu, seed=plan.seed, every_seconds=plan.every_seconds)
@@ -68,14 +69,14 @@ def run(plan: Plan) -> Result:
         stage.load.start()
         watch.start()
         until = time.monotonic() + 60 * plan.minutes
-        while time.monotonic() < until:
-            schedule.run(min(until, time.monotonic() + CALM_EVERY_SECONDS), stage.stopping.is_set)
-            if time.monotonic() < until - 60:
+        while time.monotonic() < until and not ending.is_set():
+            schedule.run(min(until, time.monotonic() + CALM_EVERY_SECONDS), ending.is_set)
+            if time.monotonic() < until - 60 and not ending.is_set():
                 _drain(stage, log, schedule.calm(), with_load=True)
         log.say("no more faults; the writers finish")
         schedule.calm()
         deadline = time.monotonic() + FINISHING_SECONDS_MAX
-        while not stage.load.is_done and time.monotonic() < deadline:
+        while not (stage.load.is_done or ending.is_set()) and time.monotonic() < deadline:
             time.sleep(0.2)
         stage.load.stop()
         _drain(stage, log, time.time(), with_load=False)
@@ -132,6 +133,8 @@ def _sections(plan: Plan, postgres: Postgres, brokers: Brokers) -> dict[str, Sec
         "kafka": {
             "bootstrap.servers": brokers.bootstrap,
             "linger.ms": "5",
+            # Below the smallest limit of the topics, as `outboxd check` asks for: else whole batches are refused.
+            "batch.size": str(TOPIC_LIMIT_BYTES),
             # Shorter than the client's minute: what is swallowed is noticed within the fault.
             "socket.timeout.ms": "3000",
             "topic.metadata.propagation.max.ms": "2000",
