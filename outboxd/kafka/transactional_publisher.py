@@ -45,6 +45,8 @@ from outboxd.stopwatch import Stopwatch
 
 TRANSACTION_ROWS_MAX = 10_000
 TRANSACTION_BYTES_MAX = 16 << 20
+LINGER_MS = 50
+"""So that batches are full while a transaction is being filled; once it is, all goes at once."""
 IDLE_SECONDS = 1.0
 NEW_TOPIC_SECONDS = 5.0
 NEW_TOPIC_PAUSE_SECONDS = 0.1
@@ -187,6 +189,7 @@ class TransactionalPublisher:
         lone: dict[str, Any] = {"batch.num.messages": 1, "linger.ms": 0} if way is Way.LONE else {}
         config: dict[str, Any] = {
             **DEFAULTS,
+            "linger.ms": LINGER_MS,
             "queue.buffering.max.messages": 4 * TRANSACTION_ROWS_MAX,
             **self._properties,
             **lone,

@@ -175,7 +175,7 @@ class Transactions:
     def serve(self) -> None:
         """Let the idle producer tell its news. Raises TransactionsEndedError when it was fenced meanwhile."""
         if self._producer is not None:
-            self._poll_once(self._producer, 0.0)
+            self._serve(self._producer.poll, 0.0)
 
     def purge(self) -> None:
         """Drop what is queued: the transaction under way will be aborted or fenced. May be called on any thread."""
@@ -383,13 +383,14 @@ class Transactions:
         return {record.id: fault for record in records if record.id not in passed}
 
     def _poll(self, producer: Producer) -> None:
+        """Wait a little for reports. The transaction has all its records, so nothing lingers for more."""
         if not self._is_wanted():
             raise _given_up()
-        self._poll_once(producer, POLL_SECONDS)
+        self._serve(producer.flush, POLL_SECONDS)
 
-    def _poll_once(self, producer: Producer, seconds: float) -> None:
+    def _serve(self, call: Callable[[float], object], seconds: float) -> None:
         try:
-            producer.poll(seconds)
+            call(seconds)
         except KafkaException as error:
             raise self._ended(error.args[0]) from error
 

@@ -102,6 +102,9 @@ class TransactionalClient:
         self._raise_fatal()
         return len(reports)
 
+    def flush(self, seconds: float) -> int:
+        return self.poll(seconds)
+
     def list_topics(self, topic: str, timeout: float) -> Any:
         self._publisher.pause(self._dice.uniform(0.0005, 0.01))
         if self._timeline.now < self._broker.down_until:

@@ -71,6 +71,9 @@ class Client:
         else:
             self.queue.append((topic, payload, rest[2]))
 
+    def flush(self, seconds: float) -> None:
+        self.poll(seconds)
+
     def poll(self, _seconds: float) -> None:
         queue, self.queue = self.queue, []
         if self.failed:
