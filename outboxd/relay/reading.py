@@ -64,7 +64,9 @@ class Reading:
             history = FailureHistory(holder.attempts, holder.first_failed_at_ms, holder.dead_letter_id)
             gate_key = state.gate.key_for(holder.topic, holder.key)
             why = "retry" if holder.dead_letter_id is None else "dead letter"
-            due_at = now + holder.due_in_seconds
+            # No pause is longer than this, whatever the database's clock was when it was written.
+            longest = state.lanes[holder.topic].route.retry.backoff_max_seconds
+            due_at = now + min(holder.due_in_seconds, longest)
             if holder.dead_letter_id is None:
                 state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
             state.held.add(

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field, replace
 
 from outboxd.policy.records import Arm, Record
-from tests.simulation.timeline import Timeline
+from tests.simulation.timeline import EPOCH_MS, Timeline
 
 
 class Kind(enum.Enum):
@@ -121,6 +121,7 @@ class Database:
         self.open: dict[int, Transaction] = {}
         self.key_locks: dict[tuple[str, str], int] = {}
         self.down_until = 0.0
+        self.clock_error = 0.0
         self.settled_transaction = 0
         self.server = 1
         """Which server it is: another one after each failover."""
@@ -130,6 +131,17 @@ class Database:
         self._transactions = 0
         self._events = 0
         self._dead_letters = 0
+
+    # Its clock.
+
+    @property
+    def now(self) -> float:
+        """The server's own clock, which may be set: seconds as the timeline has them, and the error."""
+        return self.timeline.now + self.clock_error
+
+    @property
+    def now_ms(self) -> int:
+        return EPOCH_MS + int(self.now * 1000)
 
     # Writers.
 
@@ -219,7 +231,7 @@ class Database:
 
     def discard(self, dead: DeadRow) -> None:
         if dead.status == "dead":
-            dead.status, dead.resolved_at = "discarded", self.timeline.now
+            dead.status, dead.resolved_at = "discarded", self.now
 
     def bury(self, row: Row, reason: str, code: str, attempts: int, *, holds_key: bool) -> DeadRow:
         self._dead_letters += 1
@@ -232,7 +244,7 @@ class Database:
 
     def acquire(self, holder: str, daemon: str, ttl: float) -> int | None:
         """Take the lease when it ran out; return the token, or None."""
-        lease, now = self.lease, self.timeline.now
+        lease, now = self.lease, self.now
         if lease.expires_at > now:
             return None
         lease.token, lease.holder, lease.daemon, lease.expires_at = lease.token + 1, holder, daemon, now + ttl
@@ -242,9 +254,9 @@ class Database:
         lease = self.lease
         if lease.holder != holder or lease.token != token:
             return False
-        lease.expires_at = self.timeline.now + ttl
+        lease.expires_at = self.now + ttl
         return True
 
     def release(self, holder: str) -> None:
         if self.lease.holder == holder:
-            self.lease.expires_at = min(self.lease.expires_at, self.timeline.now)
+            self.lease.expires_at = min(self.lease.expires_at, self.now)

@@ -18,6 +18,8 @@ TOPIC_FAULTS = [
 ]
 
 FAILOVER_SHARE = 0.15
+CLOCK_SHARE = 0.1
+HOUR_SECONDS = 3_600.0
 STEPS = ["read", "publishing", "settlement", "settlement"]
 """Where a daemon dies or freezes in the middle of a turn."""
 
@@ -45,6 +47,8 @@ class Faults:
             self._freeze_at_a_step,
             self._shrunk_topic,
         ]
+        if dice.random() < CLOCK_SHARE:
+            kinds += [self._clock_jump] * 2
         if dice.random() < FAILOVER_SHARE:
             kinds += [self._failover] * 3
         if scenario.exactly_once:
@@ -146,6 +150,20 @@ class Faults:
         self._world.db.down_until = self._world.timeline.now + lasts
         self._note(f"the database is down for {lasts} s")
 
+    def _clock_jump(self, lasts: float) -> None:
+        """The database's clock is set wrong, by up to an hour; after a while it is set right."""
+        db = self._world.db
+        db.clock_error = self._dice.choice([-HOUR_SECONDS, -5.0, -1.0, 1.0, 5.0, HOUR_SECONDS])
+        self._note(f"the database's clock is wrong by {db.clock_error:g} s for {lasts} s")
+        self._world.clock_jumped()
+        self._world.timeline.after(lasts, self._set_clock_right)
+
+    def _set_clock_right(self) -> None:
+        if self._world.db.clock_error:
+            self._world.db.clock_error = 0.0
+            self._note("the database's clock is right again")
+            self._world.clock_jumped()
+
     def _failover(self, lasts: float) -> None:
         """The primary dies, and its asynchronous standby goes on without what it had not got yet."""
         db, dice, timeline = self._world.db, self._dice, self._world.timeline
@@ -174,7 +192,7 @@ class Faults:
     # Operators.
 
     def _operate(self) -> None:
-        db, dice, now = self._world.db, self._dice, self._world.timeline.now
+        db, dice, now = self._world.db, self._dice, self._world.db.now
         dead = [letter for letter in db.dead.values() if letter.status == "dead"]
         action = dice.choice(["pause", "pause", "replay", "discard"])
         if action == "pause" or not dead:
@@ -206,6 +224,9 @@ class Faults:
             topic.stalled_until = [0.0] * len(topic.logs)
         for daemon in world.daemons:
             daemon.frozen_until = min(daemon.frozen_until, world.timeline.now)
+        self._set_clock_right()
+        # Where the clock was set back, an operator ends the lease of an owner that is gone.
+        world.db.lease.expires_at = min(world.db.lease.expires_at, world.db.now + world.scenario.lease_ttl)
         world.db.control.clear()
         for letter in world.db.dead.values():
             if letter.holds_key and letter.status == "dead":

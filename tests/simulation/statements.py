@@ -30,7 +30,7 @@ DISCARDS_SECONDS = 60.0
 
 def load(db: Database) -> Loaded:
     holders: list[KeyHolder] = []
-    now = db.timeline.now
+    now = db.now
     for outbox_id, retry in db.retry.items():
         row = db.pending.get(outbox_id)
         if row is not None:
@@ -53,7 +53,7 @@ def load(db: Database) -> Loaded:
             row = dead.row
             is_replaying = dead.status == "replaying"
             holders.append(KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0))
-    return Loaded(holders, _pauses(db), db.timeline.now_ms, db.settled_transaction, LINEAGE)
+    return Loaded(holders, _pauses(db), db.now_ms, db.settled_transaction, LINEAGE)
 
 
 def _pauses(db: Database) -> list[Pause]:
@@ -67,7 +67,7 @@ def _pauses(db: Database) -> list[Pause]:
 
 def fetch(db: Database, request: FetchRequest) -> Fetched:
     """Answer a fetch from the snapshot of now; the locks are added later, as they are read later."""
-    now = db.timeline.now
+    now = db.now
     due, retry_cursor = _due(db, request) if db.retry else ([], None)
     replays: list[DeadRow] = []
     discarded: list[int] = []
@@ -85,7 +85,7 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
     available, available_cursor = _available(db, request)
     return Fetched(
         records=_records(db, request),
-        now_ms=db.timeline.now_ms,
+        now_ms=db.now_ms,
         now=db.timeline.moment(now),
         due=due,
         retry_cursor=retry_cursor,
@@ -102,7 +102,7 @@ def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], tuple[dat
     listed = sorted(
         (moment(retry.next_attempt_at), outbox_id)
         for outbox_id, retry in db.retry.items()
-        if retry.next_attempt_at <= db.timeline.now
+        if retry.next_attempt_at <= db.now
     )
     if request.retry_cursor is not None:
         listed = [entry for entry in listed if entry > request.retry_cursor]
@@ -112,7 +112,7 @@ def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], tuple[dat
 
 
 def _available(db: Database, request: FetchRequest) -> tuple[list[int], datetime | None]:
-    moment, now = db.timeline.moment, db.timeline.now
+    moment, now = db.timeline.moment, db.now
     cursor = request.available_cursor
     if cursor is None:
         return [], moment(now)
@@ -133,7 +133,7 @@ def _available(db: Database, request: FetchRequest) -> tuple[list[int], datetime
 def _records(db: Database, request: FetchRequest) -> list[Record]:
     if not db.pending and not request.replay_ids:
         return []
-    now, position = db.timeline.now, request.position
+    now, position = db.now, request.position
     rows = [db.pending[i] for i in sorted(db.pending)]
     seen = [row for row in rows if row.available_at is None or row.available_at <= now]
     answer: list[Record] = []
@@ -185,7 +185,7 @@ def _cut(answer: list[Record], request: FetchRequest) -> list[Record]:
 
 
 def sweep(db: Database, request: SweepRequest, chunk_rows: int) -> Swept:
-    now = db.timeline.now
+    now = db.now
     skipped_topics, skipped_keys = set(request.skipped_topics), set(request.skipped_keys)
     found: list[tuple[int, str, str | None]] = []
     for row_id in sorted(db.pending):
@@ -202,13 +202,13 @@ def sweep(db: Database, request: SweepRequest, chunk_rows: int) -> Swept:
 
 def settle(db: Database, settlement: Settlement) -> int:
     """Write a settlement; return how many rows of the outbox it changed. The fence was looked at before."""
-    now = db.timeline.now
+    now = db.now
     matched = _delivered(db, settlement) + _buried(db, settlement)
     for row_id, retry in settlement.retries:
         row = db.rows.get(row_id)
         if row is not None and not row.ever_dead and (row_id in db.pending or not db.deletes):
             former = db.retry.get(row_id)
-            first_failed_ms = db.timeline.now_ms if former is None else former.first_failed_ms
+            first_failed_ms = db.now_ms if former is None else former.first_failed_ms
             due = now + retry.delay_seconds
             db.retry[row_id] = RetryRow(retry.attempts, due, first_failed_ms, retry.own_age_seconds)
     _replayed(db, settlement)
@@ -253,7 +253,7 @@ def _replayed(db: Database, settlement: Settlement) -> None:
     for dead_id, partition, offset in settlement.replayed:
         dead = db.dead[dead_id]
         if dead.status == "replaying":
-            dead.status, dead.resolved_at = "replayed", db.timeline.now
+            dead.status, dead.resolved_at = "replayed", db.now
             dead.row.published = (partition, offset)
     for dead_id, death in settlement.died_again:
         dead = db.dead[dead_id]

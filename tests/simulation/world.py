@@ -41,6 +41,7 @@ class World:
         self.statement_faults = StatementFaults()
         self.shrunk: set[str] = set()
         self.is_healed = False
+        self.two_owners_until = 0.0
         self.counts: Counter[str] = Counter()
         self._starts = 0
         self._by_key: dict[tuple[str, str], list[Row]] = {}
@@ -89,6 +90,10 @@ class World:
     def restart(self, ended: Daemon) -> None:
         """A daemon that ended is started again, as systemd does."""
         self.timeline.after(self.dice.uniform(0.05, 1.5), self._start)
+
+    def clock_jumped(self) -> None:
+        """Set clocks end leases early: their owners trust them for so long at most."""
+        self.two_owners_until = self.timeline.now + self.scenario.lease_ttl
 
     def count(self, what: str) -> None:
         """One more of these happened."""

@@ -86,7 +86,7 @@ class Writer:
                 kind = candidate
                 break
             share -= of_it
-        now = self._db.timeline.now
+        now = self._db.now
         available_at = now + dice.uniform(0.1, 3.0) if dice.random() < scenario.delayed_share else None
         size_bytes = dice.choice([1_000, 3_000]) if dice.random() < scenario.big_share else 100
         failures = dice.choice([1, 2]) if kind is Kind.FLAKY else 0
