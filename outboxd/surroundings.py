@@ -25,7 +25,7 @@ from outboxd.postgres.wakeup import WakeUp
 from outboxd.stopwatch import Stopwatch
 from outboxd.web.app import App
 from outboxd.web.guard import Guard
-from outboxd.web.server import HttpServer
+from outboxd.web.listening import Listening
 from outboxd.wiring import Assembly
 
 CONTACT_SECONDS = 5.0
@@ -100,13 +100,13 @@ class Surroundings:
         if settings.relay.listen:
             self.wake_up = WakeUp(assembly.engine, assembly.mailbox.post, outbox=outbox, event=observer.event)
         self._guard: Guard | None = None
-        self.server: HttpServer | None = None
+        self.server: Listening | None = None
         if settings.http.address is not None:
             host, port = settings.http.address
             self._guard = Guard(host, settings.http.token, board.monotonic)
             letters = DeadLetters(assembly.engine, schema, outbox)
             app = App(board, metrics.registry, self._guard, event=observer.event, dead_letters=letters, schema=schema)
-            self.server = _listening(app, host, port)
+            self.server = _listening(app, host, port, observer.event)
 
     def start(self) -> None:
         """Start all of it."""
@@ -144,11 +144,11 @@ def _copier(settings: Settings) -> DeadLetterCopier | None:
     return DeadLetterCopier(settings.kafka.properties, topic, settings.outbox.name) if topic else None
 
 
-def _listening(app: App, host: str, port: int) -> HttpServer:
+def _listening(app: App, host: str, port: int, event: Callable[..., None]) -> Listening:
     try:
-        return HttpServer(app, host, port)
+        return Listening(app, host, port, event)
     except OSError as error:
         raise ConfigError(
-            f"http.listen: {host}:{port} cannot be listened on: {error.strerror or error}; give each daemon its own "
-            'port, or http.listen = "" for none'
+            f"http.listen: {host}:{port} cannot be listened on: {error.strerror or error}; take an address of this "
+            'machine, a port above 1023, or http.listen = "" for none'
         ) from error

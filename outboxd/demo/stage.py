@@ -194,9 +194,10 @@ class Stage:
     def page_address(self) -> str:
         """Host and port of the daemon's page."""
         server = self._daemon.surroundings.server
-        if server is None:
+        address = None if server is None else server.address
+        if address is None:
             raise BugError("the demo's daemon has no page")
-        return "{}:{}".format(*server.address)
+        return "{}:{}".format(*address)
 
     def server_version(self) -> str:
         """Of PostgreSQL."""

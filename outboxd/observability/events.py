@@ -15,6 +15,7 @@ from typing import Final, Literal
 Level = Literal["debug", "info", "warning", "error"]
 
 FIELDS: Final[dict[str, str]] = {
+    "address": "host and port of `http.listen`",
     "cause": "what went wrong, in one line, with the remedy where one is known",
     "changed": "names of settings, without their values",
     "command": "the program of `alerts.command`",
@@ -97,12 +98,20 @@ _KINDS: Final = (
         ("reason", "unsettled_rows"),
     ),
     EventKind(
+        "http_address_taken",
+        "warning",
+        "Another process listens on {address}, so this daemon has no page and no metrics yet. It relays all the same, "
+        "and takes the address once it is free; give each daemon on a machine its own http.listen.",
+        ("address",),
+    ),
+    EventKind("http_address_free", "info", "The page and the metrics are at {address} now.", ("address",)),
+    EventKind(
         "tracing_unavailable",
         "warning",
         "The environment asks for traces by OTEL_ variables, and there are none: {cause}",
         ("cause",),
     ),
-    EventKind("draining", "info", "Stopping: {in_memory} records are still to be settled.", ("in_memory",)),
+    EventKind("draining", "info", "Stopping; still to be settled: {in_memory}.", ("in_memory",)),
     EventKind(
         "ended",
         "info",

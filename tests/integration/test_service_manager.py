@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import socket
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import cast
 
 import psycopg
@@ -236,12 +238,32 @@ def test_what_the_client_says_of_itself_is_an_event_like_any_other(rig: Rig) -> 
     assert all(line.startswith("{") for line in daemon.log_text.splitlines()), daemon.log_text
 
 
-def test_an_address_that_is_taken_is_a_mistake_of_the_configuration(rig: Rig) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        ended = rig.daemon(http={"listen": f"127.0.0.1:{port}"}).run()
+def test_two_daemons_with_one_configuration_share_the_pages_address(rig: Rig) -> None:
+    listen = f"127.0.0.1:{free_ports(1)[0]}"
+    first, second = rig.daemon(http={"listen": listen}), rig.daemon(http={"listen": listen})
+
+    def who_answers() -> str:
+        with suppress(OSError), urllib.request.urlopen(f"http://{listen}/status", timeout=5) as answer:
+            return str(json.load(answer)["daemon"])
+        return ""
+
+    first.start()
+    first.wait_for_event("owner")
+    second.start()
+    second.wait_for_event("http_address_taken", address=listen)
+    assert who_answers().endswith(f":{first.pid}")
+    first.kill()
+    second.wait_for_event("owner")
+    second.wait_for_event("http_address_free", address=listen)
+    assert who_answers().endswith(f":{second.pid}")
+    assert second.stop().code == 0
+
+
+def test_an_address_that_this_machine_does_not_have_is_a_mistake_of_the_configuration(rig: Rig, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef")
+    # 192.0.2.0/24 is for documentation: nobody has it.
+    http = {"listen": "192.0.2.1:9464", "token_file": str(tmp_path / "token")}
+    ended = rig.daemon(http=http).run()
     assert ended.code == 78
-    assert f"http.listen: 127.0.0.1:{port} cannot be listened on" in ended.err
+    assert "http.listen: 192.0.2.1:9464 cannot be listened on" in ended.err
     assert "Traceback" not in ended.err
