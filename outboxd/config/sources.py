@@ -16,6 +16,7 @@ from outboxd.config.librdkafka import property_problem
 from outboxd.config.mistakes import Mistake, suggestion
 from outboxd.config.model import SECTIONS
 from outboxd.config.places import Origin, lines_by_key
+from outboxd.config.redaction import is_secret, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -174,9 +175,17 @@ def from_flags(flags: Mapping[str, str]) -> Gathered:
     for name, text in flags.items():
         origin = Origin("flag", f"--set {name}")
         section, _, key = name.partition(".")
-        if section in SECTIONS and f"{key}_file" in SECTIONS[section].fields_by_key():
+        is_ours = section in SECTIONS and f"{key}_file" in SECTIONS[section].fields_by_key()
+        if is_ours or (section == KAFKA and is_secret(key)):
             layer.refuse(
                 origin, name, f"a secret among the arguments is seen by `ps`; allowed: {name}_file or a credential"
+            )
+        elif redact_url(text) != text:
+            layer.refuse(
+                origin,
+                name,
+                "a password among the arguments is seen by `ps`; allowed: a URL without one, and the password in "
+                "database.password_file, OUTBOXD_DATABASE__PASSWORD or a credential",
             )
         else:
             _take_textual(layer, name, Entry(Textual(text), origin))

@@ -21,7 +21,8 @@ _UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
 def explain(error: psycopg.Error) -> OutboxdError | None:
     """The error of ours that this one of the driver means; None for what only a bug explains."""
     state = error.sqlstate or ""
-    words = " ".join(str(error).split())
+    # What the server says of the error alone; the whole text quotes the statement too.
+    words = " ".join((error.diag.message_primary or str(error)).split())
     if state == "42501":
         return AccessDeniedError(f"PostgreSQL refuses: {words}; grant it, or use a role that may")
     if state.startswith("28") or any(phrase in words for phrase in _REFUSED) or _is_missing(words, "role"):
@@ -35,9 +36,8 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
             f"PostgreSQL is not available: {words}; look at database.url, and at the server"
         )
     if state in _MISSING:
-        # Its first line says what is missing; the others quote the statement.
         return SchemaError(
-            f"the schema is not what this version of outboxd needs: {str(error).splitlines()[0]}; "
+            f"the schema is not what this version of outboxd needs: {words}; "
             "run `outboxd migrate`, or look at database.schema and outbox.table"
         )
     return None

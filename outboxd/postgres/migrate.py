@@ -50,6 +50,9 @@ def upgrade(database: str | Engine | Connection, schema: str, revision: str = "h
 
     Returns:
         The revisions that were applied, oldest first; empty when there was nothing to do.
+
+    Raises:
+        SchemaError: another version of outboxd made the schema, and this one does not know its revision.
     """
     applied: list[str] = []
 
@@ -57,6 +60,7 @@ def upgrade(database: str | Engine | Connection, schema: str, revision: str = "h
         applied.extend(step.up_revision_ids)
 
     with _connected(database) as connection:
+        _refuse_unknown(connection, schema, current_revision(connection, schema))
         config = _alembic_config(schema, connection)
         config.attributes["on_version_apply"] = note
         command.upgrade(config, revision)
@@ -107,15 +111,23 @@ def check_schema(connection: Connection, schema: str) -> None:
     current, required = current_revision(connection, schema), required_revision()
     if current == required:
         return
-    place = f"the schema {schema!r} of the database {connection.scalar(text('SELECT current_database()'))!r}"
+    place = _place(connection, schema)
     if current is None:
         raise SchemaError(f"{place} has no outboxd tables: run `outboxd migrate` as a role that may create them")
-    if current not in _known_revisions():
-        raise SchemaError(
-            f"{place} has revision {current}, which this version of outboxd does not know (it needs {required}): "
-            "install the version of outboxd that migrated it, or a newer one"
-        )
+    _refuse_unknown(connection, schema, current)
     raise SchemaError(f"{place} has revision {current}, and {required} is needed: run `outboxd migrate`")
+
+
+def _refuse_unknown(connection: Connection, schema: str, current: str | None) -> None:
+    if current is not None and current not in _known_revisions():
+        raise SchemaError(
+            f"{_place(connection, schema)} has revision {current}, which this version of outboxd does not know (it "
+            f"needs {required_revision()}): install the version of outboxd that migrated it, or a newer one"
+        )
+
+
+def _place(connection: Connection, schema: str) -> str:
+    return f"the schema {schema!r} of the database {connection.scalar(text('SELECT current_database()'))!r}"
 
 
 def run_sql_file(revision_file: str, direction: str) -> None:

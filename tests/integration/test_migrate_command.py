@@ -35,6 +35,16 @@ def test_migrate_makes_the_tables_says_so_and_then_has_nothing_to_do(empty_datab
     assert again.stdout == f'schema Out"box: already at revision {required_revision()}\n'
 
 
+def test_a_schema_of_a_newer_version_is_left_alone_in_a_sentence(empty_database: Database) -> None:
+    migrate(empty_database.url)
+    with empty_database.connect() as connection:
+        connection.execute("UPDATE outboxd.alembic_version SET version_num = '9999'")
+    done = migrate(empty_database.url)
+    assert done.returncode == 78
+    assert "has revision 9999, which this version of outboxd does not know" in done.stderr
+    assert "bug" not in done.stderr
+
+
 def test_migrate_sql_prints_sql_only_and_needs_no_server() -> None:
     done = migrate("postgresql://nobody@127.0.0.1:1/none", "--sql", schema="mine")
     assert (done.returncode, done.stderr) == (0, "")

@@ -276,6 +276,24 @@ def test_a_secret_is_not_taken_from_flags_where_ps_would_show_it() -> None:
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kafka.sasl.password", "hush"),
+        ("kafka.ssl.key.pem", "hush"),
+        ("database.url", "postgresql://u:hush@h/d"),
+        ("database.url", "postgresql://u@h/d?sslpassword=hush"),
+        ("alerts.command", "curl https://u:hush@h/"),
+    ],
+)
+def test_no_form_of_a_secret_is_taken_from_the_arguments_nor_repeated(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, env={}, flags={name: value})
+    assert "is seen by `ps`" in str(caught.value)
+    assert "hush" not in str(caught.value)
+    load(None, env={}, flags={"database.url": "postgresql://u@h/d?sslmode=prefer"})
+
+
 def test_an_address_that_others_reach_is_fine_with_a_token() -> None:
     found = load(None, {"http.listen": "[::]:0"}, {"OUTBOXD_HTTP__TOKEN": "t"})
     assert found.http.address == ("::", 0)
