@@ -9,17 +9,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 
 from sqlalchemy import Engine
 
 from outboxd.config import Settings
 from outboxd.config.sections import RetrySettings
 from outboxd.kafka.client_config import record_bytes_max
+from outboxd.kafka.lone_transactions import LoneTransactions, TransactionTrialProcess
 from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
-from outboxd.policy.messages import Reconfigured
+from outboxd.policy.messages import Event, Reconfigured
 from outboxd.policy.routes import Confirm, RetryLimits, Route
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.leases import LeaseKeeper
@@ -27,6 +29,7 @@ from outboxd.postgres.ownership import Owner
 from outboxd.postgres.starts import StartLog
 from outboxd.postgres.store import PostgresStore
 from outboxd.relay.careful import CarefulPublisher
+from outboxd.relay.careful_transactions import CarefulTransactions
 from outboxd.relay.ports import Observer, Publisher
 from outboxd.relay.relay import Ports, Relay, RelayLimits
 
@@ -124,7 +127,7 @@ class Assembly:
     lease: LeaseKeeper
     relay: Relay
     starts: StartLog
-    trial: TrialProcess | None
+    trial: TrialProcess
 
     def watched(self) -> dict[str, Callable[[], float]]:
         """Return for each thread that may not be stuck for how long its job under way has not advanced, in seconds."""
@@ -148,15 +151,13 @@ class Assembly:
             in_flight_rows_max=limits.max_in_flight_rows,
             in_flight_bytes_max=limits.max_in_flight_bytes,
         )
-        if self.trial is not None:
-            self.trial.take_properties(settings.kafka.properties)
+        self.trial.take_properties(settings.kafka.properties)
         self.mailbox.post(Reconfigured(limits, *routes(settings), renews=renews))
 
     def close(self) -> None:
         """End what was started: the lease is given up, threads end, connections close."""
         self.lease.close()
-        if self.trial is not None:
-            self.trial.close()
+        self.trial.close()
         self.starts.close()
         self.store.close()
         self.publisher.close()
@@ -229,6 +230,8 @@ def assemble(
         store.set_owner(owner)
         if isinstance(publisher, TransactionalPublisher):
             publisher.name_after(lease.database)
+        if isinstance(trial, TransactionTrialProcess):
+            trial.name_after(lease.database)
         starts.owned()
 
     lease = LeaseKeeper(
@@ -245,11 +248,15 @@ def assemble(
     )
     port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
     port = port if trace_publisher is None else trace_publisher(port)
-    trial: TrialProcess | None = None
-    if isinstance(publisher, KafkaPublisher):
+    rows_max = settings.relay.max_in_flight_rows
+    trial: TrialProcess
+    if isinstance(publisher, TransactionalPublisher):
+        made = partial(lone_transactions, source=outbox, schema=schema, decorate=decorate_publisher)
+        trial = transaction_trial = TransactionTrialProcess(made, properties, observer.event)
+        port = CarefulTransactions(port, starts, transaction_trial, MonotonicClock(), observer.event, rows_max=rows_max)
+    else:
         lone = partial(lone_publisher, source=outbox, decorate=decorate_publisher)
         trial = TrialProcess(lone, properties, observer.event)
-        rows_max = settings.relay.max_in_flight_rows
         port = CarefulPublisher(port, starts, trial, MonotonicClock(), observer.event, rows_max=rows_max)
     # Jitter needs no secrecy.
     dice = random.Random()  # noqa: S311
@@ -264,3 +271,22 @@ def lone_publisher(properties: Mapping[str, str], *, source: str, decorate: Deco
     """Return the broker's port of a process that tries suspects of a crash; called in that process."""
     publisher = KafkaPublisher(properties, source=source, in_flight_rows_max=1, in_flight_bytes_max=0)
     return publisher if decorate is None else decorate(publisher)
+
+
+def lone_transactions(
+    properties: Mapping[str, str],
+    *,
+    source: str,
+    schema: str,
+    decorate: DecoratePublisher | None,
+    database: str,
+    settled: int,
+    lineage: str,
+) -> LoneTransactions:
+    """Return what sends suspects of a crash with exactly-once delivery; called in a process of its own."""
+    events: SimpleQueue[Event] = SimpleQueue()
+    publisher = TransactionalPublisher(properties, events.put, source=source, schema=schema)
+    publisher.name_after(database)
+    return LoneTransactions(
+        publisher if decorate is None else decorate(publisher), events, settled=settled, lineage=lineage
+    )

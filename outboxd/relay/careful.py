@@ -168,14 +168,13 @@ class CarefulPublisher:
             self._in_air.discard(report.record.id)
             self._suspects.discard(report.record.id)
             if report.error is not None and report.error.fault.name == "CRASHED_DAEMON":
-                self._event(
-                    "crashing_row_found",
-                    topic=report.record.topic,
-                    outbox_id=report.record.id,
-                    cause=report.error.text,
-                )
+                self._tell_found(report)
         self._consider_end(len(reports))
         return reports
+
+    def _tell_found(self, report: Report) -> None:
+        cause = "" if report.error is None else report.error.text
+        self._event("crashing_row_found", topic=report.record.topic, outbox_id=report.record.id, cause=cause)
 
     def _consider_end(self, reported_rows: int) -> None:
         """What was in the air at the unclean end has gone again by now: care ends."""

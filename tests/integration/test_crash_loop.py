@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.children import wait_for
-from tests.support.daemon import DaemonProcess
+from tests.support.daemon import DaemonProcess, Section
 from tests.support.killing_daemon import KILL, KILL_LATER
 from tests.support.rig import Rig
 
 SHORT_LEASE = {"lease_ttl": "1s"}
 
 
-def killable(rig: Rig) -> DaemonProcess:
+EXACTLY_ONCE = {"relay": {"delivery": "exactly-once"}}
+
+
+def killable(rig: Rig, **sections: Section) -> DaemonProcess:
     """A daemon that dies of some payloads, at each of its starts."""
-    daemon = rig.daemon(cluster=SHORT_LEASE)
+    daemon = rig.daemon(cluster=SHORT_LEASE, **sections)
     daemon.module = "tests.support.killing_daemon"
     return daemon
 
@@ -62,6 +65,71 @@ def test_a_row_that_kills_the_process_is_dead_after_three_starts_and_all_others_
     assert daemon.events("crashing_row_found", topic=topic, outbox_id=killer)
     assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE id = %s AND published_at IS NOT NULL", after) == 1
     rig.check().assert_holds(dead=1, duplicates_max=3_000)
+
+
+def test_a_row_that_kills_the_process_in_exactly_once_is_dead_after_three_starts_and_all_others_arrive_once(
+    rig: Rig,
+) -> None:
+    topic = rig.topic(partitions=2)
+    rig.insert_many([topic], 1_500, keys=300)
+    killer = rig.insert(topic, "killing key", KILL)
+    after = rig.insert(topic, "killing key", b"harmless")
+    rig.insert_many([topic], 1_500, keys=300)
+    daemon = killable(rig, **EXACTLY_ONCE)
+
+    endings = []
+    for _ in range(3):
+        endings.append(daemon.run("--until-empty", timeout_seconds=90).code)
+        if endings[-1] == 0:
+            break
+
+    assert endings == [-signal.SIGKILL, -signal.SIGKILL, 0], daemon.log_text[-3000:]
+    (letter,) = rig.dead_letters().values()
+    assert letter["outbox_id"] == killer
+    assert (letter["error_code"], letter["reason"], letter["attempts"]) == ("CRASHED_DAEMON", "fatal", 1)
+    assert "SIGKILL" in letter["error_message"]
+    assert daemon.events("crashing_row_found", topic=topic, outbox_id=killer)
+    assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE id = %s AND published_at IS NOT NULL", after) == 1
+    verdict = rig.check()
+    verdict.assert_holds(dead=1)
+    assert verdict.duplicates == 0
+
+
+def test_a_row_that_kills_once_it_is_committed_is_delivered_once_in_exactly_once(rig: Rig) -> None:
+    """What Kafka committed is found by the next owner, so such a row is never sent again."""
+    topic = rig.topic(partitions=2)
+    rig.insert_many([topic], 500, keys=100)
+    rig.insert(topic, "killing key", KILL_LATER)
+    rig.insert_many([topic], 500, keys=100)
+    daemon = killable(rig, **EXACTLY_ONCE)
+
+    endings = [daemon.run("--until-empty", timeout_seconds=60).code for _ in range(2)]
+
+    assert endings == [-signal.SIGKILL, 0], daemon.log_text[-3000:]
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert (verdict.delivered, verdict.duplicates) == (1_001, 0)
+
+
+@pytest.mark.parametrize("payload", [b"harmless", KILL_LATER], ids=["harmless", "kills when it is committed"])
+def test_suspects_are_delivered_once_by_the_process_apart_in_exactly_once(rig: Rig, payload: bytes) -> None:
+    topic = rig.topic(partitions=2)
+    suspects = [rig.insert(topic, f"key-{number % 7}", payload if number == 20 else b"x") for number in range(40)]
+    rig.insert_many([topic], 300, keys=7)
+    rig.sql.execute(
+        "INSERT INTO outboxd.start (outbox, daemon, published_ids) VALUES ('default', 'gone:1', %s)", (suspects,)
+    )
+    daemon = killable(rig, **EXACTLY_ONCE)
+
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+
+    assert ended.code == 0, ended.err
+    recovered = [event["rows"] for event in daemon.events("recovered")]
+    assert recovered[0] == 0
+    assert sum(recovered) == 40, "the process apart committed them, and the recoveries found them"
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert (verdict.delivered, verdict.duplicates) == (340, 0)
 
 
 def test_killed_daemons_leave_only_suspects_and_no_innocent_row_dies(rig: Rig) -> None:

@@ -1,0 +1,203 @@
+"""After an unclean end with exactly-once delivery: suspects go apart while no other producer is there, and in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from outboxd.policy.careful import Opening
+from outboxd.policy.faults import fault_of, own_fault
+from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.records import Record
+from outboxd.relay.careful_transactions import SESSION_ROWS_MAX, CarefulTransactions
+from tests.unit.test_careful import FakeJournal, FakePublisher, FakeTrial, row
+
+CRASHED = DeliveryFault(own_fault("CRASHED_DAEMON"), "SIGKILL, then SIGKILL")
+
+
+@dataclass
+class FakeTransactions(FakePublisher):
+    """The transactional publisher: what is delivered is a transaction."""
+
+    number: int = 5
+    rebuilt: int = 0
+    recovering: list[tuple[int, str]] = field(default_factory=list)
+
+    def committed(self) -> int | None:
+        return self.number
+
+    def rebuild(self) -> None:
+        self.rebuilt += 1
+
+    def begin_recover(self, settled: int, lineage: str) -> None:
+        self.recovering.append((settled, lineage))
+
+    def failure(self) -> DeliveryFault | None:
+        # The process of the trial fences whatever is left of it.
+        return DeliveryFault(fault_of(-144), "fenced") if self.rebuilt else None
+
+
+@dataclass
+class FakeTransactionTrial(FakeTrial):
+    """The other process."""
+
+    begun: list[tuple[int, str]] = field(default_factory=list)
+
+    def begin(self, settled: int, lineage: str) -> None:
+        self.begun.append((settled, lineage))
+
+
+class Scene:
+    """A careful publisher among fakes, whose owner begins after an unclean end."""
+
+    def __init__(self, suspects: Sequence[int] = ()) -> None:
+        self.publisher = FakeTransactions()
+        self.journal = FakeJournal(Opening(False, frozenset(suspects)))
+        self.trial = FakeTransactionTrial()
+        self.told: list[str] = []
+        self.careful = CarefulTransactions(
+            self.publisher, self.journal, self.trial, self, lambda name, **_: self.told.append(name), rows_max=1_000
+        )
+        self.careful.begin_recover(5, "line")
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def publish(self, records: Sequence[Record]) -> int:
+        """As the relay does in one turn: publish, then take the reports."""
+        taken = self.careful.publish(records, 0)
+        self.reports = self.careful.take_reports()
+        self.careful.committed()
+        return taken
+
+    def commit(self, records: Sequence[Record]) -> None:
+        self.publisher.number += 1
+        self.publisher.deliver([record.id for record in records])
+        self.careful.take_reports()
+        self.careful.committed()
+
+    def settle(self) -> None:
+        self.careful.settled(self.publisher.number)
+
+    def answer(self, record_id: int, error: DeliveryFault | None = None) -> None:
+        self.trial.reports.append(Report(row(record_id), error, 0, None if error else 1, True))
+        self.reports = self.careful.take_reports()
+
+
+ROWS = [row(number) for number in range(1, 7)]
+
+
+def test_windows_go_as_wholes_once_they_are_recorded_and_one_waits_for_the_other() -> None:
+    scene = Scene()
+    assert scene.publish(ROWS) == 0
+    assert scene.journal.record_ids == [1, 2, 3, 4, 5, 6]
+    assert scene.publish(ROWS) == 0
+    scene.journal.written = True
+    assert scene.publish(ROWS) == 6
+    assert scene.publisher.published == [1, 2, 3, 4, 5, 6]
+    assert scene.publish([row(7)]) == 0
+    assert scene.journal.record_ids == [1, 2, 3, 4, 5, 6]
+    scene.commit(ROWS)
+    scene.publish([row(7)])
+    assert scene.journal.record_ids == [7]
+
+
+def test_suspects_go_one_by_one_to_the_other_process_once_all_before_them_is_settled_and_our_producer_is_gone() -> None:
+    scene = Scene(suspects=[3, 4])
+    scene.publish(ROWS)
+    scene.journal.written = True
+    assert scene.publish(ROWS) == 2
+    assert scene.publisher.published == [1, 2]
+    assert scene.publish(ROWS[2:]) == 0, "the first two are in the air"
+    scene.commit(ROWS[:2])
+    assert scene.publish(ROWS[2:]) == 0, "they are not settled"
+    assert scene.trial.sent == []
+    scene.settle()
+
+    assert scene.publish(ROWS[2:]) == 2
+    assert scene.publisher.rebuilt == 1
+    assert scene.trial.begun == [(6, "line")]
+    assert scene.trial.sent == [3]
+    assert scene.careful.failure() is None, "that ours is fenced is no failure meanwhile"
+    scene.answer(3)
+    assert scene.trial.sent == [3, 4]
+    assert scene.publish(ROWS[4:]) == 0
+    scene.answer(4)
+
+    assert scene.reports == [], "the recovery tells what became of them"
+    failure = scene.careful.failure()
+    assert failure is not None
+    assert failure.fault.name == "NEVER_REPORTED"
+    scene.careful.rebuild()
+    scene.publisher.rebuilt = 0
+    assert scene.careful.failure() is None
+
+
+def test_what_stands_behind_a_failed_suspect_is_not_sent_and_a_killer_is_refused_when_it_comes_again() -> None:
+    scene = Scene(suspects=[1, 2, 3])
+    assert scene.publish(ROWS) == 3
+    scene.answer(1)
+    scene.answer(2, CRASHED)
+
+    assert scene.trial.sent == [1, 2]
+    assert scene.careful.failure() is not None
+    assert "crashing_row_found" in scene.told
+    scene.careful.rebuild()
+    scene.careful.begin_recover(7, "line")
+    assert scene.publish(ROWS[1:]) == 1
+    assert [(report.record.id, report.error) for report in scene.reports] == [(2, CRASHED)]
+    assert scene.publish(ROWS[2:]) == 1
+    assert scene.trial.sent == [1, 2, 3]
+    assert scene.trial.begun == [(5, "line"), (7, "line")]
+
+
+def test_a_suspect_that_the_broker_refuses_did_not_kill_and_goes_as_all_others_do() -> None:
+    scene = Scene(suspects=[1])
+    scene.publish(ROWS)
+    scene.answer(1, DeliveryFault(fault_of(10), "too large"))
+    scene.careful.rebuild()
+
+    scene.publish(ROWS)
+    scene.journal.written = True
+    assert scene.publish(ROWS) == 6
+    assert scene.publisher.published == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_suspect_whose_process_lost_the_brokers_stays_one() -> None:
+    scene = Scene(suspects=[1])
+    scene.publish(ROWS)
+    scene.answer(1, DeliveryFault(own_fault("NEVER_REPORTED"), "no broker"))
+    scene.careful.rebuild()
+
+    assert scene.publish(ROWS) == 1
+    assert scene.trial.sent == [1, 1]
+
+
+def test_a_session_has_no_more_rows_than_may_be_unsettled() -> None:
+    scene = Scene(suspects=range(1, 501))
+
+    assert scene.publish([row(number) for number in range(1, 501)]) == SESSION_ROWS_MAX
+
+
+def test_a_lost_lease_ends_a_session() -> None:
+    scene = Scene(suspects=[1])
+    scene.publish(ROWS)
+    scene.careful.purge()
+    scene.careful.rebuild()
+
+    assert scene.trial.abandoned
+    scene.journal.now = Opening(True)
+    assert scene.publish(ROWS) == 6
+
+
+def test_a_suspect_of_a_batch_of_its_own_goes_apart_too() -> None:
+    scene = Scene(suspects=[1])
+
+    assert scene.careful.publish_alone(row(1))
+    assert scene.trial.sent == [1]
+    scene.answer(1)
+    scene.careful.rebuild()
+    assert not scene.careful.publish_alone(row(2))
+    scene.journal.written = True
+    assert scene.careful.publish_alone(row(2))
+    assert scene.publisher.alone == [2]
