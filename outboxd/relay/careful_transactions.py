@@ -24,8 +24,8 @@ from outboxd.policy.records import Record
 from outboxd.relay.careful import CarefulPublisher, Trial
 
 SESSION_ROWS_MAX = WINDOW_ROWS
-"""How many suspects one session sends. Each is a transaction that is unsettled until the recovery after it; the progress
-topic keeps five times as many apart.
+"""How many suspects one session sends. Each is a transaction, unsettled until the recovery after it; the progress topic
+keeps five times as many apart.
 """
 
 
