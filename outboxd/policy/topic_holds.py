@@ -82,7 +82,7 @@ class TopicHolds:
         """Divide records into those whose topics go and those that are dropped here, to be read again.
 
         `kept` are the ids of failed records, which others remember: they are asked for one by one when their turn has
-        come, and need no deferral.
+        come, and need no deferral. They wait all the same for what is to be read again before them.
         """
         passed: list[Record] = []
         dropped: list[Record] = []
@@ -95,7 +95,7 @@ class TopicHolds:
                 continue
             from_id = self._deferred.get(topic)
             is_covered = from_id is not None and record.id >= from_id and record.arm != Arm.CATCH_UP
-            if is_covered and record.id not in kept:
+            if is_covered:
                 dropped.append(record)
             else:
                 passed.append(record)

@@ -68,7 +68,7 @@ class Admission:
     def request(self, rows_max: int, bytes_max: int, *, want_discards: bool) -> FetchRequest:
         """Return what to ask the database for now, within these limits."""
         closed = self._topics.held
-        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, self.probing.ids)
+        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, self.probing.ids, self._topics.deferred)
         self._held.asked(chosen)
         found = [record_id for record_id in self._found if record_id not in self._held][:CHOSEN_ROWS_MAX]
         lows, highs = self.gaps.ranges()

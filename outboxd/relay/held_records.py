@@ -11,13 +11,15 @@ Only ids, keys and counts are kept here: the record itself is read again when it
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import FailureHistory, GateKey
 
+NONE: Mapping[str, int] = MappingProxyType({})
 SCANNED_MAX = 2_000
 """How many wanted records one look for the next fetch goes through."""
 
@@ -90,6 +92,12 @@ class HeldRecords:
         for record_id in [record_id for record_id, due_at in self._later.items() if due_at <= now]:
             self.want(record_id)
 
+    def want_overdue(self, now: float) -> None:
+        """What is due by the relay's own clock is wanted, though the database does not list it: its clock was set."""
+        overdue = [h.id for h in self.by_id.values() if h.state is HeldState.SCHEDULED and h.due_at <= now]
+        for record_id in overdue:
+            self.want(record_id)
+
     def _place(self, held: HeldRecord) -> None:
         """Wanted, or parked while the topic's breaker is open, so that it can be its probe."""
         if held.topic in self._parking_topics:
@@ -142,9 +150,14 @@ class HeldRecords:
         """Whether anything is parked behind the topic's breaker."""
         return bool(self._parked.get(topic))
 
-    def choose(self, rows_max: int, held_topics: Iterable[str], probes: Iterable[int]) -> list[HeldRecord]:
+    def choose(
+        self, rows_max: int, held_topics: Iterable[str], probes: Iterable[int], deferred: Mapping[str, int] = NONE
+    ) -> list[HeldRecord]:
         """Return the records to ask for in the next fetch: probes, then the wanted ones whose turn it is, oldest
         wish first.
+
+        `deferred` are the topics to be read again, each with the id from which on: earlier ones of a record's key may
+        be among what was not read yet, so that it has to wait.
         """
         chosen = [self.by_id[record_id] for record_id in probes if record_id in self.by_id]
         closed = set(held_topics)
@@ -154,7 +167,7 @@ class HeldRecords:
                 break
             held = self.by_id[record_id]
             is_turn = held.gate_key is None or self._gate.is_turn_of(held.gate_key, record_id)
-            if is_turn and held.topic not in closed:
+            if is_turn and held.topic not in closed and record_id < deferred.get(held.topic, record_id + 1):
                 chosen.append(held)
             else:
                 blocked.append(record_id)

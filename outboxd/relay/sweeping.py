@@ -33,6 +33,7 @@ class Sweeping:
             self._cursor = -(2**63)
             self._began_at = now
             self._was_idle = state.is_idle
+            state.held.want_overdue(now)
             state.admission.cursors.retry = None
             state.admission.cursors.replay = 0
         keys = [key for key in state.gate.deferred_keys if key[1] is not None][:SKIPPED_KEYS_MAX]

@@ -162,6 +162,10 @@ class Faults:
         if self._world.db.clock_error:
             self._world.db.clock_error = 0.0
             self._note("the database's clock is right again")
+            for row in self._world.db.rows.values():
+                if row.available_at is not None:
+                    # What applications meant by it was no hour.
+                    row.available_at = min(row.available_at, self._world.db.now + 3.0)
             self._world.clock_jumped()
 
     def _failover(self, lasts: float) -> None:
