@@ -82,7 +82,10 @@ def test_the_state_stands_first_and_everything_that_waits_says_why(browser: Brow
     open_page(browser, site)
     assert text(browser, "sentence").startswith("relaying, 1,000 rows/s")
     assert "no grant" in text(browser, "breakers")
-    assert "paused" in text(browser, "breakers")
+    assert "paused by anna: too loud" in text(browser, "breakers")
+    place = "document.getElementById('{}').getBoundingClientRect().top"
+    places = [browser.value(place.format(part)) for part in ("rate", "breakers", "held", "letters", "topics", "facts")]
+    assert places == sorted(places), "what is wrong stands above what is not"
     assert "customer-17" in text(browser, "held")
     assert "too loud" in text(browser, "facts")
     assert "orders" in text(browser, "topics")
