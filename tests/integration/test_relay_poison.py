@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.checker import id_of
 from tests.support.rig import Rig
+from tests.support.rows import value
 
 HOURS_AGO = "2020-01-01 00:00:00+00"
 
@@ -193,6 +194,45 @@ def test_a_replay_that_dies_again_keeps_who_asked_for_it_and_holds_its_key_as_th
     assert rig.daemon().run("--until-empty").code == 0
     lines = rig.dead_letters()[dead]["note"].splitlines()
     assert [line.split(" (")[0].split(" to ")[0] for line in lines] == ["is it mended?", "now it is", "delivered"]
+
+
+def test_what_was_delivered_and_cannot_be_marked_yet_is_not_sent_again_whatever_the_database_shows(rig: Rig) -> None:
+    """A replay, a retry and a new row: all three are read as still to be sent while their marks wait for a lock."""
+    topic = rig.topic(partitions=1, config={"max.message.bytes": "5000"})
+    replayed = rig.insert(topic, "replayed", b"x" * 6_000)
+    assert rig.daemon().run("--until-empty").code == 0
+    rig.sql.execute("UPDATE outboxd.dead_letter SET payload = 'mended'")
+    rig.sql.execute("SELECT outboxd.replay(id) FROM outboxd.dead_letter")
+    retried, fresh = rig.insert(topic, "retried"), rig.insert(topic, "fresh")
+    rig.sql.execute(
+        "INSERT INTO outboxd.retry (outbox, outbox_id, attempts, next_attempt_at, error_code, error_message)"
+        " VALUES ('default', %s, 1, now(), 'REQUEST_TIMED_OUT', 'as it was')",
+        (retried,),
+    )
+    daemon = rig.daemon(cluster={"lease_ttl": "30s"}, relay={"sweep_interval": "100ms"})
+    blocker = rig.database.connect(autocommit=False)
+    try:
+        blocker.execute("SELECT id FROM outboxd.dead_letter FOR UPDATE")
+        blocker.execute("SELECT id FROM outboxd.outbox FOR UPDATE")
+        daemon.start()
+        assert len(rig.kafka.consume(topic, isolation="read_uncommitted", until=3)) == 3
+        rig.wait_until(
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'WITH ours%%'"
+            " AND datname = current_database()"
+        )
+        seen_at = value(rig.sql, "SELECT clock_timestamp()")
+        rig.wait_until(
+            "SELECT max(query_start) > %s::timestamptz + interval '1 s' FROM pg_stat_activity"
+            " WHERE query LIKE 'SELECT 0::int AS arm%%' AND datname = current_database()",
+            seen_at,
+        )
+    finally:
+        blocker.rollback()
+        blocker.close()
+    rig.wait_until_settled()
+    rig.wait_until("SELECT status = 'replayed' FROM outboxd.dead_letter")
+    assert daemon.stop().code == 0
+    assert sorted(id_of(record) for record in rig.kafka.consume(topic)) == [replayed, retried, fresh]
 
 
 def test_a_held_key_is_held_by_the_next_daemon_too(rig: Rig) -> None:
