@@ -68,6 +68,8 @@ class DeadRow:
     holds_key: bool
     status: str = "dead"
     resolved_at: float = 0.0
+    is_undone: bool = False
+    """A failover lost what became of it."""
 
 
 @dataclass(slots=True)
@@ -209,6 +211,10 @@ class Database:
     def fail_over(self, copy: Copy, ids_skipped: int) -> int:
         """Go on as the standby that has this copy; return how many committed rows are lost. Ids are drawn again."""
         lost = len(self.rows) - len(copy.rows)
+        # What an operator did is lost with the rest; the relay may have acted on it.
+        for letter in copy.dead.values():
+            former = self.dead.get(letter.id)
+            letter.is_undone = letter.is_undone or former is None or former.status != letter.status
         self.server += 1
         self.rows = copy.rows
         self.pending = {row_id: copy.rows[row_id] for row_id in copy.pending}

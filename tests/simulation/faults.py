@@ -162,20 +162,21 @@ class Faults:
         if self._world.db.clock_error:
             self._world.db.clock_error = 0.0
             self._note("the database's clock is right again")
-            for row in self._world.db.rows.values():
+            db = self._world.db
+            for row in [*db.rows.values(), *(row for one in db.open.values() for row in one.rows)]:
                 if row.available_at is not None:
                     # What applications meant by it was no hour.
-                    row.available_at = min(row.available_at, self._world.db.now + 3.0)
+                    row.available_at = min(row.available_at, db.now + 3.0)
             self._world.clock_jumped()
 
     def _failover(self, lasts: float) -> None:
         """The primary dies, and its asynchronous standby goes on without what it had not got yet."""
         db, dice, timeline = self._world.db, self._dice, self._world.timeline
-        if self._world.is_healed:
-            return
         copy = db.copied()
 
         def happen() -> None:
+            if self._world.is_healed:
+                return
             lost = db.fail_over(copy, dice.choice([0, 0, 0, 32]))
             db.down_until = timeline.now + min(lasts, 3.0) * dice.random()
             self._world.counts["rows lost by failovers"] += lost

@@ -49,7 +49,7 @@ def load(db: Database) -> Loaded:
                 )
             )
     for dead in db.dead.values():
-        if dead.holds_key and dead.status in ("dead", "replaying"):
+        if dead.status == "replaying" or (dead.holds_key and dead.status == "dead"):
             row = dead.row
             is_replaying = dead.status == "replaying"
             holders.append(KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0))

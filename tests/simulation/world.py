@@ -65,7 +65,8 @@ class World:
         if not row.ever_dead:
             return False
         letters = [letter for letter in self.db.dead.values() if letter.row is row]
-        return any(letter.holds_key and letter.status in ("dead", "replaying") for letter in letters)
+        held = [letter for letter in letters if letter.holds_key and letter.status in ("dead", "replaying")]
+        return any(not letter.is_undone for letter in held)
 
     def rows_of_key(self, topic: str, key: str) -> list[Row]:
         return self.db.by_key.get((topic, key), [])
