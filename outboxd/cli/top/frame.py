@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from outboxd.cli.plain_text import lapse
+from outboxd.cli.plain_text import count_of, lapse
 from outboxd.cli.top.look import Counted, Latency, Look, Point, Topic, Waiting
 from outboxd.cli.top.sparkline import sparkline
 from outboxd.policy.cause import plain as on_one_line
@@ -118,7 +118,7 @@ def _in_flight(look: Look) -> str:
     if look.in_flight_rows is None:
         return _ONLY_THE_DAEMON
     memory = f"{(look.in_memory_bytes or 0) / 2**20:,.1f} MiB"
-    return f"{look.in_flight_rows:,} rows at the broker, {look.in_memory_rows or 0:,} in memory ({memory})"
+    return f"{count_of(look.in_flight_rows, 'row')} at the broker, {look.in_memory_rows or 0:,} in memory ({memory})"
 
 
 def _backlog(look: Look) -> str:
@@ -164,7 +164,7 @@ def _waiting(entries: Sequence[Waiting]) -> list[Sequence[str]]:
 
 def _topic(topic: Topic) -> Sequence[str]:
     return (
-        topic.name,
+        topic.name or '""',
         "-" if topic.rows_per_second is None else f"{topic.rows_per_second:,.0f}",
         f"{topic.in_flight:,}" if topic.published is not None else "-",
         "-" if topic.published is None else f"{topic.published:,}",
