@@ -103,7 +103,7 @@ def too_few_replicas(stage: Stage, dice: random.Random) -> Seen:
     began_at = time.time()
     stage.brokers.alter_topic_config(STRICT, {"min.insync.replicas": "4"})
     try:
-        stage.hold(0.5)  # Until every leader knows.
+        stage.hold(1.5)  # Until every leader knows.
         with stage.sql() as connection:
             ids = [row[0] for row in connection.execute(ROWS, (STRICT, 30)).fetchall()]
         rows = stage.stream.rows

@@ -183,6 +183,8 @@ def rolling_upgrade(stage: Stage, _dice: random.Random) -> Seen:
         first = owner.standby.wait(45)
     starts = owner.standby.starts
     stage.until(lambda: owner.standby.starts > starts and owner.standby.is_ready, 20, "the standby is back")
+    if stage.owner() != owner:
+        raise NotObservedError("another fault took the lease from the owner before its turn")
     with _held(owner.daemon):
         began_at = time.time()
         owner.daemon.signal(signal.SIGTERM)
