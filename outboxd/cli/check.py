@@ -109,7 +109,8 @@ def _files(settings: Settings) -> Iterator[Finding]:
     if settings.file is not None and _has_secret(settings) and settings.file.stat().st_mode & stat.S_IROTH:
         yield Finding(
             "configuration", Weight.WARNING, f"{settings.file} holds a secret and everybody may read it",
-            f"chmod o= {settings.file}, or better give secrets by *_file settings or systemd credentials",
+            "give secrets by *_file settings or systemd credentials, which a service's own user gets; where the daemon "
+            f"runs as this file's owner, chmod o= {settings.file} does as well",
         )  # fmt: skip
 
 
