@@ -32,6 +32,7 @@ from outboxd.observability.tracing import Tracing, open_tracing
 from outboxd.policy.fencings import FENCINGS_MAX, WINDOW_SECONDS, Fencings
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
+from outboxd.postgres.inspection import check_grants
 from outboxd.postgres.leases import check_drained
 from outboxd.postgres.migrate import check_schema
 from outboxd.postgres.pending import describe_pending
@@ -95,6 +96,7 @@ class Daemon:
         self.surroundings = Surroundings(self.assembly, self.observer, alerts, self.board, self.metrics)
         self._fencings = Fencings()
         self._is_fenced = False
+        self._told_lease_failure: str | None = None
         self._load_again = load_again
         self._hangups: SimpleQueue[bool] = SimpleQueue()
         self._manager = ServiceManager(
@@ -116,9 +118,10 @@ class Daemon:
     # Its life.
 
     def check(self) -> None:
-        """Refuse to start where the schema is missing or old, or PostgreSQL does not answer."""
+        """Refuse to start where the schema is missing or old, a grant is missing, or PostgreSQL does not answer."""
         with explained(), self.assembly.engine.connect() as connection:
             check_schema(connection, self.settings.database.schema_)
+            check_grants(connection, self.settings.database.schema_, self.settings.outbox.table)
             if self.settings.relay.delivery == "exactly-once":
                 driver: Any = connection.connection.driver_connection
                 check_drained(driver, self.settings.database.schema_, self.settings.outbox.name)
@@ -191,6 +194,8 @@ class Daemon:
 
     def _on_turn(self, relay: Relay) -> None:
         self.board.look(relay)
+        if relay.state.token is None:
+            self._tell_lease_failure()
         manager = self._manager
         if not manager.is_ready and self._is_ready(relay):
             self.board.look(relay, at_once=True)
@@ -198,6 +203,13 @@ class Daemon:
         if relay.is_stopping and not manager.is_stopping:
             manager.stopping(self.settings.relay.shutdown_timeout_seconds + CLOSING_SECONDS)
         manager.advanced(relay.turns, self.board.sentence)
+
+    def _tell_lease_failure(self) -> None:
+        """Who stands by because it cannot even ask for the lease says so, once for each cause."""
+        cause = self.assembly.lease.last_error
+        if cause is not None and cause != self._told_lease_failure:
+            self.observer.event("database_failed", during="the question for the lease", cause=cause)
+        self._told_lease_failure = cause
 
     def _is_ready(self, relay: Relay) -> bool:
         """It relays; or another daemon does, and this one knows it."""

@@ -111,6 +111,17 @@ def _schema(connection: Connection, schema: str) -> Iterator[Finding]:
         yield Finding("schema", Weight.FINE, f"schema {schema!r} is at revision {required_revision()}")
 
 
+def check_grants(connection: Connection, schema: str, table: str) -> None:
+    """Refuse a role that may not do all that the daemon does.
+
+    Raises:
+        AccessDeniedError: the message names every missing grant, and how to give it.
+    """
+    missing = list(_grants(connection, schema, table))
+    if missing:
+        raise AccessDeniedError("; ".join(f"{finding.message}: {finding.remedy}" for finding in missing))
+
+
 def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
     for name, rights in {table: _OUTBOX_RIGHTS, **_OWN_TABLES}.items():
         full = f"{quoted(schema)}.{quoted(name)}"

@@ -11,6 +11,7 @@ import pytest
 
 from outboxd.postgres.migrate import upgrade
 from tests.support.postgres_fixtures import Database
+from tests.support.rig import Rig
 from tests.support.rows import Letters, value
 from tests.support.shell import shell_on
 
@@ -168,6 +169,25 @@ def test_the_reader_sees_the_views_and_changes_nothing(roles: Database) -> None:
             "SELECT outboxd.pause('*')",
         ],
     )  # fmt: skip
+
+
+def test_a_daemon_without_its_grants_ends_and_names_them(roles: Database, rig: Rig) -> None:
+    with roles.connect() as owner:
+        owner.execute("REVOKE INSERT, UPDATE ON outboxd.lease FROM outboxd_relay")
+    ended = rig.daemon(database={"url": roles.url_as("test_relay")}).run()
+    assert ended.code == 77
+    assert 'may not INSERT, UPDATE on "outboxd"."lease": GRANT INSERT, UPDATE ON "outboxd"."lease"' in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_daemon_that_cannot_ask_for_the_lease_says_why(roles: Database, rig: Rig) -> None:
+    with roles.connect() as owner:
+        owner.execute("ALTER ROLE test_relay SET default_transaction_read_only = on")
+    daemon = rig.daemon(database={"url": roles.url_as("test_relay")})
+    daemon.start()
+    told = daemon.wait_for_event("database_failed", during="the question for the lease")
+    assert "read-only transaction" in told["cause"]
+    assert daemon.stop().code == 0
 
 
 def test_the_script_runs_again_and_for_any_schema_and_prefix(database: Database) -> None:
