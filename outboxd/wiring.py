@@ -223,6 +223,7 @@ def assemble(
         deletes=settings.relay.after_publish == "delete",
         record_bytes_max=record_bytes_max(properties),
         record_type=publisher.inbox.record_type,
+        lease_ttl_seconds=settings.cluster.lease_ttl_seconds,
     )
     starts = StartLog(engine, schema, outbox, name)
 

@@ -19,11 +19,14 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg import errors
 from sqlalchemy import Engine
 
 from outboxd.errors import ConfigError, OutboxdError
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.messages import Event, LeaseGranted, LeaseLost
+from outboxd.postgres.lease_sql import acquire_text, end_stale_text, release_text, renew_text
+from outboxd.postgres.lock_limit import milliseconds
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import Owner, has_moved, timeline_of
 from outboxd.postgres.sessions import Connection
@@ -31,6 +34,8 @@ from outboxd.stopwatch import Stopwatch
 
 MARGIN_SHARE = 0.1
 """The part of the ttl by which trust ends before the lease does: clocks drift, and threads wake late."""
+ACQUIRING_SECONDS_MAX = 0.5
+"""So long the lease's row may be locked by others before it is looked into who does: settlements take less."""
 
 
 _LOGGER = logging.getLogger("outboxd.lease")
@@ -90,6 +95,8 @@ class LeaseKeeper:
         self._on_owner = on_owner
         self._outbox, self._daemon = outbox, daemon
         self._ttl_seconds = ttl_seconds
+        # A renewal that waits for a lock longer than this is as good as failed; the next one tries again.
+        self._lock_seconds = max(0.1, ttl_seconds / 6)
         self._listening = listening
         self._deleted_through = None if deletes_published else 0
         self._exactly_once = exactly_once
@@ -170,34 +177,21 @@ class LeaseKeeper:
     def _acquire(self) -> float:
         sent_at = time.monotonic()
         holder = str(uuid.uuid4())
-        row = (
-            self._connected()
-            .execute(
-                f"WITH former AS (SELECT undrained FROM {self._table} WHERE outbox = %(outbox)s AND shard = 0)"
-                f" INSERT INTO {self._table} AS l (outbox, shard, holder, daemon, token, acquired_at, expires_at,"
-                " listening, deleted_through, undrained)"
-                " VALUES (%(outbox)s, 0, %(holder)s, %(daemon)s, 1, clock_timestamp(),"
-                " clock_timestamp() + make_interval(secs => %(ttl)s), %(listening)s, %(deleted_through)s,"
-                " NOT %(exactly_once)s)"
-                " ON CONFLICT (outbox, shard) DO UPDATE SET holder = excluded.holder, daemon = excluded.daemon,"
-                " token = l.token + 1, acquired_at = clock_timestamp(),"
-                " expires_at = clock_timestamp() + make_interval(secs => %(ttl)s), listening = excluded.listening,"
-                # Null once, null for ever: what was deleted does not come back when rows are marked again.
-                " deleted_through = l.deleted_through + excluded.deleted_through, undrained = excluded.undrained"
-                " WHERE l.expires_at <= clock_timestamp() AND NOT (%(exactly_once)s AND l.undrained)"
-                " RETURNING token, coalesce((SELECT undrained FROM former), false), current_database()",
-                {
-                    "outbox": self._outbox,
-                    "holder": holder,
-                    "daemon": self._daemon,
-                    "ttl": self._ttl_seconds,
-                    "listening": self._listening,
-                    "deleted_through": self._deleted_through,
-                    "exactly_once": self._exactly_once,
-                },
-            )
-            .fetchone()
-        )
+        arguments = {
+            "outbox": self._outbox,
+            "holder": holder,
+            "daemon": self._daemon,
+            "ttl": self._ttl_seconds,
+            "listening": self._listening,
+            "deleted_through": self._deleted_through,
+            "exactly_once": self._exactly_once,
+            "lock_timeout": milliseconds(min(ACQUIRING_SECONDS_MAX, self._lock_seconds)),
+        }
+        try:
+            row = self._connected().execute(acquire_text(self._table), arguments).fetchone()
+        except errors.LockNotAvailable:
+            self._end_stale()
+            return 0.0
         self.last_error = None
         if row is None:
             self.has_rival = True
@@ -213,6 +207,12 @@ class LeaseKeeper:
         self._post(LeaseGranted(token))
         return self._ttl_seconds / 3
 
+    def _end_stale(self) -> None:
+        """Whoever was the owner has stopped by now: what it left under way must not keep its successor waiting."""
+        ended = self._connected().execute(end_stale_text(self._table), {"outbox": self._outbox}).fetchall()
+        if ended:
+            _LOGGER.warning("the last settlement of an owner whose lease has expired still locked it, and was ended")
+
     def _look_for_doubt(self) -> None:
         """Nobody may own the outbox for ever because of rows in doubt without a word about it."""
         doubt = doubt_of(self._connected(), self._table, self._outbox)
@@ -226,22 +226,22 @@ class LeaseKeeper:
             # Too late to be sure: the relay has stopped by itself. It is told again, and the lease is asked for anew.
             self._lose("the lease could not be renewed in time")
             return 0.0
-        row = (
-            self._connected()
-            .execute(
-                f"UPDATE {self._table} SET expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)"
-                " WHERE outbox = %(outbox)s AND shard = 0 AND token = %(token)s AND holder = %(holder)s::uuid"
-                " RETURNING token",
-                {"outbox": self._outbox, "holder": owner.holder, "token": token, "ttl": self._ttl_seconds},
-            )
-            .fetchone()
-        )
+        row = self._connected().execute(renew_text(self._table), self._proof(owner, token)).fetchone()
         self.last_error = None
         if row is None:
             self._lose(MOVED if has_moved(self._connected(), owner) else RIVAL)
             return 0.0
         self._trust_from(sent_at)
         return self._ttl_seconds / 3
+
+    def _proof(self, owner: Owner, token: int) -> dict[str, object]:
+        return {
+            "outbox": self._outbox,
+            "holder": owner.holder,
+            "token": token,
+            "ttl": self._ttl_seconds,
+            "lock_timeout": milliseconds(self._lock_seconds),
+        }
 
     def _trust_from(self, sent_at: float) -> None:
         self._trusted_until = sent_at + self._ttl_seconds * (1 - MARGIN_SHARE)
@@ -264,12 +264,8 @@ class LeaseKeeper:
     def _try_to_release(self, owner: Owner, token: int) -> bool:
         """Return whether the database heard of it."""
         try:
-            self._connected().execute(
-                f"UPDATE {self._table} SET expires_at = clock_timestamp(), listening = false,"
-                " undrained = undrained AND NOT %(drained)s"
-                " WHERE outbox = %(outbox)s AND shard = 0 AND token = %(token)s AND holder = %(holder)s::uuid",
-                {"outbox": self._outbox, "holder": owner.holder, "token": token, "drained": self._drained},
-            )
+            arguments = {**self._proof(owner, token), "drained": self._drained}
+            self._connected().execute(release_text(self._table), arguments)
         except (psycopg.Error, OutboxdError) as error:
             # It then ends by itself, a ttl after its last renewal.
             self.last_error = " ".join(str(error).split())
@@ -280,11 +276,6 @@ class LeaseKeeper:
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.raw_connection()
-            driver = self._connection.driver_connection
-            if not driver.is_pooled:
-                # A renewal that waits for a lock longer than this is as good as failed; the next one tries again.
-                bound = f"{max(100, round(self._ttl_seconds * 1000 / 6))}ms"
-                driver.execute("SELECT set_config('lock_timeout', %s, false)", (bound,))
         driver_connection: Connection = self._connection.driver_connection
         return driver_connection
 

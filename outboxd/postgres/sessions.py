@@ -20,6 +20,7 @@ from outboxd.errors import OutboxdError
 from outboxd.postgres.arrays import register_arrays
 from outboxd.postgres.engine import Driver
 from outboxd.postgres.failures import explain
+from outboxd.postgres.lock_limit import milliseconds
 from outboxd.stopwatch import Stopwatch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -32,8 +33,18 @@ _POOLED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
 class Session:
     """Runs jobs on its own thread. `close` ends it after the job under way."""
 
-    def __init__(self, engine: Engine, name: str, *, prepare_threshold: int | None = 5) -> None:
-        """`name` is the thread's; `prepare_threshold` is psycopg's."""
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        *,
+        prepare_threshold: int | None = 5,
+        statement_timeout_seconds: float | None = None,
+    ) -> None:
+        """`name` is the thread's; `prepare_threshold` is psycopg's. `statement_timeout_seconds` is the server's limit,
+        which behind a pooler comes with the role instead.
+        """
+        self._statement_timeout_seconds = statement_timeout_seconds
         self._engine = engine
         self._prepare_threshold = prepare_threshold
         self._jobs: SimpleQueue[tuple[Job, OnFailure] | None] = SimpleQueue()
@@ -67,6 +78,9 @@ class Session:
             driver: Driver = pooled.driver_connection  # type: ignore[assignment]  # the engine makes them
             driver.prepare_threshold = None if driver.is_pooled else self._prepare_threshold
             register_arrays(driver)
+            if self._statement_timeout_seconds is not None and not driver.is_pooled:
+                limit = milliseconds(self._statement_timeout_seconds)
+                driver.execute("SELECT set_config('statement_timeout', %s, false)", (limit,))
             self._pooled = pooled
         return self._pooled.driver_connection  # type: ignore[return-value]  # the engine is psycopg's
 

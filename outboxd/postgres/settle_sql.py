@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from outboxd.postgres.lock_limit import LIMITED
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import IS_SAME_TIMELINE
 
@@ -50,10 +51,11 @@ class SettleSql:
     def _text(self, writes: Writes) -> str:
         parts = [
             (
-                f"ours AS MATERIALIZED (SELECT l.token FROM {self._schema}.lease AS l WHERE l.outbox = %(outbox)s"
+                f"ours AS MATERIALIZED (SELECT l.token FROM {LIMITED}, {self._schema}.lease AS l"
+                " WHERE l.outbox = %(outbox)s"
                 f" AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid AND {IS_SAME_TIMELINE}"
-                " FOR SHARE)"
-            )
+                " FOR SHARE OF l)"
+            ),
         ]
         if writes.delivered:
             parts.append(self._delivered(of_an_event=writes.pieces))

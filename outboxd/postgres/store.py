@@ -35,10 +35,14 @@ from outboxd.policy.records import Record
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
 from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, sweep_text
+from outboxd.postgres.lock_limit import milliseconds
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import NOBODY, Owner, has_moved
 from outboxd.postgres.sessions import Connection, Session
 from outboxd.postgres.settle_sql import SettleSql, Writes
+
+SETTLE_LOCK_SECONDS_MAX = 1.0
+"""So long a settlement waits for a row that others have locked; it is given again then."""
 
 PostEvent = Callable[[Event], None]
 
@@ -58,6 +62,7 @@ class PostgresStore:
         deletes: bool,
         record_bytes_max: int,
         record_type: type[Record] = Record,
+        lease_ttl_seconds: float = 10.0,
     ) -> None:
         """Start the two threads; nothing is connected before the first job.
 
@@ -71,6 +76,7 @@ class PostgresStore:
             deletes: delivered rows are deleted instead of marked.
             record_bytes_max: payloads and headers above this are not shipped: the client would refuse them anyway.
             record_type: what rows are read as; the producer's inbox gives one that is its own delivery callback.
+            lease_ttl_seconds: a settlement keeps the lease from others, so its waits are short beside this.
         """
         self._post = post
         self._schema, self._table, self._outbox = schema, table, outbox
@@ -82,7 +88,8 @@ class PostgresStore:
         self._fetch_sql = FetchSql(schema, table)
         self._settle_sql = SettleSql(schema, table, deletes=deletes)
         self._reader = Session(engine, "fetch")
-        self._writer = Session(engine, "settle")
+        self._lock_timeout = milliseconds(min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3))
+        self._writer = Session(engine, "settle", statement_timeout_seconds=max(1.0, lease_ttl_seconds / 2))
         self.fetching, self.settling = self._reader.under_way, self._writer.under_way
 
     def set_owner(self, owner: Owner) -> None:
@@ -245,6 +252,7 @@ class PostgresStore:
             "token": token,
             "holder": owner.holder,
             "timeline": owner.timeline,
+            "lock_timeout": self._lock_timeout,
             "daemon": self._daemon,
             "transaction": settlement.transaction,
             "delivered_ids": Int8Array(settlement.delivered_ids),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.chaos.lengths import CLUSTER, IS_LONG, TTL_SECONDS
 from tests.support.daemon import DaemonProcess
+from tests.support.pgbouncer import pooled
 from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(600)
@@ -28,14 +31,29 @@ def now(rig: Rig) -> float:
     return rig.count("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint") / 1000
 
 
-@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
-def test_an_owner_frozen_while_it_settles_never_keeps_its_successor_from_the_lease(rig: Rig, delivery: str) -> None:
-    topic = rig.topic(partitions=3)
-    daemons = [rig.daemon(cluster=CLUSTER, relay={"delivery": delivery}) for _ in range(2)]
-    owner, standby = daemons
+@pytest.fixture(params=["direct", "pooled"])
+def any_way(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Rig]:
+    """Straight to PostgreSQL, and by PgBouncer in transaction mode, where no session is a daemon's own."""
+    if request.param == "direct":
+        yield rig
+        return
+    with pooled(rig):
+        yield rig
+
+
+def owner_and_standby(rig: Rig, delivery: str) -> tuple[DaemonProcess, DaemonProcess]:
+    owner, standby = (rig.daemon(cluster=CLUSTER, relay={"delivery": delivery}) for _ in range(2))
     owner.start()
     owner.wait_for_event("owner")
     standby.start()
+    return owner, standby
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_an_owner_frozen_while_it_settles_never_keeps_its_successor_from_the_lease(any_way: Rig, delivery: str) -> None:
+    rig = any_way
+    topic = rig.topic(partitions=3)
+    owner, standby = daemons = owner_and_standby(rig, delivery)
     took: list[float] = []
     for _ in range(ROUNDS):
         token = rig.count("SELECT token FROM outboxd.lease")
@@ -61,6 +79,46 @@ def test_an_owner_frozen_while_it_settles_never_keeps_its_successor_from_the_lea
     verdict.assert_holds(duplicates_max=300 * ROUNDS)
     if delivery == "exactly-once":
         assert verdict.duplicates == 0
+
+
+# A settlement that hangs in the server: no lock limit ends it, as none ends a slow disk.
+HANGING = """
+CREATE FUNCTION public.hang() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.key = 'hangs' AND EXISTS (SELECT FROM public.hanging) THEN
+        PERFORM pg_sleep(120);
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TABLE public.hanging AS SELECT 1 AS one;
+CREATE TRIGGER hang BEFORE UPDATE ON outboxd.outbox FOR EACH ROW EXECUTE FUNCTION public.hang();
+"""
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_a_settlement_that_hangs_in_the_server_never_keeps_a_successor_from_the_lease(
+    any_way: Rig, delivery: str
+) -> None:
+    rig = any_way
+    topic = rig.topic()
+    owner, standby = owner_and_standby(rig, delivery)
+    rig.sql.execute(HANGING)
+    token = rig.count("SELECT token FROM outboxd.lease")
+    rig.insert(topic, "hangs")
+    rig.wait_until(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'WITH ours%%'"
+    )
+    owner.freeze()
+    took = takeover_seconds(rig, token, now(rig))
+    rig.sql.execute("DELETE FROM public.hanging")
+
+    rig.wait_until_settled()
+    owner.thaw()
+    owner.wait_for_event("lease_lost")
+    for daemon in (owner, standby):
+        assert daemon.stop().code == 0
+    assert took <= TAKEOVER_SECONDS_MAX
+    rig.check().assert_holds(duplicates_max=0 if delivery == "exactly-once" else 1)
 
 
 def test_a_killed_owner_is_followed_within_the_ttl_and_two_seconds(rig: Rig) -> None:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.support.pgbouncer import PgBouncer, PgBouncerMissingError
+from tests.support.pgbouncer import pooled as through_pgbouncer
 from tests.support.rig import Rig
 
 
 @pytest.fixture
 def pooled(rig: Rig) -> Iterator[Rig]:
-    # Not under pytest's own directory, which the user that it runs as cannot enter.
-    with tempfile.TemporaryDirectory(prefix="outboxd-pgbouncer-") as directory:
-        try:
-            pooler = PgBouncer(rig.database.server, Path(directory))
-        except PgBouncerMissingError as missing:
-            if os.environ.get("CI") == "true":
-                raise
-            pytest.skip(str(missing))
-        with pooler:
-            rig.database_url = pooler.url(rig.database.name)
-            yield rig
+    with through_pgbouncer(rig):
+        yield rig
 
 
 def test_rows_are_relayed_once_and_in_order_and_the_lease_is_kept(pooled: Rig) -> None:

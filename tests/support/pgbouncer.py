@@ -6,14 +6,19 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psycopg
+import pytest
 
 from tests.support.children import end, free_ports, spawn, wait_for
 from tests.support.postgres import PostgresServer
+from tests.support.rig import Rig
 
 START_SECONDS_MAX = 15.0
 
@@ -88,3 +93,26 @@ class PgBouncer:
     ) -> None:
         if self._child is not None:
             end(self._child, grace_seconds=0)
+
+
+@contextmanager
+def pooler_of(server: PostgresServer) -> Iterator[PgBouncer]:
+    """A running one before this server; where there is none, the test is skipped, or fails in CI."""
+    # Not under pytest's own directory, which the user that it runs as cannot enter.
+    with tempfile.TemporaryDirectory(prefix="outboxd-pgbouncer-") as directory:
+        try:
+            pooler = PgBouncer(server, Path(directory))
+        except PgBouncerMissingError as missing:
+            if os.environ.get("CI") == "true":
+                raise
+            pytest.skip(str(missing))
+        with pooler:
+            yield pooler
+
+
+@contextmanager
+def pooled(rig: Rig) -> Iterator[PgBouncer]:
+    """Within this the rig's daemons come by a PgBouncer."""
+    with pooler_of(rig.database.server) as pooler:
+        rig.database_url = pooler.url(rig.database.name)
+        yield pooler
