@@ -53,7 +53,8 @@ def sweep_text(schema: str, table: str) -> str:
     """
     return (
         f"SELECT o.id, o.topic, o.key FROM {quoted(schema)}.{quoted(table)} AS o"
-        " WHERE o.published_at IS NULL AND o.id > %(cursor)s AND o.id <= %(position)s"
+        # A comparison of rows, lest the planner take it for a narrow range, see FetchSql.
+        " WHERE o.published_at IS NULL AND o.id > %(cursor)s AND (o.id, 0) <= (%(position)s, 0)"
         " AND (o.available_at IS NULL OR o.available_at <= now()) AND o.topic <> ALL(%(topics)s::text[])"
         " AND (o.key IS NULL OR hashtextextended(o.key, hashtextextended(o.topic, 0)) <> ALL("
         "SELECT hashtextextended(k.key, hashtextextended(k.topic, 0))"
