@@ -168,17 +168,18 @@ def _publisher(
     settings: Settings, mailbox: QueueMailbox, observer: Observer
 ) -> KafkaPublisher | TransactionalPublisher:
     outbox, schema = settings.outbox.name, settings.database.schema_
+
+    def on_lost(topic: str, partition: int, records: int) -> None:
+        observer.event("acknowledged_records_lost", topic=topic, partition=partition, count=records)
+
     if settings.relay.delivery == "exactly-once":
         return TransactionalPublisher(
             settings.kafka.properties,
             mailbox.post,
             source=outbox,
             schema=schema,
+            on_lost=on_lost,
         )
-
-    def on_lost(topic: str, partition: int, records: int) -> None:
-        observer.event("acknowledged_records_lost", topic=topic, partition=partition, count=records)
-
     return KafkaPublisher(
         settings.kafka.properties,
         source=outbox,

@@ -96,10 +96,14 @@ def disagreements(
 ) -> Iterator[tuple[str, str]]:
     """Settings of different sections that are fine alone and not together: (contract name, problem) of each."""
     for index, route in enumerate(routes):
-        if route.confirm == "none" and relay.delivery == "exactly-once":
+        if route.confirm != "callback" and relay.delivery == "exactly-once":
+            why = {
+                "none": "can lose records",
+                "each": "sends one record at a time, where a transaction makes all visible at once",
+            }[route.confirm]
             yield (
                 f"route[{index}].confirm",
-                '"none" can lose records, which relay.delivery = "exactly-once" rules out; allowed: "callback", "each"',
+                f'"{route.confirm}" {why}, which relay.delivery = "exactly-once" rules out; allowed: "callback"',
             )
         try:
             route.effective_retry(retry)

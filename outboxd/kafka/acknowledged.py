@@ -1,7 +1,8 @@
 """What the brokers acknowledged lately, to be held against the log when a producer failed as after a lossy election.
 
 When an out-of-date replica becomes leader, acknowledged records are gone, and the idempotent producer finds that its
-numbers do not fit. Then the last places of each partition are compared with the log, on a thread of its own. Only a
+numbers do not fit. Or it starts anew with its numbers, as transactions do, and the next places are lower than those
+before. Then the last places of each partition are compared with the log, on a thread of its own. Only a
 sample of the reports is kept, so that the hot path pays next to nothing; so the count is a lower bound. `outboxd audit`
 names the rows.
 """
@@ -45,6 +46,10 @@ class AcknowledgedPlaces:
             record, error, partition, offset, _ = report
             if error is None and partition is not None and offset is not None:
                 samples = self._samples.get((record.topic, partition))
+                if samples and offset < samples[-1][0]:
+                    # The log was cut, and written anew from there; no producer need fail of it.
+                    self.suspect()
+                    samples = None
                 if samples is None:
                     if len(self._samples) >= PARTITIONS_MAX:
                         self._samples.pop(next(iter(self._samples)))
@@ -52,7 +57,7 @@ class AcknowledgedPlaces:
                 samples.append((offset, Identity(record.id, record.event_id)))
 
     def suspect(self) -> None:
-        """The log may have lost acknowledged records: look, on a thread of its own."""
+        """The log may have lost acknowledged records: look, on a thread of its own, at what is noted by now."""
         taken, self._samples = self._samples, {}
         if taken:
             threading.Thread(target=self._check, args=(taken,), name="acknowledged", daemon=True).start()

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from outboxd.errors import OutboxdError
+from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, record_bytes_max
 from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
@@ -85,6 +86,7 @@ class TransactionalPublisher:
         *,
         source: str,
         schema: str,
+        on_lost: OnLost | None = None,
     ) -> None:
         """Make nothing that speaks to a broker yet: only an owner may, by `begin_recover`.
 
@@ -93,8 +95,11 @@ class TransactionalPublisher:
             post: leaves `Recovered`, `RecoverFailed` or `TransactionEnded` in the relay's mailbox.
             source: the outbox's name.
             schema: that of outboxd's tables; with the database's name, see `name_after`, it makes the names in Kafka.
+            on_lost: is told, on another thread, of acknowledged records that are gone: topic, partition, and how many
+                at least.
         """
         self.inbox = Inbox()
+        self._acknowledged = None if on_lost is None else AcknowledgedPlaces(lambda: self._properties, source, on_lost)
         self.cluster_error: str | None = None
         self._properties = dict(properties)
         self._post = post
@@ -322,6 +327,8 @@ class TransactionalPublisher:
         taken, self._taken = self._taken, []
         refusals, self._refusals = self._refusals, []
         reports = [report for ended in taken for report in ended.reports]
+        if reports and self._acknowledged is not None:
+            self._acknowledged.note(reports)
         for ended in taken:
             if ended.number is not None:
                 self._committed = ended.number
@@ -357,6 +364,9 @@ class TransactionalPublisher:
         """Forget everything: a new worker waits for the recovery that must come first."""
         self.purge()
         self._jobs.put(None)
+        if self._failure is not None and self._acknowledged is not None:
+            # Whatever it was, it may have been the log that went back.
+            self._acknowledged.suspect()
         self._forget()
         self._start_worker()
 
@@ -370,6 +380,8 @@ class TransactionalPublisher:
         """End the worker. An open transaction is aborted, so that readers need not wait for its time-out."""
         self.purge()
         self._jobs.put(None)
+        if self._acknowledged is not None:
+            self._acknowledged.close()
         self._worker.join(CLOSING_SECONDS)
 
     def take_properties(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import pytest
 
-from outboxd.kafka.acknowledged import lost_records
+from outboxd.kafka import acknowledged as module
+from outboxd.kafka.acknowledged import AcknowledgedPlaces, lost_records
 from outboxd.kafka.log_reader import LogReader, LogRecord, Partition
 from outboxd.policy.auditing import Bounds, Identity
+from outboxd.policy.messages import Report
+from tests.unit.records import record
 
 AT: Partition = ("orders", 0)
 
@@ -31,6 +35,8 @@ class FakeLog:
                 self.read_places += 1
                 row = offset if offset < self._cut_at else 1_000_000 + offset
                 yield LogRecord(topic, partition, offset, None, Identity(row, str(row)))
+
+    def close(self) -> None: ...
 
 
 def lost(log: FakeLog, offsets: Sequence[int], at: Partition = AT) -> int:
@@ -59,3 +65,22 @@ def test_what_retention_took_is_no_loss() -> None:
 
 def test_a_partition_that_is_not_there_any_more_is_not_judged() -> None:
     assert lost(FakeLog(0, 0), [1, 2], ("deleted", 0)) == 0
+
+
+def test_places_below_earlier_ones_are_a_cut_log_and_the_earlier_ones_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    looked = threading.Event()
+
+    def on_lost(topic: str, partition: int, records: int) -> None:
+        told.append((topic, partition, records))
+        looked.set()
+
+    places = AcknowledgedPlaces(dict, "default", on_lost)
+    monkeypatch.setattr(module, "LogReader", lambda *_: FakeLog(cut_at=700, high=720))
+    for offset in (*range(600, 1_000), *range(700, 710)):
+        places.note([Report(record(offset), None, 0, offset)])
+    assert looked.wait(10)
+    places.close()
+    assert told == [("orders", 0, 280)]

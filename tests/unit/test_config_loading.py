@@ -164,6 +164,10 @@ def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
             "[relay]\ndelivery = 'exactly-once'\n[[route]]\ntopic = 'x'\nconfirm = 'none'",
             'route[0].confirm: "none" can lose records',
         ),
+        (
+            "[relay]\ndelivery = 'exactly-once'\n[[route]]\ntopic = 'x'\nconfirm = 'each'",
+            'route[0].confirm: "each" sends one record at a time',
+        ),
         ("[relay\n", "not TOML in UTF-8: "),
         ("[kafka]\n'bootstrap.servers' = ['a', 'b']", "kafka.bootstrap.servers: not a single value"),
         ("[kafka]\nbootstrap.serverz = 'x'", "no such property of librdkafka; did you mean bootstrap.servers?"),
