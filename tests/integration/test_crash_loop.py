@@ -21,7 +21,7 @@ EXACTLY_ONCE = {"relay": {"delivery": "exactly-once"}}
 
 def killable(rig: Rig, **sections: Section) -> DaemonProcess:
     """A daemon that dies of some payloads, at each of its starts."""
-    daemon = rig.daemon(cluster=SHORT_LEASE, **sections)
+    daemon = rig.daemon((), cluster=SHORT_LEASE, **sections)
     daemon.module = "tests.support.killing_daemon"
     return daemon
 
