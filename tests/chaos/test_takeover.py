@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.lengths import CLUSTER, IS_LONG, TTL_SECONDS
+from tests.chaos.load import Load
+from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
 from tests.support.pgbouncer import pooled
 from tests.support.rig import Rig
@@ -139,3 +141,31 @@ def test_a_killed_owner_is_followed_within_the_ttl_and_two_seconds(rig: Rig) -> 
         owner.start()
         pair = (standby, owner)
     rig.wait_until_settled()
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_of_three_daemons_that_nothing_ails_one_relays_at_a_time_and_no_row_goes_twice(rig: Rig, delivery: str) -> None:
+    topics = [rig.topic(), rig.topic()]
+    owner, *standbys = daemons = [rig.daemon(cluster=CLUSTER, relay={"delivery": delivery}) for _ in range(3)]
+    owner.start()
+    owner.wait_for_event("owner", timeout_seconds=90)
+    for standby in standbys:
+        standby.start()
+    with Load(rig, topics, writers=1) as load:
+        load.wait_for_rows(500)
+        # Longer than the lease lasts without a renewal, and the standbys ask all the while.
+        rig.wait_until("SELECT clock_timestamp() > acquired_at + interval '5 s' FROM outboxd.lease")
+        assert [len(standby.events("owner")) for standby in standbys] == [0, 0]
+        left = list(daemons)
+        while len(left) > 1:
+            token = rig.count("SELECT token FROM outboxd.lease")
+            (stopping,) = [daemon for daemon in left if daemon.events("owner")]
+            assert stopping.stop().code == 0
+            left.remove(stopping)
+            rig.wait_until("SELECT token = %s FROM outboxd.lease", token + 1, timeout_seconds=60)
+            load.wait_for_rows(300)
+            wait_for(lambda: any(daemon.events("owner") for daemon in left), timeout_seconds=60, what="one owns it")
+    rig.wait_until_settled()
+    assert left[0].stop().code == 0
+    assert not any(daemon.events("lease_lost") for daemon in daemons)
+    rig.check().assert_holds(duplicates_max=0)
