@@ -29,7 +29,7 @@ from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
 from outboxd.observability.tracing import Tracing, open_tracing
-from outboxd.policy.fencings import FENCINGS_MAX, WINDOW_SECONDS, Fencings
+from outboxd.policy.fencings import FENCED_CODES, FENCINGS_MAX, WINDOW_SECONDS, Fencings
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.inspection import check_grants
@@ -51,6 +51,8 @@ CLOSING_SECONDS = 10.0
 """What ending takes after the relay's own `shutdown_timeout`."""
 RIVAL = "another daemon"
 """How the reason of a lost lease begins when a rival has it."""
+LEASE, PRODUCER = "lease", "producer"
+"""What a rival took."""
 
 DecoratePublisher = Callable[[Publisher], Publisher]
 
@@ -84,6 +86,7 @@ class Daemon:
         about = {"outbox": settings.outbox.name, "daemon": daemon_name()}
         alerts = Alerts(settings.alerts.command, self.log.event, about=about)
         self.observer = _WatchfulObserver(self.log, self.metrics, self.board, alerts.offer, on_rival=self._on_rival)
+        self._is_transactional = settings.relay.delivery == "exactly-once"
         self._tracing = self._open_tracing()
         self.observer.tracing = self._tracing
         self.assembly: Assembly = assemble(
@@ -95,7 +98,7 @@ class Daemon:
         )
         self.surroundings = Surroundings(self.assembly, self.observer, alerts, self.board, self.metrics)
         self._fencings = Fencings()
-        self._is_fenced = False
+        self._fenced_by: str | None = None
         self._told_lease_failure: str | None = None
         self._load_again = load_again
         self._hangups: SimpleQueue[bool] = SimpleQueue()
@@ -253,13 +256,21 @@ class Daemon:
 
     # Ends.
 
-    def _on_rival(self) -> None:
-        if self._fencings.fenced(time.monotonic()):
-            self._is_fenced = True
+    def _on_rival(self, took: str) -> None:
+        """A rival took the lease, or the producer's identity while this daemon held the lease."""
+        if (took == LEASE or self._is_transactional) and self._fencings.fenced(time.monotonic()):
+            self._fenced_by = took
             self.stop()
 
     def _conclude(self, end: RelayEnd) -> int:
-        if self._is_fenced:
+        if self._fenced_by == PRODUCER:
+            raise FencedError(
+                f"another producer took this outbox's transactional.id {FENCINGS_MAX} times in"
+                f" {WINDOW_SECONDS / 60:.0f} minutes while this daemon held the lease; look for a daemon on another"
+                " database of the same name that uses the same brokers, and give one of the two another schema or"
+                " outbox.name"
+            )
+        if self._fenced_by is not None:
             raise FencedError(
                 f"rivals took the lease {FENCINGS_MAX} times in {WINDOW_SECONDS / 60:.0f} minutes while this daemon "
                 f"held it; look for another daemon of the outbox {self.settings.outbox.name!r} that writes the table "
@@ -286,9 +297,9 @@ class Daemon:
 
 
 class _WatchfulObserver(DaemonObserver):
-    """Tells the daemon too when a rival took the lease."""
+    """Tells the daemon too when a rival took the lease or the producer's identity."""
 
-    def __init__(self, *parts: object, on_rival: Callable[[], None]) -> None:
+    def __init__(self, *parts: object, on_rival: Callable[[str], None]) -> None:
         super().__init__(*parts)  # type: ignore[arg-type]  # as the base class takes them
         self._on_rival = on_rival
 
@@ -296,7 +307,9 @@ class _WatchfulObserver(DaemonObserver):
         """Something worth a log line happened."""
         super().event(name, **fields)
         if name == "lease_lost" and str(fields.get("reason", "")).startswith(RIVAL):
-            self._on_rival()
+            self._on_rival(LEASE)
+        elif name == "producer_rebuilt" and fields.get("error_code") in FENCED_CODES:
+            self._on_rival(PRODUCER)
 
 
 def _secrets(settings: Settings) -> list[str]:

@@ -1,5 +1,6 @@
-"""Fencings: how often a rival took the lease while this daemon held it. Once is an accident; thrice is two daemons that
-fight, or a database whose clock jumps, and somebody has to look.
+"""Fencings: how often a rival took the lease, or the shard's `transactional.id`, while this daemon held the lease.
+
+Once is an accident; thrice is two daemons that fight, or a database whose clock jumps, and somebody has to look.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections import deque
 RIVAL = "another daemon owns the outbox"
 MOVED = "PostgreSQL failed over: another server answers than the one that gave the lease"
 """Why an owner stands down; the second is nobody's fault, and no fencing."""
+FENCED_CODES = frozenset({"_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"})
+"""What a transactional producer fails with once another took its `transactional.id`."""
 FENCINGS_MAX = 3
 WINDOW_SECONDS = 600.0
 

@@ -44,6 +44,8 @@ def test_a_rival_with_the_same_transactional_id_costs_exactly_once_no_row_and_ma
         rig.wait_until("SELECT count(published_at) > %s FROM outboxd.outbox", 10_000 * (number - 1) + 500)
         rival = Producer({"bootstrap.servers": rig.kafka.bootstrap, "transactional.id": name})
         rival.init_transactions(30)
+        # All else may be through by now, and an idle producer does not hear of it.
+        rig.insert(topics[0])
         daemon.wait_for_event("producer_rebuilt", count=number)
     rig.wait_until_settled()
 
@@ -55,4 +57,27 @@ def test_a_rival_with_the_same_transactional_id_costs_exactly_once_no_row_and_ma
     assert rig.dead_letters() == {}
     verdict = rig.check()
     verdict.assert_holds()
-    assert (verdict.delivered, verdict.duplicates) == (20_000, 0)
+    assert (verdict.delivered, verdict.duplicates) == (20_002, 0)
+
+
+def test_a_rival_that_takes_the_transactional_id_again_and_again_ends_the_daemon_with_75_and_a_sentence(
+    rig: Rig,
+) -> None:
+    """As a daemon does on another database of the same name, whose brokers are the same."""
+    topic = rig.topic()
+    daemon = rig.daemon(cluster=CLUSTER, relay={"delivery": "exactly-once"})
+    daemon.start()
+    name = transactional_id(value(rig.sql, "SELECT current_database()"), "outboxd", "default")
+    for number in range(1, 4):
+        daemon.wait_for_event("recovered", count=number)
+        rival = Producer({"bootstrap.servers": rig.kafka.bootstrap, "transactional.id": name})
+        rival.init_transactions(30)
+        rig.insert(topic)
+        daemon.wait_for_event("producer_rebuilt", count=number)
+
+    ended = daemon.wait()
+
+    assert ended.code == 75
+    assert "another producer took this outbox's transactional.id 3 times" in ended.err
+    assert "Traceback" not in ended.err
+    assert rig.dead_letters() == {}
