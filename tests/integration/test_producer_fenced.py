@@ -39,14 +39,14 @@ def test_a_rival_with_the_same_transactional_id_costs_exactly_once_no_row_and_ma
     daemon.wait_for_event("recovered")
     name = transactional_id(value(rig.sql, "SELECT current_database()"), "outboxd", "default")
 
-    for number in range(1, 3):
-        rig.insert_many(topics, 10_000, keys=100)
-        rig.wait_until("SELECT count(published_at) > %s FROM outboxd.outbox", 10_000 * (number - 1) + 500)
-        rival = Producer({"bootstrap.servers": rig.kafka.bootstrap, "transactional.id": name})
-        rival.init_transactions(30)
-        # All else may be through by now, and an idle producer does not hear of it.
-        rig.insert(topics[0])
-        daemon.wait_for_event("producer_rebuilt", count=number)
+    rig.insert_many(topics, 20_000, keys=100)
+    rig.wait_until("SELECT count(published_at) > 500 FROM outboxd.outbox")
+    # Once: where a transaction is open the brokers let its producer try twice, and both fence.
+    rival = Producer({"bootstrap.servers": rig.kafka.bootstrap, "transactional.id": name})
+    rival.init_transactions(30)
+    # All else may be through by now, and an idle producer does not hear of it.
+    rig.insert(topics[0])
+    daemon.wait_for_event("producer_rebuilt")
     rig.wait_until_settled()
 
     assert {event["error_code"] for event in daemon.events("producer_rebuilt")} <= {
@@ -57,7 +57,7 @@ def test_a_rival_with_the_same_transactional_id_costs_exactly_once_no_row_and_ma
     assert rig.dead_letters() == {}
     verdict = rig.check()
     verdict.assert_holds()
-    assert (verdict.delivered, verdict.duplicates) == (20_002, 0)
+    assert (verdict.delivered, verdict.duplicates) == (20_001, 0)
 
 
 def test_a_rival_that_takes_the_transactional_id_again_and_again_ends_the_daemon_with_75_and_a_sentence(
