@@ -235,18 +235,26 @@ def test_a_replay_that_kafka_committed_and_nobody_settled_is_not_sent_again(rig:
     assert rig.dead_letters()[dead]["status"] == "replayed"
 
 
+def holds_marker(rig: Rig, topic: str) -> bool:
+    """Whether the topic's one partition holds more than its records."""
+    end = rig.kafka.end_offsets(topic)[0]
+    return end > len(rig.kafka.consume(topic, isolation="read_uncommitted"))
+
+
 def test_a_transaction_that_was_open_for_too_long_by_our_own_doing_is_resolved_and_no_rival_is_seen(rig: Rig) -> None:
     topic = rig.topic(partitions=1)
-    daemon = daemon_of(rig, cluster={"lease_ttl": "60s"}, kafka={"transaction.timeout.ms": "2000", "linger.ms": "1500"})
+    daemon = daemon_of(
+        rig, cluster={"lease_ttl": "60s"}, kafka={"transaction.timeout.ms": "10000", "linger.ms": "8000"}
+    )
+    # Full batches go at once and the last one lingers, which keeps the transaction open.
+    daemon.module = "tests.support.lingering_daemon"
     daemon.start()
     daemon.wait_for_event("recovered")
-    # Full batches go at once and the last one lingers, which keeps the transaction open.
     rig.insert_many([topic], 25, keys=20, payload_bytes=100_000)
     rig.kafka.consume(topic, isolation="read_uncommitted", until=5)
     daemon.freeze()
-    records = rig.kafka.end_offsets(topic)[0]
-    # The brokers end it: a marker stands behind its records.
-    wait_for(lambda: rig.kafka.end_offsets(topic)[0] > records, timeout_seconds=40, what="the broker aborts")
+    # The brokers end it: a marker, which no reader sees, stands behind its records.
+    wait_for(lambda: holds_marker(rig, topic), timeout_seconds=40, what="the broker aborts")
     assert rig.kafka.consume(topic) == []
     daemon.thaw()
 
