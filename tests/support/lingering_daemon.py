@@ -19,5 +19,5 @@ def linger(transactions: Transactions, producer: Producer) -> None:
 
 
 if __name__ == "__main__":
-    Transactions._poll = linger  # type: ignore[method-assign]
+    Transactions._poll = linger  # type: ignore[assignment, method-assign]
     sys.exit(main())
