@@ -130,6 +130,7 @@ class SimulatedBench(PublisherBench):
             world=world,
             frozen_until=0.0,
             wake_soon=lambda: None,
+            note_delivered=lambda _: None,
             at_step=lambda *_: None,
             rest_in_poll=lambda **_: self._timeline.step(),
         )

@@ -73,6 +73,8 @@ class SimulatedPublisher:
 
     def take_reports(self) -> list[Report]:
         reports, self._inbox = self._inbox, []
+        if reports:
+            self._daemon.note_delivered(reports)
         return reports
 
     def failure(self) -> DeliveryFault | None:

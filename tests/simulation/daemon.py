@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from outboxd.policy.messages import Event, Fetched, LeaseGranted, Loaded, StopRequested
+from outboxd.policy.messages import Event, Fetched, LeaseGranted, Loaded, Report, StopRequested
+from outboxd.policy.records import Record
 from outboxd.relay.relay import Ports, Relay
 from tests.simulation.client import SimulatedPublisher
 from tests.simulation.lease import SimulatedLease
@@ -62,6 +63,8 @@ class Daemon:
         self.pauses: list[str] = []
         self.shown: dict[str, float] = {}
         self.let_go: dict[str, float] = {}
+        self._acknowledged: set[str] = set()
+        self._acknowledged_to: object = None
         scenario, dice = world.scenario, random.Random(world.dice.random())
         self.lease = SimulatedLease(self, world.db, dice, scenario.lease_ttl)
         self.store = SimulatedStore(self, world.db, dice, world.statement_faults)
@@ -116,6 +119,17 @@ class Daemon:
         if isinstance(event, Fetched):
             for record in event.records:
                 self.snapshots[record.event_id] = snapshot_at
+
+    def note_delivered(self, reports: list[Report]) -> None:
+        """The relay took these reports: while it owns as it does now it never sends what was delivered again."""
+        if self._acknowledged_to is not self.relay.state:
+            self._acknowledged_to = self.relay.state
+            self._acknowledged.clear()
+        self._acknowledged.update([report.record.event_id for report in reports if report.error is None])
+
+    def was_delivered(self, record: Record) -> bool:
+        """Say whether the relay was told, by this ownership, that the record is delivered."""
+        return self._acknowledged_to is self.relay.state and record.event_id in self._acknowledged
 
     # Turns.
 

@@ -17,8 +17,6 @@ TOPIC_FAULTS = [
     if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER, FaultClass.ROW_PASSING, FaultClass.UNLISTED)
 ]
 
-FAILOVER_SHARE = 0.15
-CLOCK_SHARE = 0.1
 HOUR_SECONDS = 3_600.0
 STEPS = ["read", "publishing", "settlement", "settlement"]
 """Where a daemon dies or freezes in the middle of a turn."""
@@ -47,9 +45,9 @@ class Faults:
             self._freeze_at_a_step,
             self._shrunk_topic,
         ]
-        if dice.random() < CLOCK_SHARE:
+        if scenario.clock_jumps:
             kinds += [self._clock_jump] * 2
-        if dice.random() < FAILOVER_SHARE:
+        if scenario.fails_over:
             kinds += [self._failover] * 3
         if scenario.exactly_once:
             kinds += [self._slow_coordinator, self._slow_coordinator]

@@ -55,6 +55,8 @@ class Invariants:
             ]
         if row.published is not None and lease.daemon == daemon.name:
             raise Violation("settled once", f"{daemon.name} sends {row.id} again after it was settled", (row.id,))
+        if daemon.was_delivered(record):
+            raise Violation("sent once", f"{daemon.name} sends {row.id} again after it was delivered", (row.id,))
         if any(fnmatch.fnmatchcase(topic, pattern) for pattern in daemon.pauses):
             raise Violation("pauses", f"{daemon.name} sends {row.id} though {topic} is paused", (row.id,))
         if row.committed_at is None:

@@ -47,6 +47,8 @@ class Scenario:
     is_stormy: bool
     exactly_once: bool
     transaction_seconds: float
+    fails_over: bool
+    clock_jumps: bool
 
 
 def scenario(seed: int) -> Scenario:
@@ -117,4 +119,6 @@ def scenario(seed: int) -> Scenario:
         is_stormy=is_stormy,
         exactly_once=exactly_once,
         transaction_seconds=dice.choice([4.0, 10.0, 30.0]),
+        fails_over=dice.random() < 0.15,
+        clock_jumps=dice.random() < 0.1,
     )

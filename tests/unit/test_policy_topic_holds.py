@@ -54,6 +54,18 @@ def test_failed_records_are_remembered_elsewhere_and_need_no_deferral() -> None:
     assert topics.deferred == {}
 
 
+def test_a_failed_record_does_not_pass_what_its_topic_has_yet_to_read_again() -> None:
+    topics = TopicHolds()
+    topics.hold("t", HoldReason.PAUSED, 0.0)
+    topics.split([record(5, topic="t", arm=Arm.LOOK_BACK)], ())
+    topics.release("t", HoldReason.PAUSED, 1.0)
+
+    passed, dropped = topics.split([record(3, topic="t", arm=Arm.CHOSEN), record(9, topic="t", arm=Arm.CHOSEN)], {3, 9})
+
+    assert (ids(passed), ids(dropped)) == ([3], [9])
+    assert topics.catch_ups(9) == [CatchUp("t", 5)]
+
+
 def test_while_a_topic_catches_up_only_the_catch_up_shows_its_records() -> None:
     topics = TopicHolds()
     topics.hold("t", HoldReason.PAUSED, 0.0)

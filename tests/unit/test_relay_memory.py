@@ -69,6 +69,26 @@ def test_records_of_closed_topics_are_not_asked_for() -> None:
     assert chosen_ids(records) == [1]
 
 
+def test_a_record_waits_for_what_its_topic_has_yet_to_read_again_before_it() -> None:
+    records = HeldRecords(KeyGate())
+    records.add(held(7, HeldState.WANTED))
+    records.add(held(3, HeldState.WANTED, key="other"))
+
+    assert [one.id for one in records.choose(10, (), (), {"t": 5})] == [3]
+    assert sorted(chosen_ids(records)) == [3, 7]
+
+
+def test_a_retry_that_is_overdue_by_the_relays_own_clock_is_wanted_though_the_database_lists_none() -> None:
+    records = HeldRecords(KeyGate())
+    records.add(held(1, HeldState.SCHEDULED, due_at=5.0))
+    records.add(held(2, HeldState.SCHEDULED, key="other", due_at=50.0))
+
+    records.want_overdue(4.0)
+    assert chosen_ids(records) == []
+    records.want_overdue(6.0)
+    assert chosen_ids(records) == [1]
+
+
 def test_what_a_fetch_did_not_answer_is_wanted_again() -> None:
     records = HeldRecords(KeyGate())
     records.add(held(1, HeldState.WANTED))

@@ -25,7 +25,13 @@ from outboxd.relay.settling import Settling
 from outboxd.relay.sweeping import Sweeping
 from outboxd.relay.writing import Writing
 from tests.simulation.mutations.patching import Mutation
+from tests.simulation.scenario import Scenario
 from tests.simulation.store import SimulatedStore
+
+
+def _exactly_once(scenario: Scenario) -> bool:
+    return scenario.exactly_once
+
 
 BUGS = [
     Mutation(
@@ -165,7 +171,7 @@ BUGS = [
         "readmit",
         "self._lanes.breakers.probe_ended(record.topic, record.id, now)",
         "pass",
-        exactly_once=True,
+        where=_exactly_once,
     ),
     Mutation(
         "what was deferred between two held records is overtaken by the second",
@@ -173,14 +179,31 @@ BUGS = [
         "_admit_held",
         "self._free(gate_key)",
         "if gate_key not in self.held: self._free(gate_key)",
-        exactly_once=True,
+        where=_exactly_once,
     ),
     Mutation(
-        "what an owner wrote before a failover counts after it",
+        "a failover is overlooked",
         SimulatedStore,
-        "begin_settle",
-        "moved = self._db.server != server",
-        "moved = False",
+        "_proof",
+        "self._daemon.lease.server",
+        "self._db.server",
+        where=lambda scenario: scenario.fails_over,
+    ),
+    Mutation(
+        "a record of another event is settled by its id",
+        Recovering,
+        "_on_recovered",
+        "settling.pieces.append(row.event_piece)",
+        "settling.pieces.append(None)",
+        where=lambda scenario: scenario.fails_over and scenario.exactly_once,
+    ),
+    Mutation(
+        "retries wait for a clock that was set back",
+        HeldRecords,
+        "want_overdue",
+        "for record_id in overdue:",
+        "for record_id in ():",
+        where=lambda scenario: scenario.clock_jumps,
     ),
     Mutation(
         "no progress record",
@@ -188,7 +211,7 @@ BUGS = [
         "_one_transaction",
         "producer.produce(self.topic, value, progress_key(number), partition=0)",
         "pass",
-        exactly_once=True,
+        where=_exactly_once,
     ),
     Mutation(
         "the progress records are not read",
@@ -196,7 +219,7 @@ BUGS = [
         "_recover",
         "records = self._read_above(settled, lineage)",
         "records = []",
-        exactly_once=True,
+        where=_exactly_once,
     ),
     Mutation(
         "rows are settled without their transaction's commit",
@@ -204,7 +227,7 @@ BUGS = [
         "_one_transaction",
         "self._call(producer.commit_transaction)",
         "pass",
-        exactly_once=True,
+        where=_exactly_once,
     ),
     Mutation(
         "nobody looks whether another committed before a new producer sends",
@@ -212,7 +235,7 @@ BUGS = [
         "_producer_for",
         "if newer:",
         "if False:",
-        exactly_once=True,
+        where=_exactly_once,
     ),
     Mutation(
         "a transaction counts as settled before all its rows are",
@@ -220,7 +243,7 @@ BUGS = [
         "_marked",
         "self._marks[0][1] <= self._taken_rows",
         "True",
-        exactly_once=True,
+        where=_exactly_once,
     ),
     Mutation(
         "rows are read before what was recovered is settled",
@@ -228,7 +251,7 @@ BUGS = [
         "take",
         "if self._loaded is None:",
         "self._recovered, self._loaded = True, None\n    if False:",
-        exactly_once=True,
+        where=_exactly_once,
     ),
     Mutation(
         "the records behind a failed one of their key go all the same",
@@ -236,6 +259,6 @@ BUGS = [
         "readmit",
         "if is_serial_probe or not self._gate.is_behind(record):",
         "if True:",
-        exactly_once=True,
+        where=_exactly_once,
     ),
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-SEEDS_MAX = 400
+from tests.simulation.scenario import Scenario
+
+SEEDS_MAX = 1_000
 """Within so many seeds each bug is found, unless it says otherwise."""
 
 
@@ -18,7 +20,7 @@ SEEDS_MAX = 400
 class Mutation:
     """One bug: `old` becomes `new` in the source of `owner`'s function `name`; found within `seeds_max` seeds.
 
-    A bug of `exactly_once` delivery is only looked for in histories of it.
+    It is only looked for in histories `where` it can show.
     """
 
     title: str
@@ -27,7 +29,7 @@ class Mutation:
     old: str
     new: str
     seeds_max: int = SEEDS_MAX
-    exactly_once: bool = False
+    where: Callable[[Scenario], bool] = lambda _: True
 
 
 @contextmanager
