@@ -29,7 +29,7 @@ from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
 from outboxd.observability.tracing import Tracing, open_tracing
-from outboxd.policy.fencings import FENCED_CODES, FENCINGS_MAX, WINDOW_SECONDS, Fencings
+from outboxd.policy.fencings import FENCED_CODES, FENCINGS_MAX, PRODUCER_FENCINGS_MAX, WINDOW_SECONDS, Fencings
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.inspection import check_grants
@@ -97,7 +97,7 @@ class Daemon:
             trace_publisher=None if self._tracing is None else self._tracing.traced,
         )
         self.surroundings = Surroundings(self.assembly, self.observer, alerts, self.board, self.metrics)
-        self._fencings = Fencings()
+        self._fencings = {LEASE: Fencings(), PRODUCER: Fencings(PRODUCER_FENCINGS_MAX)}
         self._fenced_by: str | None = None
         self._told_lease_failure: str | None = None
         self._load_again = load_again
@@ -258,14 +258,14 @@ class Daemon:
 
     def _on_rival(self, took: str) -> None:
         """A rival took the lease, or the producer's identity while this daemon held the lease."""
-        if (took == LEASE or self._is_transactional) and self._fencings.fenced(time.monotonic()):
+        if (took == LEASE or self._is_transactional) and self._fencings[took].fenced(time.monotonic()):
             self._fenced_by = took
             self.stop()
 
     def _conclude(self, end: RelayEnd) -> int:
         if self._fenced_by == PRODUCER:
             raise FencedError(
-                f"another producer took this outbox's transactional.id {FENCINGS_MAX} times in"
+                f"another producer took this outbox's transactional.id {PRODUCER_FENCINGS_MAX} times in"
                 f" {WINDOW_SECONDS / 60:.0f} minutes while this daemon held the lease; look for a daemon on another"
                 " database of the same name that uses the same brokers, and give one of the two another schema or"
                 " outbox.name"

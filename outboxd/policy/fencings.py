@@ -13,6 +13,10 @@ MOVED = "PostgreSQL failed over: another server answers than the one that gave t
 FENCED_CODES = frozenset({"_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"})
 """What a transactional producer fails with once another took its `transactional.id`."""
 FENCINGS_MAX = 3
+PRODUCER_FENCINGS_MAX = 9
+"""A rival's one `init_transactions` may fence up to three times, since its client tries again while a transaction of
+ours is open: so this is three rivals, as for the lease.
+"""
 WINDOW_SECONDS = 600.0
 
 

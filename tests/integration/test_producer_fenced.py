@@ -6,6 +6,8 @@ import pytest
 from confluent_kafka import Producer
 
 from outboxd.kafka.progress import transactional_id
+from outboxd.policy.fencings import PRODUCER_FENCINGS_MAX
+from tests.support.children import wait_for
 from tests.support.rig import Rig
 from tests.support.rows import value
 
@@ -68,16 +70,23 @@ def test_a_rival_that_takes_the_transactional_id_again_and_again_ends_the_daemon
     daemon = rig.daemon(cluster=CLUSTER, relay={"delivery": "exactly-once"})
     daemon.start()
     name = transactional_id(value(rig.sql, "SELECT current_database()"), "outboxd", "default")
-    for number in range(1, 4):
-        daemon.wait_for_event("recovered", count=number)
+    daemon.wait_for_event("recovered")
+    for _ in range(PRODUCER_FENCINGS_MAX):
+        recovered = len(daemon.events("recovered"))
         rival = Producer({"bootstrap.servers": rig.kafka.bootstrap, "transactional.id": name})
         rival.init_transactions(30)
         rig.insert(topic)
-        daemon.wait_for_event("producer_rebuilt", count=number)
+        wait_for(
+            lambda before=recovered: not daemon.is_running or len(daemon.events("recovered")) > before,  # type: ignore[misc]
+            timeout_seconds=40,
+            what="the daemon recovers, or ends",
+        )
+        if not daemon.is_running:
+            break
 
     ended = daemon.wait()
 
     assert ended.code == 75
-    assert "another producer took this outbox's transactional.id 3 times" in ended.err
+    assert "another producer took this outbox's transactional.id 9 times" in ended.err
     assert "Traceback" not in ended.err
     assert rig.dead_letters() == {}
