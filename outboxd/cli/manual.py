@@ -24,11 +24,7 @@ EXIT_STATUS = (
     (64, "The command line is wrong."),
     (69, "A server is unavailable. The unit tries again."),
     (70, "A bug; the message says where to look. The unit tries again."),
-    (
-        75,
-        "Rivals took the lease, or the transactional.id, again and again within ten minutes while it was held. The unit"
-        " tries on.",
-    ),
+    (75, "Rivals took the lease or the transactional.id again and again while it was held. The unit tries on."),
     (77, "PostgreSQL or Kafka does not allow what is needed: a grant, an ACL or a password."),
     (78, "The configuration or the schema is wrong; the message lists every mistake with its place."),
 )
