@@ -29,7 +29,14 @@ from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
 from outboxd.observability.tracing import Tracing, open_tracing
-from outboxd.policy.fencings import FENCED_CODES, FENCINGS_MAX, PRODUCER_FENCINGS_MAX, WINDOW_SECONDS, Fencings
+from outboxd.policy.fencings import (
+    FENCED_CODES,
+    FENCINGS_MAX,
+    PRODUCER_FENCINGS_MAX,
+    RIVAL,
+    WINDOW_SECONDS,
+    Fencings,
+)
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.inspection import check_grants
@@ -49,8 +56,6 @@ GC_THRESHOLDS = (200_000, 50, 50)
 """Thousands of short-lived tuples a batch are no reason to look for cycles."""
 CLOSING_SECONDS = 10.0
 """What ending takes after the relay's own `shutdown_timeout`."""
-RIVAL = "another daemon"
-"""How the reason of a lost lease begins when a rival has it."""
 LEASE, PRODUCER = "lease", "producer"
 """What a rival took."""
 
@@ -306,7 +311,7 @@ class _WatchfulObserver(DaemonObserver):
     def event(self, name: str, **fields: object) -> None:
         """Something worth a log line happened."""
         super().event(name, **fields)
-        if name == "lease_lost" and str(fields.get("reason", "")).startswith(RIVAL):
+        if name == "lease_lost" and fields.get("reason") == RIVAL:
             self._on_rival(LEASE)
         elif name == "producer_rebuilt" and fields.get("error_code") in FENCED_CODES:
             self._on_rival(PRODUCER)
