@@ -14,7 +14,13 @@ from outboxd.policy.faults import own_fault
 from outboxd.policy.headers import InvalidHeaders, parse_headers
 from outboxd.policy.messages import DeliveryFault
 from outboxd.policy.records import Record
-from outboxd.policy.row_checks import client_size_bytes, partition_problem, timestamp_problem, topic_name_problem
+from outboxd.policy.row_checks import (
+    TIMESTAMP_MS_MAX,
+    client_size_bytes,
+    partition_problem,
+    timestamp_problem,
+    topic_name_problem,
+)
 
 TOPICS_REMEMBERED_MAX = 10_000
 
@@ -44,17 +50,13 @@ class MessageChecks:
 
     def headers(self, record: Record) -> KafkaHeaders | DeliveryFault:
         """Return the application's headers and ours, or what is wrong with them."""
+        own: KafkaHeaders = [("outbox-id", str(record[1])), ("outbox-event-id", record[2]), self.source_header]
         if record[6] == "{}":
-            return [("outbox-id", str(record[1])), ("outbox-event-id", record[2]), self.source_header]
+            return own
         parsed = parse_headers(record.headers, orjson.loads)
         if isinstance(parsed, InvalidHeaders):
             return DeliveryFault(own_fault(parsed.fault_name), parsed.reason)
-        return [
-            *parsed,
-            ("outbox-id", str(record.id)),
-            ("outbox-event-id", record.event_id),
-            self.source_header,
-        ]
+        return [*parsed, *own]
 
     def fault_of(self, record: Record) -> DeliveryFault | None:
         """Return why the record cannot be sent, or None: all checks, where no hot path takes them apart."""
@@ -64,7 +66,7 @@ class MessageChecks:
         topic_fault = self.topic_fault(record[3])
         if topic_fault is not None:
             return topic_fault
-        is_plain = record[7] is None and record[8] > 0 and record[9] * 2 <= self.record_bytes_max
+        is_plain = record[7] is None and 0 < record[8] <= TIMESTAMP_MS_MAX and record[9] * 2 <= self.record_bytes_max
         return None if is_plain else self.fault_of_record(record)
 
     def fault_of_record(self, record: Record) -> DeliveryFault | None:
