@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -200,12 +200,7 @@ class KafkaPublisher:
 
     def poll(self, timeout_seconds: float) -> None:
         """Serve delivery callbacks; return early when some were served."""
-        try:
-            if self._lone_in_flight and self._lone is not None:
-                self._lone.poll(0)
-            self._producer.poll(timeout_seconds)
-        except KafkaException as error:
-            self._failed(error)
+        self._serve(self._producer.poll, timeout_seconds)
 
     def flush(self, timeout_seconds: float) -> None:
         """Send what is queued at once, without lingering for more, and serve callbacks; return once nothing is in
@@ -213,10 +208,13 @@ class KafkaPublisher:
 
         While `rd_kafka_flush` runs, `linger.ms` is ignored, see rdkafka.h.
         """
+        self._serve(self._producer.flush, timeout_seconds)
+
+    def _serve(self, call: Callable[[float], object], timeout_seconds: float) -> None:
         try:
             if self._lone_in_flight and self._lone is not None:
                 self._lone.poll(0)
-            self._producer.flush(timeout_seconds)
+            call(timeout_seconds)
         except KafkaException as error:
             self._failed(error)
 
