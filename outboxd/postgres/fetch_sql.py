@@ -21,6 +21,11 @@ LISTED_MAX = 500
 """How many due retries, replays and delayed records one fetch lists."""
 DISCARDS_SECONDS = 600
 """How long a discard is told: longer than a relay is likely to be without its database."""
+_SIZE = (
+    "(coalesce(octet_length(o.payload), 0) + coalesce(octet_length(o.key), 0)"
+    " + octet_length(o.topic) + pg_column_size(o.headers))"
+)
+"""A record's bytes as the limits count them."""
 KEY_HASH = "hashtextextended(o.key, hashtextextended(o.topic, 0))"
 
 
@@ -89,7 +94,7 @@ class FetchSql:
         sent would cost the server half as much again.
         """
         sizes = (
-            f"(SELECT o.id, {self._size('o')} AS size_bytes FROM {self._table} AS o"
+            f"(SELECT o.id, {_SIZE} AS size_bytes FROM {self._table} AS o"
             f" WHERE o.id > %(position)s AND {self._pending} ORDER BY o.id LIMIT %(rows_max)s)"
         )
         return (
@@ -99,24 +104,16 @@ class FetchSql:
             f" END FROM {sizes} AS s)"
         )
 
-    def _size(self, alias: str) -> str:
-        o = alias
+    def _columns(self, arm: Arm, record_id: str = "o.id") -> str:
         return (
-            f"(coalesce(octet_length({o}.payload), 0) + coalesce(octet_length({o}.key), 0)"
-            f" + octet_length({o}.topic) + pg_column_size({o}.headers))"
-        )
-
-    def _columns(self, arm: Arm, record_id: str = "o.id", alias: str = "o") -> str:
-        o = alias
-        return (
-            f"{int(arm)}::int AS arm, {record_id} AS id, {o}.event_id::text AS event_id, {o}.topic, {o}.key,"
-            f" CASE WHEN octet_length({o}.payload) > %(record_bytes_max)s THEN NULL ELSE {o}.payload END AS payload,"
-            f" CASE WHEN pg_column_size({o}.headers) > %(record_bytes_max)s THEN '{{}}'"
-            f" ELSE {o}.headers::text END AS headers, {o}.partition,"
-            f" CASE WHEN isfinite({o}.created_at) THEN"
+            f"{int(arm)}::int AS arm, {record_id} AS id, o.event_id::text AS event_id, o.topic, o.key,"
+            f" CASE WHEN octet_length(o.payload) > %(record_bytes_max)s THEN NULL ELSE o.payload END AS payload,"
+            f" CASE WHEN pg_column_size(o.headers) > %(record_bytes_max)s THEN '{{}}'"
+            f" ELSE o.headers::text END AS headers, o.partition,"
+            f" CASE WHEN isfinite(o.created_at) THEN"
             # Not now(): that is the statement's start, and rows created since are in its snapshot.
-            f" (date_part('epoch', least({o}.created_at, clock_timestamp())) * 1000)::bigint ELSE -1 END"
-            f" AS created_at_ms, {self._size(o)}::bigint AS size_bytes"
+            f" (date_part('epoch', least(o.created_at, clock_timestamp())) * 1000)::bigint ELSE -1 END"
+            f" AS created_at_ms, {_SIZE}::bigint AS size_bytes"
         )
 
     @property
