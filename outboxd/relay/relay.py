@@ -162,20 +162,17 @@ class Relay:
 
     def _rest(self, now: float) -> None:
         publisher = self._ports.publisher
-        self.next_deadline = now
-        if self._pipelined:
-            # A transaction's end comes by the mailbox; only then is there room for more.
-            self.next_deadline = min(self._deadlines(now), default=now + REST_SECONDS_MAX)
-            self._ports.mailbox.wait(min(max(0.0, self.next_deadline - now), REST_SECONDS_MAX))
-            return
-        if self.state.has_ready and not self.state.draining:
+        if self.state.has_ready and not self.state.draining and not self._pipelined:
+            self.next_deadline = now
             # Only a full queue is worth a wait.
             publisher.poll(POLL_SLICE_SECONDS if self._publishing.is_queue_full else 0.0)
             return
         self.next_deadline = min(self._deadlines(now), default=now + REST_SECONDS_MAX)
         timeout_seconds = min(max(0.0, self.next_deadline - now), REST_SECONDS_MAX)
-        rows_in_flight = self.state.rows_in_flight
-        if rows_in_flight:
+        if self._pipelined:
+            # A transaction's end comes by the mailbox; only then is there room for more.
+            self._ports.mailbox.wait(timeout_seconds)
+        elif rows_in_flight := self.state.rows_in_flight:
             # Lingering for a fuller batch pays only in a backlog, and where its keys let enough of it go at once.
             comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.was_full
             # The client counts whole milliseconds: less would be none, and the loop would spin.
