@@ -7,6 +7,7 @@ ours in between. Its fields stand in the order in which the fetch statement sele
 from __future__ import annotations
 
 import enum
+from operator import itemgetter
 from typing import NamedTuple
 
 GateKey = tuple[str, str | None]
@@ -40,6 +41,10 @@ class Record(NamedTuple):
     partition: int | None
     created_at_ms: int
     size_bytes: int
+
+
+arm_of, id_of, topic_of, size_of = itemgetter(0), itemgetter(1), itemgetter(3), itemgetter(9)
+"""Fields of a record for `map` and sorting: by position, which costs a third of what a name does."""
 
 
 class FailureHistory(NamedTuple):

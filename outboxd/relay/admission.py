@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
 
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import Arm, GateKey, Record
+from outboxd.policy.records import Arm, GateKey, Record, id_of, topic_of
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.answers import NotRead, Refused, completeness, cut_arm_of, divide, merge
 from outboxd.relay.held_records import HeldRecord, HeldRecords
@@ -127,7 +126,7 @@ class Admission:
                 record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
             ]
         admitted = Admitted(vanished=vanished, read_rows=len(records))
-        topics = set(map(itemgetter(3), fresh))
+        topics = set(map(topic_of, fresh))
         self._lanes.meet(topics)
         if self._topics.touches(topics):
             fresh = self._pass_topics(fresh)
@@ -209,7 +208,7 @@ class Admission:
         position = self.cursors.position
         last_id = forward[-1].id
         if last_id - position != len(forward):
-            self.gaps.seen_below(position, last_id, map(itemgetter(1), forward))
+            self.gaps.seen_below(position, last_id, map(id_of, forward))
         self.cursors.position = last_id
 
     def _own_turn(self, special: list[Record], refused: Refused) -> list[Record]:
@@ -265,5 +264,5 @@ class Admission:
                 passed.append(record)
             else:
                 self._held.not_answered([record.id])
-        passed.sort(key=itemgetter(1))
+        passed.sort(key=id_of)
         return passed

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, field
-from operator import itemgetter
 
-from outboxd.policy.records import Arm, GateKey, Record
+from outboxd.policy.records import Arm, GateKey, Record, arm_of, id_of, size_of
 from outboxd.relay.ports import FetchRequest
-
-_size_of = itemgetter(9)
 
 
 @dataclass(slots=True)
@@ -40,7 +37,7 @@ def cut_arm_of(records: list[Record], request: FetchRequest) -> int | None:
     """Return the part in which a limit cut the answer, None when nothing was; what stands behind was not read."""
     if not records:
         return None
-    is_cut = len(records) >= request.rows_max or sum(map(_size_of, records)) >= request.bytes_max
+    is_cut = len(records) >= request.rows_max or sum(map(size_of, records)) >= request.bytes_max
     return records[-1].arm if is_cut else None
 
 
@@ -48,7 +45,7 @@ def divide(records: list[Record]) -> tuple[list[Record], list[Record]]:
     """Divide an answer into its special parts and its forward part, which stands last."""
     if not records or records[0].arm == Arm.FORWARD:
         return [], records
-    start = bisect.bisect_left(records, Arm.FORWARD, key=itemgetter(0))
+    start = bisect.bisect_left(records, Arm.FORWARD, key=arm_of)
     return records[:start], records[start:]
 
 
@@ -61,4 +58,4 @@ def merge(special: list[Record], forward: list[Record]) -> list[Record]:
         merged.setdefault(record.id, record)
     for record in forward:
         merged.setdefault(record.id, record)
-    return sorted(merged.values(), key=itemgetter(1))
+    return sorted(merged.values(), key=id_of)

@@ -7,14 +7,15 @@ from operator import itemgetter
 
 from outboxd.policy.faults import Fault, FaultClass
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import Record
+from outboxd.policy.records import Record, size_of
 from outboxd.relay.histories import Histories
 from outboxd.relay.holding import Holding
 from outboxd.relay.lanes import Lanes, shares
 from outboxd.relay.ports import Observer, Report
 from outboxd.relay.settling import Settling
 
-_record_of, _partition_of, _offset_of, _size_of = itemgetter(0), itemgetter(2), itemgetter(3), itemgetter(9)
+_record_of, _partition_of, _offset_of = itemgetter(0), itemgetter(2), itemgetter(3)
+"""Of a report."""
 
 
 class Deliveries:
@@ -89,7 +90,7 @@ class Deliveries:
             lane.in_flight -= rows
             lane.last_delivered_at = now
             self._lanes.storms.delivered(topic, now)
-            self._observer.delivered(topic, rows, sum(map(_size_of, share)))
+            self._observer.delivered(topic, rows, sum(map(size_of, share)))
         self._observer.acknowledged_after(max(0, now_ms - records[0].created_at_ms) / 1000, len(records))
         if self._lanes.breakers.open:
             self._holding.close_breakers(records, now)

@@ -8,24 +8,21 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 from outboxd.policy.breakers import Breakers, StormGuard, storm_of
 from outboxd.policy.faults import Fault
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import Record
+from outboxd.policy.records import Record, topic_of
 from outboxd.policy.routes import Confirm, Route, matches_pattern, route_for
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
 from outboxd.relay.ports import Clock, Pause
-
-_topic_of = itemgetter(3)
 
 
 def shares(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
     """Divide records by topic; mostly all are of one."""
     if not records:
         return {}
-    topics = set(map(_topic_of, records))
+    topics = set(map(topic_of, records))
     if len(topics) == 1:
         return {topics.pop(): records}
     parts: dict[str, list[Record]] = {topic: [] for topic in topics}
@@ -46,6 +43,14 @@ class Lane:
     probe_passed_at: float = float("-inf")
 
 
+@dataclass(slots=True)
+class _Stormed:
+    """A topic that the storm guard holds. `noted_at` is when that came to stand in `control`, None before."""
+
+    fault: Fault
+    noted_at: float | None = None
+
+
 class Lanes:
     """All lanes, with the pauses, breakers and storm guard that work on topics."""
 
@@ -62,8 +67,7 @@ class Lanes:
         self.breakers = Breakers()
         self.storms = StormGuard()
         self.pauses: Sequence[Pause] = ()
-        self._storm_notes: dict[str, float | None] = {}
-        self._storm_faults: dict[str, Fault] = {}
+        self._stormed: dict[str, _Stormed] = {}
         self._let_go: dict[str, Fault] = {}
         self.unconfirmed_topics: set[str] = set()
 
@@ -137,29 +141,28 @@ class Lanes:
 
     def storm(self, topic: str, fault: Fault) -> str:
         """Hold the topic until an operator resumes it. Return the pattern under which `control` is to keep that."""
-        self._storm_notes[topic] = None
-        self._storm_faults[topic] = fault
+        self._stormed[topic] = _Stormed(fault)
         self._topics.hold(topic, HoldReason.STORM, self._clock.monotonic())
         return glob.escape(topic)
 
     def storms_noted(self, patterns: Iterable[str]) -> None:
         """These notes are in `control` now: what an operator takes away from there goes on."""
         noted = set(patterns)
-        for topic in self._storm_notes:
+        for topic, stormed in self._stormed.items():
             if glob.escape(topic) in noted:
-                self._storm_notes[topic] = self._clock.monotonic()
+                stormed.noted_at = self._clock.monotonic()
 
     def _calmed(self, pauses: Sequence[Pause], asked_at: float) -> list[str]:
         """Release the topics whose storm note stood in `control` before and was taken away by an operator."""
-        if not self._storm_notes:
+        if not self._stormed:
             return []
         patterns = {pause.topic_pattern for pause in pauses}
         calmed: list[str] = []
-        for topic, noted_at in list(self._storm_notes.items()):
-            if glob.escape(topic) in patterns or noted_at is None or asked_at < noted_at:
+        for topic, stormed in list(self._stormed.items()):
+            if glob.escape(topic) in patterns or stormed.noted_at is None or asked_at < stormed.noted_at:
                 continue
-            del self._storm_notes[topic]
-            self._let_storm_go(topic, self._storm_faults.pop(topic))
+            del self._stormed[topic]
+            self._let_storm_go(topic, stormed.fault)
             if self._topics.release(topic, HoldReason.STORM, self._clock.monotonic()):
                 calmed.append(topic)
         return calmed

@@ -7,11 +7,8 @@ which one has been with the producer for the longest time (dictionaries keep the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
 
-from outboxd.policy.records import Record
-
-_id_of, _size_of = itemgetter(1), itemgetter(9)
+from outboxd.policy.records import Record, id_of, size_of
 
 
 class Ledger:
@@ -65,8 +62,8 @@ class Ledger:
 
     def enter(self, records: Sequence[Record]) -> None:
         """Take records into memory."""
-        self.records.update(zip(map(_id_of, records), records, strict=True))
-        self.size_bytes += sum(map(_size_of, records))
+        self.records.update(zip(map(id_of, records), records, strict=True))
+        self.size_bytes += sum(map(size_of, records))
 
     def leave(self, record_ids: Iterable[int]) -> None:
         """Records were settled, or go back to the database to wait there: they leave memory."""
