@@ -17,7 +17,7 @@ from tests.chaos.lengths import IS_LONG, SEED
 from tests.support.daemon import DaemonProcess
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import started
-from tests.support.pgbouncer import pooled
+from tests.support.pgbouncer import on_way
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
@@ -100,12 +100,9 @@ def fight(rig: Rig, daemons: list[DaemonProcess], faults: list[str], server: Pos
 
 @pytest.fixture(params=["direct", "pooled"] if IS_LONG else ["direct"])
 def any_way(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Rig]:
-    """Straight to PostgreSQL, and by PgBouncer in transaction mode; writers and tests always go straight."""
-    if request.param == "direct":
-        yield rig
-        return
-    with pooled(rig):
-        yield rig
+    """Straight to PostgreSQL, and by PgBouncer."""
+    with on_way(rig, request.param) as way:
+        yield way
 
 
 def test_each_row_is_seen_once_in_key_order_whatever_dies_when(

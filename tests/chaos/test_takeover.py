@@ -10,7 +10,7 @@ from tests.chaos.lengths import CLUSTER, IS_LONG, TTL_SECONDS
 from tests.chaos.load import Load
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
-from tests.support.pgbouncer import pooled
+from tests.support.pgbouncer import on_way
 from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(600)
@@ -35,12 +35,9 @@ def now(rig: Rig) -> float:
 
 @pytest.fixture(params=["direct", "pooled"])
 def any_way(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Rig]:
-    """Straight to PostgreSQL, and by PgBouncer in transaction mode, where no session is a daemon's own."""
-    if request.param == "direct":
-        yield rig
-        return
-    with pooled(rig):
-        yield rig
+    """Straight to PostgreSQL, and by PgBouncer."""
+    with on_way(rig, request.param) as way:
+        yield way
 
 
 def owner_and_standby(rig: Rig, delivery: str) -> tuple[DaemonProcess, DaemonProcess]:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from outboxd.postgres.fetch_sql import FetchSql, Parts
 from outboxd.postgres.load_sql import sweep_text
+from outboxd.postgres.ownership import NOBODY
+from outboxd.postgres.sessions import Connection
 from tests.support.postgres_fixtures import Database
 
 ROWS = 30_000
 GAPS = 50
+
+
+def plan(connection: Connection, statement: str, arguments: Mapping[str, object]) -> str:
+    """Execute the statement and return how PostgreSQL went about it."""
+    explained = f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {statement}".encode()
+    return "\n".join(str(line) for (line,) in connection.execute(explained, arguments).fetchall())
+
+
+def fetch_plan(connection: Connection, parts: Parts, **arguments: object) -> str:
+    """The same of a fetch of at most 500 rows."""
+    limits = {"rows_max": 500, "bytes_max": 1 << 24, "record_bytes_max": 1 << 20}
+    owner = {"outbox": "default", "holder": NOBODY.holder, "timeline": NOBODY.timeline, "replay_cursor": 0}
+    return plan(connection, FetchSql("outboxd", "outbox").text(parts), {**limits, **owner, **arguments})
 
 
 def test_looking_back_into_gaps_walks_the_gaps_and_not_the_backlog(database: Database) -> None:
@@ -23,15 +39,7 @@ def test_looking_back_into_gaps_walks_the_gaps_and_not_the_backlog(database: Dat
             (ROWS,),
         )
         connection.execute("ANALYZE outboxd.outbox")
-        plan = connection.execute(
-            f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {FetchSql('outboxd', 'outbox').text(parts)}".encode(),
-            {
-                "outbox": "default", "replay_cursor": 0, "position": highest, "rows_max": 500, "bytes_max": 1 << 24,
-                "record_bytes_max": 1 << 20, "gap_lows": lows, "gap_highs": [low + 2 for low in lows],
-                "holder": "00000000-0000-0000-0000-000000000000", "timeline": None,
-            },
-        ).fetchall()  # fmt: skip
-    text = "\n".join(str(line) for (line,) in plan)
+        text = fetch_plan(connection, parts, position=highest, gap_lows=lows, gap_highs=[low + 2 for low in lows])
     removed = [int(rows) for rows in re.findall(r"Rows Removed by Join Filter: (\d+)", text)]
     assert sum(removed) < ROWS, text
 
@@ -46,19 +54,15 @@ def test_a_topic_that_goes_on_is_read_a_batch_at_a_time_and_its_backlog_is_not_s
             (ROWS,),
         )
         connection.execute("ANALYZE outboxd.outbox")
-        plan = connection.execute(
-            f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {FetchSql('outboxd', 'outbox').text(parts)}".encode(),
-            {
-                "outbox": "default", "replay_cursor": 0, "position": ROWS, "rows_max": 500, "bytes_max": 1 << 24,
-                "record_bytes_max": 1 << 20, "catch_up_topics": ["paused"], "catch_up_ids": [1],
-                "catch_up_rows_max": 500, "holder": "00000000-0000-0000-0000-000000000000", "timeline": None,
-            },
-        ).fetchall()  # fmt: skip
-        swept = connection.execute(
-            f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sweep_text('outboxd', 'outbox')}".encode(),
+        fetched = fetch_plan(
+            connection, parts, position=ROWS, catch_up_topics=["paused"], catch_up_ids=[1], catch_up_rows_max=500
+        )
+        swept = plan(
+            connection,
+            sweep_text("outboxd", "outbox"),
             {"cursor": 0, "position": ROWS, "topics": [], "key_topics": [], "keys": [], "rows_max": 500},
-        ).fetchall()
-    for text in ("\n".join(str(line) for (line,) in lines) for lines in (plan, swept)):
+        )
+    for text in (fetched, swept):
         # Of each node; some are told once for several loops.
         rows = [float(rows) for rows in re.findall(r"actual rows=([0-9.]+)", text)]
         assert max(rows) <= 2 * 500, text

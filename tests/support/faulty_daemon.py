@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from outboxd.config import load
-from outboxd.daemon import Daemon
 from outboxd.policy.faults import fault_of
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 from outboxd.relay.ports import Publisher
+from tests.support.decorated_daemon import run_decorated
 
 FAILS = b"FAILS "
 FENCED = fault_of(-144)
@@ -100,11 +98,5 @@ def decorated(publisher: Publisher) -> Publisher:
     return FaultyPublisher(publisher)
 
 
-def main() -> int:
-    config = Path(sys.argv[sys.argv.index("-c") + 1])
-    settings = load(config, flags={}, env={})
-    return Daemon(settings, until_empty="--until-empty" in sys.argv, decorate_publisher=decorated).run()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_decorated(decorated))

@@ -10,14 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from outboxd.config import load
-from outboxd.daemon import Daemon
 from outboxd.policy.messages import Report
 from outboxd.policy.records import Record
 from outboxd.relay.ports import Publisher
+from tests.support.decorated_daemon import run_decorated
 
 KILL = b"KILL"
 KILL_LATER = b"KILL LATER"
@@ -63,11 +61,5 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> int:
-    config = Path(sys.argv[sys.argv.index("-c") + 1])
-    settings = load(config, flags={}, env={})
-    return Daemon(settings, until_empty="--until-empty" in sys.argv, decorate_publisher=decorated).run()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_decorated(decorated))

@@ -116,3 +116,15 @@ def pooled(rig: Rig) -> Iterator[PgBouncer]:
     with pooler_of(rig.database.server) as pooler:
         rig.database_url = pooler.url(rig.database.name)
         yield pooler
+
+
+@contextmanager
+def on_way(rig: Rig, way: str) -> Iterator[Rig]:
+    """Within this the rig's daemons go straight to PostgreSQL (`direct`), or by a PgBouncer in transaction mode
+    (`pooled`), where no session is a daemon's own; writers and tests always go straight.
+    """
+    if way == "direct":
+        yield rig
+        return
+    with pooled(rig):
+        yield rig
