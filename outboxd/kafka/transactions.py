@@ -207,9 +207,9 @@ class Transactions:
         pieces = Pieces(deque(plan(there, self._suspects, self._sick_topics)), absent)
         causeless = 0
         for _ in range(TRANSACTIONS_MAX):
-            if not pieces.parts:
+            part = pieces.next()
+            if part is None:
                 break
-            part = pieces.parts.popleft()
             try:
                 pieces.delivered(part, self._one_transaction(part))
             except _AbortedError as aborted:

@@ -77,12 +77,33 @@ class SortedOut:
 
 @dataclass(slots=True)
 class Pieces:
-    """A batch under way: the transactions still to be tried, and the reports until now."""
+    """A batch under way: the transactions still to be tried, and the reports until now. `asked_again` are the ids of
+    doubted records that were tried once more after others of their topic had passed.
+    """
 
     parts: deque[Attempt]
     reports: list[Report]
     doubted: list[Report] = field(default_factory=list)
     passed_topics: set[str] = field(default_factory=set)
+    asked_again: set[int] = field(default_factory=set)
+
+    def next(self) -> Attempt | None:
+        """Return what is tried next, None at the end.
+
+        Last goes what is doubted though others of its topic passed since: the topic may have been the culprit at that
+        time, and not be any more. Only what is refused once more is itself to blame.
+        """
+        if not self.parts:
+            again = [report.record for report in self.doubted if self._is_open(report)]
+            if not again:
+                return None
+            self.doubted = [report for report in self.doubted if not self._is_open(report)]
+            self.asked_again.update(record.id for record in again)
+            return Attempt(again, Way.LONE)
+        return self.parts.popleft()
+
+    def _is_open(self, report: Report) -> bool:
+        return report.record.topic in self.passed_topics and report.record.id not in self.asked_again
 
     def delivered(self, part: Attempt, reports: Sequence[Report]) -> None:
         """A transaction was committed."""
@@ -115,7 +136,7 @@ class Pieces:
         """
         told = [
             report._replace(error=_own(report.error))
-            if report.error and report.record.topic in self.passed_topics
+            if report.error and report.record.id in self.asked_again
             else report
             for report in self.doubted
         ]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 
 from outboxd.policy.deferrals import Deferrals, Reread
 from outboxd.policy.records import GateKey, Record
@@ -311,6 +311,17 @@ class KeyGate:
             owner = self.busy.get(wish.gate_key)
             if owner is None or owner == HELD:
                 self._free(wish.gate_key)
+
+    def nothing_to_reread(self, topic: str, from_id: int, shown: Container[GateKey | None]) -> None:
+        """A read of all that is pending in the topic from `from_id` on showed records of the keys in `shown` only:
+        nothing of the others that were to be read again is there any more.
+        """
+        gone = [
+            Reread(gate_key, first_id)
+            for gate_key, first_id in self._deferrals.from_ids.items()
+            if gate_key[0] == topic and first_id >= from_id and gate_key not in shown
+        ]
+        self.settle_rereads([wish for wish in gone if self.reread(wish, None)])
 
     def defer_waiting(self, topics: Collection[str]) -> None:
         """Drop the records of these topics that wait in memory: their topic is held, and that may take long."""

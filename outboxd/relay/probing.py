@@ -101,6 +101,9 @@ class Probing:
                 # None yet; the next look goes on behind these.
                 breaker.read_from = shown[-1].id + 1 if shown else breaker.read_from
                 continue
+            if breaker.read_from is None:
+                # What is parked of a key may wait for a reread that would show nothing: all of the key died since.
+                self._gate.nothing_to_reread(wish.topic, wish.from_id, set(map(self._gate.key_of, shown)))
             breaker.look_again()
             breaker.wants_untried = False
             self._breakers.no_probe(wish.topic, now)

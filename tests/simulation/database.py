@@ -40,6 +40,8 @@ class Row:
     committed_at: float | None = None
     published: tuple[int | None, int | None] | None = None
     ever_dead: bool = False
+    is_death_lost: bool = False
+    """A failover lost its death: while it was dead, later ones of its key went."""
     event_id: str = ""
 
     def record(self, arm: Arm, now_ms: int) -> Record:
@@ -226,6 +228,8 @@ class Database:
         self.by_key.clear()
         for row in self.rows.values():
             self.by_key.setdefault((row.topic, row.key), []).append(row)
+            former = self.events[row.event_id]
+            row.is_death_lost = former.is_death_lost or (former.ever_dead and not row.ever_dead)
             self.events[row.event_id] = row
         return lost
 

@@ -90,7 +90,7 @@ class Invariants:
             return older.event_id not in self._first
         if older.committed_at is None or older.event_id in self._first or older.ever_dead or older.is_early:
             return False
-        if older.available_at is not None:
+        if older.available_at is not None or older.is_death_lost:
             return False
         if older.is_locked and row.is_locked:
             return True

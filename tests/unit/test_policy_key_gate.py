@@ -125,6 +125,23 @@ def test_a_late_record_does_not_pass_what_a_cut_reread_has_not_shown_yet() -> No
     assert gate.rereads(10) == [Reread(KEY, 3)]
 
 
+def test_a_held_record_has_its_turn_once_a_read_of_its_topic_shows_that_nothing_before_it_is_left() -> None:
+    gate = gate_with(1, 2, 3, waiting_per_key_max=1)
+    gate.take_dropped()
+    gate.release_all([record(1)])
+    gate.release_all([record(2)])
+    gate.hold(KEY, 7)
+    assert not gate.is_turn_of(KEY, 7), "3 goes first, and was dropped from memory"
+
+    gate.nothing_to_reread("orders", 4, set())
+    gate.nothing_to_reread("others", 3, set())
+    gate.nothing_to_reread("orders", 3, {KEY})
+    assert not gate.is_turn_of(KEY, 7)
+    gate.nothing_to_reread("orders", 3, set())
+    assert gate.is_turn_of(KEY, 7)
+    assert gate.rereads(10) == []
+
+
 def test_an_answer_is_of_no_use_once_something_lower_was_deferred() -> None:
     gate = gate_with(1, 2, 8, waiting_per_key_max=1)
     gate.take_dropped()

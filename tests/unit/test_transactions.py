@@ -190,6 +190,26 @@ def test_a_poison_row_among_thousands_is_found_in_few_transactions() -> None:
     assert sum(outcome == "abort" for _, outcome, _ in broker.transactions) <= 8
 
 
+@pytest.mark.parametrize("heals", [True, False])
+def test_a_row_that_failed_while_its_topic_was_sick_is_asked_again_before_it_is_blamed(heals: bool) -> None:
+    def refuses(_topic: str, payload: bytes) -> int | None:
+        is_sick = aborts_of(broker) < 2
+        return KafkaError.INVALID_TIMESTAMP if is_sick or (len(payload) == 11 and not heals) else None
+
+    broker = Broker(refuses=refuses)
+    # The first is refused alone while the topic is sick; once it is not, the others pass.
+    batch = [record(1, key="a", payload_bytes=11), record(2, key="b"), record(3, key="a"), record(4, key="c")]
+
+    delivered, failed, back = split(transactions_on(broker).deliver(batch))
+
+    assert (sorted(delivered), back) == ([1, 2, 4] if heals else [2, 4], [3])
+    assert failed == ({} if heals else {1: "INVALID_TIMESTAMP"})
+
+
+def aborts_of(broker: Broker) -> int:
+    return sum(outcome == "abort" for _, outcome, _ in broker.transactions)
+
+
 def test_a_topic_that_is_not_there_keeps_no_transaction_waiting() -> None:
     broker = Broker(missing={"gone"})
     batch = [record(1, topic="gone"), record(2), record(3, topic="gone"), record(4)]
