@@ -226,7 +226,7 @@ class Aftermath:
     def _apply(self, record: Record, outcome: Outcome, now: float) -> None:
         match outcome:
             case Retry():
-                self.histories.failed_at[record.id] = now
+                self.histories.failed[record.id] = now, outcome.fault.code
                 self.histories.ages(record.id, record.topic, now)
                 self._lanes.breakers.probe_ended(record.topic, record.id, now)
                 self._observer.retried(record.topic)
@@ -273,7 +273,7 @@ class Aftermath:
         """A systemic fault: the topic's breaker opens or stays open, and the record waits behind it in the database."""
         self.holding.open_breaker(record.topic, fault, message, now)
         self._lanes.breakers.probe_failed(record.topic, record.id, fault, message, now)
-        self.histories.failed_at[record.id] = now
+        self.histories.failed[record.id] = now, fault.code
         self.holding.leave(record, HeldState.PARKED, fault.name, now)
 
     def admitted(self, record: Record, held: HeldRecord) -> None:

@@ -79,7 +79,7 @@ class Deliveries:
     def take(self, reports: Sequence[Report], now: float, now_ms: int) -> list[Record]:
         """These were acknowledged: they are to be settled; return what their keys let go next."""
         records = list(map(_record_of, reports))
-        if self._histories.failed_at or self._histories.suspicions:
+        if self._histories.failed or self._histories.suspicions:
             self._clear(reports, now)
         if self._histories.by_id:
             reports = self._delivered_at_last(reports)
@@ -99,7 +99,7 @@ class Deliveries:
     def _clear(self, reports: Sequence[Report], now: float) -> None:
         """Forget what the delivered records had failed with."""
         for report in reports:
-            self._histories.failed_at.pop(report.record.id, None)
+            self._histories.failed.pop(report.record.id, None)
             self._histories.suspicions.passed(report, now)
 
     def _note_settled(self, reports: Sequence[Report], now: float) -> None:

@@ -15,13 +15,15 @@ NEIGHBOURS_SECONDS = 5.0
 
 
 class Histories:
-    """`by_id` is what is known from before of the records that go now; `failed_at` when they failed, relay's time."""
+    """`by_id` is what is known from before of the records that go now; `failed` when they failed last, relay's
+    time, and with which code.
+    """
 
     def __init__(self, topics: TopicHolds) -> None:
         """`topics` tells how long a topic was held, which does not count as a record's age."""
         self._topics = topics
         self.by_id: dict[int, FailureHistory] = {}
-        self.failed_at: dict[int, float] = {}
+        self.failed: dict[int, tuple[float, int]] = {}
         self.suspicions = Suspicions()
         self._aging_since: dict[int, float] = {}
 
@@ -46,7 +48,10 @@ class Histories:
 
     def neighbours_delivered(self, record: Record, fault: Fault, lane: Lane, now: float) -> bool:
         """Say whether other records of the topic got through since this one failed before, or just now."""
-        failed_before_at = self.failed_at.get(record.id)
+        failed_before_at, code_before = self.failed.get(record.id, (None, None))
+        if fault.unless_neighbour_passes and code_before != fault.code:
+            # What others met before the first refusal of this kind says nothing about it.
+            return False
         if failed_before_at is None:
             # Nobody can tell yet whose fault it is, unless the fault is a row's by nature and the topic is well.
             return fault.fault_class is FaultClass.ROW_PASSING and now - lane.last_delivered_at < STRAGGLERS_SECONDS
@@ -63,6 +68,6 @@ class Histories:
     def forget(self, record_id: int) -> None:
         """The record is gone from the database."""
         self.by_id.pop(record_id, None)
-        self.failed_at.pop(record_id, None)
+        self.failed.pop(record_id, None)
         self.suspicions.forget(record_id)
         self._aging_since.pop(record_id, None)
