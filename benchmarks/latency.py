@@ -1,28 +1,35 @@
-"""The latency: from just before INSERT and COMMIT to the consumer, at a steady rate, one row a transaction."""
+"""The latency: from just before INSERT and COMMIT to the consumer, at a steady rate, one row a transaction.
+
+The writer is a process of its own, so that the consumer's clock is not read late because of it.
+"""
 
 from __future__ import annotations
 
 import statistics
-import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from benchmarks.stand import PAYLOAD_BYTES, SCHEMA, Stand
+from benchmarks.checks import check_topic
+from benchmarks.database import empty, pending_rows
+from benchmarks.stand import PARTITIONS, Section, Stand
 from benchmarks.usage import cpu_seconds
+from benchmarks.writing import STAMP, Writing, ended_rate, start_writing
 from tests.support.children import wait_for
-from tests.support.kafka_fixtures import fresh_name
+from tests.support.daemon import DaemonProcess
 
-PARTITIONS = 6
-_STAMP = struct.Struct(">d")
+WARM_SECONDS = 2.0
+PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9)
+_CONNECTION_ROWS_PER_SECOND = 500.0
+"""How many commits a second one connection of the writer is asked for: each waits for the disk."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One measured run; times in milliseconds."""
+    """One measured run; times in milliseconds. `ms_by_percentile` is the distribution."""
 
     name: str
     rows: int
@@ -32,50 +39,70 @@ class Latency:
     p99_ms: float
     max_ms: float
     daemon_cores: float
+    ms_by_percentile: Mapping[str, float]
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        return (
+            f"{self.rows_per_second:,.0f} rows/s, p50 {self.p50_ms:.1f} ms, p90 {self.p90_ms:.1f},"
+            f" p99 {self.p99_ms:.1f}, max {self.max_ms:.1f}; {self.daemon_cores:.1%} of a core"
+        )
 
-def latency(stand: Stand, name: str, relay: Mapping[str, object], *, rows_per_second: float, seconds: float) -> Latency:
-    """Write at this rate for so long and measure each row. The first second is warm-up and is not counted."""
-    topic = stand.kafka.create_topic(fresh_name("latency"), partitions=PARTITIONS)
-    with stand.connect() as connection:
-        connection.execute(f"TRUNCATE {SCHEMA}.outbox, {SCHEMA}.progress")
-    daemon = stand.daemon(relay, name=topic)
-    daemon.start()
+
+def latency(stand: Stand, name: str, relay: Section, *, rows_per_second: float, seconds: float) -> Latency:
+    """Write at this rate for so long and measure each row."""
+    with stand.topic("latency") as topic, stand.connect() as connection:
+        empty(connection)
+        with stand.owner(relay, name=topic) as daemon:
+            found, total = measure(stand, daemon, topic, name, rows_per_second=rows_per_second, seconds=seconds)
+        assert pending_rows(connection) == 0, "rows are left"
+        check_topic(stand, topic, total)
+    return found
+
+
+def measure(
+    stand: Stand, daemon: DaemonProcess, topic: str, name: str, *, rows_per_second: float, seconds: float
+) -> tuple[Latency, int]:
+    """Measure with a daemon that runs already, through an empty topic; return how many rows went in all, too.
+
+    What is written in the first two seconds warms all up and is not counted.
+    """
+    warm_rows, rows = round(rows_per_second * WARM_SECONDS), round(rows_per_second * seconds)
+    connections = max(1, round(rows_per_second / _CONNECTION_ROWS_PER_SECOND))
+    reader = _Reader(stand.kafka.bootstrap, topic)
+    reader.start()
     try:
-        daemon.wait_for_event("owner")
-        reader = _Reader(stand.kafka.bootstrap, topic)
-        reader.start()
-        _write(stand, topic, rows_per_second, 1.0)
+        warm = start_writing(stand, Writing(topic, warm_rows, rows_per_second, connections))
+        ended_rate(warm, warm_rows, rows_per_second)
+        reader.wait(warm_rows)
+        writer = start_writing(stand, Writing(topic, rows, rows_per_second, connections))
+        reader.wait(warm_rows + 1)
         cpu_before, began = cpu_seconds(daemon.pid), time.perf_counter()
-        written = _write(stand, topic, rows_per_second, seconds)
-        took = time.perf_counter() - began
-        cores = (cpu_seconds(daemon.pid) - cpu_before) / took
-        total = written + round(rows_per_second)
-        wait_for(lambda: len(reader.seconds) >= total, timeout_seconds=30, what="all rows at the consumer")
-        reader.stop()
+        reached = ended_rate(writer, rows, rows_per_second)
+        cores = (cpu_seconds(daemon.pid) - cpu_before) / (time.perf_counter() - began)
+        reader.wait(warm_rows + rows)
     finally:
-        daemon.stop()
-    measured = sorted(value * 1000 for value in reader.seconds[round(rows_per_second) :])
-    cuts = statistics.quantiles(measured, n=100)
-    return Latency(name, written, written / took, statistics.median(measured), cuts[89], cuts[98], measured[-1], cores)
+        reader.stop()
+    measured = sorted(value * 1000 for value in reader.seconds[warm_rows:])
+    by_percentile = {f"{percent:g}": round(_percentile(measured, percent), 3) for percent in PERCENTILES}
+    found = Latency(
+        name,
+        rows,
+        reached,
+        statistics.median(measured),
+        by_percentile["90"],
+        by_percentile["99"],
+        measured[-1],
+        cores,
+        by_percentile,
+    )
+    return found, warm_rows + rows
 
 
-def _write(stand: Stand, topic: str, rows_per_second: float, seconds: float) -> int:
-    """Insert rows at a steady pace, each with the moment just before its INSERT in front of its payload."""
-    rows = round(rows_per_second * seconds)
-    filler = b"x" * (PAYLOAD_BYTES - _STAMP.size)
-    statement = f"INSERT INTO {SCHEMA}.outbox (topic, key, payload) VALUES (%s, %s, %s)"
-    with stand.connect() as connection, connection.cursor() as cursor:
-        began = time.perf_counter()
-        for number in range(rows):
-            due = began + number / rows_per_second
-            while (rest := due - time.perf_counter()) > 0:
-                time.sleep(rest)
-            cursor.execute(statement, (topic, f"key-{number % 1000}", _STAMP.pack(time.time()) + filler))
-    return rows
+def _percentile(ordered: Sequence[float], percent: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 class _Reader(threading.Thread):
@@ -85,6 +112,7 @@ class _Reader(threading.Thread):
         super().__init__(name="reader", daemon=True)
         self.seconds: list[float] = []
         self._stopping = threading.Event()
+        self._failure: KafkaException | None = None
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -101,10 +129,24 @@ class _Reader(threading.Thread):
     def run(self) -> None:
         while not self._stopping.is_set():
             message = self._consumer.poll(0.2)
-            if message is not None and message.error() is None:
-                value = message.value()
-                self.seconds.append(time.time() - _STAMP.unpack((value or b"")[: _STAMP.size])[0])
+            if message is None:
+                continue
+            error = message.error()
+            if error is not None:
+                self._failure = KafkaException(error)
+                break
+            self.seconds.append(time.time() - STAMP.unpack((message.value() or b"")[: STAMP.size])[0])
         self._consumer.close()
+
+    def wait(self, rows: int) -> None:
+        """Wait until so many rows have come."""
+
+        def have_come() -> bool:
+            if self._failure is not None:
+                raise self._failure
+            return len(self.seconds) >= rows
+
+        wait_for(have_come, timeout_seconds=30, what=f"{rows} rows at the consumer")
 
     def stop(self) -> None:
         self._stopping.set()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ import psycopg
 from outboxd.postgres.migrate import upgrade
 from tests.support.daemon import DaemonProcess
 from tests.support.kafka import KafkaCluster
+from tests.support.kafka_fixtures import fresh_name
 from tests.support.postgres import PostgresServer
 
 POSTGRES_SETTINGS = {
@@ -27,8 +25,20 @@ POSTGRES_SETTINGS = {
     "checkpoint_timeout": "30min",
     "max_prepared_transactions": "10",
 }
-PAYLOAD_BYTES = 512
+PARTITIONS = 6
 SCHEMA = "outboxd"
+ROLE = "stand"
+"""Who the stand is in the database: the daemon is somebody else, so that their statements are counted apart."""
+FROZEN_LEASE = {"lease_ttl": "30m"}
+"""A daemon that is frozen while its backlog is written must not lose its lease meanwhile."""
+
+Section = Mapping[str, object]
+
+
+class NamedDaemon(DaemonProcess):
+    """A daemon whose threads tell their names to the kernel."""
+
+    module = "benchmarks.named_daemon"
 
 
 @dataclass(frozen=True)
@@ -45,16 +55,43 @@ class Stand:
         return self.postgres.url(self.database)
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        return self.postgres.connect(self.database, autocommit=True)
+        return self.postgres.connect(self.database, ROLE, autocommit=True)
 
-    def daemon(self, relay: Mapping[str, object], *, name: str = "daemon") -> DaemonProcess:
-        """A daemon with the shipped defaults but for `relay`."""
-        sections = {
+    @contextmanager
+    def topic(self, prefix: str) -> Iterator[str]:
+        """A fresh topic, deleted at the end, so that the disk does not fill over a long run."""
+        name = self.kafka.create_topic(fresh_name(prefix), partitions=PARTITIONS)
+        try:
+            yield name
+        finally:
+            self.kafka.delete_topic(name)
+
+    @contextmanager
+    def owner(
+        self, relay: Section, routes: Sequence[Section] = (), *, name: str, freezes: bool = False
+    ) -> Iterator[DaemonProcess]:
+        """A daemon that owns the outbox, with the shipped defaults but for `relay` and `routes`.
+
+        It is stopped in order at the end, and killed when something failed. One that `freezes` keeps its lease for
+        long; how often it renews it is all that this changes.
+        """
+        sections: dict[str, Section] = {
             "database": {"url": self.url},
             "kafka": {"bootstrap.servers": self.kafka.bootstrap},
             "relay": relay,
         }
-        return DaemonProcess(self.directory, sections, name=name)
+        if freezes:
+            sections["cluster"] = FROZEN_LEASE
+        daemon = NamedDaemon(self.directory, sections, routes, name=name)
+        daemon.start()
+        try:
+            daemon.wait_for_event("owner")
+            yield daemon
+            daemon.thaw()
+            ended = daemon.stop()
+            assert ended.code == 0, f"the daemon ended with {ended.code}:\n{ended.err[-3000:]}"
+        finally:
+            daemon.kill()
 
 
 @contextmanager
@@ -62,41 +99,14 @@ def stand() -> Iterator[Stand]:
     """Start both servers, with an empty migrated database, and stop them at the end."""
     with tempfile.TemporaryDirectory(prefix="outboxd-bench-") as directory:
         postgres = PostgresServer(settings=POSTGRES_SETTINGS)
-        postgres.start()
         try:
+            postgres.start()
             with KafkaCluster(brokers=1, java_options=("-Xmx1g", "-XX:+UseG1GC")) as kafka:
                 upgrade(postgres.url("postgres"), SCHEMA)
+                with postgres.connect("postgres", autocommit=True) as connection:
+                    connection.execute(f"CREATE ROLE {ROLE} LOGIN SUPERUSER")
+                    if postgres.installation.has_module("pg_stat_statements"):
+                        connection.execute("CREATE EXTENSION pg_stat_statements")
                 yield Stand(postgres, kafka, Path(directory), "postgres")
         finally:
             postgres.destroy()
-
-
-def machine_facts() -> dict[str, object]:
-    """What the figures depend on."""
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    return {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cores": os.cpu_count(),
-        "processor": model,
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
-
-
-def insert_rows(connection: psycopg.Connection[tuple[object, ...]], topic: str, rows: int, keys: int) -> int:
-    """Insert rows of 512 bytes in one transaction; return the last id."""
-    found = connection.execute(
-        f"WITH new AS (INSERT INTO {SCHEMA}.outbox (topic, key, payload)"
-        " SELECT %s, 'key-' || (i %% %s), convert_to(rpad(i || ' ', %s, i || ' '), 'UTF8')"
-        " FROM generate_series(1, %s) AS i RETURNING id) SELECT max(id) FROM new",
-        (topic, keys, PAYLOAD_BYTES, rows),
-    ).fetchone()
-    assert found is not None
-    return int(str(found[0]))

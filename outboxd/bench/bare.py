@@ -68,11 +68,15 @@ def bare_produce(properties: Mapping[str, str], topic: str, rows: int, seconds_m
     Raises:
         BrokerUnavailableError: a record failed, or no report came for 30 s.
     """
-    prepared = list(sample_rows(rows))
     config: dict[str, Any] = producer_config(
         properties, in_flight_rows_max=IN_FLIGHT_ROWS_MAX, in_flight_bytes_max=48 << 20
     )
-    producer = Producer(config, logger=CLIENT_LOGGER)
+    return produce_all(Producer(config, logger=CLIENT_LOGGER), topic, rows, seconds_max)
+
+
+def produce_all(producer: Producer, topic: str, rows: int, seconds_max: float) -> BareProduce:
+    """The loop itself, with a producer of the caller's making; otherwise as `bare_produce`."""
+    prepared = list(sample_rows(rows))
     producer.list_topics(topic, timeout=_STALL_SECONDS)  # Connecting is not what is measured.
     reports = _Reports()
     cpu_began, began = time.process_time(), time.perf_counter()

@@ -1,0 +1,54 @@
+"""The bare produce loop beside each drain, in a process of its own, on the same broker."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.bare_produce import SECONDS_MAX
+from benchmarks.stand import Stand
+from benchmarks.usage import cpu_seconds
+
+
+@dataclass(frozen=True)
+class Bare:
+    """What bare loops took: rows a second, and microseconds of CPU a row of their process and of the broker."""
+
+    rows_per_second: float
+    cpu_us_per_row: float
+    broker_us_per_row: float
+
+
+def bare(stand: Stand, rows: int) -> Bare:
+    """Run the bare produce loop with so many rows."""
+    with stand.topic("bare") as topic:
+        broker_before = cpu_seconds(stand.kafka.pid(0))
+        command = [
+            *(sys.executable, "-m", "benchmarks.bare_produce", stand.kafka.bootstrap),
+            *("--topic", topic, "--rows", str(rows), "--json"),
+        ]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * SECONDS_MAX)
+        if answer.returncode != 0:
+            raise RuntimeError(f"the bare produce loop failed:\n{answer.stderr[-3000:]}")
+        broker = cpu_seconds(stand.kafka.pid(0)) - broker_before
+    found = json.loads(answer.stdout)
+    return Bare(found["rows_per_second"], found["cpu_us_per_row"], broker / rows * 1e6)
+
+
+def mean(loops: Sequence[Bare]) -> Bare:
+    """The mean of the loops on both sides of a drain."""
+    return Bare(
+        statistics.mean(loop.rows_per_second for loop in loops),
+        statistics.mean(loop.cpu_us_per_row for loop in loops),
+        statistics.mean(loop.broker_us_per_row for loop in loops),
+    )
+
+
+def warm_up(stand: Stand, rows: int, times: int = 2) -> None:
+    """Let the broker's virtual machine compile what it runs often: cold, it would flatter the first ratio."""
+    for _ in range(times):
+        bare(stand, rows)
