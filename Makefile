@@ -65,8 +65,8 @@ format: venv ## Let ruff write the code's layout and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: venv ## Measure the drain rate against a bare produce loop
-	$(BIN)/python -m benchmarks
+bench: venv ## Measure every goal of speed, three times (some hours); BENCH="--quick" or BENCH="--rounds 1 NAME …" for less
+	$(BIN)/python -m benchmarks $(BENCH)
 
 man: venv ## Write docs/man/ anew from the texts of the command line and the configuration
 	$(BIN)/python -m outboxd.cli.manual docs/man
