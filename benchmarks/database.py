@@ -51,7 +51,7 @@ def insert_rows(
             connection,
             f"WITH new AS (INSERT INTO {SCHEMA}.outbox (topic, key, payload)"
             " SELECT %s, %s || '-' || (i %% %s), convert_to(rpad(i || ' ', %s, i || ' '), 'UTF8')"
-            " FROM generate_series(%s, %s) AS i RETURNING id) SELECT max(id) FROM new",
+            " FROM generate_series(%s::int, %s::int) AS i RETURNING id) SELECT max(id) FROM new",
             topic, key_prefix, keys, payload_bytes, first, min(rows, first + INSERT_ROWS_MAX - 1),
         )  # fmt: skip
     return found

@@ -50,8 +50,8 @@ class Goal:
         return "reached" if (seen <= self.bound if self.at_most else seen >= self.bound) else "not reached"
 
 
-def _cost(benchmark: str, what: str, seen: str = "statements a row") -> Goal:
-    return Goal(benchmark, f"{what}: {seen}", "statements_per_row", 0.02, at_most=True)
+def _cost(benchmark: str, how: str) -> Goal:
+    return Goal(benchmark, f"database cost, {how}: statements a row", "statements_per_row", 0.02, at_most=True)
 
 
 POLL_INTERVAL_MAX_MS = 100.0
@@ -76,9 +76,9 @@ GOALS: Sequence[Goal] = (
     Goal("backlog", "long backlog: peak memory", "daemon_memory_mib", 150.0, "MiB", at_most=True),
     Goal("bloat", "dead rows, held snapshot: rate against none", "ratio", 0.8),
     Goal("bloat", "dead rows, held snapshot: p99", "p99_ms", 25.0, "ms", at_most=True),
-    _cost("drain-delete", "database cost, delete"),
-    _cost("drain-mark", "database cost, mark"),
-    _cost("drain-exactly-once", "database cost, exactly-once"),
+    _cost("drain-delete", "delete"),
+    _cost("drain-mark", "mark"),
+    _cost("drain-exactly-once", "exactly-once"),
     Goal("drain-100-keys", "100 keys, in order: ratio", "ratio", 0.15),
     Goal("drain-10-keys", "10 keys, in order", "rows_per_second", 20_000, "rows/s"),
     Goal("drain-1-key", "one key, in order", "rows_per_second", 2_000, "rows/s"),
@@ -94,8 +94,6 @@ def _figures(runs: Runs, field: str) -> list[float]:
 def _text(value: float, unit: str) -> str:
     if abs(value) >= 1_000:
         number = f"{value:,.0f}"
-    elif abs(value) >= 10:
-        number = f"{value:.1f}".removesuffix(".0")
     else:
-        number = f"{value:.4f}".rstrip("0").removesuffix(".") if abs(value) < 0.1 else f"{value:.2f}"
+        number = f"{value:.{1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 4}f}".rstrip("0").removesuffix(".")
     return f"{number} {unit}".strip().replace(" %", "%")

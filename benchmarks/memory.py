@@ -91,6 +91,6 @@ def _insert_mixed(connection: Connection, topic: str, rows: int) -> None:
             f"WITH new AS (INSERT INTO {SCHEMA}.outbox (topic, key, payload)"
             " SELECT %s, 'key-' || (i %% %s),"
             " convert_to(rpad(i || ' ', (%s * (%s / %s::float8) ^ random())::int, i || ' '), 'UTF8')"
-            " FROM generate_series(1, %s) AS i RETURNING id) SELECT max(id) FROM new",
+            " FROM generate_series(1, %s::int) AS i RETURNING id) SELECT max(id) FROM new",
             topic, KEYS, SMALL_BYTES, LARGE_BYTES, SMALL_BYTES, rows,
         )  # fmt: skip

@@ -28,5 +28,5 @@ def _named_run(thread: threading.Thread) -> None:
 
 if __name__ == "__main__":
     name_thread("relay")
-    threading.Thread.run = _named_run  # type: ignore[method-assign]
+    threading.Thread.run = _named_run  # type: ignore[method-assign, assignment]
     main()
