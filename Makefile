@@ -65,7 +65,7 @@ format: venv ## Let ruff write the code's layout and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: venv ## Measure every goal of speed, three times (some hours); BENCH="--quick" or BENCH="--rounds 1 NAME …" for less
+bench: venv ## Measure every goal of speed, three times (90 minutes); BENCH="--quick" or BENCH="--rounds 1 NAME …" for less
 	$(BIN)/python -m benchmarks $(BENCH)
 
 man: venv ## Write docs/man/ anew from the texts of the command line and the configuration

@@ -21,8 +21,6 @@ from benchmarks.stand import SCHEMA, Stand
 from benchmarks.usage import memory_peak_bytes
 
 RELAY = {"after_publish": "delete"}
-SLICES = 3
-"""How many slices are taken of each backlog; the median counts."""
 AHEAD_ROWS = 50_000
 """The shipped `max_in_flight_rows`: no more is read ahead."""
 SHARES = (0.1, 0.2, 0.4, 1.0)
@@ -54,17 +52,17 @@ class Backlog:
         )
 
 
-def backlog(stand: Stand, name: str, *, rows: int, slice_rows: int) -> Backlog:
-    """Measure with up to `rows` rows pending, `slice_rows` at a time."""
+def backlog(stand: Stand, name: str, *, rows: int, slice_rows: int, turns: int) -> Backlog:
+    """Measure with up to `rows` rows pending: of each backlog, `slice_rows` for so many turns; the median counts."""
     least = WARM_ROWS + slice_rows + AHEAD_ROWS
-    short, memory = _measured(stand, [least] * SLICES, slice_rows)
+    short, memory = _measured(stand, [least] * turns, slice_rows)
     sizes = sorted({max(round(rows * share), 2 * least) for share in SHARES})
-    long, long_memory = _measured(stand, [size for size in sizes for _ in range(SLICES)], slice_rows)
-    again, _ = _measured(stand, [least] * SLICES, slice_rows)
+    long, long_memory = _measured(stand, [size for size in sizes for _ in range(turns)], slice_rows)
+    again, _ = _measured(stand, [least] * turns, slice_rows)
     short_rate = statistics.median(short + again)
     curve = {str(least): short_rate}
     for at, size in enumerate(sizes):
-        curve[str(size)] = statistics.median(long[at * SLICES : (at + 1) * SLICES])
+        curve[str(size)] = statistics.median(long[at * turns : (at + 1) * turns])
     rate = curve[str(sizes[-1])]
     return Backlog(name, sizes[-1], least, rate, short_rate, rate / short_rate, max(memory, long_memory), curve)
 

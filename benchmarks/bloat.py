@@ -21,8 +21,6 @@ from benchmarks.stand import SCHEMA, Stand
 from tests.support.daemon import DaemonProcess
 
 RELAY = {"after_publish": "delete"}
-TURNS = 3
-"""How often each rate is measured; the median counts."""
 LATENCY_ROWS_PER_SECOND = 1_000.0
 _AT_ONCE = 200_000
 
@@ -55,18 +53,23 @@ class Bloat:
         )
 
 
-def bloat(stand: Stand, name: str, *, dead_rows: int, hold_seconds: float, rows: int, latency_seconds: float) -> Bloat:
-    """Measure behind so many dead rows once the snapshot is `hold_seconds` old; each rate is of `rows` rows."""
+def bloat(
+    stand: Stand, name: str, *, dead_rows: int, hold_seconds: float, rows: int, latency_seconds: float, turns: int
+) -> Bloat:
+    """Measure behind so many dead rows once the snapshot is `hold_seconds` old.
+
+    Each rate is of `rows` rows, the median of so many turns.
+    """
     with stand.topic("bloat") as topic, stand.topic("bloat-latency") as latency_topic, stand.connect() as connection:
         empty(connection)
         with stand.owner(RELAY, name=topic, freezes=True) as daemon:
             warm(connection, topic)
-            clean = _rates(connection, daemon, topic, rows)
+            clean = _rates(connection, daemon, topic, rows, turns)
             with _held_snapshot(stand) as held_since:
                 relayed = _make_dead(connection, topic, dead_rows)
                 time.sleep(max(0.0, held_since + hold_seconds - time.monotonic()))
                 held = time.monotonic() - held_since
-                rates = _rates(connection, daemon, topic, rows)
+                rates = _rates(connection, daemon, topic, rows, turns)
                 dead = _dead_rows(connection)
                 assert dead >= dead_rows, f"{dead} dead rows instead of {dead_rows}: the snapshot kept none"
                 found, latency_rows = measure(
@@ -75,10 +78,10 @@ def bloat(stand: Stand, name: str, *, dead_rows: int, hold_seconds: float, rows:
                 )  # fmt: skip
             tidy(connection)
             assert _dead_rows(connection) < dead_rows, "the vacuum removed nothing"
-            clean += _rates(connection, daemon, topic, rows)
+            clean += _rates(connection, daemon, topic, rows, turns)
         assert pending_rows(connection) == 0, "rows are left"
         check_topic(stand, latency_topic, latency_rows)
-        check_topic(stand, topic, WARM_ROWS + relayed + 3 * TURNS * rows)
+        check_topic(stand, topic, WARM_ROWS + relayed + 3 * turns * rows)
     rate, clean_rate = statistics.median(rates), statistics.median(clean)
     return Bloat(
         name=name,
@@ -96,8 +99,8 @@ def bloat(stand: Stand, name: str, *, dead_rows: int, hold_seconds: float, rows:
     )
 
 
-def _rates(connection: Connection, daemon: DaemonProcess, topic: str, rows: int) -> list[float]:
-    return [drain_rate(connection, daemon, topic, rows) for _ in range(TURNS)]
+def _rates(connection: Connection, daemon: DaemonProcess, topic: str, rows: int, turns: int) -> list[float]:
+    return [drain_rate(connection, daemon, topic, rows) for _ in range(turns)]
 
 
 @contextmanager

@@ -21,8 +21,6 @@ RELAY = {"after_publish": "delete"}
 ROUTES = ({"topic": "*", "on_dead_letter": "hold-key"},)
 HOT = "hot"
 HOT_KEY = f"{HOT}-0"
-TURNS = 3
-"""How often each rate is measured; the median counts."""
 _DEAD_SECONDS_MAX = 30.0
 
 
@@ -50,9 +48,9 @@ class HeldKey:
         )
 
 
-def held_key(stand: Stand, name: str, *, held_rows: int, rows: int) -> HeldKey:
-    """Measure with so many held rows; each rate is of `rows` rows of other keys."""
-    free = _free_rates(stand, rows)
+def held_key(stand: Stand, name: str, *, held_rows: int, rows: int, turns: int) -> HeldKey:
+    """Measure with so many held rows; each rate is of `rows` rows of other keys, the median of so many turns."""
+    free = _free_rates(stand, rows, turns)
     with stand.topic("held") as topic, stand.connect() as connection:
         empty(connection)
         with stand.owner(RELAY, ROUTES, name=topic, freezes=True) as daemon:
@@ -63,23 +61,23 @@ def held_key(stand: Stand, name: str, *, held_rows: int, rows: int) -> HeldKey:
             began, above_id = time.perf_counter(), last_id(connection)
             wait_until_settled(connection, insert_rows(connection, topic, 1, 1), above_id=above_id)
             passed = time.perf_counter() - began
-            rates = [drain_rate(connection, daemon, topic, rows) for _ in range(TURNS)]
+            rates = [drain_rate(connection, daemon, topic, rows) for _ in range(turns)]
             memory = memory_peak_bytes(daemon.pid) / 2**20
         assert pending_rows(connection) == held_rows, "a held row is gone, or another is left"
-        check_topic(stand, topic, WARM_ROWS + 1 + TURNS * rows, not_among={HOT_KEY.encode()})
+        check_topic(stand, topic, WARM_ROWS + 1 + turns * rows, not_among={HOT_KEY.encode()})
         empty(connection)
-    free += _free_rates(stand, rows)
+    free += _free_rates(stand, rows, turns)
     rate, free_rate = statistics.median(rates), statistics.median(free)
     return HeldKey(name, held_rows, rows, rate, free_rate, rate / free_rate, passed, memory)
 
 
-def _free_rates(stand: Stand, rows: int) -> list[float]:
+def _free_rates(stand: Stand, rows: int, turns: int) -> list[float]:
     with stand.topic("free") as topic, stand.connect() as connection:
         empty(connection)
         with stand.owner(RELAY, ROUTES, name=topic, freezes=True) as daemon:
             warm(connection, topic)
-            rates = [drain_rate(connection, daemon, topic, rows) for _ in range(TURNS)]
-        check_topic(stand, topic, WARM_ROWS + TURNS * rows)
+            rates = [drain_rate(connection, daemon, topic, rows) for _ in range(turns)]
+        check_topic(stand, topic, WARM_ROWS + turns * rows)
     return rates
 
 

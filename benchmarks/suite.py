@@ -28,7 +28,7 @@ Run = Callable[[Stand, str], Result]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each benchmark takes."""
+    """How much each benchmark takes; in `turns`, how often each rate is measured where rates are compared."""
 
     rows: int = 200_000
     latency_seconds: float = 20.0
@@ -40,6 +40,7 @@ class Sizes:
     dead_rows: int = 2_000_000
     hold_seconds: float = 600.0
     held_rows: int = 500_000
+    turns: int = 3
 
 
 QUICK = Sizes(
@@ -53,8 +54,9 @@ QUICK = Sizes(
     dead_rows=50_000,
     hold_seconds=5.0,
     held_rows=20_000,
+    turns=1,
 )
-"""Small enough to try the suite itself in two minutes or three; its figures say little."""
+"""Small enough to try the suite itself in three minutes; its figures say little."""
 
 DELETE: Section = {"after_publish": "delete"}
 EXACTLY_ONCE: Section = {**DELETE, "delivery": "exactly-once"}
@@ -101,14 +103,15 @@ def benchmarks(sizes: Sizes) -> dict[str, Run]:
         found[name] = partial(
             memory, relay=relay, small_rows=sizes.memory_small_rows, large_bytes=sizes.memory_large_bytes
         )
-    found["held-key"] = partial(held_key, held_rows=sizes.held_rows, rows=sizes.rows)
-    found["backlog"] = partial(backlog, rows=sizes.backlog_rows, slice_rows=sizes.backlog_slice_rows)
+    found["held-key"] = partial(held_key, held_rows=sizes.held_rows, rows=sizes.rows, turns=sizes.turns)
+    found["backlog"] = partial(backlog, rows=sizes.backlog_rows, slice_rows=sizes.backlog_slice_rows, turns=sizes.turns)
     found["bloat"] = partial(
         bloat,
         dead_rows=sizes.dead_rows,
         hold_seconds=sizes.hold_seconds,
         rows=sizes.rows,
         latency_seconds=sizes.latency_seconds,
+        turns=sizes.turns,
     )
     return found
 
