@@ -36,7 +36,7 @@ _LIMITS = """SELECT set_config('statement_timeout', :statement_timeout, true),
 _WALK = """
     WITH batch AS (
         SELECT o.id, o.created_at, coalesce(o.published_at < now() - make_interval(secs => :seconds), false) AS is_due
-          FROM @outbox@ o WHERE o.id > :cursor ORDER BY o.id LIMIT :rows_max)
+          FROM @outbox@ o WHERE o.id > :cursor ORDER BY o.id LIMIT (SELECT CAST(:rows_max AS bigint)))
     SELECT array_agg(b.id) FILTER (WHERE b.is_due) AS due, min(b.id) FILTER (WHERE NOT b.is_due) AS first_kept,
            max(b.id) AS last, count(*) AS rows,
            coalesce(bool_or(b.created_at < now() - make_interval(secs => :seconds)), false) AS has_early
@@ -45,7 +45,8 @@ _WALK = """
 _NOTE = (
     """UPDATE @schema@.lease AS l SET deleted_through = :last WHERE l.outbox = :outbox AND l.deleted_through < :last"""
 )
-_DELETE = """DELETE FROM @outbox@ AS o WHERE o.id = ANY (CAST(:ids AS bigint[]))
+# The planner does not see how many they are: of many it prefers to read the whole of a table that is not large.
+_DELETE = """DELETE FROM @outbox@ AS o WHERE o.id = ANY (CAST((SELECT CAST(:ids AS bigint[])) AS bigint[]))
     AND o.published_at < now() - make_interval(secs => :seconds)"""
 
 _RESOLVED = """
@@ -87,13 +88,15 @@ _STARTS = """
     )
     SELECT count(*) FROM gone"""
 
+# With a limit that the planner cannot see, so that it goes by the index of what is pending, in order: it may else read
+# all of it and sort.
 _BACKLOG = """
     SELECT pending.rows AS pending, pending.oldest_seconds, retry.rows AS in_retry
       FROM (SELECT count(*) AS rows,
                    extract(epoch FROM now() - min(greatest(p.created_at, p.available_at))
                        FILTER (WHERE p.available_at IS NULL OR p.available_at <= now()))::float8 AS oldest_seconds
               FROM (SELECT o.created_at, o.available_at FROM @outbox@ o WHERE o.published_at IS NULL
-                     ORDER BY o.id LIMIT :counted_max + 1) AS p) AS pending,
+                     ORDER BY o.id LIMIT (SELECT :counted_max + 1)) AS p) AS pending,
            (SELECT count(*) AS rows FROM (SELECT FROM @schema@.retry r WHERE r.outbox = :outbox
                                            LIMIT :counted_max + 1) AS bounded) AS retry"""
 

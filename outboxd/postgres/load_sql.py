@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outboxd.postgres.fetch_sql import limit_text
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 
@@ -15,7 +16,9 @@ def load_text(schema: str, table: str) -> str:
         "SELECT r.outbox_id, o.topic, o.key, r.attempts, (date_part('epoch', r.first_failed_at) * 1000)::bigint,"
         " NULL::bigint, false, greatest(0, date_part('epoch', r.next_attempt_at - now())),"
         " date_part('epoch', r.own_age)"
-        f" FROM {s}.retry AS r JOIN {outbox} AS o ON o.id = r.outbox_id AND o.published_at IS NULL"
+        # Row by row: a join the planner may begin with all that is pending.
+        f" FROM {s}.retry AS r CROSS JOIN LATERAL (SELECT p.topic, p.key FROM {outbox} AS p WHERE p.id = r.outbox_id"
+        " AND p.published_at IS NULL LIMIT 1) AS o"
         " WHERE r.outbox = %(outbox)s"
         " UNION ALL SELECT l.outbox_id, l.topic, l.key, l.attempts, NULL::bigint, l.id, l.status = 'replaying',"
         " 0::float8, 0::float8"
@@ -48,16 +51,22 @@ def pauses_text(schema: str) -> str:
 
 
 def sweep_text(schema: str, table: str) -> str:
-    """Return the statement that reads one chunk of the pending index, up to the position, without what is deferred
-    anyway.
+    """Return the statement that looks at one chunk of the pending index, up to the position, and tells of it what is
+    not deferred anyway.
+
+    Where more may follow, it gives one more row, without a topic: the last id that was looked at. A chunk is so many
+    rows looked at, lest one statement pass over a whole backlog of what is deferred.
     """
     return (
-        f"SELECT o.id, o.topic, o.key FROM {quoted(schema)}.{quoted(table)} AS o"
+        "WITH chunk AS MATERIALIZED (SELECT o.id, o.topic, o.key, o.available_at"
+        f" FROM {quoted(schema)}.{quoted(table)} AS o WHERE o.published_at IS NULL AND o.id > %(cursor)s"
         # A comparison of rows, lest the planner take it for a narrow range, see FetchSql.
-        " WHERE o.published_at IS NULL AND o.id > %(cursor)s AND (o.id, 0) <= (%(position)s, 0)"
-        " AND (o.available_at IS NULL OR o.available_at <= now()) AND o.topic <> ALL(%(topics)s::text[])"
-        " AND (o.key IS NULL OR hashtextextended(o.key, hashtextextended(o.topic, 0)) <> ALL("
+        f" AND (o.id, 0) <= (%(position)s, 0) ORDER BY o.id {limit_text('%(rows_max)s')})"
+        " SELECT c.id, c.topic, c.key FROM chunk AS c WHERE (c.available_at IS NULL OR c.available_at <= now())"
+        " AND c.topic <> ALL(%(topics)s::text[])"
+        # As `NOT … = ANY` the keys are looked up by a hash, as `<> ALL` each is compared.
+        " AND (c.key IS NULL OR NOT hashtextextended(c.key, hashtextextended(c.topic, 0)) = ANY("
         "SELECT hashtextextended(k.key, hashtextextended(k.topic, 0))"
         " FROM unnest(%(key_topics)s::text[], %(keys)s::text[]) AS k(topic, key)))"
-        " ORDER BY o.id LIMIT %(rows_max)s"
+        " UNION ALL SELECT max(c.id), NULL, NULL FROM chunk AS c HAVING count(*) >= %(rows_max)s"
     )

@@ -20,9 +20,11 @@ from outboxd.postgres.sql_text import in_schema
 COUNTED_MAX = 100_000
 HELD_KEYS_LISTED_MAX = 100
 
+# In the order of ids, and with limits that the planner cannot see, so that it goes by the index of what is pending: it
+# may else read the whole table for few rows.
 _BACKLOG = """
-    SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ WHERE published_at IS NULL LIMIT :counted_max + 1) AS b)
-               AS pending,
+    SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ WHERE published_at IS NULL ORDER BY id
+             LIMIT (SELECT :counted_max + 1)) AS b) AS pending,
            (SELECT created_at FROM @outbox@ WHERE published_at IS NULL ORDER BY id LIMIT 1) AS oldest_pending_at,
            (SELECT count(*) FROM (SELECT FROM @schema@.retry WHERE outbox = :outbox LIMIT :counted_max + 1) AS b)
                AS in_retry,
@@ -37,8 +39,10 @@ _HELD = """
           ORDER BY outbox_id LIMIT :counted_max + 1)
         UNION ALL
         (SELECT o.topic, o.key, 'retry', r.first_failed_at, r.outbox_id, r.error_code
-           FROM @schema@.retry AS r JOIN @outbox@ AS o ON o.id = r.outbox_id
-          WHERE r.outbox = :outbox AND o.key IS NOT NULL AND o.published_at IS NULL
+           FROM @schema@.retry AS r CROSS JOIN LATERAL (
+                SELECT p.topic, p.key FROM @outbox@ AS p
+                 WHERE p.id = r.outbox_id AND p.key IS NOT NULL AND p.published_at IS NULL LIMIT 1) AS o
+          WHERE r.outbox = :outbox
           ORDER BY r.outbox_id LIMIT :counted_max + 1)) AS held
      ORDER BY since, outbox_id"""
 _HELD_LISTED = f"SELECT held.*, count(*) OVER () AS held_keys FROM ({_HELD}) AS held LIMIT :listed_max"

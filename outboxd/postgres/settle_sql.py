@@ -14,6 +14,9 @@ from outboxd.postgres.lock_limit import LIMITED
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import IS_SAME_TIMELINE
 
+_IS_PENDING = "(o.published_at IS NULL)::int = 1"
+"""A condition that the planner does not take for the indexes of pending rows: rows are looked up by the primary key,
+one by one. It may else join a batch with all that is pending, above all where statistics are missing or old."""
 _MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
 
 
@@ -30,6 +33,11 @@ class Writes:
     storms: bool
     progress: bool
     pieces: bool
+
+
+def _hidden(array: str) -> str:
+    """Return the array as one whose length the planner does not see: it then expects few, and looks each up."""
+    return f"(SELECT %({array})s::bigint[])"
 
 
 def piece_text(column: str) -> str:
@@ -97,22 +105,22 @@ class SettleSql:
         if self._deletes:
             return (
                 f"delivered AS (DELETE FROM {self._table} AS o USING ours"
-                " WHERE o.id = ANY(%(delivered_ids)s::bigint[]) AND o.published_at IS NULL RETURNING 1)"
+                f" WHERE o.id = ANY({_hidden('delivered_ids')}::bigint[]) AND {_IS_PENDING} RETURNING 1)"
             )
         return (
             f"delivered AS (UPDATE {self._table} AS o SET published_at = now(),"
             " published_partition = nullif(d.partition, -1)::int, published_offset = nullif(d.record_offset, -1)"
-            " FROM ours, unnest(%(delivered_ids)s::bigint[], %(delivered_partitions)s::bigint[],"
-            " %(delivered_offsets)s::bigint[]) AS d(id, partition, record_offset)"
-            " WHERE o.id = d.id AND o.published_at IS NULL RETURNING 1)"
+            f" FROM ours, unnest({_hidden('delivered_ids')}, {_hidden('delivered_partitions')},"
+            f" {_hidden('delivered_offsets')}) AS d(id, partition, record_offset)"
+            f" WHERE o.id = d.id AND {_IS_PENDING} RETURNING 1)"
         )
 
     def _recovered(self) -> str:
         """What a progress record names: rows of the same id *and* event, since the id may have been given again."""
-        same = f"o.id = d.id AND o.published_at IS NULL AND (d.piece IS NULL OR d.piece = {piece_text('o.event_id')})"
+        same = f"o.id = d.id AND {_IS_PENDING} AND (d.piece IS NULL OR d.piece = {piece_text('o.event_id')})"
         named = (
-            "unnest(%(delivered_ids)s::bigint[], %(delivered_partitions)s::bigint[], %(delivered_offsets)s::bigint[],"
-            " %(delivered_pieces)s::bigint[]) AS d(id, partition, record_offset, piece)"
+            f"unnest({_hidden('delivered_ids')}, {_hidden('delivered_partitions')}, {_hidden('delivered_offsets')},"
+            f" {_hidden('delivered_pieces')}) AS d(id, partition, record_offset, piece)"
         )
         if self._deletes:
             return f"delivered AS (DELETE FROM {self._table} AS o USING ours, {named} WHERE {same} RETURNING 1)"
@@ -142,7 +150,7 @@ class SettleSql:
             f"moved AS (DELETE FROM {self._table} AS o USING ours, unnest(%(dead_ids)s::bigint[],"
             " %(dead_attempts)s::int[], %(dead_reasons)s::text[], %(dead_codes)s::text[], %(dead_messages)s::text[],"
             " %(dead_holds)s::bool[]) AS d(id, attempts, reason, code, message, holds)"
-            " WHERE o.id = d.id AND o.published_at IS NULL RETURNING o.id AS outbox_id,"
+            f" WHERE o.id = d.id AND {_IS_PENDING} RETURNING o.id AS outbox_id,"
             f" {', '.join('o.' + column for column in _MOVED_COLUMNS.split(', '))},"
             " d.attempts, d.reason, d.code, d.message, d.holds),"
             f" untried AS (DELETE FROM {self._schema}.retry AS r USING ours WHERE r.outbox = %(outbox)s"

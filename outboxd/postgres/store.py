@@ -220,8 +220,10 @@ class PostgresStore:
             "keys": [key for _, key in request.skipped_keys],
         }
         with connection.cursor(binary=True) as cursor:
-            found = cursor.execute(sweep_text(self._schema, self._table), arguments).fetchall()
-        self._post(Swept(found, found[-1][0] if len(found) >= request.rows_max else None))
+            # Planned for its very cursor: from there on, most rows of the table may be published.
+            rows = cursor.execute(sweep_text(self._schema, self._table), arguments, prepare=False).fetchall()
+        last_id = rows.pop()[0] if rows and rows[-1][1] is None else None
+        self._post(Swept(rows, last_id))
 
     # Settle.
 
