@@ -128,7 +128,7 @@ class Reading:
         )
         if self._is_crowded:
             return
-        if self.sweeping.sweep(now):
+        if self.sweeping.sweep(now, gives_way=now >= self._next_fetch_at):
             self.read_all = False
             return
         state.held.want_due(now)

@@ -23,11 +23,18 @@ class Sweeping:
         self._cursor: int | None = None
         self._began_at = 0.0
         self._was_idle = False
+        self._gave_way = False
 
-    def sweep(self, now: float) -> bool:
-        """Begin the next chunk where it is time; return whether it began."""
+    def sweep(self, now: float, *, gives_way: bool) -> bool:
+        """Begin the next chunk where it is time; return whether it began. Where it `gives_way`, a fetch that is due
+        goes between two chunks: new rows do not wait for the end of a long walk.
+        """
         if now < self.next_at:
             return False
+        if gives_way and self._cursor is not None and not self._gave_way:
+            self._gave_way = True
+            return False
+        self._gave_way = False
         state = self._state
         if self._cursor is None:
             self._cursor = -(2**63)
