@@ -252,7 +252,7 @@ REPEATED: Mapping[str, Repeated] = {
     "fetch: looking back into 2,000 gaps": Repeated(looking_back, 10_000, 30_000),
     "fetch: 500 chosen": Repeated(chosen, 1_100, 5_000),
     "fetch: 100 replays": Repeated(replays, 1_100, 1_000),
-    "fetch: 100 keys again": Repeated(by_key, 5_000, 10_000),
+    "fetch: 100 keys again": Repeated(by_key, 8_000, 12_000),
     "fetch: a topic again that goes one by one": Repeated(by_topic, 1_100, 3_000),
     "fetch: a topic that goes on": Repeated(catching_up, 7_000, 15_000),
     "fetch: delayed rows whose time came": Repeated(delayed, 1_100, 4_000),
