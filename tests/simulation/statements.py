@@ -187,17 +187,17 @@ def _cut(answer: list[Record], request: FetchRequest) -> list[Record]:
 def sweep(db: Database, request: SweepRequest, chunk_rows: int) -> Swept:
     now = db.now
     skipped_topics, skipped_keys = set(request.skipped_topics), set(request.skipped_keys)
-    found: list[tuple[int, str, str | None]] = []
-    for row_id in sorted(db.pending):
-        row = db.pending[row_id]
-        if not request.cursor < row_id <= request.position or (row.available_at or 0.0) > now:
-            continue
-        if row.topic in skipped_topics or (row.topic, row.key) in skipped_keys:
-            continue
-        found.append((row_id, row.topic, row.key))
-        if len(found) >= min(chunk_rows, request.rows_max):
-            return Swept(found, row_id)
-    return Swept(found, None)
+    # A chunk is so many rows looked at, whether or not they are told.
+    looked_at = [row_id for row_id in sorted(db.pending) if request.cursor < row_id <= request.position]
+    chunk = looked_at[: min(chunk_rows, request.rows_max)]
+    found = [
+        (row_id, row.topic, row.key)
+        for row_id, row in ((row_id, db.pending[row_id]) for row_id in chunk)
+        if (row.available_at or 0.0) <= now
+        and row.topic not in skipped_topics
+        and (row.topic, row.key) not in skipped_keys
+    ]
+    return Swept(found, chunk[-1] if len(chunk) >= min(chunk_rows, request.rows_max) else None)
 
 
 def settle(db: Database, settlement: Settlement) -> int:
