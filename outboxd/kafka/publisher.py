@@ -25,7 +25,7 @@ from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
 from outboxd.policy.faults import fault_of_refusal
-from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.messages import DeliveryFault, Report, error_of
 from outboxd.policy.records import Record
 
 CLIENT_LOG = logging.getLogger("librdkafka")
@@ -233,6 +233,8 @@ class KafkaPublisher:
             self.cluster_error = None
         if reports and self._acknowledged is not None:
             self._acknowledged.note(reports)
+        if not any(map(error_of, reports)):
+            return reports
         doubtful = [report for report in reports if report[1] is not None and self._doubts_partition(report)]
         if not doubtful:
             return reports

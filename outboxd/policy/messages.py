@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 from outboxd.policy.deferrals import Reread
@@ -334,3 +335,7 @@ class Report(NamedTuple):
     partition: int | None
     offset: int | None
     alone: bool = False
+
+
+error_of = itemgetter(1)
+"""Of a report, for `map`: by position, which costs a third of what a name does."""

@@ -14,6 +14,7 @@ from outboxd.policy.breakers import storm_note
 from outboxd.policy.cause import cause
 from outboxd.policy.faults import Fault, FaultClass
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.messages import error_of
 from outboxd.policy.outcomes import Alone, DeadLetter, Delivered, Hold, Outcome, Retry, Unknown
 from outboxd.policy.records import NO_HISTORY, Record
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
@@ -83,9 +84,10 @@ class Aftermath:
             tell_rows(self._observer, reports)
         if self._lanes.unconfirmed_topics:
             reports = self.deliveries.count_losses(reports, now)
-        failed = [report for report in reports if report[1] is not None]
+        failed: list[Report] = []
         sent_back: list[Record] = []
-        if failed:
+        if any(map(error_of, reports)):
+            failed = [report for report in reports if report[1] is not None]
             reports = [report for report in reports if report[1] is None]
             sent_back = [report.record for report in failed if _is_sent_back(report)]
             failed = [report for report in failed if not _is_sent_back(report)]

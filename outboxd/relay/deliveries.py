@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from outboxd.policy.faults import Fault, FaultClass
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import Record, size_of
+from outboxd.policy.records import Record, id_of, size_of
 from outboxd.relay.histories import Histories
 from outboxd.relay.holding import Holding
 from outboxd.relay.lanes import Lanes, shares
@@ -104,7 +104,7 @@ class Deliveries:
 
     def _note_settled(self, reports: Sequence[Report], now: float) -> None:
         settling = self._settling
-        settling.ids += [report[0][1] for report in reports]
+        settling.ids += map(id_of, map(_record_of, reports))
         settling.partitions += map(_partition_of, reports)
         settling.offsets += map(_offset_of, reports)
         if settling.first_at is None:

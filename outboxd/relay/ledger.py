@@ -23,6 +23,7 @@ class Ledger:
         self.bytes_max = bytes_max
         self.records: dict[int, Record] = {}
         self.size_bytes = 0
+        self._highest_id = 0
         self._left_since_fetch: set[int] = set()
         self._fetching = False
 
@@ -50,7 +51,11 @@ class Ledger:
         self._fetching = False
 
     def unknown(self, records: Sequence[Record]) -> list[Record]:
-        """Return the records that are not in memory and did not leave it while the snapshot was being read."""
+        """Return the records, which are in id order, that are not in memory and did not leave it while the snapshot
+        was being read.
+        """
+        if records and records[0][1] > self._highest_id:
+            return list(records)
         known, left = self.records, self._left_since_fetch
         if not left:
             return [record for record in records if record[1] not in known]
@@ -62,6 +67,9 @@ class Ledger:
 
     def enter(self, records: Sequence[Record]) -> None:
         """Take records into memory."""
+        if not records:
+            return
+        self._highest_id = max(self._highest_id, max(map(id_of, records)))
         self.records.update(zip(map(id_of, records), records, strict=True))
         self.size_bytes += sum(map(size_of, records))
 
@@ -86,4 +94,5 @@ class Ledger:
         """Forget everything: ownership ended."""
         self.records.clear()
         self.size_bytes = 0
+        self._highest_id = 0
         self._left_since_fetch.clear()

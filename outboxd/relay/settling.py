@@ -137,7 +137,8 @@ class Settling:
             storms=_take(self._storms, count),
         )
         del self.ids[:count], self.partitions[:count], self.offsets[:count], self.pieces[:count]
-        self.first_at = None
+        if not self.ids:
+            self.first_at = None
         self._taken_rows += len(settlement.delivered_ids)
         transaction = self._marked()
         self.under_way = settlement if transaction is None else replace(settlement, transaction=transaction)

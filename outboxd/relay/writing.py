@@ -27,7 +27,7 @@ class Writing:
     def _due_at(self, now: float) -> float:
         state = self._state
         settling = state.settling
-        if settling.is_pressing or settling.rows >= state.limits.batch_rows or state.draining or not state.in_flight:
+        if settling.is_pressing or settling.rows >= state.limits.batch_rows or state.draining:
             return max(now, self._next_at)
         return max((settling.first_at or now) + SETTLE_DELAY_SECONDS, self._next_at)
 

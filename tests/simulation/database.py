@@ -228,8 +228,8 @@ class Database:
         self.by_key.clear()
         for row in self.rows.values():
             self.by_key.setdefault((row.topic, row.key), []).append(row)
-            former = self.events[row.event_id]
-            row.is_death_lost = former.is_death_lost or (former.ever_dead and not row.ever_dead)
+            known = self.events[row.event_id]
+            row.is_death_lost = known.is_death_lost or (known.ever_dead and not row.ever_dead)
             self.events[row.event_id] = row
         return lost
 
