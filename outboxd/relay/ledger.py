@@ -69,7 +69,8 @@ class Ledger:
         """Take records into memory."""
         if not records:
             return
-        self._highest_id = max(self._highest_id, max(map(id_of, records)))
+        highest_id = max(map(id_of, records))
+        self._highest_id = max(self._highest_id, highest_id)
         self.records.update(zip(map(id_of, records), records, strict=True))
         self.size_bytes += sum(map(size_of, records))
 
