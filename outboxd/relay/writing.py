@@ -27,9 +27,11 @@ class Writing:
     def _due_at(self, now: float) -> float:
         state = self._state
         settling = state.settling
-        if settling.is_pressing or settling.rows >= state.limits.batch_rows or state.draining:
+        is_full = settling.rows >= state.limits.batch_rows
+        if settling.is_pressing or is_full or state.draining or settling.first_at is None:
+            # What a recovery found was delivered long ago, and has no beginning.
             return max(now, self._next_at)
-        return max((settling.first_at or now) + SETTLE_DELAY_SECONDS, self._next_at)
+        return max(settling.first_at + SETTLE_DELAY_SECONDS, self._next_at)
 
     def deadlines(self, now: float) -> list[float]:
         """Return when something is to be settled next."""
