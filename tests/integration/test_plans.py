@@ -20,9 +20,9 @@ from tests.support.repeated_statements import REPEATED, Repeated
 
 STATISTICS: tuple[Statistics, ...] = ("fresh", "stale", "none")
 NOTHING_PENDING = {"fetch: 100 keys again", "fetch: delayed rows whose time came", "fetch: everything at once"}
-"""What may walk all that is pending while the statistics say that next to nothing is, until the next ANALYZE: PostgreSQL
-then takes any index of pending rows for one page. Autovacuum comes within about a minute. The published rows are not
-read even then.
+"""What may walk all that is pending while the statistics say that next to nothing is, until the next ANALYZE: by them,
+any index of pending rows is one page long. Autovacuum comes within about a minute. Published rows are not read even
+then.
 """
 PREPARED = [name for name in REPEATED if name.startswith(("fetch: ", "settle: "))]
 """Only these are ever prepared, so that PostgreSQL may plan them once for all values."""
