@@ -53,20 +53,12 @@ class Settling:
 
     @property
     def _waits(self) -> bool:
-        return bool(self.ids or self.is_pressing)
+        return bool(self.ids or self._out_of_retry or self.is_pressing)
 
     @property
     def is_pressing(self) -> bool:
         """Something other than deliveries waits: a key, a retry or an operator waits for it to be written."""
-        return bool(
-            self._failed
-            or self._retries
-            or self._dead
-            or self._replayed
-            or self._died_again
-            or self._out_of_retry
-            or self._storms
-        )
+        return bool(self._failed or self._retries or self._dead or self._replayed or self._died_again or self._storms)
 
     def known_ids(self) -> set[int]:
         """Return the outbox ids whose outcome is known and not written yet."""
@@ -147,7 +139,7 @@ class Settling:
     def _marked(self) -> int | None:
         """Return the last transaction all of whose outcomes were taken by now."""
         transaction: int | None = None
-        if not self.is_pressing:
+        if not self.is_pressing and not self._out_of_retry:
             while self._marks and self._marks[0][1] <= self._taken_rows:
                 transaction = self._marks.pop(0)[0]
         return transaction
