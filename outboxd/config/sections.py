@@ -122,13 +122,13 @@ class RelaySettings(Section):
 
     batch_rows: Annotated[int, Whole(1, 100_000, "rows")] = option(5000, "Rows that one fetch reads at most.")
     batch_bytes: Annotated[int, Size("1kB", "1GiB")] = option(
-        16 << 20, "Bytes of key, payload and headers that one fetch reads at most; a single larger row is read alone."
+        4 << 20, "Bytes of key, payload and headers that one fetch reads at most; a single larger row is read alone."
     )
     max_in_flight_rows: Annotated[int, Whole(1, 10_000_000, "rows")] = option(
         50_000, "Rows published and not yet settled, at most; after a crash at most so many are sent again."
     )
     max_in_flight_bytes: Annotated[int, Size("1kB", "64GiB")] = option(
-        32 << 20, "The same in bytes, each row with about 1 kB for what it costs beside its payload."
+        12 << 20, "The same in bytes, each row with about 1 kB for what it costs beside its payload."
     )
     poll_interval_min_seconds: Annotated[float, Duration("1ms", "1m")] = option(
         0.001, "The wait after the first fetch that found nothing; it doubles up to `poll_interval_max`."

@@ -14,9 +14,9 @@ class RelayLimits:
     """
 
     batch_rows: int = 5_000
-    batch_bytes: int = 16 * 1024 * 1024
+    batch_bytes: int = 4 * 1024 * 1024
     max_in_flight_rows: int = 50_000
-    max_in_flight_bytes: int = 32 * 1024 * 1024
+    max_in_flight_bytes: int = 12 * 1024 * 1024
     row_bytes: int = 0
     poll_interval_min_seconds: float = 0.001
     poll_interval_max_seconds: float = 0.1
