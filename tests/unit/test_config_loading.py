@@ -35,7 +35,7 @@ def test_without_any_source_everything_is_the_default() -> None:
     found = load(env={})
     assert found == Settings()
     assert found.relay.batch_rows == 5000
-    assert found.relay.batch_bytes == 16 << 20
+    assert found.relay.batch_bytes == 4 << 20
     assert found.relay.sweep_interval_seconds == 5.0
     assert found.cluster.lease_ttl_seconds == 10.0
     assert str(found.origin("relay.batch_rows")) == "default"
