@@ -10,6 +10,10 @@ from outboxd.relay.state import State
 
 SWEEP_ROWS_MAX = 20_000
 SKIPPED_KEYS_MAX = 1_000
+SHARE = 20
+"""A walk takes the database for at most one part in so many of the time,"""
+INTERVALS_MAX = 12
+"""but the next one begins after so many intervals, whatever the one before took."""
 
 
 class Sweeping:
@@ -22,6 +26,8 @@ class Sweeping:
         self.swept_empty = False
         self._cursor: int | None = None
         self._began_at = 0.0
+        self._chunk_began_at = 0.0
+        self._walked_seconds = 0.0
         self._was_idle = False
         self._gave_way = False
 
@@ -39,6 +45,7 @@ class Sweeping:
         if self._cursor is None:
             self._cursor = -(2**63)
             self._began_at = now
+            self._walked_seconds = 0.0
             self._was_idle = state.is_idle
             state.held.want_overdue(now)
             state.admission.cursors.retry = None
@@ -52,6 +59,7 @@ class Sweeping:
             skipped_keys=[(topic, key) for topic, key in keys if key is not None],
         )
         state.reading = request
+        self._chunk_began_at = now
         state.ledger.fetch_begins()
         state.ports.store.begin_sweep(request)
         return True
@@ -77,9 +85,12 @@ class Sweeping:
             state.admission.found_by_sweep(found)
             state.ports.observer.event("late_rows_found", rows=len(found))
         self._cursor = swept.cursor
+        # Not the time between its chunks: an outage would put off the next walk for twenty times as long.
+        self._walked_seconds += now - self._chunk_began_at
         if swept.cursor is None:
-            lasted = now - self._began_at
-            self.next_at = self._began_at + max(state.limits.sweep_interval_seconds, 20 * lasted)
+            interval = state.limits.sweep_interval_seconds
+            pause = min(max(interval, SHARE * self._walked_seconds), INTERVALS_MAX * interval)
+            self.next_at = self._began_at + pause
             self.swept_empty = self._was_idle and not found and state.is_idle
 
     def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
