@@ -36,7 +36,7 @@ class Breaker:
     """One open breaker.
 
     `read_from` is where the next look for an untried record begins, and `keys_read` are the keys met before it: a later
-    record of those is not the lowest of its key.
+    record of those is not the lowest of its key. `nothing_untried`: the last look met all and found none to try.
     """
 
     fault: Fault
@@ -49,9 +49,11 @@ class Breaker:
     read_from: int | None = None
     keys_read: set[GateKey] = field(default_factory=set)
     began_again: bool = False
+    nothing_untried: bool = False
 
     def look_again(self) -> None:
         """Look for untried records from the beginning: all were met, or an older one came up."""
+        self.nothing_untried = False
         self.read_from = None
         self.keys_read.clear()
         self.began_again = True

@@ -48,8 +48,11 @@ class Probing:
         candidate = None
         if from_id is None or not breaker.wants_untried:
             candidate = self._held.probe_candidate(topic)
+        if candidate is not None and self._may_pass_another(candidate.id, topic) and not breaker.nothing_untried:
+            candidate = None
         if candidate is not None:
             breaker.wants_untried = True
+            breaker.nothing_untried = False
             self._breakers.probing(topic, candidate.id)
             self.ids.append(candidate.id)
         elif from_id is not None:
@@ -59,6 +62,12 @@ class Probing:
         else:
             # All that is parked waits behind a dead letter or a retry of its key.
             self._breakers.no_probe(topic, now)
+
+    def _may_pass_another(self, record_id: int, topic: str) -> bool:
+        """Say whether lower records of the topic were seen late and wait for it: one may be of the same key, and is the
+        probe then.
+        """
+        return self._topics.deferred.get(topic, record_id) < record_id
 
     def _lowest_untried(self, topic: str) -> int | None:
         """Return the lowest id of the topic that waits only for the breaker, not behind a failed record of its key.
@@ -106,6 +115,7 @@ class Probing:
                 self._gate.nothing_to_reread(wish.topic, wish.from_id, set(map(self._gate.key_of, shown)))
             breaker.look_again()
             breaker.wants_untried = False
+            breaker.nothing_untried = True
             self._breakers.no_probe(wish.topic, now)
         self.reads = []
         return probes
