@@ -230,14 +230,6 @@ BUGS = [
         where=_exactly_once,
     ),
     Mutation(
-        "nobody looks whether another committed before a new producer sends",
-        Transactions,
-        "_producer_for",
-        "if newer:",
-        "if False:",
-        where=lambda scenario: scenario.exactly_once and scenario.daemons > 1 and scenario.faults >= 4,
-    ),
-    Mutation(
         "rows are read before what was recovered is settled",
         Recovering,
         "take",
