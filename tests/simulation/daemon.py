@@ -115,10 +115,12 @@ class Daemon:
             self.wake_soon()
 
     def note_snapshot(self, event: Event, snapshot_at: float) -> None:
-        """Remember which snapshot showed a record last: that is what its order is judged by."""
+        """Remember which snapshot showed a record last before it came to memory: that is what its order is judged by."""
         if isinstance(event, Fetched):
+            known = self.relay.state.ledger.records
             for record in event.records:
-                self.snapshots[record.event_id] = snapshot_at
+                if record.id not in known or record.event_id not in self.snapshots:
+                    self.snapshots[record.event_id] = snapshot_at
 
     def note_delivered(self, reports: list[Report]) -> None:
         """The relay took these reports: while it owns as it does now it never sends what was delivered again."""
