@@ -115,7 +115,7 @@ class Daemon:
             self.wake_soon()
 
     def note_snapshot(self, event: Event, snapshot_at: float) -> None:
-        """Remember which snapshot showed a record last before it came to memory: that is what its order is judged by."""
+        """Remember which snapshot brought a record to memory: that is what its order is judged by."""
         if isinstance(event, Fetched):
             known = self.relay.state.ledger.records
             for record in event.records:
