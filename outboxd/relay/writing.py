@@ -29,7 +29,7 @@ class Writing:
         settling = state.settling
         is_full = settling.rows >= state.limits.batch_rows
         if settling.is_pressing or is_full or state.draining or settling.first_at is None:
-            # What a recovery found was delivered long ago, and has no beginning.
+            # What a recovery found was delivered long ago, and an ended retry may come alone: they have no beginning.
             return max(now, self._next_at)
         return max(settling.first_at + SETTLE_DELAY_SECONDS, self._next_at)
 
