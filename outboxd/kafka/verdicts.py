@@ -132,7 +132,8 @@ class Pieces:
     def conclude(self) -> list[Report]:
         """Return all reports, now that it is known what others of the doubted ones' topics met.
 
-        Failures stand before what was sent back for them.
+        Failures stand before what was sent back for them. One that would be due again stands behind whatever of its
+        key was not delivered: a successor would read its retry first, and send it before.
         """
         told = [
             report._replace(error=_own(report.error))
@@ -141,7 +142,13 @@ class Pieces:
             for report in self.doubted
         ]
         left = [sent_back(record) for part in self.parts for record in part.records]
-        return told + self.reports + left
+        reports = told + self.reports + left
+        first_ids: dict[tuple[str, str], int] = {}
+        for record, error, *_ in reports:
+            if error is not None and record.key is not None:
+                key = record.topic, record.key
+                first_ids[key] = min(record.id, first_ids.get(key, record.id))
+        return [sent_back(report.record) if _stands_behind(report, first_ids) else report for report in reports]
 
 
 def plan(records: Sequence[Record], suspects: Collection[int], sick_topics: Collection[str]) -> list[Attempt]:
@@ -208,6 +215,13 @@ def sent_back(record: Record) -> Report:
     """Return the report of a record that was not tried, or not to its end, through no fault of its own."""
     fault = DeliveryFault(own_fault("SENT_BACK"), "another row failed in the same transaction")
     return Report(record, fault, None, None, True)
+
+
+def _stands_behind(report: Report, first_ids: Mapping[tuple[str, str], int]) -> bool:
+    record, error = report.record, report.error
+    if error is None or record.key is None or error.fault.fault_class is not FaultClass.ROW_PASSING:
+        return False
+    return first_ids[record.topic, record.key] < record.id
 
 
 def _is_shared(fault: DeliveryFault) -> bool:
