@@ -160,10 +160,11 @@ class Reading:
         self.was_full = len(fetched.records) >= request.rows_max
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
+        # While it drains too: suspects are still sent alone then.
+        self._on_pauses(fetched.pauses, self._fetch_began_at)
         if state.draining:
             state.ledger.fetch_ended()
             return
-        self._on_pauses(fetched.pauses, self._fetch_began_at)
         admitted = state.admission.take(request, fetched, now)
         for record, held in admitted.resumed:
             state.aftermath.admitted(record, held)
