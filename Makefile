@@ -6,6 +6,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+# How many files of tests go at once; each worker has servers of its own. 0 is one after the other, without workers.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install demo test unit contract simulation integration chaos browser systemd lint format bench man lock clean
@@ -32,7 +34,8 @@ demo: venv ## 1,000 rows through an embedded PostgreSQL and an in-process Kafka;
 	$(BIN)/outboxd demo
 
 test: lint ## Lint, then every test but the long chaos: needs Java 17 and Maven for a real Kafka, and PostgreSQL 15 or newer
-	$(PYTEST) $(wildcard tests/unit tests/contract tests/simulation tests/integration)
+	$(PYTEST) -n $(WORKERS) --dist loadfile \
+		$(wildcard tests/unit tests/contract tests/simulation tests/integration)
 
 unit: venv ## Tests without network
 	$(PYTEST) tests/unit
