@@ -9,12 +9,10 @@ A life: standing by ──lease granted──▶ load ──▶ relay ──leas
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.routes import Route
-from outboxd.policy.topic_holds import HoldReason
-from outboxd.relay.held_records import HeldState
+from outboxd.relay.ending import RelayEnd, consider_empty
 from outboxd.relay.ports import (
     DeliveryFault,
     Event,
@@ -36,27 +34,15 @@ from outboxd.relay.ports import (
 )
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.reading import Reading
+from outboxd.relay.resting import Resting
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
 from outboxd.relay.writing import Writing
 
 __all__ = ["Ports", "Relay", "RelayEnd", "RelayLimits"]
 
-POLL_SLICE_SECONDS = 0.001
-LINGER_ROWS_MIN = 100
-"""With fewer records in flight, it is their keys that wait, and a batch does not become fuller."""
-REST_SECONDS_MAX = 0.25
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
-
-
-@dataclass(frozen=True, slots=True)
-class RelayEnd:
-    """How the relay ended. `unsettled_rows` were left pending."""
-
-    reason: str
-    unsettled_rows: int = 0
-    blocked_topics: Sequence[str] = field(default_factory=tuple)
 
 
 class Relay:
@@ -109,6 +95,7 @@ class Relay:
         self._reading = Reading(self.state, listening=self._listening)
         self._writing = Writing(self.state)
         self._watch = Watch(self.state)
+        self._resting = Resting(self.state, self._publishing, self._reading, self._writing, self._watch)
 
     @property
     def has_fetched(self) -> bool:
@@ -161,39 +148,11 @@ class Relay:
         self._watch.look(now)
 
     def _rest(self, now: float) -> None:
-        publisher = self._ports.publisher
-        if self.state.has_ready and not self.state.draining and not self._pipelined:
-            self.next_deadline = now
-            # Only a full queue is worth a wait.
-            publisher.poll(POLL_SLICE_SECONDS if self._publishing.is_queue_full else 0.0)
-            return
-        self.next_deadline = min(self._deadlines(now), default=now + REST_SECONDS_MAX)
-        timeout_seconds = min(max(0.0, self.next_deadline - now), REST_SECONDS_MAX)
-        if self._pipelined:
-            # A transaction's end comes by the mailbox; only then is there room for more.
-            self._ports.mailbox.wait(timeout_seconds)
-        elif rows_in_flight := self.state.rows_in_flight:
-            # Lingering for a fuller batch pays only in a backlog, and where its keys let enough of it go at once.
-            comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.was_full
-            # The client counts whole milliseconds: less would be none, and the loop would spin.
-            slice_seconds = POLL_SLICE_SECONDS if timeout_seconds > 0 else 0.0
-            (publisher.poll if comes_more else publisher.flush)(slice_seconds)
-        else:
-            publisher.poll(0.0)
-            self._ports.mailbox.wait(timeout_seconds)
-
-    def _deadlines(self, now: float) -> list[float]:
-        if self.state.token is None:
-            return []
-        deadlines = [self._ports.lease.trusted_until(), self._watch.next_at]
-        deadlines += [until for until in (self._draining_until, self._renewing_until) if until is not None]
-        if not self._stale_reads:
-            deadlines += self._reading.deadlines()
-        if not self._stale_settlements:
-            deadlines += self._writing.deadlines(now)
-        if self.state.aftermath.undecided:
-            deadlines.append(now + POLL_SLICE_SECONDS)
-        return deadlines
+        own = [until for until in (self._draining_until, self._renewing_until) if until is not None]
+        self.next_deadline = self._resting.next_deadline(
+            now, own, may_read=not self._stale_reads, may_settle=not self._stale_settlements
+        )
+        self._resting.rest(now, self.next_deadline)
 
     # Mail.
 
@@ -265,16 +224,19 @@ class Relay:
         if is_answered and self.state.token is not None and self._draining_until is None:
             self._reading.load()
 
+    def _begin_anew(self, token: int | None) -> None:
+        """Start as a new owner does, with a new producer; what is under way belongs to the ownership before."""
+        self._stale_reads += self.state.reading is not None
+        self._stale_settlements += self.state.settling.under_way is not None
+        self._ports.publisher.rebuild()
+        self._begin(token)
+
     def _resolve(self, failure: DeliveryFault) -> None:
         """The transactional producer ended with outcomes unknown: own the outbox as if anew, so that they are resolved
         by the progress records before anything is relayed again.
         """
-        state = self.state
-        self._stale_reads += state.reading is not None
-        self._stale_settlements += state.settling.under_way is not None
-        unsettled = len(state.ledger)
-        self._ports.publisher.rebuild()
-        self._begin(state.token)
+        unsettled = len(self.state.ledger)
+        self._begin_anew(self.state.token)
         self._ports.observer.event(
             "producer_rebuilt", error_code=failure.fault.name, cause=failure.text, unknown_rows=unsettled
         )
@@ -284,14 +246,10 @@ class Relay:
         """Ownership ended, or cannot be trusted: nothing is produced any more, and what is unsettled is the
         successor's.
         """
-        state = self.state
-        unsettled = len(state.ledger)
-        self._stale_reads += state.reading is not None
-        self._stale_settlements += state.settling.under_way is not None
+        unsettled = len(self.state.ledger)
         self._ports.publisher.purge()
-        self._ports.publisher.rebuild()
+        self._begin_anew(None)
         self._ports.lease.give_up()
-        self._begin(None)
         self._ports.observer.event("lease_lost", reason=reason, unsettled_rows=unsettled)
         self._ports.observer.duplicates_possible(unsettled)
 
@@ -315,24 +273,14 @@ class Relay:
         """Once nothing is in flight, begin as a new owner does, with a new producer, under the same lease."""
         if self._renewing_until is None or self._draining_until is not None:
             return
-        if not self._is_drained and now < self._renewing_until:
+        if not self.state.is_drained and now < self._renewing_until:
             return
-        token, state = self.state.token, self.state
-        unsettled = 0 if self._is_drained else len(state.ledger)
-        self._stale_reads += state.reading is not None
-        self._stale_settlements += state.settling.under_way is not None
+        unsettled = 0 if self.state.is_drained else len(self.state.ledger)
         self._ports.publisher.purge()
-        self._ports.publisher.rebuild()
-        self._begin(token)
+        self._begin_anew(self.state.token)
         self._load_when_answered()
         self._ports.observer.event("producer_renewed", unknown_rows=unsettled)
         self._ports.observer.duplicates_possible(unsettled)
-
-    @property
-    def _is_drained(self) -> bool:
-        state = self.state
-        is_decided = not state.in_flight and not state.aftermath.undecided
-        return is_decided and state.settling.is_empty and state.reading is None
 
     # Ending.
 
@@ -354,41 +302,14 @@ class Relay:
             elif now >= self._draining_until:
                 self._finish("shutdown_timeout")
         elif self._until_empty and state.token is not None and self._reading.loaded:
-            self._consider_empty(now)
-
-    def _consider_empty(self, now: float) -> None:
-        state = self.state
-        # Behind a breaker of a topic that is paused too nothing is waited for.
-        closed = [topic for topic in state.lanes.breakers.open if state.topics.held.get(topic) == {HoldReason.BREAKER}]
-        if closed:
-            if self._is_blocked(closed):
-                self._finish("blocked", tuple(sorted(closed)))
-            return
-        soon = now + self._limits.shutdown_timeout_seconds
-        if any(held.state is HeldState.SCHEDULED and held.due_at <= soon for held in state.held.by_id.values()):
-            return
-        if not state.is_idle or not self._reading.read_all:
-            return
-        if self._reading.sweeping.swept_empty:
-            self._finish("empty")
-        else:
-            self._reading.sweeping.hurry()
-
-    def _is_blocked(self, closed: Sequence[str]) -> bool:
-        """Nothing goes but behind these breakers, and each was probed in vain: none opened only a moment ago."""
-        state = self.state
-        if any(record.topic not in closed for record in state.ledger.records.values()):
-            return False
-        breakers = state.lanes.breakers.open
-        return all(
-            breakers[topic].is_watched or (breakers[topic].failures and not state.lanes[topic].in_flight)
-            for topic in closed
-        )
+            end = consider_empty(state, self._reading, now)
+            if end is not None:
+                self._finish(end.reason, end.blocked_topics)
 
     def _finish(self, reason: str, blocked_topics: Sequence[str] = ()) -> None:
         unsettled = len(self.state.ledger)
         if self.state.token is not None:
-            drained = reason in ("stopped", "empty") and self._is_drained and self.state.holds_nothing
+            drained = reason in ("stopped", "empty") and self.state.is_drained and self.state.holds_nothing
             self._ports.lease.give_up(drained=drained, emptied=drained and reason == "empty")
         self.end = RelayEnd(reason, unsettled, blocked_topics)
         self._ports.observer.event("ended", reason=reason, unsettled_rows=unsettled)

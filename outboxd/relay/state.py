@@ -128,6 +128,12 @@ class State:
         )
 
     @property
+    def is_drained(self) -> bool:
+        """Every report came and is settled, and no answer of the database is waited for."""
+        is_decided = not self.in_flight and not self.aftermath.undecided
+        return is_decided and self.settling.is_empty and self.reading is None
+
+    @property
     def holds_nothing(self) -> bool:
         """No record that was tried, or that one before may have tried, waits for anything; dead letters may."""
         is_held = any(not held.is_replay and held.state is not HeldState.DEAD for held in self.held.by_id.values())

@@ -1,0 +1,51 @@
+"""Ending: when a relay that runs until nothing is left has come to its end, and how any relay ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from outboxd.policy.topic_holds import HoldReason
+from outboxd.relay.held_records import HeldState
+from outboxd.relay.reading import Reading
+from outboxd.relay.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class RelayEnd:
+    """How the relay ended. `unsettled_rows` were left pending."""
+
+    reason: str
+    unsettled_rows: int = 0
+    blocked_topics: Sequence[str] = field(default_factory=tuple)
+
+
+def consider_empty(state: State, reading: Reading, now: float) -> RelayEnd | None:
+    """Return the end of a relay that is to run until nothing is left: "empty", or "blocked" by breakers.
+
+    None while something goes, is due soon, or a sweep has not yet shown that nothing is pending; that is hurried then.
+    """
+    # Behind a breaker of a topic that is paused too nothing is waited for.
+    closed = [topic for topic in state.lanes.breakers.open if state.topics.held.get(topic) == {HoldReason.BREAKER}]
+    if closed:
+        return RelayEnd("blocked", len(state.ledger), tuple(sorted(closed))) if _is_blocked(state, closed) else None
+    soon = now + state.limits.shutdown_timeout_seconds
+    if any(held.state is HeldState.SCHEDULED and held.due_at <= soon for held in state.held.by_id.values()):
+        return None
+    if not state.is_idle or not reading.read_all:
+        return None
+    if reading.sweeping.swept_empty:
+        return RelayEnd("empty", len(state.ledger))
+    reading.sweeping.hurry()
+    return None
+
+
+def _is_blocked(state: State, closed: Sequence[str]) -> bool:
+    """Nothing goes but behind these breakers, and each was probed in vain: none opened only a moment ago."""
+    if any(record.topic not in closed for record in state.ledger.records.values()):
+        return False
+    breakers = state.lanes.breakers.open
+    return all(
+        breakers[topic].is_watched or (breakers[topic].failures and not state.lanes[topic].in_flight)
+        for topic in closed
+    )

@@ -1,0 +1,75 @@
+"""Resting: how long the loop may wait, and for what. A turn with nothing due and nothing in flight waits for mail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from outboxd.relay.publishing import Publishing
+from outboxd.relay.reading import Reading
+from outboxd.relay.state import State
+from outboxd.relay.watch import Watch
+from outboxd.relay.writing import Writing
+
+POLL_SLICE_SECONDS = 0.001
+LINGER_ROWS_MIN = 100
+"""With fewer records in flight, it is their keys that wait, and a batch does not become fuller."""
+REST_SECONDS_MAX = 0.25
+
+
+class Resting:
+    """The end of a turn."""
+
+    def __init__(self, state: State, publishing: Publishing, reading: Reading, writing: Writing, watch: Watch) -> None:
+        """All of these are of the present ownership."""
+        self._state = state
+        self._publishing = publishing
+        self._reading = reading
+        self._writing = writing
+        self._watch = watch
+
+    def next_deadline(self, now: float, others: Iterable[float], *, may_read: bool, may_settle: bool) -> float:
+        """Return when something is to be done though nothing comes; `others` are the loop's own deadlines.
+
+        `may_read` and `may_settle`: no statement of an ownership before is under way there.
+        """
+        state = self._state
+        if self._goes_on:
+            return now
+        if state.token is None:
+            return now + REST_SECONDS_MAX
+        deadlines = [state.ports.lease.trusted_until(), self._watch.next_at, *others]
+        if may_read:
+            deadlines += self._reading.deadlines()
+        if may_settle:
+            deadlines += self._writing.deadlines(now)
+        if state.aftermath.undecided:
+            deadlines.append(now + POLL_SLICE_SECONDS)
+        return min(deadlines)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Records wait for the producer, and it is at once that they are given to it."""
+        state = self._state
+        return state.has_ready and not state.draining and not state.pipelined
+
+    def rest(self, now: float, next_deadline: float) -> None:
+        """Wait for mail or for reports, until then."""
+        state = self._state
+        publisher, mailbox = state.ports.publisher, state.ports.mailbox
+        if self._goes_on:
+            # Only a full queue is worth a wait.
+            publisher.poll(POLL_SLICE_SECONDS if self._publishing.is_queue_full else 0.0)
+            return
+        timeout_seconds = min(max(0.0, next_deadline - now), REST_SECONDS_MAX)
+        if state.pipelined:
+            # A transaction's end comes by the mailbox; only then is there room for more.
+            mailbox.wait(timeout_seconds)
+        elif rows_in_flight := state.rows_in_flight:
+            # Lingering for a fuller batch pays only in a backlog, and where its keys let enough of it go at once.
+            comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.was_full
+            # The client counts whole milliseconds: less would be none, and the loop would spin.
+            slice_seconds = POLL_SLICE_SECONDS if timeout_seconds > 0 else 0.0
+            (publisher.poll if comes_more else publisher.flush)(slice_seconds)
+        else:
+            publisher.poll(0.0)
+            mailbox.wait(timeout_seconds)
