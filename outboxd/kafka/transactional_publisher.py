@@ -36,7 +36,8 @@ from outboxd.kafka.progress import (
     rows_max,
     transactional_id,
 )
-from outboxd.kafka.transactions import TRANSACTION_TIMEOUT_MS, Transactions, TransactionsEndedError
+from outboxd.kafka.transaction_client import TRANSACTION_TIMEOUT_MS, TransactionClient, TransactionsEndedError
+from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way, sent_back
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded
@@ -136,7 +137,7 @@ class TransactionalPublisher:
             watch.lap()
             return not gone.is_set()
 
-        self._transactions = Transactions(
+        self._client = client = TransactionClient(
             self._make_producer,
             self._checks,
             topic=self._topic,
@@ -145,7 +146,8 @@ class TransactionalPublisher:
             timeout_seconds=self._timeout_ms / 1000,
             monotonic=self._monotonic,
         )
-        self._begin(partial(_work, self._jobs, self._transactions.serve, self._fails_of(gone), watch))
+        self._transactions = Transactions(client)
+        self._begin(partial(_work, self._jobs, client.serve, self._fails_of(gone), watch))
 
     # Time, queue and thread: a simulation has its own.
 
@@ -182,7 +184,7 @@ class TransactionalPublisher:
         A configured name may be a pooler's: two daemons on two ways to one database have to fence each other.
         """
         self._transactional_id = transactional_id(database, self._schema, self._outbox)
-        self._topic = self._transactions.topic = progress_topic(database, self._schema, self._outbox)
+        self._topic = self._client.topic = progress_topic(database, self._schema, self._outbox)
 
     # Clients.
 
@@ -219,11 +221,11 @@ class TransactionalPublisher:
     def begin_recover(self, settled: int, lineage: str) -> None:
         """Fence the owner before, and post what it committed above `settled`: that is settled before anything goes."""
         self._busy = True
-        transactions, gone = self._transactions, self._gone
+        client, gone = self._client, self._gone
 
         def recover() -> None:
             try:
-                recovered = self._recover(transactions, settled, lineage)
+                recovered = self._recover(client, settled, lineage)
             except Exception as error:  # noqa: BLE001 - the relay begins again and says why, whatever it is
                 self._answer(gone, RecoverFailed(_told(error)))
             else:
@@ -231,8 +233,8 @@ class TransactionalPublisher:
 
         self._jobs.put(recover)
 
-    def _recover(self, transactions: Transactions, settled: int, lineage: str) -> Recovered:
-        transactions.fence()
+    def _recover(self, client: TransactionClient, settled: int, lineage: str) -> Recovered:
+        client.fence()
         try:
             records = self._read_above(settled, lineage)
         except ProgressMissingError:
@@ -241,7 +243,7 @@ class TransactionalPublisher:
             ensure_topic(self._properties, self._topic)
             records = self._read_new(settled, lineage)
         number = records[-1].number if records else settled
-        transactions.begin(lineage, number)
+        client.begin(lineage, number)
         return Recovered(number, [row for record in records for row in record.rows])
 
     def _read_new(self, settled: int, lineage: str) -> Sequence[ProgressRecord]:
@@ -287,18 +289,18 @@ class TransactionalPublisher:
             return
         batch, self._buffer, self._buffer_bytes = self._buffer, [], 0
         self._busy = True
-        transactions, ended_batches, fail = self._transactions, self._ended_batches, self._fails_of(self._gone)
-        size, post = self._size, self._post
+        transactions, client, fail = self._transactions, self._client, self._fails_of(self._gone)
+        ended_batches, size, post = self._ended_batches, self._size, self._post
 
         def deliver() -> None:
-            began_at, former = self._monotonic(), transactions.number
+            began_at, former = self._monotonic(), client.number
             try:
                 reports = transactions.deliver(batch)
             except TransactionsEndedError as failed:
                 fail(failed.fault)
                 return
             size.took(self._monotonic() - began_at)
-            ended_batches.put(_Ended(reports, transactions.number if transactions.number > former else None))
+            ended_batches.put(_Ended(reports, client.number if client.number > former else None))
             post(TransactionEnded())
 
         self._jobs.put(deliver)
@@ -374,7 +376,7 @@ class TransactionalPublisher:
         """Drop what was not sent yet: the open transaction will never be committed."""
         with self._lock:
             self._gone.set()
-        self._transactions.purge()
+        self._client.purge()
 
     def close(self) -> None:
         """End the worker. An open transaction is aborted, so that readers need not wait for its time-out."""

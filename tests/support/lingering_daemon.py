@@ -10,14 +10,14 @@ import sys
 from confluent_kafka import Producer
 
 from outboxd.cli import main
-from outboxd.kafka.transactions import POLL_SECONDS, Transactions
+from outboxd.kafka.transaction_client import POLL_SECONDS, TransactionClient
 
 
-def linger(transactions: Transactions, producer: Producer) -> None:
-    """Stand in for `Transactions._poll`: poll, and flush nothing."""
-    transactions._serve(producer.poll, POLL_SECONDS)
+def linger(client: TransactionClient, producer: Producer) -> None:
+    """Stand in for `TransactionClient._poll`: poll, and flush nothing."""
+    client._serve(producer.poll, POLL_SECONDS)
 
 
 if __name__ == "__main__":
-    Transactions._poll = linger  # type: ignore[assignment, method-assign]
+    TransactionClient._poll = linger  # type: ignore[assignment, method-assign]
     sys.exit(main())

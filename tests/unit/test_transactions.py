@@ -14,10 +14,11 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outboxd.kafka import transactions as module
+from outboxd.kafka import transaction_client as module
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.progress import ProgressRecord, decode
-from outboxd.kafka.transactions import Transactions, TransactionsEndedError
+from outboxd.kafka.transaction_client import TransactionClient, TransactionsEndedError
+from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way
 from outboxd.policy.messages import Report
 from outboxd.policy.records import Arm, Record
@@ -121,16 +122,16 @@ class Client:
 
 
 def transactions_on(broker: Broker, **options: Any) -> Transactions:
-    made = Transactions(
+    client = TransactionClient(
         lambda way: cast(Any, Client(broker, way)),
         MessageChecks("default", 1_000_000),
         topic=PROGRESS,
         read_above=lambda number, _: [record for record in broker.progress if record.number > number],
         is_wanted=options.pop("is_wanted", lambda: True),
     )
-    made.fence()
-    made.begin("here", broker.progress[-1].number if broker.progress else 0)
-    return made
+    client.fence()
+    client.begin("here", broker.progress[-1].number if broker.progress else 0)
+    return Transactions(client)
 
 
 def record(record_id: int, *, topic: str = "t", key: str | None = None, payload_bytes: int = 10) -> Record:
@@ -262,14 +263,14 @@ def test_a_zombie_that_takes_a_new_producer_sends_nothing_that_its_successor_com
     zombie = transactions_on(broker)
     batch = [record(1, payload_bytes=5_000), record(2), record(3)]
     # Frozen between its abort and its next producer, while the successor does all of it.
-    original = zombie._drop_producer
+    original = zombie.client.drop_producer
 
     def frozen() -> None:
         original()
         if not broker.progress:
             transactions_on(broker).deliver([record(2), record(3)])
 
-    zombie._drop_producer = frozen  # type: ignore[method-assign]  # the moment at which it freezes
+    zombie.client.drop_producer = frozen  # type: ignore[method-assign]  # the moment at which it freezes
     with pytest.raises(TransactionsEndedError, match="another producer committed transaction 1"):
         zombie.deliver(batch)
     assert broker.committed == [2, 3]

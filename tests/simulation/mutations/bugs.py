@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from outboxd.kafka.transaction_client import TransactionClient
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
-from outboxd.kafka.transactions import Transactions
 from outboxd.policy import verdicts
 from outboxd.policy.breakers import Breakers, StormGuard
 from outboxd.policy.deferrals import Deferrals
@@ -207,8 +207,8 @@ BUGS = [
     ),
     Mutation(
         "no progress record",
-        Transactions,
-        "_one_transaction",
+        TransactionClient,
+        "transact",
         "producer.produce(self.topic, value, progress_key(number), partition=0)",
         "pass",
         where=_exactly_once,
@@ -223,8 +223,8 @@ BUGS = [
     ),
     Mutation(
         "rows are settled without their transaction's commit",
-        Transactions,
-        "_one_transaction",
+        TransactionClient,
+        "transact",
         "self._call(producer.commit_transaction)",
         "pass",
         where=_exactly_once,

@@ -1,0 +1,361 @@
+"""A transactional client: one transaction at a time, from its begin to its commit or abort.
+
+    begin ──produce──▶ all acknowledged ──progress record──▶ commit ──▶ delivered
+                            │ records failed                  │ the answer never came: the same call again
+                            ▼                                 ▼ fenced or fatal
+                     abort: AbortedError               TransactionsEndedError
+
+A new producer fences all others, a rightful successor's too, when this process was frozen in between. So nothing
+goes by it before the progress topic shows that nobody committed meanwhile: what was to be sent might be there
+already.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from outboxd.errors import OutboxdError
+from outboxd.kafka.inbox import Inbox, delivery_fault
+from outboxd.kafka.messages import MessageChecks
+from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
+from outboxd.kafka.progress import ProgressRecord, encode, progress_key
+from outboxd.kafka.verdicts import Attempt, Faults, Way
+from outboxd.policy.event_pieces import event_pieces
+from outboxd.policy.faults import FaultClass, fault_of, fault_of_refusal, own_fault
+from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
+from outboxd.policy.records import Arm, Record
+
+TRANSACTION_TIMEOUT_MS = 30_000
+"""How long brokers let one be open: an owner that dies keeps readers waiting so long, or until a successor comes."""
+REPORTS_SECONDS_MAX = 12.0
+PROBE_SECONDS_MAX = 3.0
+"""A topic that failed before gets a transaction of its own, and less patience: all others wait meanwhile."""
+ANSWER_SECONDS = 2.0
+CALL_SECONDS = 5.0
+CALLS_SECONDS_MAX = 60.0
+ABANDON_SECONDS = 1.0
+POLL_SECONDS = 0.05
+OTHERS_SECONDS = 0.05
+"""The rest of a refused batch comes with its first record: so long tells who else is suspect."""
+
+FENCED_CODES = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_TXN_STATE,
+        90,  # PRODUCER_FENCED
+    }
+)
+
+MakeProducer = Callable[[Way], Producer]
+ReadAbove = Callable[[int, str], Sequence[ProgressRecord]]
+
+
+class TransactionsEndedError(OutboxdError):
+    """The transactional producer cannot go on; what it had open is resolved by its successor's recovery."""
+
+    def __init__(self, fault: DeliveryFault) -> None:
+        super().__init__(f"{fault.fault.name}: {fault.text}")
+        self.fault = fault
+
+
+class AbortedError(Exception):
+    """The transaction was aborted. `faults` are the records' own, by id; `passed` are the acknowledged ids."""
+
+    def __init__(self, faults: Faults, passed: frozenset[int] = frozenset()) -> None:
+        super().__init__("aborted")
+        self.faults = faults
+        self.passed = passed
+
+
+class _MustAbortError(Exception):
+    """The library wants the transaction aborted."""
+
+
+class TransactionClient:
+    """Holds one producer at a time. All but `purge` is called on one thread."""
+
+    def __init__(
+        self,
+        make_producer: MakeProducer,
+        checks: MessageChecks,
+        *,
+        topic: str,
+        read_above: ReadAbove,
+        is_wanted: Callable[[], bool],
+        timeout_seconds: float = TRANSACTION_TIMEOUT_MS / 1000,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make nothing yet; `fence` does.
+
+        Args:
+            make_producer: makes a producer with the shard's `transactional.id`.
+            checks: the records' checks and headers.
+            topic: the progress topic.
+            read_above: reads the committed progress records above a number, of one lineage.
+            is_wanted: False when the owner wants no more: waiting ends then.
+            timeout_seconds: the producers' `transaction.timeout.ms`, in seconds.
+            monotonic: the clock that all waiting is measured by.
+        """
+        self._make_producer = make_producer
+        self._checks = checks
+        self.topic = topic
+        self._read_above = read_above
+        self.is_wanted = is_wanted
+        self._timeout_seconds = timeout_seconds
+        self._monotonic = monotonic
+        self._producer: Producer | None = None
+        self._inbox = Inbox()
+        self._way = Way.SHARED
+        self._lineage = ""
+        self._opened_at: float | None = None
+        self.number = 0
+        """The last transaction that was committed."""
+
+    # Producers.
+
+    def fence(self) -> None:
+        """Fence every producer before this one, so that the progress topic moves no more."""
+        self._take_producer(Way.SHARED)
+
+    def begin(self, lineage: str, number: int) -> None:
+        """Go on after the transaction `number`, the last one that was committed; `fence` was called before."""
+        self._lineage, self.number = lineage, number
+
+    def _take_producer(self, way: Way) -> None:
+        self.drop_producer()
+        if not self.is_wanted():
+            raise _given_up()
+        # An inbox for each producer: no report of one before can be taken for one of this.
+        self._inbox = Inbox()
+        self._way = way
+        producer = self._producer = self._make_producer(way)
+        try:
+            self._call(producer.init_transactions)
+        except _MustAbortError as error:
+            raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), str(error))) from error
+
+    def drop_producer(self) -> None:
+        """Take a new producer for the next transaction."""
+        if self._producer is not None:
+            former, self._producer = [self._producer], None
+            # Destroying a client waits for its threads; nobody waits for that.
+            threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
+
+    def _producer_for(self, way: Way) -> Producer:
+        if self._producer is None or self._way is not way:
+            self._take_producer(way)
+            newer = self._read_above(self.number, self._lineage)
+            if newer:
+                text = f"another producer committed transaction {newer[-1].number} after {self.number}"
+                raise TransactionsEndedError(DeliveryFault(fault_of(KafkaError._FENCED), text))
+        if self._producer is None:
+            raise AssertionError("a producer was just taken")
+        return self._producer
+
+    def serve(self) -> None:
+        """Let the idle producer tell its news. Raises TransactionsEndedError when it was fenced meanwhile."""
+        if self._producer is not None:
+            self._serve(self._producer.poll, 0.0)
+
+    def purge(self) -> None:
+        """Drop what is queued: the transaction under way will be aborted or fenced. May be called on any thread."""
+        producer = self._producer
+        if producer is not None:
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+    # What it knows of topics.
+
+    def topic_fault(self, topic: str) -> DeliveryFault | None:
+        """Return why the topic cannot be written to; None where it can, or where nobody knows."""
+        try:
+            found = self._producer_for(self._way).list_topics(topic, timeout=ANSWER_SECONDS).topics.get(topic)
+        except KafkaException:
+            return None
+        if found is None or found.error is None:
+            return None
+        # The name alone is looked up: the topic's own verdict, not one on a record.
+        fault = fault_of(found.error.code(), found.error.name(), found.error.str())
+        return delivery_fault(found.error, alone=True) if fault.fault_class is FaultClass.TOPIC else None
+
+    def examined(self, record: Record, fault: DeliveryFault) -> DeliveryFault:
+        """A partition that fresh metadata does not list is the record's fault, else the topic's."""
+        if record.partition is None or fault.fault.code not in PARTITION_CODES:
+            return fault
+        return partition_fault(self._producer_for(self._way), record) or fault
+
+    # One transaction.
+
+    def transact(self, part: Attempt) -> list[Report]:
+        """Deliver these records in one transaction, with its progress record; return their reports.
+
+        Raises:
+            AbortedError: nothing of it is visible; its `faults` say which records are to blame, if any.
+            TransactionsEndedError: the producer is fenced or failed; the outcome is unknown.
+        """
+        producer = self._producer_for(part.way)
+        self._opened_at = self._monotonic()
+        self._call(lambda _: producer.begin_transaction())
+        self._produce(producer, part.records)
+        reports = self._await_reports(producer, part)
+        pieces = event_pieces([report[0][2] for report in reports])
+        rows = [
+            ProgressRow(record[1], partition or 0, offset or 0, record[0] == Arm.REPLAY, piece)
+            for (record, _, partition, offset, _), piece in zip(reports, pieces, strict=True)
+        ]
+        number = self.number + 1
+        value = encode(ProgressRecord(number, self._lineage, rows))
+        try:
+            producer.produce(self.topic, value, progress_key(number), partition=0)
+            self._call(producer.commit_transaction)
+        except _MustAbortError as error:
+            self._abort(producer)
+            raise AbortedError({}) from error
+        except KafkaException as error:
+            raise self._ended(error.args[0]) from error
+        self.number = number
+        self._opened_at = None
+        return reports
+
+    def _produce(self, producer: Producer, records: Iterable[Record]) -> None:
+        produce, headers_of = producer.produce, self._checks.headers
+        # A copy that reports to this producer's inbox and to no other.
+        as_reporting = partial(tuple.__new__, self._inbox.record_type)
+        for record in records:
+            headers: Any = headers_of(record)
+            partition = -1 if record[7] is None else record[7]
+            created_at_ms = max(1, record[8])
+            while True:
+                try:
+                    produce(
+                        record[3],
+                        record[5],
+                        record[4],
+                        partition,
+                        as_reporting(record),  # type: ignore[arg-type]  # a record is its own callback, see Inbox
+                        None,
+                        created_at_ms,
+                        headers,
+                    )
+                    break
+                except BufferError:
+                    self._poll(producer)
+                    if self._inbox.has_failures:
+                        # The transaction is to be aborted, and a client in that state sends nothing more.
+                        return
+                except KafkaException as error:
+                    self._refused(record, error.args[0])
+                    break
+                except (TypeError, ValueError) as error:
+                    kind = "unicode" if isinstance(error, UnicodeError) else "value"
+                    fault = fault_of_refusal("type" if isinstance(error, TypeError) else kind, str(error))  # type: ignore[arg-type]  # one of three
+                    self._inbox.put(Report(record, DeliveryFault(fault, str(error)), None, None, True))
+                    break
+
+    def _refused(self, record: Record, error: KafkaError) -> None:
+        if error.fatal():
+            raise self._ended(error)
+        self._inbox.put(Report(record, delivery_fault(error, alone=True), None, None, True))
+
+    def _await_reports(self, producer: Producer, part: Attempt) -> list[Report]:
+        """Return the reports once all are in. Else abort, and tell the records' own errors from mere purges."""
+        reports: list[Report] = []
+        count = len(part.records)
+        until = self._monotonic() + (PROBE_SECONDS_MAX if part.is_probe else REPORTS_SECONDS_MAX)
+        has_failed = False
+        while len(reports) < count:
+            came = self._inbox.take()
+            reports += came
+            now = self._monotonic()
+            if not has_failed and any(report[1] is not None for report in came):
+                has_failed, until = True, min(until, now + OTHERS_SECONDS)
+            if now >= until:
+                break
+            if len(reports) < count:
+                self._poll(producer)
+        faults: Faults = {report.record.id: report.error for report in reports if report.error is not None}
+        if not faults and len(reports) == count:
+            return reports
+        passed = frozenset(report.record.id for report in reports if report.error is None)
+        if not faults:
+            faults = self._unanswered(producer, part.records, passed)
+        self._abort(producer)
+        raise AbortedError(
+            {
+                record_id: fault
+                for record_id, fault in faults.items()
+                if fault.fault.fault_class is not FaultClass.PRODUCER
+            },
+            passed,
+        )
+
+    def _unanswered(self, producer: Producer, records: Sequence[Record], passed: frozenset[int]) -> Faults:
+        """No verdict came in time: the topics' fault where brokers answer at all, else nobody's."""
+        try:
+            producer.list_topics(self.topic, timeout=ANSWER_SECONDS)
+        except KafkaException as error:
+            raise self._ended(error.args[0]) from error
+        text = "no broker confirmed the record in time"
+        fault = DeliveryFault(fault_of(KafkaError._MSG_TIMED_OUT, "_MSG_TIMED_OUT"), text)
+        return {record.id: fault for record in records if record.id not in passed}
+
+    def _poll(self, producer: Producer) -> None:
+        """Wait a little for reports. The transaction has all its records, so nothing lingers for more."""
+        if not self.is_wanted():
+            raise _given_up()
+        self._serve(producer.flush, POLL_SECONDS)
+
+    def _serve(self, call: Callable[[float], object], seconds: float) -> None:
+        try:
+            call(seconds)
+        except KafkaException as error:
+            raise self._ended(error.args[0]) from error
+
+    def _abort(self, producer: Producer) -> None:
+        # When it cannot even be aborted, the next producer's init does it.
+        with suppress(_MustAbortError):
+            self._call(producer.abort_transaction)
+        self._opened_at = None
+
+    def abandon(self) -> None:
+        """Nobody wants more: spare the readers the wait for the time-out of what is open."""
+        if self._producer is not None and self._opened_at is not None:
+            with suppress(KafkaException):
+                self._producer.abort_transaction(ABANDON_SECONDS)
+
+    def _call(self, call: Callable[[float], object]) -> None:
+        """Make one transactional call to its end: a call that timed out, or may be repeated, is made again."""
+        deadline = self._monotonic() + CALLS_SECONDS_MAX
+        while True:
+            try:
+                call(CALL_SECONDS)
+            except KafkaException as failed:
+                error: KafkaError = failed.args[0]
+                if error.txn_requires_abort():
+                    raise _MustAbortError(str(error)) from failed
+                is_over = not self.is_wanted() or self._monotonic() >= deadline
+                if error.fatal() or not error.retriable() or is_over:
+                    raise self._ended(error) from failed
+            else:
+                return
+
+    def _ended(self, error: KafkaError) -> TransactionsEndedError:
+        """The producer is at its end: by a rival, or since a transaction of our own was open for too long?"""
+        opened_at, self._opened_at = self._opened_at, None
+        open_seconds = 0.0 if opened_at is None else self._monotonic() - opened_at
+        if error.code() in FENCED_CODES and open_seconds >= self._timeout_seconds:
+            text = f"open for {open_seconds:.1f} s, longer than transaction.timeout.ms: {error.str()}"
+            return TransactionsEndedError(DeliveryFault(own_fault("TRANSACTION_TIMED_OUT"), text))
+        self._opened_at = opened_at
+        return TransactionsEndedError(delivery_fault(error, alone=True))
+
+
+def _given_up() -> TransactionsEndedError:
+    return TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), "ownership ended"))
