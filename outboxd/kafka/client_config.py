@@ -29,6 +29,9 @@ GUARANTEES: Mapping[str, str | int | bool] = {
 }
 """What no one may change."""
 
+TRANSACTION_LINGER_MS = 50
+"""So that batches are full while a transaction is being filled; once it is, all goes at once."""
+
 CLIENT_RECORD_BYTES_MAX = 1_000_000
 """librdkafka's default of `message.max.bytes`."""
 
@@ -59,6 +62,34 @@ def lone_config(properties: Mapping[str, str]) -> dict[str, object]:
         "client.id": f"{properties.get('client.id', 'outboxd')}-alone",
         "batch.num.messages": 1,
         "linger.ms": 0,
+    }
+
+
+def transactional_config(
+    properties: Mapping[str, str], *, transactional_id: str, timeout_ms: int, rows_max: int, is_lone: bool
+) -> dict[str, object]:
+    """Return the configuration of the transactional producer.
+
+    Args:
+        properties: the user's, by librdkafka's own names.
+        transactional_id: the shard's; a newer producer of that id fences the older ones (KIP-98).
+        timeout_ms: how long a transaction may be open, in milliseconds.
+        rows_max: the most rows of one transaction; the client's queue holds a few of them.
+        is_lone: one record a batch, at once.
+    """
+    lone: dict[str, object] = {"batch.num.messages": 1, "linger.ms": 0} if is_lone else {}
+    return {
+        **DEFAULTS,
+        "linger.ms": TRANSACTION_LINGER_MS,
+        "queue.buffering.max.messages": 4 * rows_max,
+        **properties,
+        **lone,
+        "enable.idempotence": True,
+        "acks": "all",
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": timeout_ms,
+        # It has to have a limit here. When it passes the whole transaction is aborted: no queue loses its middle.
+        "message.timeout.ms": timeout_ms,
     }
 
 

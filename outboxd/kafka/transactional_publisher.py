@@ -16,14 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
-from outboxd.errors import OutboxdError
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
-from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, record_bytes_max
+from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, record_bytes_max, transactional_config
 from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.progress import (
@@ -37,9 +35,9 @@ from outboxd.kafka.progress import (
     transactional_id,
 )
 from outboxd.kafka.transaction_client import TRANSACTION_TIMEOUT_MS, TransactionClient, TransactionsEndedError
+from outboxd.kafka.transaction_worker import Jobs, told, work_off
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way, sent_back
-from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded
 from outboxd.policy.records import Record
 from outboxd.policy.transaction_size import TransactionSize
@@ -47,26 +45,9 @@ from outboxd.stopwatch import Stopwatch
 
 TRANSACTION_ROWS_MAX = 10_000
 TRANSACTION_BYTES_MAX = 16 << 20
-LINGER_MS = 50
-"""So that batches are full while a transaction is being filled; once it is, all goes at once."""
-IDLE_SECONDS = 1.0
 NEW_TOPIC_SECONDS = 5.0
 NEW_TOPIC_PAUSE_SECONDS = 0.1
 CLOSING_SECONDS = 3.0
-
-Job = Callable[[], None]
-
-
-class Jobs(Protocol):
-    """The worker's queue; None ends the worker."""
-
-    def put(self, job: Job | None) -> None:
-        """Append a job."""
-        ...
-
-    def get(self, *, timeout: float) -> Job | None:
-        """Wait for the next job. Raises `queue.Empty` when none comes within `timeout` seconds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +128,7 @@ class TransactionalPublisher:
             monotonic=self._monotonic,
         )
         self._transactions = Transactions(client)
-        self._begin(partial(_work, self._jobs, client.serve, self._fails_of(gone), watch))
+        self._begin(partial(work_off, self._jobs, client.serve, self._fails_of(gone), watch))
 
     # Time, queue and thread: a simulation has its own.
 
@@ -193,22 +174,14 @@ class TransactionalPublisher:
         return int(self._properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
 
     def _make_producer(self, way: Way) -> Producer:
-        lone: dict[str, Any] = {"batch.num.messages": 1, "linger.ms": 0} if way is Way.LONE else {}
-        config: dict[str, Any] = {
-            **DEFAULTS,
-            "linger.ms": LINGER_MS,
-            "queue.buffering.max.messages": 4 * TRANSACTION_ROWS_MAX,
-            **self._properties,
-            **lone,
-            "enable.idempotence": True,
-            "acks": "all",
-            "transactional.id": self._transactional_id,
-            "transaction.timeout.ms": self._timeout_ms,
-            # It has to have a limit here. When it passes the whole transaction is aborted: no queue loses its middle.
-            "message.timeout.ms": self._timeout_ms,
-            "error_cb": self._on_error,
-        }
-        return Producer(config, logger=CLIENT_LOGGER)
+        config = transactional_config(
+            self._properties,
+            transactional_id=self._transactional_id,
+            timeout_ms=self._timeout_ms,
+            rows_max=TRANSACTION_ROWS_MAX,
+            is_lone=way is Way.LONE,
+        )
+        return Producer({**config, "error_cb": self._on_error}, logger=CLIENT_LOGGER)
 
     def _on_error(self, error: KafkaError) -> None:
         self.cluster_error = f"{error.name()}: {error.str()}"
@@ -227,7 +200,7 @@ class TransactionalPublisher:
             try:
                 recovered = self._recover(client, settled, lineage)
             except Exception as error:  # noqa: BLE001 - the relay begins again and says why, whatever it is
-                self._answer(gone, RecoverFailed(_told(error)))
+                self._answer(gone, RecoverFailed(told(error)))
             else:
                 self._answer(gone, recovered)
 
@@ -402,28 +375,3 @@ class TransactionalPublisher:
         self._admin = admin
         metadata = admin.list_topics(timeout=timeout_seconds)
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
-
-
-def _work(jobs: Jobs, idle: Job, fail: Callable[[DeliveryFault], None], watch: Stopwatch) -> None:
-    """The worker's life. Whatever ends a job is told to the relay: a silent death would be a hang."""
-    while True:
-        job: Job | None
-        try:
-            job = jobs.get(timeout=IDLE_SECONDS)
-        except Empty:
-            job = idle
-        if job is None:
-            return
-        try:
-            with watch.running():
-                job()
-        except TransactionsEndedError as ended:
-            fail(ended.fault)
-        except Exception as error:  # noqa: BLE001 - a bug must show as a failure, whatever it is
-            fail(DeliveryFault(own_fault("NEVER_REPORTED"), _told(error)))
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, KafkaException):
-        return str(error.args[0])
-    return str(error) if isinstance(error, OutboxdError) else f"{type(error).__name__}: {error}"

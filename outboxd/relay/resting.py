@@ -11,7 +11,7 @@ from outboxd.relay.watch import Watch
 from outboxd.relay.writing import Writing
 
 POLL_SLICE_SECONDS = 0.001
-LINGER_ROWS_MIN = 100
+LINGER_ROWS_MIN = 200
 """With fewer records in flight, it is their keys that wait, and a batch does not become fuller."""
 REST_SECONDS_MAX = 0.25
 

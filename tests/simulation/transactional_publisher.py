@@ -10,7 +10,8 @@ from confluent_kafka import KafkaError
 
 from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.progress import ProgressRecord, decode
-from outboxd.kafka.transactional_publisher import Jobs, TransactionalPublisher
+from outboxd.kafka.transaction_worker import Jobs
+from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.verdicts import Way
 from outboxd.policy.records import Record
 from tests.simulation.broker import Broker
