@@ -29,6 +29,9 @@ GUARANTEES: Mapping[str, str | int | bool] = {
 }
 """What no one may change."""
 
+_LONE: Mapping[str, str | int | bool] = {"batch.num.messages": 1, "linger.ms": 0}
+"""One record a batch, at once."""
+
 TRANSACTION_LINGER_MS = 50
 """So that batches are full while a transaction is being filled; once it is, all goes at once."""
 
@@ -59,9 +62,8 @@ def lone_config(properties: Mapping[str, str]) -> dict[str, object]:
         **DEFAULTS,
         **properties,
         **GUARANTEES,
+        **_LONE,
         "client.id": f"{properties.get('client.id', 'outboxd')}-alone",
-        "batch.num.messages": 1,
-        "linger.ms": 0,
     }
 
 
@@ -77,15 +79,13 @@ def transactional_config(
         rows_max: the most rows of one transaction; the client's queue holds a few of them.
         is_lone: one record a batch, at once.
     """
-    lone: dict[str, object] = {"batch.num.messages": 1, "linger.ms": 0} if is_lone else {}
     return {
         **DEFAULTS,
         "linger.ms": TRANSACTION_LINGER_MS,
         "queue.buffering.max.messages": 4 * rows_max,
         **properties,
-        **lone,
-        "enable.idempotence": True,
-        "acks": "all",
+        **(_LONE if is_lone else {}),
+        **GUARANTEES,
         "transactional.id": transactional_id,
         "transaction.timeout.ms": timeout_ms,
         # It has to have a limit here. When it passes the whole transaction is aborted: no queue loses its middle.

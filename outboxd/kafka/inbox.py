@@ -7,9 +7,11 @@ nothing that can raise.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from confluent_kafka import KafkaError, Message
 
-from outboxd.policy.faults import fault_of
+from outboxd.policy.faults import fault_of, fault_of_refusal
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 
@@ -42,6 +44,14 @@ class Inbox:
 def delivery_fault(error: KafkaError, *, alone: bool) -> DeliveryFault:
     """Return what the client's error means. `alone`: no other record shared the verdict."""
     return DeliveryFault(fault_of(error.code(), error.name(), error.str(), alone=alone), error.str())
+
+
+def refusal_fault(error: TypeError | ValueError) -> DeliveryFault:
+    """Return what it means that `produce()` did not take a record at all."""
+    kind: Literal["type", "value", "unicode"] = "type" if isinstance(error, TypeError) else "value"
+    if isinstance(error, UnicodeError):
+        kind = "unicode"
+    return DeliveryFault(fault_of_refusal(kind, str(error)), str(error))
 
 
 def _record_type(reports: list[Report]) -> type[Record]:

@@ -8,27 +8,24 @@ report in the inbox like any other.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from outboxd.errors import BugError
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
-from outboxd.kafka.client_config import lone_config, producer_config, record_bytes_max
-from outboxd.kafka.inbox import Inbox, delivery_fault
+from outboxd.kafka.client_config import CLIENT_LOGGER, lone_config, producer_config, record_bytes_max
+from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
-from outboxd.policy.faults import fault_of_refusal
 from outboxd.policy.messages import DeliveryFault, Report, error_of
 from outboxd.policy.records import Record
 
-CLIENT_LOG = logging.getLogger("librdkafka")
 _ANY_PARTITION = -1
 
 
@@ -73,7 +70,7 @@ class KafkaPublisher:
 
     def _make(self, config: Mapping[str, object]) -> Producer:
         # What the client says of itself comes with `poll`, by the standard logging, instead of on standard error.
-        return Producer({**config, "error_cb": self._on_error, "logger": CLIENT_LOG})
+        return Producer({**config, "error_cb": self._on_error, "logger": CLIENT_LOGGER})
 
     def _on_error(self, error: KafkaError) -> None:
         self.cluster_error = f"{error.name()}: {error.str()}"
@@ -159,7 +156,7 @@ class KafkaPublisher:
                 return
             self._refuse(record, delivery_fault(kafka_error, alone=True))
             return
-        self._refuse(record, DeliveryFault(fault_of_refusal(_kind(error), str(error)), str(error)))
+        self._refuse(record, refusal_fault(error))
 
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when the producer's queue is full."""
@@ -328,9 +325,3 @@ class KafkaPublisher:
         metadata = self._producer.list_topics(timeout=timeout_seconds)
         self.topics.refresh(time.monotonic())
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
-
-
-def _kind(error: TypeError | ValueError) -> Literal["type", "value", "unicode"]:
-    if isinstance(error, UnicodeError):
-        return "unicode"
-    return "value" if isinstance(error, ValueError) else "type"

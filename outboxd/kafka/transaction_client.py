@@ -22,13 +22,13 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from outboxd.errors import OutboxdError
-from outboxd.kafka.inbox import Inbox, delivery_fault
+from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
 from outboxd.kafka.progress import ProgressRecord, encode, progress_key
 from outboxd.kafka.verdicts import Attempt, Faults, Way
 from outboxd.policy.event_pieces import event_pieces
-from outboxd.policy.faults import FaultClass, fault_of, fault_of_refusal, own_fault
+from outboxd.policy.faults import FaultClass, fault_of, own_fault
 from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.records import Arm, Record
 
@@ -254,9 +254,7 @@ class TransactionClient:
                     self._refused(record, error.args[0])
                     break
                 except (TypeError, ValueError) as error:
-                    kind = "unicode" if isinstance(error, UnicodeError) else "value"
-                    fault = fault_of_refusal("type" if isinstance(error, TypeError) else kind, str(error))  # type: ignore[arg-type]  # one of three
-                    self._inbox.put(Report(record, DeliveryFault(fault, str(error)), None, None, True))
+                    self._inbox.put(Report(record, refusal_fault(error), None, None, True))
                     break
 
     def _refused(self, record: Record, error: KafkaError) -> None:

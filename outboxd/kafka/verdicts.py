@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from outboxd.policy.faults import FaultClass, fault_of, own_fault
-from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.messages import DeliveryFault, Report, error_of
 from outboxd.policy.records import Record
 
 LONE_ROWS_MAX = 200
@@ -143,9 +143,12 @@ class Pieces:
         ]
         left = [sent_back(record) for part in self.parts for record in part.records]
         reports = told + self.reports + left
+        if not any(map(error_of, reports)):
+            return reports
         first_ids: dict[tuple[str, str], int] = {}
-        for record, error, *_ in reports:
-            if error is not None and record.key is not None:
+        for report in reports:
+            record = report.record
+            if report.error is not None and record.key is not None:
                 key = record.topic, record.key
                 first_ids[key] = min(record.id, first_ids.get(key, record.id))
         return [sent_back(report.record) if _stands_behind(report, first_ids) else report for report in reports]
