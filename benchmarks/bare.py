@@ -46,9 +46,3 @@ def mean(loops: Sequence[Bare]) -> Bare:
         statistics.mean(loop.cpu_us_per_row for loop in loops),
         statistics.mean(loop.broker_us_per_row for loop in loops),
     )
-
-
-def warm_up(stand: Stand, rows: int, times: int = 2) -> None:
-    """Let the broker's virtual machine compile what it runs often: cold, it would flatter the first ratio."""
-    for _ in range(times):
-        bare(stand, rows)

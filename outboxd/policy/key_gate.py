@@ -18,10 +18,10 @@ before anything newer of it goes, a held record of it included.
 from __future__ import annotations
 
 import bisect
-from collections import deque
 from collections.abc import Collection, Container, Iterable, Sequence
 
 from outboxd.policy.deferrals import Deferrals, Reread
+from outboxd.policy.key_queues import KeyQueues
 from outboxd.policy.records import GateKey, Record
 
 HELD = -1
@@ -31,20 +31,20 @@ REREADING = -2
 class KeyGate:
     """Holds one entry a key that is not free; nothing for the others.
 
-    `busy` maps a key to the id that is with the producer, or to HELD or REREADING when none is. `held` lists the
-    failed, unsettled ids of a key in ascending order.
+    A busy key has a queue, with the record that is with the producer in front. A key that is neither busy nor free is
+    stopped, HELD or REREADING. `held` lists the failed, unsettled ids of a key in ascending order.
     """
 
     def __init__(self, *, waiting_per_key_max: int = 256, pipelined: bool = False) -> None:
         """`pipelined` lets many records of a key go at once, for a producer that keeps their order all or nothing."""
         self.waiting_per_key_max = waiting_per_key_max
-        self.busy: dict[GateKey, int] = {}
         self.held: dict[GateKey, list[int]] = {}
         self.serial_topics: set[str] = set()
         self.pipelined = pipelined
         self.holds = 0
         """How often a key was held: what was admitted before the last time may be behind a held record by now."""
-        self._waiting: dict[GateKey, deque[Record]] = {}
+        self._queues = KeyQueues()
+        self._stopped: dict[GateKey, int] = {}
         self._deferrals = Deferrals()
         self._dropped: list[Record] = []
 
@@ -69,7 +69,8 @@ class KeyGate:
             return [record for record in records if self._admit_one(record)]
         admitted: list[Record] = []
         append = admitted.append
-        busy, waiting, held, deferred = self.busy, self._waiting, self.held, self._deferrals.from_ids
+        queues, by_id = self._queues.by_key, self._queues.by_id
+        held, deferred = self.held, self._deferrals.from_ids
         queue_rows_max = self.waiting_per_key_max
         for record in records:
             key = record[4]
@@ -77,44 +78,55 @@ class KeyGate:
                 append(record)
                 continue
             gate_key = (record[3], key)
-            owner = busy.get(gate_key)
             if (deferred and gate_key in deferred) or (held and gate_key in held):
                 if self._admit_one(record):
                     append(record)
                 continue
-            # Of a key that is neither deferred nor held, a record is with the producer: this is `_wait` without its
-            # cases, since most records of a backlog come here.
-            if owner is None:
-                busy[gate_key] = record[1]
-                append(record)
-                continue
-            queue = waiting.get(gate_key)
+            # A key that is neither deferred nor held is not stopped: this is `_admit_one` without its cases, since most
+            # records of a backlog come here.
+            queue = queues.get(gate_key)
             if queue is None:
-                waiting[gate_key] = deque((record,))
-            elif len(queue) < queue_rows_max and queue[-1][1] < record[1]:
+                queues[gate_key] = by_id[record[1]] = [record]
+                append(record)
+            elif len(queue) <= queue_rows_max and queue[-1][1] < record[1]:
                 queue.append(record)
             else:
-                self._wait(gate_key, record, owner)
+                self._wait(gate_key, record)
         return admitted
 
     def _admit_one(self, record: Record) -> bool:
         gate_key = self.key_of(record)
         if gate_key is None:
             return True
-        owner = self.busy.get(gate_key)
+        owner = self.owner_of(gate_key)
         if owner is None and self._deferrals.covers(gate_key, record.id):
             # A reread was cut before it showed all of the key: what comes by another way is not its next record.
             self._defer(gate_key, record)
             return False
         if owner is None:
             if not self.pipelined:
-                self.busy[gate_key] = record.id
+                self._begin(gate_key, record)
             return True
         if owner == HELD and self._goes_before_held(gate_key, record.id):
-            self._admit_held(gate_key, record.id)
+            self._admit_held(gate_key, record)
             return True
-        self._wait(gate_key, record, owner)
+        self._wait(gate_key, record)
         return False
+
+    def owner_of(self, gate_key: GateKey) -> int | None:
+        """Return the id of the key's record that is with the producer, HELD or REREADING where none is and the key is
+        stopped, None where it is free.
+        """
+        owner = self._queues.owner_of(gate_key)
+        return self._stopped.get(gate_key) if owner is None else owner
+
+    def _begin(self, gate_key: GateKey, record: Record) -> None:
+        self._stopped.pop(gate_key, None)
+        self._queues.begin(gate_key, record)
+
+    def _stop(self, gate_key: GateKey, why: int) -> None:
+        self._queues.end(gate_key)
+        self._stopped[gate_key] = why
 
     def _goes_before_held(self, gate_key: GateKey, record_id: int) -> bool:
         """Say whether it is the held record itself, or a late one before it that no unfinished reread will show."""
@@ -124,35 +136,30 @@ class KeyGate:
     def is_behind(self, record: Record) -> bool:
         """Say whether an admitted record may not go any more, since an earlier one of its key came to be held."""
         gate_key = self.key_of(record)
-        owner = None if gate_key is None else self.busy.get(gate_key)
+        owner = None if gate_key is None else self.owner_of(gate_key)
         if gate_key is None or owner is None:
             return False
         return not (owner == HELD and record.id <= self.held[gate_key][0])
 
-    def _admit_held(self, gate_key: GateKey, record_id: int) -> None:
+    def _admit_held(self, gate_key: GateKey, record: Record) -> None:
         held = self.held[gate_key]
-        if record_id in held:
-            held.remove(record_id)
+        if record.id in held:
+            held.remove(record.id)
             if not held:
                 del self.held[gate_key]
         if not self.pipelined:
-            self.busy[gate_key] = record_id
+            self._begin(gate_key, record)
         else:
             # What was deferred between this one and the next held one goes before that.
             self._free(gate_key)
 
-    def _wait(self, gate_key: GateKey, record: Record, owner: int) -> None:
-        from_id = self._deferrals.from_ids.get(gate_key)
-        if owner < 0 or gate_key in self.held or (from_id is not None and record.id >= from_id):
+    def _wait(self, gate_key: GateKey, record: Record) -> None:
+        if gate_key not in self._queues or gate_key in self.held or self._deferrals.covers(gate_key, record.id):
             self._defer(gate_key, record)
             return
-        queue = self._waiting.setdefault(gate_key, deque())
-        if not queue or record.id > queue[-1].id:
-            queue.append(record)
-        else:
-            queue.insert(bisect.bisect_left([waiting.id for waiting in queue], record.id), record)
-        if len(queue) > self.waiting_per_key_max:
-            self._defer(gate_key, queue.pop())
+        last = self._queues.wait(gate_key, record, self.waiting_per_key_max)
+        if last is not None:
+            self._defer(gate_key, last)
 
     def _defer(self, gate_key: GateKey, record: Record) -> None:
         self._deferrals.defer(gate_key, record.id)
@@ -170,69 +177,70 @@ class KeyGate:
             held.remove(record_id)
             if not held:
                 del self.held[gate_key]
-            if self.busy.get(gate_key) == HELD:
+            if self.owner_of(gate_key) == HELD:
                 self._free(gate_key)
             return None
-        if self.busy.get(gate_key) != record_id:
+        if self._queues.owner_of(gate_key) != record_id:
             return None
-        queue = self._waiting.get(gate_key)
-        if not queue:
+        following = self._queues.proceed(gate_key)
+        if following is None:
             self._free(gate_key)
-            return None
-        following = queue.popleft()
-        if not queue:
-            del self._waiting[gate_key]
-        self.busy[gate_key] = following.id
         return following
 
     def release_all(self, records: Sequence[Record]) -> list[Record]:
         """These records were delivered: return the records of their keys that go next, now busy."""
         if self.pipelined or self.serial_topics:
-            if self.pipelined and not self.busy:
+            if self.pipelined and not self._stopped:
                 return []
             keyed = [(self.key_of(record), record[1]) for record in records]
             successors = [self.release(gate_key, record_id) for gate_key, record_id in keyed if gate_key is not None]
             return [successor for successor in successors if successor is not None]
         following: list[Record] = []
-        busy, waiting, held, deferred = self.busy, self._waiting, self.held, self._deferrals.from_ids
+        append = following.append
+        queues, by_id = self._queues.by_key, self._queues.by_id
+        held, deferred = self.held, self._deferrals.from_ids
         for record in records:
-            key = record[4]
-            if key is None:
+            record_id = record[1]
+            queue = by_id.get(record_id)
+            if queue is None or held or deferred:
+                key = record[4]
+                gate_key = (record[3], key)
+                if key is None:
+                    continue
+                if queue is None or gate_key in held or gate_key in deferred:
+                    successor = self.release(gate_key, record_id)
+                    if successor is not None:
+                        append(successor)
+                    continue
+            # `release` without its cases, since most records of a backlog come here.
+            del by_id[record_id]
+            if len(queue) == 1:
+                del queues[record[3], record[4]]
                 continue
-            gate_key = (record[3], key)
-            queue = waiting.get(gate_key)
-            if (held and gate_key in held) or busy.get(gate_key) != record[1] or gate_key in deferred:
-                successor = self.release(gate_key, record[1])
-                if successor is not None:
-                    following.append(successor)
-            elif queue is None:
-                del busy[gate_key]
-            else:
-                # `release` without its cases, since most records of a backlog come here.
-                first = queue.popleft()
-                if not queue:
-                    del waiting[gate_key]
-                busy[gate_key] = first[1]
-                following.append(first)
+            del queue[0]
+            first = queue[0]
+            by_id[first[1]] = queue
+            append(first)
         return following
 
     def waiting_ids(self) -> set[int]:
         """Return the ids of the records that wait in memory."""
-        return {record.id for queue in self._waiting.values() for record in queue}
+        return self._queues.waiting_ids()
 
     def _free(self, gate_key: GateKey) -> None:
         """Nothing of the key is with the producer any more: what comes first, a held record or a deferred one?"""
         from_id = self._deferrals.from_ids.get(gate_key)
         held = self.held.get(gate_key)
         if from_id is not None and (held is None or from_id <= held[0]):
-            self.busy[gate_key] = REREADING
+            self._stop(gate_key, REREADING)
             self._deferrals.wanted[gate_key] = None
             return
         self._deferrals.wanted.pop(gate_key, None)
         if held is not None:
-            self.busy[gate_key] = HELD
+            self._stop(gate_key, HELD)
         else:
-            self.busy.pop(gate_key, None)
+            self._queues.end(gate_key)
+            self._stopped.pop(gate_key, None)
 
     def hold(self, gate_key: GateKey, record_id: int) -> None:
         """The record failed and stays unsettled: its key waits for it. What waited in memory is deferred."""
@@ -240,9 +248,8 @@ class KeyGate:
         held = self.held.setdefault(gate_key, [])
         if record_id not in held:
             bisect.insort(held, record_id)
-        for record in self._waiting.pop(gate_key, ()):
-            self._defer(gate_key, record)
-        owner = self.busy.get(gate_key)
+        self._defer_waiting(gate_key)
+        owner = self.owner_of(gate_key)
         if owner is None or owner < 0 or owner == record_id:
             self._free(gate_key)
 
@@ -257,16 +264,16 @@ class KeyGate:
         if gate_key is None:
             return True
         held = self.held.get(gate_key)
-        if self.busy.get(gate_key, HELD) >= 0:
+        if gate_key in self._queues:
             return False
         if not past_held and self._deferrals.from_ids.get(gate_key, read_from) < read_from:
             return False
         if held is not None and held[0] < record.id and not past_held:
             return False
         if held is not None:
-            self._admit_held(gate_key, record.id)
-        if not self.pipelined:
-            self.busy[gate_key] = record.id
+            self._admit_held(gate_key, record)
+        elif not self.pipelined:
+            self._begin(gate_key, record)
         return True
 
     def is_turn_of(self, gate_key: GateKey, record_id: int) -> bool:
@@ -274,7 +281,11 @@ class KeyGate:
         producer.
         """
         held = self.held.get(gate_key)
-        return held is not None and held[0] == record_id and self.busy.get(gate_key) == HELD
+        return held is not None and held[0] == record_id and self._stopped.get(gate_key) == HELD
+
+    def is_busy(self, gate_key: GateKey) -> bool:
+        """Say whether a record of the key is with the producer."""
+        return gate_key in self._queues
 
     def is_deferred(self, gate_key: GateKey, record_id: int) -> bool:
         """Say whether the record is covered by a deferral of its key, so that it will be read again."""
@@ -294,13 +305,13 @@ class KeyGate:
         records are dropped, and come again.
         """
         gate_key = wish.gate_key
-        if self.busy.get(gate_key) != REREADING or self._deferrals.from_ids.get(gate_key) != wish.from_id:
+        if self._stopped.get(gate_key) != REREADING or self._deferrals.from_ids.get(gate_key) != wish.from_id:
             return False
         self._deferrals.answered(wish, complete_to)
         if gate_key in self.held:
-            self.busy[gate_key] = HELD
+            self._stopped[gate_key] = HELD
         else:
-            del self.busy[gate_key]
+            del self._stopped[gate_key]
         return True
 
     def settle_rereads(self, wishes: Iterable[Reread]) -> None:
@@ -308,7 +319,7 @@ class KeyGate:
         at once.
         """
         for wish in wishes:
-            owner = self.busy.get(wish.gate_key)
+            owner = self.owner_of(wish.gate_key)
             if owner is None or owner == HELD:
                 self._free(wish.gate_key)
 
@@ -325,9 +336,12 @@ class KeyGate:
 
     def defer_waiting(self, topics: Collection[str]) -> None:
         """Drop the records of these topics that wait in memory: their topic is held, and that may take long."""
-        for gate_key in [gate_key for gate_key in self._waiting if gate_key[0] in topics]:
-            for record in self._waiting.pop(gate_key):
-                self._defer(gate_key, record)
+        for gate_key in self._queues.keys_of(topics):
+            self._defer_waiting(gate_key)
+
+    def _defer_waiting(self, gate_key: GateKey) -> None:
+        for record in self._queues.cut(gate_key):
+            self._defer(gate_key, record)
 
     def take_dropped(self) -> list[Record]:
         """Return the records that were deferred since the last call: they are to leave memory."""

@@ -5,6 +5,7 @@ Each begun job leaves exactly one event in the mailbox. A failed one says so, an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -38,6 +39,7 @@ from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, swe
 from outboxd.postgres.lock_limit import milliseconds
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import NOBODY, Owner, has_moved
+from outboxd.postgres.record_rows import records_of
 from outboxd.postgres.sessions import Connection, Session
 from outboxd.postgres.settle_sql import SettleSql, Writes
 
@@ -84,7 +86,7 @@ class PostgresStore:
         self._owner = NOBODY
         self._daemon = daemon
         self._record_bytes_max = record_bytes_max
-        self._make_record: Callable[[Sequence[Any]], Record] = partial(tuple.__new__, record_type)
+        self._record_type = record_type
         self._fetch_sql = FetchSql(schema, table)
         self._settle_sql = SettleSql(schema, table, deletes=deletes)
         self._reader = Session(engine, "fetch")
@@ -121,14 +123,16 @@ class PostgresStore:
 
     # Fetch.
 
-    def begin_fetch(self, request: FetchRequest) -> None:
-        """Read pending records, and what goes with them, in one statement."""
-        self._reader.submit(partial(self._fetch, request), self._fetch_failed)
+    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0) -> None:
+        """Read pending records, and what goes with them, in one statement, `delay_seconds` from now."""
+        self._reader.submit(partial(self._fetch, request, delay_seconds), self._fetch_failed)
 
     def _fetch_failed(self, message: str, lost: bool) -> None:
         self._post(FetchFailed(message, lost))
 
-    def _fetch(self, request: FetchRequest, connection: Connection) -> None:
+    def _fetch(self, request: FetchRequest, delay_seconds: float, connection: Connection) -> None:
+        if delay_seconds > 0:
+            time.sleep(delay_seconds)
         by_key = [wish for wish in request.rereads if wish.gate_key[1] is not None]
         serial = [wish for wish in request.rereads if wish.gate_key[1] is None]
         parts = Parts(
@@ -189,7 +193,7 @@ class PostgresStore:
         delayed = meta.get("available", [])
         is_cut = len(delayed) >= LISTED_MAX
         return Fetched(
-            records=list(map(self._make_record, rows)),
+            records=records_of(rows, self._record_type),
             now_ms=int(now.timestamp() * 1000),
             now=now,
             locks=frozenset(meta.get("locks", ())),

@@ -7,8 +7,12 @@ which one has been with the producer for the longest time (dictionaries keep the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 from outboxd.policy.records import Record, id_of, size_of
+
+_NOBODY = Record(0, 0, "", "", None, None, "", None, 0, 0)
+"""Instead of a record that is not in memory; it frees no bytes."""
 
 
 class Ledger:
@@ -76,16 +80,11 @@ class Ledger:
 
     def leave(self, record_ids: Iterable[int]) -> None:
         """Records were settled, or go back to the database to wait there: they leave memory."""
-        pop = self.records.pop
-        freed_bytes = 0
         if self._fetching:
             record_ids = list(record_ids)
             self._left_since_fetch.update(record_ids)
-        for record_id in record_ids:
-            record = pop(record_id, None)
-            if record is not None:
-                freed_bytes += record[9]
-        self.size_bytes -= freed_bytes
+        # Without a line of Python a record: a settlement lets go thousands.
+        self.size_bytes -= sum(map(size_of, map(self.records.pop, record_ids, repeat(_NOBODY))))
 
     def oldest(self) -> Record | None:
         """Return the record that has been in memory for the longest time."""

@@ -102,7 +102,7 @@ class OutboxStore(Protocol):
         """Read what a new owner must know; answers Loaded or FetchFailed."""
         ...
 
-    def begin_fetch(self, request: FetchRequest) -> None:
+    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0) -> None:
         """Read pending records; answers Fetched or FetchFailed."""
         ...
 

@@ -7,7 +7,7 @@ topic. Else one sick record alone would keep its topic waiting for ever, and nob
 from __future__ import annotations
 
 from outboxd.policy.breakers import Breaker, Breakers
-from outboxd.policy.key_gate import HELD, KeyGate
+from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import FetchRequest
 from outboxd.policy.records import Arm, Record
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
@@ -80,7 +80,7 @@ class Probing:
             from_id
             for gate_key, from_id in gate.deferred_keys.items()
             if gate_key[0] == topic
-            and gate.busy.get(gate_key, HELD) < 0
+            and not gate.is_busy(gate_key)
             and (topic in gate.serial_topics or from_id <= gate.held.get(gate_key, [from_id])[0])
         ]
         from_id = self._topics.deferred.get(topic)

@@ -139,6 +139,7 @@ class Relay:
             self._reading.fetch(now)
         self._publishing.publish()
         self._publishing.report(now)
+        self._reading.reported(now)
         failure = self._ports.publisher.failure() if self._pipelined else None
         if failure is not None:
             self._resolve(failure)

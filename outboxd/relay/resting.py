@@ -71,5 +71,7 @@ class Resting:
             slice_seconds = POLL_SLICE_SECONDS if timeout_seconds > 0 else 0.0
             (publisher.poll if comes_more else publisher.flush)(slice_seconds)
         else:
-            publisher.poll(0.0)
+            if state.token is None:
+                # Who owns has just polled; who stands by hears by this that its producer failed.
+                publisher.poll(0.0)
             mailbox.wait(timeout_seconds)

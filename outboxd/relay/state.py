@@ -94,6 +94,8 @@ class State:
         self.ready: list[Record] = []
         self.ready_at = 0
         self.unconfirmed: list[Record] = []
+        self.is_crowded = False
+        """Whether too little room is left to read more: what is in memory has to leave it first."""
 
     def reconfigure(self, limits: RelayLimits, routes: Sequence[Route], default_route: Route) -> None:
         """Live within other limits and by other routes from now on; what is in memory already stays."""

@@ -27,7 +27,8 @@ class Writing:
     def _due_at(self, now: float) -> float:
         state = self._state
         settling = state.settling
-        is_full = settling.rows >= state.limits.batch_rows
+        # Where memory is full, what is settled makes room: nothing is read meanwhile.
+        is_full = settling.rows >= state.limits.batch_rows or state.is_crowded
         if settling.is_pressing or is_full or state.draining or settling.first_at is None:
             # What a recovery found was delivered long ago, and an ended retry may come alone: they have no beginning.
             return max(now, self._next_at)

@@ -73,19 +73,19 @@ class SimulatedStore:
 
         self._read(load)
 
-    def begin_fetch(self, request: FetchRequest) -> None:
+    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0) -> None:
         holder, server = self._proof()
 
         def fetch() -> Fetched:
             db = self._db
             return replace(statements.fetch(db, request), fenced=db.lease.holder != holder, moved=db.server != server)
 
-        self._read(fetch, want_locks=request.want_locks)
+        self._read(fetch, want_locks=request.want_locks, delay_seconds=delay_seconds)
 
     def begin_sweep(self, request: SweepRequest) -> None:
         self._read(lambda: statements.sweep(self._db, request, 7))
 
-    def _read(self, statement: Callable[[], Event], *, want_locks: bool = False) -> None:
+    def _read(self, statement: Callable[[], Event], *, want_locks: bool = False, delay_seconds: float = 0.0) -> None:
         self._daemon.world.invariants.one_statement(self._daemon, self.reads_under_way)
         self.reads_under_way += 1
         timeline = self._db.timeline
@@ -112,7 +112,7 @@ class SimulatedStore:
 
             timeline.after(self._dice.uniform(0.0, 0.002), read_locks)
 
-        timeline.after(self._delay(), run)
+        timeline.after(delay_seconds + self._delay(), run)
         self._daemon.at_step("read")
 
     def _answer(self, event: Event, snapshot_at: float = 0.0) -> None:

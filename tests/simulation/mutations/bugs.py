@@ -9,6 +9,7 @@ from outboxd.policy.breakers import Breakers, StormGuard
 from outboxd.policy.deferrals import Deferrals
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.key_queues import KeyQueues
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.admission import Admission
 from outboxd.relay.aftermath import Aftermath
@@ -74,9 +75,9 @@ BUGS = [
     ),
     Mutation(
         "a late record goes to the end of its key's queue",
-        KeyGate,
-        "_wait",
-        "queue.insert(bisect.bisect_left([waiting.id for waiting in queue], record.id), record)",
+        KeyQueues,
+        "wait",
+        "bisect.insort(queue, record, lo=1, key=id_of)",
         "queue.append(record)",
     ),
     Mutation(

@@ -1,0 +1,38 @@
+"""Rows of a fetch as records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outboxd.policy.records import Record
+from outboxd.postgres.record_rows import records_of
+
+
+def fresh(text: str) -> str:
+    """An equal text that is an object of its own, as the driver makes one for each row."""
+    return text.encode().decode()
+
+
+def row(record_id: int, key: str | None) -> tuple[Any, ...]:
+    headers = fresh('{"a": "b"}')
+    return (6, record_id, f"event-{record_id}", fresh("orders"), key, b"payload", headers, None, int("17" * 6), 600)
+
+
+def test_rows_become_records_of_the_wanted_type_with_the_same_fields() -> None:
+    class Special(Record):
+        __slots__ = ()
+
+    rows = [row(1, "a"), row(2, None), row(3, "b")]
+
+    records = records_of(rows, Special)
+
+    assert [type(record) for record in records] == [Special, Special, Special]
+    assert [tuple(record) for record in records] == rows
+    assert records_of([], Special) == []
+
+
+def test_what_is_equal_in_many_rows_is_in_memory_once() -> None:
+    first, second = records_of([row(1, fresh("key")), row(2, fresh("key"))], Record)
+
+    for shared in ("topic", "key", "headers", "created_at_ms", "size_bytes"):
+        assert getattr(first, shared) is getattr(second, shared)

@@ -1,0 +1,126 @@
+"""When the next fetch is asked for, as rows come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from outboxd.policy.records import Record
+from outboxd.policy.routes import Route
+from outboxd.relay.ports import Fetched, FetchRequest
+from outboxd.relay.reading import AHEAD_SECONDS_MAX, REPORTS_WAIT_SECONDS_MAX, Reading
+from outboxd.relay.state import Ports, RelayLimits, State
+from outboxd.relay.writing import SETTLE_DELAY_SECONDS, Writing
+from tests.unit.records import record
+
+PAUSE_SECONDS = 0.001
+LIMITS = RelayLimits(
+    batch_rows=10, max_in_flight_rows=20, poll_interval_min_seconds=PAUSE_SECONDS, poll_interval_max_seconds=0.1
+)
+UTC_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Bench:
+    """A reading side whose clock the test moves, and which notes what it asked for and with what delay."""
+
+    def __init__(self, *, pipelined: bool = False) -> None:
+        self.seconds = 100.0
+        self.delays: list[float] = []
+        self.settled: list[object] = []
+
+        def begin_fetch(request: FetchRequest, delay_seconds: float = 0.0) -> None:
+            del request
+            self.delays.append(delay_seconds)
+
+        ports = SimpleNamespace(
+            clock=SimpleNamespace(monotonic=lambda: self.seconds),
+            store=SimpleNamespace(
+                begin_fetch=begin_fetch, begin_settle=lambda settlement, _token: self.settled.append(settlement)
+            ),
+            observer=SimpleNamespace(phase=lambda *_: None, event=lambda *_args, **_fields: None),
+            dice=None,
+        )
+        self.state = State(cast(Ports, cast(Any, ports)), LIMITS, (), Route(), token=1, pipelined=pipelined)
+        self.reading = Reading(self.state)
+        self.reading.loaded = True
+        self.reading.sweeping.next_at = float("inf")
+        self.reading.fetch(self.seconds)
+
+    def answer(self, records: Sequence[Record], *, in_flight: int) -> None:
+        """The fetch showed these; so many of them are with the producer then."""
+        self.reading.on_fetched(Fetched(list(records), 0, UTC_NOW))
+        for one in records[:in_flight]:
+            self.state.lanes[one.topic].in_flight += 1
+        self.turn()
+
+    def turn(self, after_seconds: float = 0.0) -> int:
+        """Return how many fetches were asked for until now."""
+        self.seconds += after_seconds
+        self.reading.fetch(self.seconds)
+        self.reading.reported(self.seconds)
+        return len(self.delays)
+
+
+def test_while_few_rows_come_the_pause_begins_when_they_are_acknowledged() -> None:
+    bench = Bench()
+    bench.answer([record(1), record(2, key="other")], in_flight=2)
+
+    assert bench.turn(after_seconds=PAUSE_SECONDS) == 1
+    bench.state.lanes.nothing_in_flight()
+    assert bench.turn() == 2
+    assert bench.delays[-1] == pytest.approx(PAUSE_SECONDS)
+
+
+def test_reports_that_do_not_come_put_the_next_fetch_off_by_a_bound_only() -> None:
+    bench = Bench()
+    bench.answer([record(1)], in_flight=1)
+
+    assert bench.turn(after_seconds=PAUSE_SECONDS + REPORTS_WAIT_SECONDS_MAX * 0.9) == 1
+    assert bench.turn(after_seconds=REPORTS_WAIT_SECONDS_MAX * 0.2) == 2
+    assert bench.delays[-1] == 0.0
+
+
+def test_a_full_batch_is_followed_by_the_next_fetch_at_once() -> None:
+    bench = Bench()
+    bench.answer([record(number, key=f"k{number}") for number in range(1, 11)], in_flight=10)
+
+    assert bench.delays == [0.0, 0.0]
+
+
+def test_a_transaction_is_not_waited_for() -> None:
+    bench = Bench(pipelined=True)
+    bench.answer([record(1)], in_flight=1)
+
+    assert len(bench.delays) == 2
+    assert bench.delays[-1] == pytest.approx(PAUSE_SECONDS)
+
+
+def test_only_what_is_due_soon_is_asked_for_ahead() -> None:
+    bench = Bench()
+    bench.answer([], in_flight=0)
+    while bench.state.reading is not None:
+        # Each answer is empty, so that the pause is doubled, until it is too long for that.
+        bench.seconds += bench.delays[-1]
+        bench.answer([], in_flight=0)
+
+    assert 0 < max(bench.delays) <= AHEAD_SECONDS_MAX
+    assert bench.turn(after_seconds=AHEAD_SECONDS_MAX / 100) == len(bench.delays)
+
+
+def test_where_memory_is_full_what_was_delivered_is_settled_at_once() -> None:
+    bench = Bench()
+    writing = Writing(bench.state)
+    bench.state.settling.ids += [1]
+    bench.state.settling.partitions += [0]
+    bench.state.settling.offsets += [7]
+    bench.state.settling.first_at = bench.seconds
+
+    writing.settle(bench.seconds + SETTLE_DELAY_SECONDS / 2)
+    assert not bench.settled
+    bench.state.is_crowded = True
+    writing.settle(bench.seconds + SETTLE_DELAY_SECONDS / 2)
+    assert len(bench.settled) == 1
