@@ -145,6 +145,9 @@ class TcpProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # What the tasks' ends have just reset is closed in the loop's next turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._accept, sock=self._listener)
@@ -180,13 +183,22 @@ class TcpProxy:
             link.client.write_eof()
         return len(links)
 
-    async def _accept(self, client_reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    def _accept(self, client_reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        # Noted here, not in the task: one that is cancelled before its first step would leave the connection open.
         self.accepted += 1
         link = _Link(client)
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self._links.add(link)
+        task = self._loop.create_task(self._forward(link, client_reader))
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._end(link, task))
+
+    def _end(self, link: _Link, task: asyncio.Task[None]) -> None:
+        link.reset()
+        self._links.discard(link)
+        self._tasks.discard(task)
+
+    async def _forward(self, link: _Link, client_reader: asyncio.StreamReader) -> None:
+        client = link.client
         try:
             if self._fault is Fault.REFUSE:
                 return
@@ -197,11 +209,7 @@ class TcpProxy:
             )
             await _first_of(pumps, asyncio.ensure_future(link.gone.wait()))
         except OSError:
-            pass  # One end is gone or was never there: the other end learns it by the reset below.
-        finally:
-            link.reset()
-            self._links.discard(link)
-            self._tasks.discard(task)
+            pass  # One end is gone or was never there: the other end learns it by the reset that follows.
 
     async def _pump(
         self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallowed_by: Fault
