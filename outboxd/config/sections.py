@@ -131,7 +131,7 @@ class RelaySettings(Section):
         12 << 20, "The same in bytes, each row with about 1 kB for what it costs beside its payload."
     )
     poll_interval_min_seconds: Annotated[float, Duration("1ms", "1m")] = option(
-        0.001, "The wait after the first fetch that found nothing; it doubles up to `poll_interval_max`."
+        0.001, "The wait after few rows were acknowledged; while none come it doubles up to `poll_interval_max`."
     )
     poll_interval_max_seconds: Annotated[float, Duration("1ms", "1m")] = option(
         0.1, "The longest wait between fetches, and so the longest an idle daemon leaves a new row unseen."

@@ -122,7 +122,8 @@ class KeyGate:
 
     def _begin(self, gate_key: GateKey, record: Record) -> None:
         self._stopped.pop(gate_key, None)
-        self._queues.begin(gate_key, record)
+        is_plain = gate_key not in self.held and gate_key not in self._deferrals.from_ids
+        self._queues.begin(gate_key, record, is_plain=is_plain)
 
     def _stop(self, gate_key: GateKey, why: int) -> None:
         self._queues.end(gate_key)
@@ -163,6 +164,7 @@ class KeyGate:
 
     def _defer(self, gate_key: GateKey, record: Record) -> None:
         self._deferrals.defer(gate_key, record.id)
+        self._queues.not_plain(gate_key)
         self._dropped.append(record)
 
     # What becomes of a record that went.
@@ -197,23 +199,17 @@ class KeyGate:
             return [successor for successor in successors if successor is not None]
         following: list[Record] = []
         append = following.append
-        queues, by_id = self._queues.by_key, self._queues.by_id
-        held, deferred = self.held, self._deferrals.from_ids
+        queues, take_queue = self._queues.by_key, self._queues.by_id.pop
+        by_id = self._queues.by_id
         for record in records:
-            record_id = record[1]
-            queue = by_id.get(record_id)
-            if queue is None or held or deferred:
+            queue = take_queue(record[1], None)
+            if queue is None:
                 key = record[4]
-                gate_key = (record[3], key)
-                if key is None:
-                    continue
-                if queue is None or gate_key in held or gate_key in deferred:
-                    successor = self.release(gate_key, record_id)
-                    if successor is not None:
-                        append(successor)
-                    continue
+                successor = None if key is None else self.release((record[3], key), record[1])
+                if successor is not None:
+                    append(successor)
+                continue
             # `release` without its cases, since most records of a backlog come here.
-            del by_id[record_id]
             if len(queue) == 1:
                 del queues[record[3], record[4]]
                 continue
@@ -245,6 +241,7 @@ class KeyGate:
     def hold(self, gate_key: GateKey, record_id: int) -> None:
         """The record failed and stays unsettled: its key waits for it. What waited in memory is deferred."""
         self.holds += 1
+        self._queues.not_plain(gate_key)
         held = self.held.setdefault(gate_key, [])
         if record_id not in held:
             bisect.insort(held, record_id)

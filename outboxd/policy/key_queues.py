@@ -1,7 +1,7 @@
 """Key queues: of each busy key the record that is with the producer, and behind it those that wait. Pure state.
 
-A queue is found by its key and by the id of the record in front, so that what was delivered lets the next one go
-without a look at its key.
+A queue is found by its key. While nothing of the key is held or deferred it is *plain*, and found by the id of the
+record in front too: what was delivered then lets the next one go without a look at its key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from outboxd.policy.records import GateKey, Record, id_of
 
 
 class KeyQueues:
-    """Invariant: `by_id` holds each queue of `by_key` once, under the id of its first record. No queue is empty.
+    """Invariant: `by_id` holds the plain queues of `by_key`, each under the id of its first record. No queue is empty.
 
     The two are open to the key gate, which works on thousands of records in one loop.
     """
@@ -32,15 +32,23 @@ class KeyQueues:
         queue = self.by_key.get(gate_key)
         return None if queue is None else queue[0].id
 
-    def begin(self, gate_key: GateKey, record: Record) -> None:
+    def begin(self, gate_key: GateKey, record: Record, *, is_plain: bool) -> None:
         """The record goes to the producer; nothing of its key is there."""
-        self.by_key[gate_key] = self.by_id[record.id] = [record]
+        queue = self.by_key[gate_key] = [record]
+        if is_plain:
+            self.by_id[record.id] = queue
+
+    def not_plain(self, gate_key: GateKey) -> None:
+        """Something of the key was held or deferred: whoever lets a record of it go has to look at the key."""
+        queue = self.by_key.get(gate_key)
+        if queue is not None:
+            self.by_id.pop(queue[0].id, None)
 
     def end(self, gate_key: GateKey) -> None:
         """Nothing of the key is with the producer any more, nor waits for that."""
         queue = self.by_key.pop(gate_key, None)
         if queue is not None:
-            del self.by_id[queue[0].id]
+            self.by_id.pop(queue[0].id, None)
 
     def wait(self, gate_key: GateKey, record: Record, rows_max: int) -> Record | None:
         """Let the record wait; a late one goes before what waits already. Return the last one where these are more
@@ -58,8 +66,10 @@ class KeyQueues:
         queue = self.by_key[gate_key]
         if len(queue) == 1:
             return None
-        del self.by_id[queue[0].id], queue[0]
-        self.by_id[queue[0].id] = queue
+        is_plain = self.by_id.pop(queue[0].id, None) is not None
+        del queue[0]
+        if is_plain:
+            self.by_id[queue[0].id] = queue
         return queue[0]
 
     def cut(self, gate_key: GateKey) -> list[Record]:

@@ -103,7 +103,7 @@ class OutboxStore(Protocol):
         ...
 
     def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0) -> None:
-        """Read pending records; answers Fetched or FetchFailed."""
+        """Read pending records, no sooner than `delay_seconds` from now; answers Fetched or FetchFailed."""
         ...
 
     def begin_sweep(self, request: SweepRequest) -> None:
