@@ -5,6 +5,7 @@ It finds what committed long after its id was drawn, without order, and tells `r
 
 from __future__ import annotations
 
+from outboxd.policy.strides import ID_MIN, Strides
 from outboxd.relay.ports import SweepRequest, Swept
 from outboxd.relay.state import State
 
@@ -25,6 +26,9 @@ class Sweeping:
         self.next_at = state.ports.clock.monotonic() + state.limits.sweep_interval_seconds
         self.swept_empty = False
         self._cursor: int | None = None
+        self._strides = Strides()
+        self._chunk_end = 0
+        self._is_last_chunk = True
         self._began_at = 0.0
         self._chunk_began_at = 0.0
         self._walked_seconds = 0.0
@@ -43,7 +47,8 @@ class Sweeping:
         self._gave_way = False
         state = self._state
         if self._cursor is None:
-            self._cursor = -(2**63)
+            self._cursor = ID_MIN
+            self._strides.begin(state.admission.cursors.position)
             self._began_at = now
             self._walked_seconds = 0.0
             self._was_idle = state.is_idle
@@ -51,9 +56,12 @@ class Sweeping:
             state.admission.cursors.retry = None
             state.admission.cursors.replay = 0
         keys = [key for key in state.gate.deferred_keys if key[1] is not None][:SKIPPED_KEYS_MAX]
+        position = state.admission.cursors.position
+        self._chunk_end = self._strides.end(position)
+        self._is_last_chunk = self._chunk_end == position
         request = SweepRequest(
             cursor=self._cursor,
-            position=state.admission.cursors.position,
+            position=self._chunk_end,
             rows_max=SWEEP_ROWS_MAX,
             skipped_topics=sorted({*state.topics.held, *state.topics.deferred}),
             skipped_keys=[(topic, key) for topic, key in keys if key is not None],
@@ -84,10 +92,15 @@ class Sweeping:
         if found:
             state.admission.found_by_sweep(found)
             state.ports.observer.event("late_rows_found", rows=len(found))
-        self._cursor = swept.cursor
         # Not the time between its chunks: an outage would put off the next walk for twenty times as long.
         self._walked_seconds += now - self._chunk_began_at
-        if swept.cursor is None:
+        self._strides.took(now - self._chunk_began_at)
+        self._cursor = swept.cursor
+        if swept.cursor is None and not self._is_last_chunk:
+            self._cursor = self._chunk_end
+            self._strides.go_on()
+        if self._cursor is None:
+            self._strides.walked(self._walked_seconds)
             interval = state.limits.sweep_interval_seconds
             pause = min(max(interval, SHARE * self._walked_seconds), INTERVALS_MAX * interval)
             self.next_at = self._began_at + pause

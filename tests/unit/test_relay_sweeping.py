@@ -5,10 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.relay.ports import Swept
+from outboxd.policy.strides import ID_MIN, SLOW_SECONDS, STRIDE_IDS
+from outboxd.relay.ports import SweepRequest, Swept
 from outboxd.relay.sweeping import INTERVALS_MAX, SHARE, Sweeping
 
 INTERVAL_SECONDS = 5.0
+POSITION = 1_000_000
 
 
 class Now:
@@ -16,17 +18,18 @@ class Now:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.asked: list[SweepRequest] = []
         nothing = SimpleNamespace(
             fetch_begins=lambda: None, fetch_ended=lambda: None, want_overdue=lambda _now: None, knows=lambda _id: False
         )
         self.state = SimpleNamespace(
             ports=SimpleNamespace(
                 clock=SimpleNamespace(monotonic=lambda: self.seconds),
-                store=SimpleNamespace(begin_sweep=lambda _request: None),
+                store=SimpleNamespace(begin_sweep=self.asked.append),
                 observer=None,
             ),
             limits=SimpleNamespace(sweep_interval_seconds=INTERVAL_SECONDS),
-            admission=SimpleNamespace(cursors=SimpleNamespace(position=9, retry=None, replay=0)),
+            admission=SimpleNamespace(cursors=SimpleNamespace(position=POSITION, retry=None, replay=0)),
             gate=SimpleNamespace(deferred_keys={}),
             topics=SimpleNamespace(held={}, deferred={}),
             ledger=nothing,
@@ -66,3 +69,57 @@ def test_a_fetch_that_is_due_goes_between_two_chunks_but_not_before_the_first() 
 
     assert not now.sweeping.sweep(5.1, gives_way=True)
     assert now.sweeping.sweep(5.2, gives_way=True)
+
+
+def walk(now: Now, *, first_lasts: float, others_last: float) -> list[tuple[int, int]]:
+    """Make one walk that finds nothing; return from where to where each of its chunks went."""
+    began, asked = now.sweeping.next_at, len(now.asked)
+    now.chunk(begins=began, lasts=first_lasts, cursor=None)
+    while now.sweeping.next_at == began:
+        now.chunk(begins=now.seconds, lasts=others_last, cursor=None)
+    return [(request.cursor, request.position) for request in now.asked[asked:]]
+
+
+def test_a_walk_is_one_statement_while_that_is_quick() -> None:
+    now = Now()
+
+    assert [walk(now, first_lasts=0.001, others_last=0.0) for _ in range(3)] == [[(ID_MIN, POSITION)]] * 3
+
+
+def test_after_a_slow_statement_the_next_walk_goes_the_last_part_of_its_way_in_strides() -> None:
+    now = Now()
+    walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.0)
+
+    chunks = walk(now, first_lasts=0.001, others_last=SLOW_SECONDS / 2)
+
+    far = POSITION - 2 * STRIDE_IDS
+    assert chunks == [(ID_MIN, far), (far, far + STRIDE_IDS), (far + STRIDE_IDS, POSITION)]
+
+
+def test_the_beginning_is_cut_further_from_the_position_until_it_is_quick() -> None:
+    now = Now()
+    starts = [walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.001)[0][1] for _ in range(3)]
+
+    assert starts == [POSITION, POSITION - 2 * STRIDE_IDS, POSITION - 8 * STRIDE_IDS]
+
+
+def test_walks_that_are_quick_become_one_statement_again() -> None:
+    now = Now()
+    for _ in range(3):
+        walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.001)
+
+    walks = [walk(now, first_lasts=0.0, others_last=0.0) for _ in range(4)]
+
+    assert [len(chunks) for chunks in walks] == [33, 9, 3, 1]
+
+
+def test_a_position_that_went_back_ends_the_walk_there() -> None:
+    now = Now()
+    walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.0)
+    began = now.sweeping.next_at
+    now.chunk(begins=began, lasts=0.001, cursor=None)
+    now.state.admission.cursors.position = 0
+    now.chunk(begins=now.seconds, lasts=0.001, cursor=None)
+
+    assert now.asked[-1].position == 0
+    assert now.sweeping.next_at > began
