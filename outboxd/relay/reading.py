@@ -152,6 +152,7 @@ class Reading:
         want_discards = any(held.state is HeldState.DEAD for held in state.held.by_id.values())
         request = state.admission.request(max(rows_max, 1), max(bytes_max, 1), want_discards=want_discards)
         state.reading = request
+        self._awaits_reports = False
         self._fetch_began_at = now + delay_seconds
         state.ledger.fetch_begins()
         state.ports.store.begin_fetch(request, delay_seconds)

@@ -11,8 +11,13 @@ import pytest
 
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Route
-from outboxd.relay.ports import Fetched, FetchRequest
-from outboxd.relay.reading import AHEAD_SECONDS_MAX, REPORTS_WAIT_SECONDS_MAX, Reading
+from outboxd.relay.ports import Fetched, FetchFailed, FetchRequest
+from outboxd.relay.reading import (
+    AHEAD_SECONDS_MAX,
+    FAILURE_PAUSE_SECONDS_MIN,
+    REPORTS_WAIT_SECONDS_MAX,
+    Reading,
+)
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.writing import SETTLE_DELAY_SECONDS, Writing
 from tests.unit.records import record
@@ -82,6 +87,18 @@ def test_reports_that_do_not_come_put_the_next_fetch_off_by_a_bound_only() -> No
     assert bench.turn(after_seconds=PAUSE_SECONDS + REPORTS_WAIT_SECONDS_MAX * 0.9) == 1
     assert bench.turn(after_seconds=REPORTS_WAIT_SECONDS_MAX * 0.2) == 2
     assert bench.delays[-1] == 0.0
+
+
+def test_reports_that_come_late_do_not_shorten_the_pause_after_a_failed_fetch() -> None:
+    bench = Bench()
+    bench.answer([record(1)], in_flight=1)
+    assert bench.turn(after_seconds=PAUSE_SECONDS + REPORTS_WAIT_SECONDS_MAX * 1.1) == 2
+    bench.reading.on_failed(FetchFailed("gone", lost=True))
+    bench.reading.sweeping.next_at = float("inf")
+    bench.state.lanes.nothing_in_flight()
+
+    assert bench.turn(after_seconds=FAILURE_PAUSE_SECONDS_MIN - 2 * AHEAD_SECONDS_MAX) == 2
+    assert bench.turn(after_seconds=2 * AHEAD_SECONDS_MAX) == 3
 
 
 def test_a_full_batch_is_followed_by_the_next_fetch_at_once() -> None:
