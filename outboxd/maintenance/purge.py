@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from outboxd.policy.records import FIRST_ID
+
 BATCH_ROWS = 5_000
 RESOLVED_BATCH_ROWS = 1_000
 RUN_SECONDS_MAX = 40.0
@@ -14,7 +16,6 @@ REST_SHARE = 2.0
 """After each batch it rests for so many times as long as the batch took."""
 WHOLE_WALK_SECONDS = 3_600.0
 """So often the walk begins at the lowest id again, since ids below those that were kept may turn up."""
-FIRST_ID = -(2**63)
 
 
 class Step(Protocol):

@@ -10,6 +10,9 @@ import enum
 from operator import itemgetter
 from typing import NamedTuple
 
+FIRST_ID = -(2**63)
+"""Where a walk over all ids begins: no id is below it."""
+
 GateKey = tuple[str, str | None]
 """What order is kept by: (topic, key), or (topic, None) where a whole topic goes one record at a time."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from outboxd.policy.auditing import PublishedRow
-from outboxd.policy.records import Arm, Record
+from outboxd.policy.records import FIRST_ID, Arm, Record
 from outboxd.postgres.names import quoted
 
 WINDOW_ROWS = 50_000
@@ -45,7 +45,7 @@ class PublishedRows:
             if isinstance(since, timedelta):
                 # Once, so that the edge does not move while the audit runs.
                 since = connection.execute(text("SELECT now() - :since"), {"since": since}).scalar_one()
-            cursor = -(2**63)
+            cursor = FIRST_ID
             while True:
                 upper = connection.execute(
                     text(

@@ -5,7 +5,8 @@ It finds what committed long after its id was drawn, without order, and tells `r
 
 from __future__ import annotations
 
-from outboxd.policy.strides import ID_MIN, Strides
+from outboxd.policy.records import FIRST_ID
+from outboxd.policy.strides import Strides
 from outboxd.relay.ports import SweepRequest, Swept
 from outboxd.relay.state import State
 
@@ -27,7 +28,6 @@ class Sweeping:
         self.swept_empty = False
         self._cursor: int | None = None
         self._strides = Strides()
-        self._chunk_end = 0
         self._is_last_chunk = True
         self._began_at = 0.0
         self._chunk_began_at = 0.0
@@ -47,7 +47,7 @@ class Sweeping:
         self._gave_way = False
         state = self._state
         if self._cursor is None:
-            self._cursor = ID_MIN
+            self._cursor = FIRST_ID
             self._strides.begin(state.admission.cursors.position)
             self._began_at = now
             self._walked_seconds = 0.0
@@ -57,11 +57,11 @@ class Sweeping:
             state.admission.cursors.replay = 0
         keys = [key for key in state.gate.deferred_keys if key[1] is not None][:SKIPPED_KEYS_MAX]
         position = state.admission.cursors.position
-        self._chunk_end = self._strides.end(position)
-        self._is_last_chunk = self._chunk_end == position
+        chunk_end = self._strides.end(position)
+        self._is_last_chunk = chunk_end == position
         request = SweepRequest(
             cursor=self._cursor,
-            position=self._chunk_end,
+            position=chunk_end,
             rows_max=SWEEP_ROWS_MAX,
             skipped_topics=sorted({*state.topics.held, *state.topics.deferred}),
             skipped_keys=[(topic, key) for topic, key in keys if key is not None],
@@ -97,8 +97,7 @@ class Sweeping:
         self._strides.took(now - self._chunk_began_at)
         self._cursor = swept.cursor
         if swept.cursor is None and not self._is_last_chunk:
-            self._cursor = self._chunk_end
-            self._strides.go_on()
+            self._cursor = self._strides.go_on()
         if self._cursor is None:
             self._strides.walked(self._walked_seconds)
             interval = state.limits.sweep_interval_seconds

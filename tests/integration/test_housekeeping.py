@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from outboxd.maintenance.purge import FIRST_ID, LeftoversPurge, Pace, PublishedPurge
+from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge
+from outboxd.policy.records import FIRST_ID
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.housekeeping import COUNTED_MAX, Housekeeping, Kind
 from outboxd.postgres.migrate import upgrade

@@ -188,7 +188,7 @@ class TcpProxy:
         self.accepted += 1
         link = _Link(client)
         self._links.add(link)
-        task = self._loop.create_task(self._forward(link, client_reader))
+        task = self._loop.create_task(self._serve_link(link, client_reader))
         self._tasks.add(task)
         task.add_done_callback(lambda _: self._end(link, task))
 
@@ -197,15 +197,14 @@ class TcpProxy:
         self._links.discard(link)
         self._tasks.discard(task)
 
-    async def _forward(self, link: _Link, client_reader: asyncio.StreamReader) -> None:
-        client = link.client
+    async def _serve_link(self, link: _Link, client_reader: asyncio.StreamReader) -> None:
         try:
             if self._fault is Fault.REFUSE:
                 return
             server_reader, link.server = await asyncio.open_connection(*self._target)
             pumps = asyncio.gather(
                 self._pump(link, client_reader, link.server, Fault.SWALLOW_REQUESTS),
-                self._pump(link, server_reader, client, Fault.SWALLOW_REPLIES),
+                self._pump(link, server_reader, link.client, Fault.SWALLOW_REPLIES),
             )
             await _first_of(pumps, asyncio.ensure_future(link.gone.wait()))
         except OSError:

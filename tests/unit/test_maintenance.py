@@ -13,9 +13,10 @@ import pytest
 from outboxd.errors import DatabaseUnavailableError
 from outboxd.maintenance.gauges import Gauges
 from outboxd.maintenance.jobs import Jobs
-from outboxd.maintenance.purge import FIRST_ID, LeftoversPurge, Pace, PublishedPurge
+from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
+from outboxd.policy.records import FIRST_ID
 from outboxd.postgres.housekeeping import COUNTED_MAX, Kind, Measured, Walked
 from tests.unit.test_status_board import IDLE, Clock
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.policy.strides import ID_MIN, SLOW_SECONDS, STRIDE_IDS
+from outboxd.policy.records import FIRST_ID
+from outboxd.policy.strides import SLOW_SECONDS, STRIDE_IDS
 from outboxd.relay.ports import SweepRequest, Swept
 from outboxd.relay.sweeping import INTERVALS_MAX, SHARE, Sweeping
 
@@ -83,7 +84,7 @@ def walk(now: Now, *, first_lasts: float, others_last: float) -> list[tuple[int,
 def test_a_walk_is_one_statement_while_that_is_quick() -> None:
     now = Now()
 
-    assert [walk(now, first_lasts=0.001, others_last=0.0) for _ in range(3)] == [[(ID_MIN, POSITION)]] * 3
+    assert [walk(now, first_lasts=0.001, others_last=0.0) for _ in range(3)] == [[(FIRST_ID, POSITION)]] * 3
 
 
 def test_after_a_slow_statement_the_next_walk_goes_the_last_part_of_its_way_in_strides() -> None:
@@ -93,7 +94,7 @@ def test_after_a_slow_statement_the_next_walk_goes_the_last_part_of_its_way_in_s
     chunks = walk(now, first_lasts=0.001, others_last=SLOW_SECONDS / 2)
 
     far = POSITION - 2 * STRIDE_IDS
-    assert chunks == [(ID_MIN, far), (far, far + STRIDE_IDS), (far + STRIDE_IDS, POSITION)]
+    assert chunks == [(FIRST_ID, far), (far, far + STRIDE_IDS), (far + STRIDE_IDS, POSITION)]
 
 
 def test_the_beginning_is_cut_further_from_the_position_until_it_is_quick() -> None:
