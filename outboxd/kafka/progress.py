@@ -17,9 +17,10 @@ import re
 import struct
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from sys import byteorder
 from typing import Any
 
 import orjson
@@ -28,7 +29,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from outboxd.errors import BrokerUnavailableError, OutboxdError
 from outboxd.kafka.client_config import CLIENT_LOGGER
-from outboxd.policy.messages import ProgressRow
+from outboxd.policy.event_pieces import event_pieces
+from outboxd.policy.messages import ProgressRow, Report
+from outboxd.policy.records import Arm, id_of
 
 KEYS = 1024
 UNSETTLED_MAX = 32
@@ -51,6 +54,7 @@ _FIRST_LOOK_BACK = 4 * UNSETTLED_MAX
 _NAME_CHARS_MAX = 200
 _ROW = struct.Struct(">qiq?")
 _PIECE_BYTES = 8
+_REPLAY = int(Arm.REPLAY)
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9._-]")
 TOPIC_CONFIG: Mapping[str, str] = {
     "cleanup.policy": "compact",
@@ -89,23 +93,56 @@ def progress_key(number: int) -> bytes:
     return b"%d" % (number % KEYS)
 
 
-def encode(record: ProgressRecord) -> bytes:
-    """Return the record's value: a JSON head, a newline, the event pieces, and the rows, packed and compressed.
+class ProgressBody:
+    """What one transaction's record says of its rows, packed while the reports of others are still awaited.
 
-    Every row must have its piece. They are as good as random, and stand apart from what can be compressed.
+    The event pieces are as good as random, and stand apart from what can be compressed.
     """
-    rows = record.rows
-    head = orjson.dumps({"v": VERSION, "number": record.number, "lineage": record.lineage, "rows": len(rows)})
-    pieces = struct.pack(f">{len(rows)}q", *[row.event_piece for row in rows])
-    body = b"".join([_ROW.pack(row.outbox_id, row.partition, row.offset, row.is_replay) for row in rows])
-    return b"".join((head, b"\n", pieces, zlib.compress(body, 1)))
+
+    def __init__(self) -> None:
+        """Begin without rows."""
+        self._rows = 0
+        self._pieces: list[bytes] = []
+        self._packed: list[bytes] = []
+        self._compressor = zlib.compressobj(1)
+
+    def add(self, reports: Sequence[Report]) -> None:
+        """Take the records that these reports say were delivered."""
+        if not reports:
+            return
+        # By the column, without a line of Python a row, since a transaction has thousands.
+        records = [report[0] for report in reports]
+        pieces = event_pieces([record[2] for record in records])
+        if byteorder == "little":
+            pieces.byteswap()
+        self._pieces.append(pieces.tobytes())
+        partitions, offsets = [report[2] or 0 for report in reports], [report[3] or 0 for report in reports]
+        replays = [record[0] == _REPLAY for record in records]
+        body = b"".join(map(_ROW.pack, map(id_of, records), partitions, offsets, replays))
+        self._packed.append(self._compressor.compress(body))
+        self._rows += len(reports)
+
+    def value(self, number: int, lineage: str) -> bytes:
+        """Return the record's value, once all rows are there: a JSON head, a newline, the event pieces, the rows."""
+        head = orjson.dumps({"v": VERSION, "number": number, "lineage": lineage, "rows": self._rows})
+        return b"".join((head, b"\n", *self._pieces, *self._packed, self._compressor.flush()))
 
 
-def decode(value: bytes) -> ProgressRecord:
-    """Return what `encode` was given. Raises ValueError for what it cannot have written."""
+IsWanted = Callable[[int, str], bool]
+"""Whether the rows of the record with this number and lineage are to be read."""
+
+
+def decode(value: bytes, is_wanted: IsWanted | None = None) -> ProgressRecord:
+    """Return what a `ProgressBody` was given; without its rows where these are not wanted.
+
+    Raises:
+        ValueError: it cannot have written this.
+    """
     head_text, _, packed = value.partition(b"\n")
     head = orjson.loads(head_text)
-    version, count = head.get("v"), head.get("rows")
+    number, lineage, version, count = head["number"], head["lineage"], head.get("v"), head.get("rows")
+    if is_wanted is not None and not is_wanted(number, lineage):
+        return ProgressRecord(number, lineage, ())
     pieces: Sequence[int | None]
     match version:
         case 1:
@@ -119,12 +156,12 @@ def decode(value: bytes) -> ProgressRecord:
     if len(entries) != count:
         raise ValueError(f"a progress record with {len(entries)} rows instead of {count}")
     rows = [ProgressRow._make((*entry, piece)) for entry, piece in zip(entries, pieces, strict=True)]
-    return ProgressRecord(head["number"], head["lineage"], rows)
+    return ProgressRecord(number, lineage, rows)
 
 
-def _decoded(topic: str, offset: int | None, value: bytes) -> ProgressRecord:
+def _decoded(topic: str, offset: int | None, value: bytes, is_wanted: IsWanted) -> ProgressRecord:
     try:
-        return decode(value)
+        return decode(value, is_wanted)
     except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
         raise ProgressUnreadableError(
             f"{topic}-0@{offset} is no progress record that this outboxd can read ({error}); nothing is relayed, since "
@@ -182,9 +219,14 @@ def read_above(
         place = TopicPartition(topic, 0)
         low, high = consumer.get_watermark_offsets(place, timeout=timeout_seconds)
         look_back = _FIRST_LOOK_BACK
+
+        def is_wanted(number: int, its_lineage: str) -> bool:
+            # The rows of what is settled would take more memory than all else.
+            return number > settled and its_lineage == lineage
+
         while True:
             start = max(low, high - look_back)
-            records = _read(consumer, topic, start, timeout_seconds)
+            records = _read(consumer, topic, start, timeout_seconds, is_wanted)
             ours = [record for record in records if record.lineage == lineage]
             if start == low or (ours and ours[0].number <= settled + 1):
                 return sorted((r for r in ours if r.number > settled), key=lambda record: record.number)
@@ -213,7 +255,9 @@ def _consumer(properties: Mapping[str, str]) -> Consumer:
     )
 
 
-def _read(consumer: Consumer, topic: str, start: int, timeout_seconds: float) -> list[ProgressRecord]:
+def _read(
+    consumer: Consumer, topic: str, start: int, timeout_seconds: float, is_wanted: IsWanted
+) -> list[ProgressRecord]:
     consumer.assign([TopicPartition(topic, 0, start)])
     deadline = time.monotonic() + timeout_seconds
     records: list[ProgressRecord] = []
@@ -225,7 +269,7 @@ def _read(consumer: Consumer, topic: str, start: int, timeout_seconds: float) ->
         if error is None:
             value = message.value()
             if value is not None:
-                records.append(_decoded(topic, message.offset(), value))
+                records.append(_decoded(topic, message.offset(), value, is_wanted))
         elif error.code() == KafkaError._PARTITION_EOF:
             return records
         elif error.fatal() or not error.retriable():

@@ -25,12 +25,11 @@ from outboxd.errors import OutboxdError
 from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
-from outboxd.kafka.progress import ProgressRecord, encode, progress_key
+from outboxd.kafka.progress import ProgressBody, ProgressRecord, progress_key
 from outboxd.kafka.verdicts import Attempt, Faults, Way
-from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.faults import FaultClass, fault_of, own_fault
-from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
-from outboxd.policy.records import Arm, Record
+from outboxd.policy.messages import DeliveryFault, Report, error_of
+from outboxd.policy.records import Record
 
 TRANSACTION_TIMEOUT_MS = 30_000
 """How long brokers let one be open: an owner that dies keeps readers waiting so long, or until a successor comes."""
@@ -42,6 +41,8 @@ CALL_SECONDS = 5.0
 CALLS_SECONDS_MAX = 60.0
 ABANDON_SECONDS = 1.0
 POLL_SECONDS = 0.05
+REPORTS_SLICE_SECONDS = 0.005
+"""What was reported so far is noted at first so often, then ever less."""
 OTHERS_SECONDS = 0.05
 """The rest of a refused batch comes with its first record: so long tells who else is suspect."""
 
@@ -204,14 +205,10 @@ class TransactionClient:
         self._opened_at = self._monotonic()
         self._call(lambda _: producer.begin_transaction())
         self._produce(producer, part.records)
-        reports = self._await_reports(producer, part)
-        pieces = event_pieces([report[0][2] for report in reports])
-        rows = [
-            ProgressRow(record[1], partition or 0, offset or 0, record[0] == Arm.REPLAY, piece)
-            for (record, _, partition, offset, _), piece in zip(reports, pieces, strict=True)
-        ]
+        body = ProgressBody()
+        reports = self._await_reports(producer, part, body)
         number = self.number + 1
-        value = encode(ProgressRecord(number, self._lineage, rows))
+        value = body.value(number, self._lineage)
         try:
             producer.produce(self.topic, value, progress_key(number), partition=0)
             self._call(producer.commit_transaction)
@@ -225,11 +222,15 @@ class TransactionClient:
         return reports
 
     def _produce(self, producer: Producer, records: Iterable[Record]) -> None:
-        produce, headers_of = producer.produce, self._checks.headers
+        produce, headers_of, source = producer.produce, self._checks.headers, self._checks.source_header
         # A copy that reports to this producer's inbox and to no other.
         as_reporting = partial(tuple.__new__, self._inbox.record_type)
         for record in records:
-            headers: Any = headers_of(record)
+            headers: Any
+            if record[6] == "{}":
+                headers = [("outbox-id", str(record[1])), ("outbox-event-id", record[2]), source]
+            else:
+                headers = headers_of(record)
             partition = -1 if record[7] is None else record[7]
             created_at_ms = max(1, record[8])
             while True:
@@ -262,22 +263,29 @@ class TransactionClient:
             raise self._ended(error)
         self._inbox.put(Report(record, delivery_fault(error, alone=True), None, None, True))
 
-    def _await_reports(self, producer: Producer, part: Attempt) -> list[Report]:
-        """Return the reports once all are in. Else abort, and tell the records' own errors from mere purges."""
+    def _await_reports(self, producer: Producer, part: Attempt, body: ProgressBody) -> list[Report]:
+        """Return the reports once all are in, and `body` with them. Else abort, and tell the records' own errors from
+        mere purges.
+        """
         reports: list[Report] = []
         count = len(part.records)
         until = self._monotonic() + (PROBE_SECONDS_MAX if part.is_probe else REPORTS_SECONDS_MAX)
         has_failed = False
+        slice_seconds = REPORTS_SLICE_SECONDS
         while len(reports) < count:
             came = self._inbox.take()
             reports += came
             now = self._monotonic()
-            if not has_failed and any(report[1] is not None for report in came):
+            if not has_failed and any(map(error_of, came)):
                 has_failed, until = True, min(until, now + OTHERS_SECONDS)
+            if not has_failed:
+                # While the brokers are at the others.
+                body.add(came)
             if now >= until:
                 break
             if len(reports) < count:
-                self._poll(producer)
+                self._poll(producer, slice_seconds)
+                slice_seconds = min(2 * slice_seconds, POLL_SECONDS)
         faults: Faults = {report.record.id: report.error for report in reports if report.error is not None}
         if not faults and len(reports) == count:
             return reports
@@ -304,11 +312,11 @@ class TransactionClient:
         fault = DeliveryFault(fault_of(KafkaError._MSG_TIMED_OUT, "_MSG_TIMED_OUT"), text)
         return {record.id: fault for record in records if record.id not in passed}
 
-    def _poll(self, producer: Producer) -> None:
-        """Wait a little for reports. The transaction has all its records, so nothing lingers for more."""
+    def _poll(self, producer: Producer, seconds: float = POLL_SECONDS) -> None:
+        """Wait a little for all reports. The transaction has all its records, so nothing lingers for more."""
         if not self.is_wanted():
             raise _given_up()
-        self._serve(producer.flush, POLL_SECONDS)
+        self._serve(producer.flush, seconds)
 
     def _serve(self, call: Callable[[float], object], seconds: float) -> None:
         try:

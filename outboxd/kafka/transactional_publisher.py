@@ -1,10 +1,12 @@
 """The transactional publisher: the relay's broker port for exactly-once delivery.
 
-Records gather while a transaction is under way on the worker thread; when it is through, all that gathered is the
-next one. So a transaction is small and quick when little comes, and grows to its limits when much does. No other
-producer exists in this mode: a suspect goes one record a batch in a transaction of the same `transactional.id`.
+Records gather while a transaction is under way on the worker thread; when it is through, the worker goes on with all
+that gathered, while the relay takes the reports. So a transaction is small and quick when little comes, and grows to
+its limits when much does. No other producer exists in this mode: a suspect goes one record a batch in a transaction
+of the same `transactional.id`.
 
-When a record fails, all that gathered behind it goes back to the relay: it may hold the key or the topic by then.
+When a record fails, the worker waits for the relay, and all that gathered behind it goes back: the relay may hold the
+key or the topic by then.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from outboxd.kafka.transaction_client import TRANSACTION_TIMEOUT_MS, Transaction
 from outboxd.kafka.transaction_worker import Jobs, told, work_off
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way, sent_back
-from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded
-from outboxd.policy.records import Record
+from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded, error_of
+from outboxd.policy.records import Record, size_of
 from outboxd.policy.transaction_size import TransactionSize
 from outboxd.stopwatch import Stopwatch
 
@@ -91,7 +93,8 @@ class TransactionalPublisher:
         record_bytes = record_bytes_max(properties)
         self._checks = MessageChecks(source, record_bytes)
         self._size = TransactionSize(min(TRANSACTION_ROWS_MAX, rows_max(record_bytes)), TRANSACTION_BYTES_MAX)
-        # Between a worker's word to the relay and the end of its life: nobody hears of a worker that is gone.
+        # Between a worker's word to the relay and the end of its life: nobody hears of a worker that is gone, and what
+        # gathers, `_busy` and `_unsettled` are both threads'.
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self._forget()
@@ -233,12 +236,16 @@ class TransactionalPublisher:
 
     def publish(self, records: Sequence[Record], start: int) -> int:
         """Take records for the next transaction, from index `start` on; return the index of the first one not taken."""
+        # The worker may take what gathered meanwhile: there is never less room than is seen here.
+        rows_free = self._size.rows - len(self._buffer)
+        bytes_free = self._size.size_bytes - self._buffer_bytes
         refused_keys: set[tuple[str, str | None]] = set()
-        for index in range(start, len(records)):
-            if len(self._buffer) >= self._size.rows or self._buffer_bytes >= self._size.size_bytes:
-                self._hand_over()
-                return index
-            record = records[index]
+        accepted: list[Record] = []
+        taken = start
+        for record in records[start:]:
+            if len(accepted) >= rows_free or bytes_free <= 0:
+                break
+            taken += 1
             fault = self._checks.fault_of(record)
             if fault is not None:
                 self._refusals.append(Report(record, fault, record.partition, None, True))
@@ -247,10 +254,13 @@ class TransactionalPublisher:
                 # Whether its key goes on, only the relay knows.
                 self._refusals.append(sent_back(record))
             else:
-                self._buffer.append(record)
-                self._buffer_bytes += record[9]
+                accepted.append(record)
+                bytes_free -= record[9]
+        with self._lock:
+            self._buffer += accepted
+            self._buffer_bytes += sum(map(size_of, accepted))
         self._hand_over()
-        return len(records)
+        return taken
 
     def publish_alone(self, record: Record) -> bool:
         """Take one record for a batch of its own in the next transaction."""
@@ -258,38 +268,47 @@ class TransactionalPublisher:
         return self.publish([record], 0) == 1
 
     def _hand_over(self) -> None:
-        if self._busy or not self._buffer or len(self._unsettled) >= UNSETTLED_MAX:
+        """Give the worker what gathered, where it waits for that."""
+        with self._lock:
+            if not self._busy:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Make all that gathered the worker's next job, on either thread, under the lock."""
+        self._busy = bool(self._buffer) and len(self._unsettled) < UNSETTLED_MAX
+        if self._busy:
+            batch, self._buffer, self._buffer_bytes = self._buffer, [], 0
+            self._jobs.put(partial(self._deliver, batch, self._transactions, self._gone))
+
+    def _deliver(self, batch: Sequence[Record], transactions: Transactions, gone: threading.Event) -> None:
+        """The worker's job: deliver the batch; then go on with what gathered meanwhile, unless a record failed."""
+        began_at, former = self._monotonic(), transactions.client.number
+        try:
+            reports = transactions.deliver(batch)
+        except TransactionsEndedError as failed:
+            self._fails_of(gone)(failed.fault)
             return
-        batch, self._buffer, self._buffer_bytes = self._buffer, [], 0
-        self._busy = True
-        transactions, client, fail = self._transactions, self._client, self._fails_of(self._gone)
-        ended_batches, size, post = self._ended_batches, self._size, self._post
-
-        def deliver() -> None:
-            began_at, former = self._monotonic(), client.number
-            try:
-                reports = transactions.deliver(batch)
-            except TransactionsEndedError as failed:
-                fail(failed.fault)
+        number = transactions.client.number
+        with self._lock:
+            if gone.is_set():
                 return
-            size.took(self._monotonic() - began_at)
-            ended_batches.put(_Ended(reports, client.number if client.number > former else None))
-            post(TransactionEnded())
-
-        self._jobs.put(deliver)
+            self._size.took(self._monotonic() - began_at)
+            if number > former:
+                self._unsettled.add(number)
+            self._ended_batches.put(_Ended(reports, number if number > former else None))
+            if not any(map(error_of, reports)):
+                self._go_on()
+        self._post(TransactionEnded())
 
     # Report.
 
     def poll(self, timeout_seconds: float) -> None:
-        """Wait for a transaction's end, no longer than this; then let the next one begin."""
+        """Wait for a transaction's end, no longer than this."""
         if self._busy and not self._taken and timeout_seconds > 0:
             with suppress(Empty):
                 self._taken.append(self._ended_batches.get(timeout=timeout_seconds))
         while not self._ended_batches.empty():
             self._taken.append(self._ended_batches.get())
-        if self._taken and not any(report[1] for ended in self._taken for report in ended.reports):
-            self._busy = False
-            self._hand_over()
 
     def flush(self, timeout_seconds: float) -> None:
         """Wait for a transaction's end: its commit waits for nothing more anyway."""
@@ -307,11 +326,11 @@ class TransactionalPublisher:
         for ended in taken:
             if ended.number is not None:
                 self._committed = ended.number
-                self._unsettled.add(ended.number)
-        if any(report[1] for report in reports):
+        if any(map(error_of, reports)):
             # What gathered behind a failed record passes the relay's gates once more.
-            self._busy = False
-            gathered, self._buffer, self._buffer_bytes = self._buffer, [], 0
+            with self._lock:
+                self._busy = False
+                gathered, self._buffer, self._buffer_bytes = self._buffer, [], 0
             reports += map(sent_back, gathered)
         return reports + refusals
 
@@ -322,7 +341,8 @@ class TransactionalPublisher:
 
     def settled(self, number: int) -> None:
         """All transactions up to this one are settled."""
-        self._unsettled = {unsettled for unsettled in self._unsettled if unsettled > number}
+        with self._lock:
+            self._unsettled = {unsettled for unsettled in self._unsettled if unsettled > number}
         self._hand_over()
 
     # Failure and end.

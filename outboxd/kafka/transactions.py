@@ -21,7 +21,7 @@ from outboxd.kafka.transaction_client import AbortedError, TransactionClient, Tr
 from outboxd.kafka.verdicts import Attempt, Pieces, plan, sent_back, sort_out
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
+from outboxd.policy.records import Record, id_of, topic_of
 
 TRANSACTIONS_MAX = 24
 """How many transactions one batch is tried in before the relay gets back what is left."""
@@ -77,8 +77,11 @@ class Transactions:
                     raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), text)) from aborted
                 pieces.parts.appendleft(part)
             else:
-                self._suspects.difference_update(record.id for record in part.records)
-                self._sick_topics.difference_update({record.topic for record in part.records})
+                # Mostly there are none, and a transaction has thousands of records.
+                if self._suspects:
+                    self._suspects.difference_update(map(id_of, part.records))
+                if self._sick_topics:
+                    self._sick_topics.difference_update(map(topic_of, part.records))
         return pieces.conclude()
 
     def _after_abort(self, part: Attempt, aborted: AbortedError, pieces: Pieces) -> None:
@@ -89,17 +92,17 @@ class Transactions:
         self._sick_topics |= sorted_out.sick_topics
         self._known_topics -= sorted_out.sick_topics
 
-    def _without_absent(self, records: Sequence[Record]) -> tuple[list[Report], list[Record]]:
+    def _without_absent(self, records: Sequence[Record]) -> tuple[list[Report], Sequence[Record]]:
         """Take the records of topics aside that are not there: the client would keep a transaction waiting for them."""
         missing: dict[str, DeliveryFault] = {}
-        for topic in {record[3] for record in records} - self._known_topics:
+        for topic in set(map(topic_of, records)) - self._known_topics:
             fault = self.client.topic_fault(topic)
             if fault is None:
                 self._known_topics.add(topic)
             else:
                 missing[topic] = fault
         if not missing:
-            return [], list(records)
+            return [], records
         reports: list[Report] = []
         for record in records:
             if record.topic in missing:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from outboxd.policy.faults import FaultClass, fault_of, own_fault
 from outboxd.policy.messages import DeliveryFault, Report, error_of
-from outboxd.policy.records import Record
+from outboxd.policy.records import Record, topic_of
 
 LONE_ROWS_MAX = 200
 """One record a batch is slow: more suspects are halved first."""
@@ -108,7 +108,7 @@ class Pieces:
     def delivered(self, part: Attempt, reports: Sequence[Report]) -> None:
         """A transaction was committed."""
         self.reports += reports
-        self.passed_topics.update({record.topic for record in part.records})
+        self.passed_topics.update(map(topic_of, part.records))
 
     def take(self, sorted_out: SortedOut) -> None:
         """Go on after an abort: what is tried again goes first, what stands behind a blamed one not at all."""

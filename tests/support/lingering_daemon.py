@@ -13,9 +13,9 @@ from outboxd.cli import main
 from outboxd.kafka.transaction_client import POLL_SECONDS, TransactionClient
 
 
-def linger(client: TransactionClient, producer: Producer) -> None:
+def linger(client: TransactionClient, producer: Producer, seconds: float = POLL_SECONDS) -> None:
     """Stand in for `TransactionClient._poll`: poll, and flush nothing."""
-    client._serve(producer.poll, POLL_SECONDS)
+    client._serve(producer.poll, seconds)
 
 
 if __name__ == "__main__":

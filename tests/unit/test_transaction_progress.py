@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from outboxd.kafka.progress import (
     KEYS,
     UNSETTLED_MAX,
+    ProgressBody,
     ProgressRecord,
     decode,
-    encode,
     progress_key,
     progress_topic,
     rows_max,
 )
 from outboxd.policy.event_pieces import event_pieces
-from outboxd.policy.messages import ProgressRow
+from outboxd.policy.messages import ProgressRow, Report
+from outboxd.policy.records import Arm, Record
 
 ROWS = st.builds(
     ProgressRow,
@@ -36,9 +37,37 @@ ROWS = st.builds(
 RECORDS = st.builds(ProgressRecord, st.integers(1, 2**63 - 1), st.text(max_size=60), st.lists(ROWS, max_size=200))
 
 
+def report_of(row: ProgressRow) -> Report:
+    arm = Arm.REPLAY if row.is_replay else Arm.FORWARD
+    event_id = str(UUID(int=(row.event_piece or 0) % 2**64))
+    record = Record(arm, row.outbox_id, event_id, "topic", "key", b"", "{}", None, 1, 10)
+    return Report(record, None, row.partition, row.offset)
+
+
+def encode(record: ProgressRecord, pieces: int = 1) -> bytes:
+    """What is written of the record when its reports come in so many parts."""
+    body = ProgressBody()
+    for part in range(pieces):
+        body.add([report_of(row) for row in record.rows[part::pieces]])
+    return body.value(record.number, record.lineage)
+
+
 @given(RECORDS)
 def test_a_record_is_read_as_it_was_written(record: ProgressRecord) -> None:
     assert decode(encode(record)) == record
+
+
+@given(RECORDS, st.integers(2, 5))
+def test_rows_whose_reports_come_one_after_the_other_are_all_in_the_record(record: ProgressRecord, parts: int) -> None:
+    read = decode(encode(record, parts))
+    assert read == replace(record, rows=[row for part in range(parts) for row in record.rows[part::parts]])
+
+
+@given(RECORDS)
+def test_of_a_record_that_is_not_wanted_only_number_and_lineage_are_read(record: ProgressRecord) -> None:
+    wanted = {(record.number + 1, record.lineage), (record.number, record.lineage + "x")}
+    read = decode(encode(record), lambda number, lineage: (number, lineage) in wanted)
+    assert read == replace(record, rows=())
 
 
 @given(RECORDS, st.data())
