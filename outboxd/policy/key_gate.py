@@ -163,8 +163,9 @@ class KeyGate:
             self._defer(gate_key, last)
 
     def _defer(self, gate_key: GateKey, record: Record) -> None:
+        if gate_key not in self._deferrals.from_ids:
+            self._queues.not_plain(gate_key)
         self._deferrals.defer(gate_key, record.id)
-        self._queues.not_plain(gate_key)
         self._dropped.append(record)
 
     # What becomes of a record that went.
