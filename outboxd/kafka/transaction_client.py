@@ -222,15 +222,11 @@ class TransactionClient:
         return reports
 
     def _produce(self, producer: Producer, records: Iterable[Record]) -> None:
-        produce, headers_of, source = producer.produce, self._checks.headers, self._checks.source_header
+        produce, headers_of = producer.produce, self._checks.headers
         # A copy that reports to this producer's inbox and to no other.
         as_reporting = partial(tuple.__new__, self._inbox.record_type)
         for record in records:
-            headers: Any
-            if record[6] == "{}":
-                headers = [("outbox-id", str(record[1])), ("outbox-event-id", record[2]), source]
-            else:
-                headers = headers_of(record)
+            headers: Any = headers_of(record)
             partition = -1 if record[7] is None else record[7]
             created_at_ms = max(1, record[8])
             while True:
