@@ -121,7 +121,9 @@ class EmbeddedPostgres:
     def __enter__(self) -> Self:
         binaries = find_binaries()
         try:
-            self._root = Path(tempfile.mkdtemp(prefix="outboxd-demo-", dir=_reachable_directory(self._user)))
+            # Named before it is made: a Ctrl+C in between leaves nothing that nobody knows of.
+            self._root = _reachable_directory(self._user) / f"outboxd-demo-{secrets.token_hex(8)}"
+            self._root.mkdir(0o700)
             self._start(binaries, self._root)
         except BaseException:
             self.close()
@@ -253,7 +255,7 @@ def _server_user() -> tuple[int, int]:
 
 def _reachable_directory(user: int) -> Path:
     """A directory for temporary files that the server's user can get to."""
-    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - mkdtemp makes its own inside
+    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - only to make our own inside
     for place in places:
         path = place.resolve()
         if not user or all(each.stat().st_mode & 0o001 for each in (path, *path.parents)):

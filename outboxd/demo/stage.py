@@ -84,7 +84,10 @@ class Stage:
         # Without a name in any directory, so that nothing of it can be left behind.
         self._log = os.fdopen(os.memfd_create("outboxd-demo-log"), "w+", encoding="utf-8")
         self._ends.callback(self._log.close)
-        self._postgres = self._ends.enter_context(EmbeddedPostgres())
+        self._postgres = EmbeddedPostgres()
+        # Before it is started, lest a Ctrl+C come right after that; to close it twice is safe.
+        self._ends.callback(self._postgres.close)
+        self._ends.enter_context(self._postgres)
         self.database_url = self._postgres.url
         upgrade(self.database_url, SCHEMA)
         self.bootstrap = self._ends.enter_context(EmbeddedBroker()).bootstrap
