@@ -62,6 +62,8 @@ class PgBouncer:
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
             f"default_pool_size = {self._server_connections}\nmax_client_conn = 200\nserver_tls_sslmode = disable\n"
+            # Else it refuses every login for 15 s after one that failed.
+            "server_login_retry = 1\n"
         )
         command = [self._program, str(config)]
         if os.geteuid() == 0:
