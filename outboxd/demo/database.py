@@ -119,12 +119,8 @@ class EmbeddedPostgres:
         self._user, self._group = _server_user()
 
     def __enter__(self) -> Self:
-        binaries = find_binaries()
         try:
-            # Named before it is made: a Ctrl+C in between leaves nothing that nobody knows of.
-            self._root = _reachable_directory(self._user) / f"outboxd-demo-{secrets.token_hex(8)}"
-            self._root.mkdir(0o700)
-            self._start(binaries, self._root)
+            self.start()
         except BaseException:
             self.close()
             raise
@@ -134,6 +130,14 @@ class EmbeddedPostgres:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Start it, for who has seen to it that `close` is called whatever happens."""
+        binaries = find_binaries()
+        # Named before it is made: a Ctrl+C in between leaves nothing that nobody knows of.
+        self._root = _reachable_directory(self._user) / f"outboxd-demo-{secrets.token_hex(8)}"
+        self._root.mkdir(0o700)
+        self._start(binaries, self._root)
 
     @property
     def is_running(self) -> bool:

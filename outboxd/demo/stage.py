@@ -85,9 +85,9 @@ class Stage:
         self._log = os.fdopen(os.memfd_create("outboxd-demo-log"), "w+", encoding="utf-8")
         self._ends.callback(self._log.close)
         self._postgres = EmbeddedPostgres()
-        # Before it is started, lest a Ctrl+C come right after that; to close it twice is safe.
+        # Before it is started, lest a Ctrl+C come right after that.
         self._ends.callback(self._postgres.close)
-        self._ends.enter_context(self._postgres)
+        self._postgres.start()
         self.database_url = self._postgres.url
         upgrade(self.database_url, SCHEMA)
         self.bootstrap = self._ends.enter_context(EmbeddedBroker()).bootstrap

@@ -229,7 +229,7 @@ def read_above(
             records = _read(consumer, topic, start, timeout_seconds, is_wanted)
             ours = [record for record in records if record.lineage == lineage]
             if start == low or (ours and ours[0].number <= settled + 1):
-                return sorted((r for r in ours if r.number > settled), key=lambda record: record.number)
+                return sorted((r for r in ours if is_wanted(r.number, r.lineage)), key=lambda record: record.number)
             look_back *= 8
     except KafkaException as error:
         raise BrokerUnavailableError(f"the progress topic {topic} cannot be read: {error.args[0]}") from error

@@ -41,7 +41,7 @@ from outboxd.kafka.transaction_worker import Jobs, told, work_off
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way, sent_back
 from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded, error_of
-from outboxd.policy.records import Record, size_of
+from outboxd.policy.records import Record
 from outboxd.policy.transaction_size import TransactionSize
 from outboxd.stopwatch import Stopwatch
 
@@ -58,6 +58,7 @@ class _Ended:
 
     reports: list[Report]
     number: int | None
+    has_failed: bool
 
 
 class TransactionalPublisher:
@@ -241,9 +242,10 @@ class TransactionalPublisher:
         bytes_free = self._size.size_bytes - self._buffer_bytes
         refused_keys: set[tuple[str, str | None]] = set()
         accepted: list[Record] = []
+        accepted_bytes = 0
         taken = start
         for record in records[start:]:
-            if len(accepted) >= rows_free or bytes_free <= 0:
+            if len(accepted) >= rows_free or accepted_bytes >= bytes_free:
                 break
             taken += 1
             fault = self._checks.fault_of(record)
@@ -255,10 +257,10 @@ class TransactionalPublisher:
                 self._refusals.append(sent_back(record))
             else:
                 accepted.append(record)
-                bytes_free -= record[9]
+                accepted_bytes += record[9]
         with self._lock:
             self._buffer += accepted
-            self._buffer_bytes += sum(map(size_of, accepted))
+            self._buffer_bytes += accepted_bytes
         self._hand_over()
         return taken
 
@@ -288,15 +290,16 @@ class TransactionalPublisher:
         except TransactionsEndedError as failed:
             self._fails_of(gone)(failed.fault)
             return
-        number = transactions.client.number
+        number = transactions.client.number if transactions.client.number > former else None
+        ended = _Ended(reports, number, has_failed=any(map(error_of, reports)))
         with self._lock:
             if gone.is_set():
                 return
             self._size.took(self._monotonic() - began_at)
-            if number > former:
+            if number is not None:
                 self._unsettled.add(number)
-            self._ended_batches.put(_Ended(reports, number if number > former else None))
-            if not any(map(error_of, reports)):
+            self._ended_batches.put(ended)
+            if not ended.has_failed:
                 self._go_on()
         self._post(TransactionEnded())
 
@@ -326,7 +329,7 @@ class TransactionalPublisher:
         for ended in taken:
             if ended.number is not None:
                 self._committed = ended.number
-        if any(map(error_of, reports)):
+        if any(ended.has_failed for ended in taken):
             # What gathered behind a failed record passes the relay's gates once more.
             with self._lock:
                 self._busy = False

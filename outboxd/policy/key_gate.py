@@ -200,8 +200,8 @@ class KeyGate:
             return [successor for successor in successors if successor is not None]
         following: list[Record] = []
         append = following.append
-        queues, take_queue = self._queues.by_key, self._queues.by_id.pop
-        by_id = self._queues.by_id
+        queues, by_id = self._queues.by_key, self._queues.by_id
+        take_queue = by_id.pop
         for record in records:
             queue = take_queue(record[1], None)
             if queue is None:
