@@ -171,11 +171,24 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """A fetch that shows nothing is asked again every `interval_seconds`, for `seconds` in all."""
+
+    interval_seconds: float
+    seconds: float
+
+
+IMPATIENT = Patience(0.0, 0.0)
+"""Any answer is told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """The answer of a fetch. `records` stand in the order of their arms, in id order within an arm.
 
     `fenced` says that the lease is not ours in the database that was read, `moved` that it is another server's than
-    that which gave the lease: nothing that is in memory need be true there.
+    that which gave the lease: nothing that is in memory need be true there. `waited_seconds` is how long after it was
+    asked for the statement was given.
     """
 
     records: list[Record]
@@ -191,6 +204,13 @@ class Fetched:
     available_cursor: datetime | None = None
     fenced: bool = False
     moved: bool = False
+    waited_seconds: float = 0.0
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether the relay would learn nothing by it but that the outbox is still its own."""
+        shown = self.records or self.due or self.replays or self.discarded or self.pauses or self.available_ids
+        return not (shown or self.locks or self.fenced or self.moved)
 
 
 @dataclass(frozen=True, slots=True)

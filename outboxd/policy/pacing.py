@@ -9,13 +9,13 @@ class Pacing:
     def __init__(self, pause_seconds_min: float, pause_seconds_max: float) -> None:
         """Both bounds are in seconds; the first read is due at once."""
         self._min = pause_seconds_min
-        self._max = pause_seconds_max
+        self.pause_seconds_max = pause_seconds_max
         self._pause = pause_seconds_min
 
     def within(self, pause_seconds_min: float, pause_seconds_max: float) -> None:
         """Keep to other bounds from now on."""
-        self._min, self._max = pause_seconds_min, pause_seconds_max
-        self._pause = min(max(self._pause, self._min), self._max)
+        self._min, self.pause_seconds_max = pause_seconds_min, pause_seconds_max
+        self._pause = min(max(self._pause, self._min), self.pause_seconds_max)
 
     def after_read(self, rows: int) -> float:
         """Return the pause after a read that showed so many rows."""
@@ -23,7 +23,7 @@ class Pacing:
             self._pause = self._min
             return self._min
         pause = self._pause
-        self._pause = min(self._max, self._pause * 2)
+        self._pause = min(self.pause_seconds_max, self._pause * 2)
         return pause
 
     def woken(self) -> None:

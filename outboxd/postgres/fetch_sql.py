@@ -10,8 +10,8 @@ are not in the text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from outboxd.policy.records import Arm
 from outboxd.postgres.names import quoted
@@ -38,9 +38,8 @@ def limit_text(value: str) -> str:
     return f"LIMIT (SELECT {value}::bigint)"
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Which parts a fetch has."""
+class Parts(NamedTuple):
+    """Which parts a fetch has; a tuple, since it is made and looked up for each."""
 
     look_back: bool
     chosen: bool

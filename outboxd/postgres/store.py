@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
-from typing import Any
 
-import orjson
-import psycopg
 from sqlalchemy import Engine
 
+from outboxd.alarm import Alarm
 from outboxd.policy.messages import (
-    DueReplay,
-    DueRetry,
+    IMPATIENT,
     Event,
-    Fetched,
     FetchFailed,
     FetchRequest,
     KeyHolder,
     Loaded,
+    Patience,
     Pause,
     Settled,
     SettleFailed,
@@ -34,12 +30,11 @@ from outboxd.policy.messages import (
 from outboxd.policy.outcomes import DeadLetter
 from outboxd.policy.records import Record
 from outboxd.postgres.arrays import Int8Array
-from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
+from outboxd.postgres.fetching import FetchStatement
 from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, sweep_text
 from outboxd.postgres.lock_limit import milliseconds
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import NOBODY, Owner, has_moved
-from outboxd.postgres.record_rows import records_of
 from outboxd.postgres.sessions import Connection, Session
 from outboxd.postgres.settle_sql import SettleSql, Writes
 
@@ -85,10 +80,11 @@ class PostgresStore:
         self._qualified = f"{quoted(schema)}.{quoted(table)}"
         self._owner = NOBODY
         self._daemon = daemon
-        self._record_bytes_max = record_bytes_max
-        self._record_type = record_type
-        self._fetch_sql = FetchSql(schema, table)
+        self._fetching = FetchStatement(
+            schema, table, outbox, record_bytes_max=record_bytes_max, record_type=record_type
+        )
         self._settle_sql = SettleSql(schema, table, deletes=deletes)
+        self._alarm = Alarm()
         self._reader = Session(engine, "fetch")
         self._lock_timeout = milliseconds(min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3))
         self._writer = Session(engine, "settle", statement_timeout_seconds=max(1.0, lease_ttl_seconds / 2))
@@ -100,6 +96,7 @@ class PostgresStore:
 
     def close(self) -> None:
         """End both threads and close their connections."""
+        self._alarm.ring()
         self._reader.close()
         self._writer.close()
 
@@ -123,90 +120,36 @@ class PostgresStore:
 
     # Fetch.
 
-    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0) -> None:
-        """Read pending records, and what goes with them, in one statement, `delay_seconds` from now."""
-        self._reader.submit(partial(self._fetch, request, delay_seconds), self._fetch_failed)
+    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0, patience: Patience = IMPATIENT) -> None:
+        """Read pending records, and what goes with them, in one statement, `delay_seconds` from now; and again while
+        nothing shows, as `patience` says: an idle outbox costs the relay's thread nothing then.
+        """
+        self._reader.submit(partial(self._fetch, request, delay_seconds, patience), self._fetch_failed)
+
+    def hurry_fetch(self) -> None:
+        """Have a fetch that waits ask at once, and answer whatever it finds."""
+        self._alarm.ring()
 
     def _fetch_failed(self, message: str, lost: bool) -> None:
         self._post(FetchFailed(message, lost))
 
-    def _fetch(self, request: FetchRequest, delay_seconds: float, connection: Connection) -> None:
-        if delay_seconds > 0:
-            time.sleep(delay_seconds)
-        by_key = [wish for wish in request.rereads if wish.gate_key[1] is not None]
-        serial = [wish for wish in request.rereads if wish.gate_key[1] is None]
-        parts = Parts(
-            look_back=bool(request.gap_lows),
-            chosen=bool(request.chosen_ids),
-            replay=bool(request.replay_ids),
-            reread=bool(by_key),
-            reread_serial=bool(serial),
-            catch_up=bool(request.catch_ups),
-            forward=request.forward,
-            locks=request.want_locks,
-            discards=request.want_discards,
-            retries_after=request.retry_cursor is not None,
-            delayed=request.available_cursor is not None,
-        )
-        owner = self._owner
-        arguments: dict[str, object] = {
-            "outbox": self._outbox,
-            "holder": owner.holder,
-            "timeline": owner.timeline,
-            "position": request.position,
-            "rows_max": request.rows_max,
-            "bytes_max": request.bytes_max,
-            "record_bytes_max": self._record_bytes_max,
-            "replay_cursor": request.replay_cursor,
-            "available_at": request.available_cursor,
-            "table": self._qualified,
-        }
-        if request.retry_cursor is not None:
-            arguments["retry_at"], arguments["retry_id"] = request.retry_cursor
-        if request.gap_lows:
-            arguments["gap_lows"] = Int8Array(request.gap_lows)
-            arguments["gap_highs"] = Int8Array(request.gap_highs)
-        arguments["chosen_ids"] = Int8Array(request.chosen_ids)
-        arguments["replay_ids"] = Int8Array(request.replay_ids)
-        if request.rereads:
-            arguments["reread_rows_max"] = request.reread_rows_max
-            arguments["reread_topics"] = [wish.gate_key[0] for wish in by_key]
-            arguments["reread_keys"] = [wish.gate_key[1] for wish in by_key]
-            arguments["reread_ids"] = Int8Array([wish.from_id for wish in by_key])
-            arguments["serial_topics"] = [wish.gate_key[0] for wish in serial]
-            arguments["serial_ids"] = Int8Array([wish.from_id for wish in serial])
-        if request.catch_ups:
-            arguments["catch_up_rows_max"] = request.catch_up_rows_max
-            arguments["catch_up_topics"] = [wish.topic for wish in request.catch_ups]
-            arguments["catch_up_ids"] = Int8Array([wish.from_id for wish in request.catch_ups])
-        with connection.cursor(binary=True) as cursor:
-            rows = cursor.execute(self._fetch_sql.text(parts), arguments).fetchall()
-        self._post(self._fetched(rows))
-
-    def _fetched(self, rows: list[tuple[Any, ...]]) -> Fetched:
-        place = 0 if rows[0][0] == 0 else next(place for place, row in enumerate(rows) if row[0] == 0)
-        meta = orjson.loads(rows.pop(place)[6])
-        if meta["standby"]:
-            raise psycopg.errors.ReadOnlySqlTransaction("the server is a read-only standby")
-        now = datetime.fromisoformat(meta["now"])
-        due = meta.get("due", [])
-        delayed = meta.get("available", [])
-        is_cut = len(delayed) >= LISTED_MAX
-        return Fetched(
-            records=records_of(rows, self._record_type),
-            now_ms=int(now.timestamp() * 1000),
-            now=now,
-            locks=frozenset(meta.get("locks", ())),
-            due=[DueRetry(*entry[:3]) for entry in due],
-            retry_cursor=(datetime.fromisoformat(due[-1][3]), due[-1][0]) if due else None,
-            replays=[DueReplay(*entry) for entry in meta.get("replays", ())],
-            discarded=meta.get("discarded", ()),
-            pauses=[Pause(*entry) for entry in meta.get("pauses", ())],
-            available_ids=[entry[0] for entry in delayed],
-            available_cursor=datetime.fromisoformat(delayed[-1][1]) if is_cut else now,
-            fenced=not meta["owned"],
-            moved=meta["moved"],
-        )
+    def _fetch(self, request: FetchRequest, delay_seconds: float, patience: Patience, connection: Connection) -> None:
+        asked_at = time.monotonic()
+        text, arguments = self._fetching.statement(request, self._owner)
+        is_hurried = False
+        while True:
+            if delay_seconds > 0:
+                is_hurried = self._alarm.sleep(delay_seconds)
+            given_at = time.monotonic()
+            with connection.cursor(binary=True) as cursor:
+                rows = cursor.execute(text, arguments).fetchall()
+            fetched = self._fetching.answer(rows, given_at - asked_at)
+            delay_seconds = patience.interval_seconds
+            is_over = is_hurried or given_at + delay_seconds >= asked_at + patience.seconds
+            if is_over or not fetched.shows_nothing:
+                break
+            self.fetching.lap()
+        self._post(fetched)
 
     # Sweep.
 

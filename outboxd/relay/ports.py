@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from outboxd.policy.messages import (
+    IMPATIENT,
     DeliveryFault,
     DueReplay,
     DueRetry,
@@ -23,6 +24,7 @@ from outboxd.policy.messages import (
     LeaseLost,
     Listening,
     Loaded,
+    Patience,
     Pause,
     Reconfigured,
     Recovered,
@@ -40,6 +42,7 @@ from outboxd.policy.messages import (
 from outboxd.policy.records import Record
 
 __all__ = [
+    "IMPATIENT",
     "Clock",
     "DeliveryFault",
     "Dice",
@@ -58,6 +61,7 @@ __all__ = [
     "Mailbox",
     "Observer",
     "OutboxStore",
+    "Patience",
     "Pause",
     "Publisher",
     "Reconfigured",
@@ -102,8 +106,16 @@ class OutboxStore(Protocol):
         """Read what a new owner must know; answers Loaded or FetchFailed."""
         ...
 
-    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0) -> None:
-        """Read pending records, no sooner than `delay_seconds` from now; answers Fetched or FetchFailed."""
+    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0, patience: Patience = IMPATIENT) -> None:
+        """Read pending records, no sooner than `delay_seconds` from now, and again while nothing shows, as `patience`
+        says; answers Fetched or FetchFailed.
+        """
+        ...
+
+    def hurry_fetch(self) -> None:
+        """Have a fetch that waits ask at once, and answer whatever it finds. One that comes next may be hurried
+        instead.
+        """
         ...
 
     def begin_sweep(self, request: SweepRequest) -> None:

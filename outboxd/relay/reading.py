@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from outboxd.policy.pacing import Pacing
 from outboxd.policy.records import FailureHistory
 from outboxd.relay.held_records import HeldRecord, HeldState
-from outboxd.relay.ports import DueReplay, Fetched, FetchFailed, FetchRequest, Loaded, Pause, Swept
+from outboxd.relay.orders import Orders
+from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Loaded, Patience, Swept
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.state import State
 from outboxd.relay.sweeping import Sweeping
@@ -17,6 +16,9 @@ REPORTS_WAIT_SECONDS_MAX = 0.002
 """So much later may a fetch be for the reports of the one before, so that one turn takes both."""
 AHEAD_SECONDS_MAX = 0.005
 """So long before it is due a fetch is given to the database's thread, which waits instead of the loop."""
+PATIENCE_SECONDS_MAX = 1.0
+"""So long may the database's thread ask again by itself, while nothing shows and nothing else is to be read."""
+NO_WAIT = (0.0, IMPATIENT)
 FAILURE_PAUSE_SECONDS_MIN = 0.1
 FAILURE_PAUSE_SECONDS_MAX = 2.0
 LOAD = "load"
@@ -30,9 +32,9 @@ class Reading:
         self._state = state
         limits = state.limits
         self._pacing = Pacing(limits.poll_interval_min_seconds, limits.poll_interval_max_seconds)
-        self.pace(listening=listening)
         self.sweeping = Sweeping(state)
         self.recovering = Recovering(state)
+        self._orders = Orders(state)
         self.loaded = False
         self.has_fetched = False
         self.read_all = False
@@ -43,7 +45,9 @@ class Reading:
         self._awaits_reports = False
         self._next_fetch_at = 0.0
         self._next_wanted_at = 0.0
-        self._fetch_began_at = 0.0
+        self._asked_at = 0.0
+        self._patient_until = 0.0
+        self.pace(listening=listening)
 
     # Loading.
 
@@ -59,7 +63,7 @@ class Reading:
         self._failures = 0
         self.loaded = True
         state.aftermath.now_ms = loaded.now_ms
-        self._on_pauses(loaded.pauses, 0.0)
+        self._orders.on_pauses(loaded.pauses, 0.0)
         now = state.ports.clock.monotonic()
         for holder in loaded.holders:
             state.lanes.meet([holder.topic])
@@ -87,6 +91,12 @@ class Reading:
         """Something may be pending: read soon."""
         self._pacing.woken()
         self._next_fetch_at = 0.0
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Have the database's thread answer now, where it would ask again by itself."""
+        if self._state.reading is not None and self._state.ports.clock.monotonic() < self._patient_until:
+            self._state.ports.store.hurry_fetch()
 
     def pace(self, *, listening: bool) -> None:
         """Take the present intervals; while notifications come, an idle outbox is read once in a while only."""
@@ -96,6 +106,7 @@ class Reading:
             longest = max(longest, limits.idle_poll_interval_seconds)
         self._pacing.within(limits.poll_interval_min_seconds, longest)
         self._next_fetch_at = 0.0
+        self.hurry()
 
     def deadlines(self) -> list[float]:
         """Return when something is to be read next."""
@@ -105,7 +116,12 @@ class Reading:
             return []
         if not self.recovering.is_done:
             return self.recovering.deadlines()
-        deadlines = [self._next_fetch_at, self.sweeping.next_at]
+        return [self._next_fetch_at, *self._other_deadlines()]
+
+    def _other_deadlines(self) -> list[float]:
+        """Return when something besides new records is to be read."""
+        state = self._state
+        deadlines = [self.sweeping.next_at]
         if state.admission.wants_more:
             deadlines.append(self._next_wanted_at)
         if state.held.next_due_at is not None:
@@ -142,20 +158,41 @@ class Reading:
         for topic in probing.idle_topics:
             # Whatever the breaker opened for is gone; new records are the probe.
             state.aftermath.holding.close_breaker(topic, now)
-        delay_seconds = 0.0 if has_probes else max(0.0, self._next_fetch_at - now)
-        if delay_seconds > 0:
-            if state.admission.wants_more and now >= self._next_wanted_at:
-                self._next_wanted_at = now + WANTED_PAUSE_SECONDS
-                delay_seconds = 0.0
-            elif self._awaits_reports or delay_seconds > AHEAD_SECONDS_MAX:
-                return
+        wait = NO_WAIT if has_probes else self._wait(now)
+        if wait is None:
+            return
+        delay_seconds, patience = wait
         want_discards = any(held.state is HeldState.DEAD for held in state.held.by_id.values())
         request = state.admission.request(max(rows_max, 1), max(bytes_max, 1), want_discards=want_discards)
         state.reading = request
         self._awaits_reports = False
-        self._fetch_began_at = now + delay_seconds
+        self._asked_at = now
+        self._patient_until = now + patience.seconds
         state.ledger.fetch_begins()
-        state.ports.store.begin_fetch(request, delay_seconds)
+        state.ports.store.begin_fetch(request, delay_seconds, patience)
+
+    def _wait(self, now: float) -> tuple[float, Patience] | None:
+        """Return how long the next fetch is to wait and how to be patient, or None while it is not to be asked for
+        yet.
+        """
+        delay_seconds = max(0.0, self._next_fetch_at - now)
+        if delay_seconds > 0 and self._state.admission.wants_more and now >= self._next_wanted_at:
+            self._next_wanted_at = now + WANTED_PAUSE_SECONDS
+            return NO_WAIT
+        if delay_seconds > 0 and self._awaits_reports:
+            return None
+        if delay_seconds <= AHEAD_SECONDS_MAX:
+            return delay_seconds, IMPATIENT
+        patience = Patience(self._pause, self._patience_seconds(now))
+        return (delay_seconds, patience) if delay_seconds <= patience.seconds else None
+
+    def _patience_seconds(self, now: float) -> float:
+        """Return for how long nothing but the next new record can matter: the loop need not hear of empty answers."""
+        state = self._state
+        is_idle = state.is_idle and not state.admission.gaps and not state.lanes.pauses
+        if not is_idle or self._pause < self._pacing.pause_seconds_max:
+            return 0.0
+        return min(PATIENCE_SECONDS_MAX, min(self._other_deadlines()) - now)
 
     def on_fetched(self, fetched: Fetched) -> None:
         """Admit what may go, note what the answer tells of retries, replays, discards and pauses."""
@@ -170,17 +207,18 @@ class Reading:
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
         # While it drains too: suspects are still sent alone then.
-        self._on_pauses(fetched.pauses, self._fetch_began_at)
+        given_at = self._asked_at + fetched.waited_seconds
+        self._orders.on_pauses(fetched.pauses, given_at)
         if state.draining:
             state.ledger.fetch_ended()
             return
         admitted = state.admission.take(request, fetched, now)
         for record, held in admitted.resumed:
             state.aftermath.admitted(record, held)
-        self._on_due(fetched)
+        self._orders.on_told(fetched)
         state.ledger.fetch_ended()
         for gone in admitted.vanished:
-            self._on_vanished(gone)
+            self._orders.on_vanished(gone)
         state.ready += admitted.ready
         pause = 0.0 if self.was_full else self._pacing.after_read(len(fetched.records))
         if len(state.held):
@@ -190,7 +228,7 @@ class Reading:
         self._awaits_reports = pause > 0 and not state.pipelined and bool(admitted.ready)
         self._next_fetch_at = now + pause + (REPORTS_WAIT_SECONDS_MAX if self._awaits_reports else 0.0)
         if fetched.records:
-            state.ports.observer.phase("fetch", now - self._fetch_began_at, len(fetched.records))
+            state.ports.observer.phase("fetch", now - given_at, len(fetched.records))
 
     def reported(self, now: float) -> None:
         """While few rows come, the pause before the next fetch begins when those of the last one are acknowledged:
@@ -200,70 +238,6 @@ class Reading:
             self._awaits_reports = False
             self._next_fetch_at = min(self._next_fetch_at, now + self._pause)
             self.fetch(now)
-
-    def _on_due(self, fetched: Fetched) -> None:
-        held_records = self._state.held
-        for due in fetched.due:
-            held = held_records.by_id.get(due.outbox_id)
-            if held is not None and held.state is HeldState.SCHEDULED:
-                held_records.want(due.outbox_id)
-        for replay in fetched.replays:
-            self._on_replay(replay)
-        for outbox_id in fetched.discarded:
-            held = held_records.by_id.get(outbox_id)
-            if held is not None and held.state is HeldState.DEAD:
-                self._release_held(held)
-
-    def _on_replay(self, replay: DueReplay) -> None:
-        state = self._state
-        if state.ledger.knows(replay.outbox_id):
-            return
-        former = state.held.by_id.get(replay.outbox_id)
-        if former is not None:
-            if former.state is not HeldState.DEAD:
-                return
-            # An operator may have changed topic or key: the old key is let go, the new one held.
-            self._release_held(former)
-        state.lanes.meet([replay.topic])
-        history = FailureHistory(replay.attempts, None, replay.dead_letter_id)
-        gate_key = state.gate.key_for(replay.topic, replay.key)
-        now = state.ports.clock.monotonic()
-        state.held.add(
-            HeldRecord(
-                replay.outbox_id, replay.topic, gate_key, history, HeldState.WANTED, "replay", now, key=replay.key
-            )
-        )
-        state.forget_dropped()
-
-    def _on_vanished(self, held: HeldRecord) -> None:
-        """Somebody else deleted, published or resolved a record that was held."""
-        state = self._state
-        self._release_held(held)
-        if not held.is_replay:
-            state.settling.out_of_retry(held.id)
-        state.lanes.breakers.probe_ended(held.topic, held.id, state.ports.clock.monotonic())
-
-    def _release_held(self, held: HeldRecord) -> None:
-        state = self._state
-        state.held.remove(held.id)
-        state.aftermath.histories.forget(held.id)
-        if held.gate_key is not None:
-            following = state.gate.release(held.gate_key, held.id)
-            if following is not None:
-                state.ready.append(following)
-
-    def _on_pauses(self, pauses: Sequence[Pause], asked_at: float) -> None:
-        state = self._state
-        stopped, resumed = state.lanes.pause(pauses, asked_at)
-        if stopped:
-            state.gate.defer_waiting(stopped)
-            state.forget_dropped()
-        for topic in stopped:
-            state.ports.observer.event("topic_paused", topic=topic)
-        for topic in resumed:
-            state.ports.observer.event("topic_resumed", topic=topic)
-        for topic, fault in state.lanes.take_let_go().items():
-            state.aftermath.holding.try_again(topic, fault, state.ports.clock.monotonic())
 
     # Answers of the sweep, and failures.
 

@@ -227,6 +227,8 @@ class Relay:
 
     def _begin_anew(self, token: int | None) -> None:
         """Start as a new owner does, with a new producer; what is under way belongs to the ownership before."""
+        # The next ownership begins with the answer of what is read.
+        self._reading.hurry()
         self._stale_reads += self.state.reading is not None
         self._stale_settlements += self.state.settling.under_way is not None
         self._ports.publisher.rebuild()
@@ -291,6 +293,7 @@ class Relay:
             return
         self._draining_until = self._ports.clock.monotonic() + self._limits.shutdown_timeout_seconds
         self.state.draining = True
+        self._reading.hurry()
         self._ports.observer.event("draining", in_memory=len(self.state.ledger))
         self.state.drop_unpublished()
 

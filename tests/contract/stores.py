@@ -12,7 +12,17 @@ from typing import Any, Protocol, TypeVar, cast
 
 import psycopg
 
-from outboxd.policy.messages import Event, Fetched, FetchRequest, Loaded, Settled, Settlement, SweepRequest, Swept
+from outboxd.policy.messages import (
+    Event,
+    Fetched,
+    FetchRequest,
+    Loaded,
+    Patience,
+    Settled,
+    Settlement,
+    SweepRequest,
+    Swept,
+)
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.ownership import Owner
 from outboxd.postgres.store import PostgresStore
@@ -21,6 +31,7 @@ from tests.simulation.database import Database as SimulatedDatabase
 from tests.simulation.database import Kind, Row
 from tests.simulation.store import SimulatedStore, StatementFaults
 from tests.simulation.timeline import Timeline
+from tests.support.children import wait_for
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import value
 
@@ -63,6 +74,10 @@ class StoreBench(ABC):
         """Wait for the store's next event."""
 
     @abstractmethod
+    def wait_until_asked(self) -> None:
+        """Wait until a patient fetch has asked once at least."""
+
+    @abstractmethod
     def is_pending(self, record_id: int) -> bool: ...
 
     @abstractmethod
@@ -89,6 +104,11 @@ class StoreBench(ABC):
     def close(self) -> None: ...
 
     # The port, asked and answered.
+
+    def begin_patiently(self, seconds: float, *, interval_seconds: float = 0.01) -> None:
+        """Ask for new rows, and go on asking for so long while there are none."""
+        request = FetchRequest(position=0, rows_max=100, bytes_max=10**9)
+        self.store.begin_fetch(request, 0.0, Patience(interval_seconds, seconds))
 
     def _asked(self, begin: Callable[[], None], kind: type[Answer]) -> Answer:
         begin()
@@ -164,6 +184,13 @@ class PostgresBench(StoreBench):
 
     def answer(self) -> Event:
         return self._events.get(timeout=ANSWER_SECONDS_MAX)
+
+    def wait_until_asked(self) -> None:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND state = 'idle' AND query LIKE '%%pg_is_in_recovery%%'"
+        )
+        wait_for(lambda: value(self._sql, query) > 0, timeout_seconds=10, what="the fetch's first answer")
 
     def is_pending(self, record_id: int) -> bool:
         return bool(
@@ -275,6 +302,10 @@ class SimulatedBench(StoreBench):
         while not self._events:
             assert self._timeline.step(), "the store never answers"
         return self._events.pop(0)
+
+    def wait_until_asked(self) -> None:
+        self._timeline.run_until(self._timeline.now + 0.02, steps_max=1_000)
+        assert not self._events
 
     def is_pending(self, record_id: int) -> bool:
         return record_id in self._db.pending

@@ -58,6 +58,62 @@ def test_the_forward_read_shows_pending_rows_above_the_position_in_id_order_up_t
     assert shown(bench.fetch(forward=False)) == []
 
 
+def test_a_patient_fetch_tells_of_the_next_row_and_of_nothing_before(bench: StoreBench) -> None:
+    bench.take_over()
+    bench.begin_patiently(60.0)
+    bench.wait_until_asked()
+    row = bench.insert("orders")
+
+    fetched = bench.answer()
+    assert isinstance(fetched, Fetched)
+    assert shown(fetched) == forward(row)
+    assert fetched.waited_seconds > 0
+
+
+def test_a_patient_fetch_tells_of_a_pause(bench: StoreBench) -> None:
+    bench.take_over()
+    bench.begin_patiently(60.0)
+    bench.wait_until_asked()
+    bench.pause("orders")
+
+    fetched = bench.answer()
+    assert isinstance(fetched, Fetched)
+    assert fetched.pauses
+
+
+def test_a_patient_fetch_tells_that_another_owns_the_outbox(bench: StoreBench) -> None:
+    bench.take_over()
+    bench.begin_patiently(60.0)
+    bench.wait_until_asked()
+    bench.succeed()
+
+    fetched = bench.answer()
+    assert isinstance(fetched, Fetched)
+    assert fetched.fenced
+
+
+def test_patience_ends(bench: StoreBench) -> None:
+    bench.take_over()
+    bench.begin_patiently(0.1)
+
+    fetched = bench.answer()
+    assert isinstance(fetched, Fetched)
+    assert fetched.shows_nothing
+    assert 0.05 < fetched.waited_seconds < 0.1
+
+
+def test_a_patient_fetch_that_is_hurried_answers_whatever_it_finds(bench: StoreBench) -> None:
+    bench.take_over()
+    bench.begin_patiently(3600.0, interval_seconds=1800.0)
+    bench.wait_until_asked()
+    bench.store.hurry_fetch()
+
+    fetched = bench.answer()
+    assert isinstance(fetched, Fetched)
+    assert fetched.shows_nothing
+    assert fetched.waited_seconds < 60
+
+
 def test_a_record_is_shown_as_it_was_written(bench: StoreBench) -> None:
     bench.insert("orders", None)
     (record,) = bench.fetch().records

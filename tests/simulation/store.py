@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from outboxd.policy.messages import (
+    IMPATIENT,
     Event,
     Fetched,
     FetchFailed,
     FetchRequest,
     Loaded,
+    Patience,
     Settled,
     SettleFailed,
     Settlement,
@@ -44,6 +47,8 @@ class SimulatedStore:
         self._faults = faults
         self.reads_under_way = 0
         self.settles_under_way = 0
+        self._waiting: Callable[[], None] | None = None
+        self._is_hurried = False
 
     def _delay(self) -> float:
         dice = self._dice
@@ -73,19 +78,60 @@ class SimulatedStore:
 
         self._read(load)
 
-    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0) -> None:
+    def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0, patience: Patience = IMPATIENT) -> None:
         holder, server = self._proof()
+        timeline = self._db.timeline
+        asked_at = timeline.now
 
         def fetch() -> Fetched:
             db = self._db
-            return replace(statements.fetch(db, request), fenced=db.lease.holder != holder, moved=db.server != server)
+            return replace(
+                statements.fetch(db, request),
+                fenced=db.lease.holder != holder,
+                moved=db.server != server,
+                waited_seconds=timeline.now - asked_at,
+            )
 
-        self._read(fetch, want_locks=request.want_locks, delay_seconds=delay_seconds)
+        def goes_on(event: Event) -> bool:
+            is_time = timeline.now + patience.interval_seconds < asked_at + patience.seconds
+            return is_time and isinstance(event, Fetched) and event.shows_nothing
+
+        interval_seconds = patience.interval_seconds
+        self._read(
+            fetch,
+            want_locks=request.want_locks,
+            delay_seconds=delay_seconds,
+            interval_seconds=interval_seconds,
+            goes_on=goes_on,
+        )
+
+    def hurry_fetch(self) -> None:
+        self._is_hurried = True
+        if self._waiting is not None:
+            self._db.timeline.after(self._delay(), partial(self._wake, self._waiting))
 
     def begin_sweep(self, request: SweepRequest) -> None:
         self._read(lambda: statements.sweep(self._db, request, 7))
 
-    def _read(self, statement: Callable[[], Event], *, want_locks: bool = False, delay_seconds: float = 0.0) -> None:
+    def _wait(self, seconds: float, run: Callable[[], None]) -> None:
+        """Run it later, or as soon as it is hurried."""
+        self._waiting = run
+        self._db.timeline.after(seconds + self._delay(), partial(self._wake, run))
+
+    def _wake(self, run: Callable[[], None]) -> None:
+        if self._waiting is run:
+            self._waiting = None
+            run()
+
+    def _read(
+        self,
+        statement: Callable[[], Event],
+        *,
+        want_locks: bool = False,
+        delay_seconds: float = 0.0,
+        interval_seconds: float = 0.0,
+        goes_on: Callable[[Event], bool] = lambda _: False,
+    ) -> None:
         self._daemon.world.invariants.one_statement(self._daemon, self.reads_under_way)
         self.reads_under_way += 1
         timeline = self._db.timeline
@@ -102,6 +148,10 @@ class SimulatedStore:
                 return
             event = statement()
             snapshot_at = timeline.now
+            if goes_on(event) and not self._is_hurried:
+                held_up.clear()
+                self._wait(interval_seconds, run)
+                return
             if not want_locks:
                 timeline.after(self._delay(), lambda: self._answer(event, snapshot_at))
                 return
@@ -112,7 +162,8 @@ class SimulatedStore:
 
             timeline.after(self._dice.uniform(0.0, 0.002), read_locks)
 
-        timeline.after(delay_seconds + self._delay(), run)
+        self._is_hurried = False
+        self._wait(delay_seconds, run)
         self._daemon.at_step("read")
 
     def _answer(self, event: Event, snapshot_at: float = 0.0) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Route
-from outboxd.relay.ports import Fetched, FetchFailed, FetchRequest
+from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, Pause
 from outboxd.relay.reading import (
     AHEAD_SECONDS_MAX,
     FAILURE_PAUSE_SECONDS_MIN,
+    PATIENCE_SECONDS_MAX,
     REPORTS_WAIT_SECONDS_MAX,
     Reading,
 )
@@ -36,15 +37,20 @@ class Bench:
         self.seconds = 100.0
         self.delays: list[float] = []
         self.settled: list[object] = []
+        self.hurries: list[float] = []
+        self.patience = IMPATIENT
 
-        def begin_fetch(request: FetchRequest, delay_seconds: float = 0.0) -> None:
+        def begin_fetch(request: FetchRequest, delay_seconds: float, patience: Patience) -> None:
             del request
             self.delays.append(delay_seconds)
+            self.patience = patience
 
         ports = SimpleNamespace(
             clock=SimpleNamespace(monotonic=lambda: self.seconds),
             store=SimpleNamespace(
-                begin_fetch=begin_fetch, begin_settle=lambda settlement, _token: self.settled.append(settlement)
+                begin_fetch=begin_fetch,
+                hurry_fetch=lambda: self.hurries.append(self.seconds),
+                begin_settle=lambda settlement, _token: self.settled.append(settlement),
             ),
             observer=SimpleNamespace(phase=lambda *_: None, event=lambda *_args, **_fields: None),
             dice=None,
@@ -141,3 +147,66 @@ def test_where_memory_is_full_what_was_delivered_is_settled_at_once() -> None:
     bench.state.is_crowded = True
     writing.settle(bench.seconds + SETTLE_DELAY_SECONDS / 2)
     assert len(bench.settled) == 1
+
+
+def idled(bench: Bench) -> Bench:
+    """Answer with nothing until the pauses between fetches grow no more."""
+    while bench.patience == IMPATIENT:
+        assert bench.seconds < 110, "it never became patient"
+        if bench.state.reading is None:
+            bench.seconds = min(bench.reading.deadlines())
+            bench.reading.fetch(bench.seconds)
+        else:
+            bench.seconds += bench.delays[-1]
+            bench.answer([], in_flight=0)
+    return bench
+
+
+def test_an_idle_outbox_is_asked_again_without_the_loop_at_the_longest_interval() -> None:
+    bench = idled(Bench())
+
+    assert bench.patience == Patience(LIMITS.poll_interval_max_seconds, PATIENCE_SECONDS_MAX)
+    assert bench.delays[-1] == pytest.approx(LIMITS.poll_interval_max_seconds)
+
+
+def test_patience_ends_when_something_else_is_to_be_read() -> None:
+    bench = Bench()
+    sweep_at = bench.reading.sweeping.next_at = bench.seconds + 1.0
+    idled(bench)
+
+    assert bench.seconds + bench.patience.seconds == pytest.approx(sweep_at)
+
+
+def test_while_a_topic_is_paused_or_an_id_is_missing_each_answer_is_told() -> None:
+    paused = idled(Bench())
+    pauses = [Pause("orders", 0, "somebody", None)]
+    paused.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=pauses))
+    gap = idled(Bench())
+    gap.reading.on_fetched(Fetched([record(7)], 0, UTC_NOW))
+    gap.state.ledger.leave([7])
+    writing = frozenset({"3/14"})
+
+    for name, bench, answer in (
+        ("paused", paused, Fetched([], 0, UTC_NOW, pauses=pauses)),
+        ("gap", gap, Fetched([], 0, UTC_NOW, locks=writing)),
+    ):
+        asked = len(bench.delays)
+        for _ in range(20):
+            bench.turn()
+            bench.turn(after_seconds=LIMITS.poll_interval_max_seconds)
+            assert bench.patience == IMPATIENT, name
+            bench.reading.on_fetched(answer)
+        assert len(bench.delays) == asked + 20, name
+
+
+def test_a_patient_fetch_is_hurried_by_whatever_else_happens() -> None:
+    for happens in (Reading.woken, lambda reading: reading.pace(listening=True), Reading.hurry):
+        bench = idled(Bench())
+        happens(bench.reading)
+        assert bench.hurries == [bench.seconds]
+
+
+def test_a_fetch_that_is_not_patient_is_not_hurried() -> None:
+    bench = Bench()
+    bench.reading.woken()
+    assert not bench.hurries

@@ -1,0 +1,86 @@
+"""Orders: what an answer of the database tells besides records. Retries that are due, what operators replay, discard
+and pause, and held records that somebody took away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outboxd.policy.records import FailureHistory
+from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.ports import DueReplay, Fetched, Pause
+from outboxd.relay.state import State
+
+
+class Orders:
+    """Applies them to the relay's memory, on its thread."""
+
+    def __init__(self, state: State) -> None:
+        """`state` is the relay's memory of this ownership."""
+        self._state = state
+
+    def on_told(self, fetched: Fetched) -> None:
+        """Take the retries that are due, the replays and the discards."""
+        held_records = self._state.held
+        for due in fetched.due:
+            held = held_records.by_id.get(due.outbox_id)
+            if held is not None and held.state is HeldState.SCHEDULED:
+                held_records.want(due.outbox_id)
+        for replay in fetched.replays:
+            self._on_replay(replay)
+        for outbox_id in fetched.discarded:
+            held = held_records.by_id.get(outbox_id)
+            if held is not None and held.state is HeldState.DEAD:
+                self._release_held(held)
+
+    def _on_replay(self, replay: DueReplay) -> None:
+        state = self._state
+        if state.ledger.knows(replay.outbox_id):
+            return
+        former = state.held.by_id.get(replay.outbox_id)
+        if former is not None:
+            if former.state is not HeldState.DEAD:
+                return
+            # An operator may have changed topic or key: the old key is let go, the new one held.
+            self._release_held(former)
+        state.lanes.meet([replay.topic])
+        history = FailureHistory(replay.attempts, None, replay.dead_letter_id)
+        gate_key = state.gate.key_for(replay.topic, replay.key)
+        now = state.ports.clock.monotonic()
+        state.held.add(
+            HeldRecord(
+                replay.outbox_id, replay.topic, gate_key, history, HeldState.WANTED, "replay", now, key=replay.key
+            )
+        )
+        state.forget_dropped()
+
+    def on_vanished(self, held: HeldRecord) -> None:
+        """Somebody else deleted, published or resolved a record that was held."""
+        state = self._state
+        self._release_held(held)
+        if not held.is_replay:
+            state.settling.out_of_retry(held.id)
+        state.lanes.breakers.probe_ended(held.topic, held.id, state.ports.clock.monotonic())
+
+    def _release_held(self, held: HeldRecord) -> None:
+        state = self._state
+        state.held.remove(held.id)
+        state.aftermath.histories.forget(held.id)
+        if held.gate_key is not None:
+            following = state.gate.release(held.gate_key, held.id)
+            if following is not None:
+                state.ready.append(following)
+
+    def on_pauses(self, pauses: Sequence[Pause], given_at: float) -> None:
+        """Take the rows of `control` as they were read at `given_at` or later."""
+        state = self._state
+        stopped, resumed = state.lanes.pause(pauses, given_at)
+        if stopped:
+            state.gate.defer_waiting(stopped)
+            state.forget_dropped()
+        for topic in stopped:
+            state.ports.observer.event("topic_paused", topic=topic)
+        for topic in resumed:
+            state.ports.observer.event("topic_resumed", topic=topic)
+        for topic, fault in state.lanes.take_let_go().items():
+            state.aftermath.holding.try_again(topic, fault, state.ports.clock.monotonic())
