@@ -313,7 +313,8 @@ class Relay:
     def _finish(self, reason: str, blocked_topics: Sequence[str] = ()) -> None:
         unsettled = len(self.state.ledger)
         if self.state.token is not None:
-            drained = reason in ("stopped", "empty") and self.state.is_drained and self.state.holds_nothing
+            # A fetch may be under way: what it would show was never published by this owner.
+            drained = reason in ("stopped", "empty") and self.state.is_settled and self.state.holds_nothing
             self._ports.lease.give_up(drained=drained, emptied=drained and reason == "empty")
         self.end = RelayEnd(reason, unsettled, blocked_topics)
         self._ports.observer.event("ended", reason=reason, unsettled_rows=unsettled)

@@ -130,10 +130,14 @@ class State:
         )
 
     @property
+    def is_settled(self) -> bool:
+        """Every report came and is settled."""
+        return not self.in_flight and not self.aftermath.undecided and self.settling.is_empty
+
+    @property
     def is_drained(self) -> bool:
         """Every report came and is settled, and no answer of the database is waited for."""
-        is_decided = not self.in_flight and not self.aftermath.undecided
-        return is_decided and self.settling.is_empty and self.reading is None
+        return self.is_settled and self.reading is None
 
     @property
     def holds_nothing(self) -> bool:

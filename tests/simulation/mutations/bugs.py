@@ -17,6 +17,7 @@ from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.holding import Holding
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
+from outboxd.relay.orders import Orders
 from outboxd.relay.probing import Probing
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.reading import Reading
@@ -139,16 +140,16 @@ BUGS = [
     ),
     Mutation("no sweep", Sweeping, "sweep", "if now < self.next_at:", "if True:"),
     Mutation(
-        "discards are overlooked", Reading, "_on_due", "for outbox_id in fetched.discarded:", "for outbox_id in ():"
+        "discards are overlooked", Orders, "on_told", "for outbox_id in fetched.discarded:", "for outbox_id in ():"
     ),
     Mutation(
         "a replay is sent again while its delivery is not written yet",
-        Reading,
+        Orders,
         "_on_replay",
         "if state.ledger.knows(replay.outbox_id):",
         "if False:",
     ),
-    Mutation("replays are overlooked", Reading, "_on_due", "for replay in fetched.replays:", "for replay in ():"),
+    Mutation("replays are overlooked", Orders, "on_told", "for replay in fetched.replays:", "for replay in ():"),
     Mutation(
         "what left memory during a fetch is taken for new",
         Ledger,
