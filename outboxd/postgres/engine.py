@@ -93,7 +93,10 @@ def make_engine(
                 connection.execute(
                     "SELECT set_config('lock_timeout', %s, false),"
                     " set_config('idle_in_transaction_session_timeout', %s, false),"
-                    " set_config('statement_timeout', %s, false)",
+                    " set_config('statement_timeout', %s, false),"
+                    # A statement that may walk millions of rows looks dear, though its limit ends it after a few
+                    # thousand: the server would compile it anew each time it runs.
+                    " set_config('jit', 'off', false)",
                     limits,
                 )
         except psycopg.Error as refused:

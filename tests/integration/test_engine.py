@@ -28,6 +28,21 @@ def test_sessions_have_limits_a_name_and_no_transaction_of_their_own(database: D
         engine.dispose()
 
 
+def test_no_statement_is_compiled_however_long_the_backlog_looks(database: Database) -> None:
+    engine = make_engine(database.url)
+    try:
+        with engine.connect() as connection:
+            assert connection.scalar(text("SHOW jit")) == "off"
+            connection.execute(text("SET jit_above_cost = 0"))
+            plan = connection.scalars(text("EXPLAIN SELECT sum(n) FROM generate_series(1, 10) AS n")).all()
+            assert not any("JIT" in line for line in plan)
+            connection.execute(text("SET jit = on"))
+            plan = connection.scalars(text("EXPLAIN SELECT sum(n) FROM generate_series(1, 10) AS n")).all()
+            assert any("JIT" in line for line in plan) == connection.scalar(text("SELECT pg_jit_available()"))
+    finally:
+        engine.dispose()
+
+
 def test_what_the_url_says_wins_over_the_defaults() -> None:
     told = connection_string("postgresql+psycopg://u:own@h/d?connect_timeout=33&application_name=mine", "other")
     assert "connect_timeout=33" in told
