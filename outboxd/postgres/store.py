@@ -31,6 +31,7 @@ from outboxd.policy.outcomes import DeadLetter
 from outboxd.policy.records import Record
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetching import FetchStatement
+from outboxd.postgres.kept_cursor import KeptCursor
 from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, sweep_text
 from outboxd.postgres.lock_limit import milliseconds
 from outboxd.postgres.names import quoted
@@ -84,6 +85,7 @@ class PostgresStore:
             schema, table, outbox, record_bytes_max=record_bytes_max, record_type=record_type
         )
         self._settle_sql = SettleSql(schema, table, deletes=deletes)
+        self._cursor = KeptCursor()
         self._alarm = Alarm()
         self._reader = Session(engine, "fetch")
         self._lock_timeout = milliseconds(min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3))
@@ -141,8 +143,7 @@ class PostgresStore:
             if delay_seconds > 0:
                 is_hurried = self._alarm.sleep(delay_seconds)
             given_at = time.monotonic()
-            with connection.cursor(binary=True) as cursor:
-                rows = cursor.execute(text, arguments).fetchall()
+            rows = self._cursor.rows(connection, text, arguments)
             fetched = self._fetching.answer(rows, given_at - asked_at)
             delay_seconds = patience.interval_seconds
             is_over = is_hurried or given_at + delay_seconds >= asked_at + patience.seconds

@@ -107,9 +107,8 @@ class Publishing:
             state.ready += state.aftermath.deliveries.unconfirmed(lossy, state.ports.clock.monotonic())
 
     def report(self, now: float) -> None:
-        """Take the delivery reports that came; replace the producer where it failed."""
+        """Take the delivery reports that came by the last rest; replace the producer where it failed."""
         state, publisher = self._state, self._state.ports.publisher
-        publisher.poll(0.0)
         reports = publisher.take_reports()
         if reports or state.aftermath.undecided:
             state.ready += state.aftermath.take(reports, now)

@@ -42,7 +42,8 @@ class Reading:
         """Whether the last fetch brought as many rows as it might: there is a backlog."""
         self._failures = 0
         self._pause = 0.0
-        self._awaits_reports = False
+        self.awaits_reports = False
+        """Whether the next fetch is asked for when the reports of the last one's records are in, or soon after."""
         self._next_fetch_at = 0.0
         self._next_wanted_at = 0.0
         self._asked_at = 0.0
@@ -165,7 +166,7 @@ class Reading:
         want_discards = any(held.state is HeldState.DEAD for held in state.held.by_id.values())
         request = state.admission.request(max(rows_max, 1), max(bytes_max, 1), want_discards=want_discards)
         state.reading = request
-        self._awaits_reports = False
+        self.awaits_reports = False
         self._asked_at = now
         self._patient_until = now + patience.seconds
         state.ledger.fetch_begins()
@@ -179,7 +180,7 @@ class Reading:
         if delay_seconds > 0 and self._state.admission.wants_more and now >= self._next_wanted_at:
             self._next_wanted_at = now + WANTED_PAUSE_SECONDS
             return NO_WAIT
-        if delay_seconds > 0 and self._awaits_reports:
+        if delay_seconds > 0 and self.awaits_reports:
             return None
         if delay_seconds <= AHEAD_SECONDS_MAX:
             return delay_seconds, IMPATIENT
@@ -225,8 +226,8 @@ class Reading:
             # No notification tells that a retry is due, or that an operator replays or discards.
             pause = min(pause, state.limits.poll_interval_max_seconds)
         self._pause = pause
-        self._awaits_reports = pause > 0 and not state.pipelined and bool(admitted.ready)
-        self._next_fetch_at = now + pause + (REPORTS_WAIT_SECONDS_MAX if self._awaits_reports else 0.0)
+        self.awaits_reports = pause > 0 and not state.pipelined and bool(admitted.ready)
+        self._next_fetch_at = now + pause + (REPORTS_WAIT_SECONDS_MAX if self.awaits_reports else 0.0)
         if fetched.records:
             state.ports.observer.phase("fetch", now - given_at, len(fetched.records))
 
@@ -234,8 +235,8 @@ class Reading:
         """While few rows come, the pause before the next fetch begins when those of the last one are acknowledged:
         that costs fewer fetches, each with a row or two more.
         """
-        if self._awaits_reports and not self._state.in_flight:
-            self._awaits_reports = False
+        if self.awaits_reports and not self._state.in_flight:
+            self.awaits_reports = False
             self._next_fetch_at = min(self._next_fetch_at, now + self._pause)
             self.fetch(now)
 

@@ -53,7 +53,9 @@ class Resting:
         return state.has_ready and not state.draining and not state.pipelined
 
     def rest(self, now: float, next_deadline: float) -> None:
-        """Wait for mail or for reports, until then."""
+        """Wait for mail or for reports, until then. However it rests, the producer is served once a turn: its callbacks
+        leave what the next turn takes.
+        """
         state = self._state
         publisher, mailbox = state.ports.publisher, state.ports.mailbox
         if self._goes_on:
@@ -61,17 +63,17 @@ class Resting:
             publisher.poll(POLL_SLICE_SECONDS if self._publishing.is_queue_full else 0.0)
             return
         timeout_seconds = min(max(0.0, next_deadline - now), REST_SECONDS_MAX)
-        if state.pipelined:
-            # A transaction's end comes by the mailbox; only then is there room for more.
-            mailbox.wait(timeout_seconds)
-        elif rows_in_flight := state.rows_in_flight:
+        rows_in_flight = 0 if state.pipelined else state.rows_in_flight
+        if rows_in_flight:
             # Lingering for a fuller batch pays only in a backlog, and where its keys let enough of it go at once.
             comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.was_full
             # The client counts whole milliseconds: less would be none, and the loop would spin.
             slice_seconds = POLL_SLICE_SECONDS if timeout_seconds > 0 else 0.0
+            if self._reading.awaits_reports:
+                # No answer of the database can come meanwhile, so there is nothing else to be quick for.
+                slice_seconds = max(slice_seconds, timeout_seconds)
             (publisher.poll if comes_more else publisher.flush)(slice_seconds)
         else:
-            if state.token is None:
-                # Who owns has just polled; who stands by hears by this that its producer failed.
-                publisher.poll(0.0)
+            # A transaction's end comes by the mailbox. Who stands by, too, hears of its producer's failure.
             mailbox.wait(timeout_seconds)
+            publisher.poll(0.0)
