@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.drain import warm_up
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results, fresh_path, goals_table, new_results
 from benchmarks.stand import Stand, stand
-from benchmarks.suite import DELETE, EXACTLY_ONCE, QUICK, Run, Sizes, benchmarks, changed
+from benchmarks.suite import QUICK, Run, Sizes, benchmarks, changed
+from benchmarks.warming import warm_up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with stand() as place:
         results = new_results(path, machine_facts(place), sizes)
         results.forget(list(chosen))
-        warm_up(place, (DELETE, EXACTLY_ONCE), sizes.rows)
+        warm_up(place, sizes)
         for turn in range(rounds):
             for name, run in chosen.items():
                 _run(place, name, run, results, label=f"{turn + 1}/{rounds} {name}")

@@ -8,7 +8,7 @@ Every measured run is checked: each row settled, delivered once, in the order of
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from benchmarks.bare import bare, mean
@@ -97,17 +97,6 @@ def drain(stand: Stand, name: str, relay: Section, *, rows: int, bare_rows: int,
         statements_per_row=calls / rows,
         cpu_us_per_row=spent,
     )
-
-
-def warm_up(stand: Stand, relays: Sequence[Section], rows: int, times: int = 3) -> None:
-    """Run drains and bare loops that nobody measures, until the broker's virtual machine has compiled what they need.
-
-    A broker that was just started takes three times the processor of one that has run for a while, and for smaller
-    requests, as relays send them, it takes longer to warm up than for a bare loop's.
-    """
-    for _ in range(times):
-        for relay in relays:
-            drain(stand, "warm-up", relay, rows=rows, bare_rows=rows)
 
 
 def warm(connection: Connection, topic: str, keys: int = KEYS) -> None:
