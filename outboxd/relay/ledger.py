@@ -73,9 +73,9 @@ class Ledger:
         """Take records into memory."""
         if not records:
             return
-        highest_id = max(map(id_of, records))
-        self._highest_id = max(self._highest_id, highest_id)
-        self.records.update(zip(map(id_of, records), records, strict=True))
+        ids = list(map(id_of, records))
+        self._highest_id = max(self._highest_id, *ids)
+        self.records.update(zip(ids, records, strict=True))
         self.size_bytes += sum(map(size_of, records))
 
     def leave(self, record_ids: Iterable[int]) -> None:
