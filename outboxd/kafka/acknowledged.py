@@ -18,7 +18,7 @@ from outboxd.kafka.log_reader import LogReader, Partition
 from outboxd.policy.auditing import Identity
 from outboxd.policy.messages import Report
 
-STRIDE = 16
+STRIDE = 64
 SAMPLES_MAX = 256
 PARTITIONS_MAX = 2_000
 ATTEMPTS = 5

@@ -6,7 +6,7 @@ which one has been with the producer for the longest time (dictionaries keep the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import repeat
 
 from outboxd.policy.records import Record, id_of, size_of
@@ -29,6 +29,8 @@ class Ledger:
         self.size_bytes = 0
         self._highest_id = 0
         self._left_since_fetch: set[int] = set()
+        self._leaving: list[Collection[int]] = []
+        """What left since then and is not in that set yet: it is seldom asked for."""
         self._fetching = False
 
     def __len__(self) -> int:
@@ -46,13 +48,23 @@ class Ledger:
 
     def fetch_begins(self) -> None:
         """From now on, remember what leaves: the snapshot that is being read may still show it as pending."""
-        self._left_since_fetch.clear()
+        self._forget_left()
         self._fetching = True
 
     def fetch_ended(self) -> None:
         """The answer was taken."""
-        self._left_since_fetch.clear()
+        self._forget_left()
         self._fetching = False
+
+    def _forget_left(self) -> None:
+        self._left_since_fetch.clear()
+        self._leaving.clear()
+
+    def _left(self) -> set[int]:
+        """Return what left since the fetch under way began."""
+        self._left_since_fetch.update(*self._leaving)
+        self._leaving.clear()
+        return self._left_since_fetch
 
     def unknown(self, records: Sequence[Record]) -> list[Record]:
         """Return the records, which are in id order, that are not in memory and did not leave it while the snapshot
@@ -60,14 +72,14 @@ class Ledger:
         """
         if records and records[0][1] > self._highest_id:
             return list(records)
-        known, left = self.records, self._left_since_fetch
+        known, left = self.records, self._left()
         if not left:
             return [record for record in records if record[1] not in known]
         return [record for record in records if record[1] not in known and record[1] not in left]
 
     def knows(self, record_id: int) -> bool:
         """Say whether the record is in memory, or left it while the snapshot was being read."""
-        return record_id in self.records or record_id in self._left_since_fetch
+        return record_id in self.records or record_id in self._left()
 
     def enter(self, records: Sequence[Record]) -> None:
         """Take records into memory."""
@@ -78,11 +90,12 @@ class Ledger:
         self.records.update(zip(ids, records, strict=True))
         self.size_bytes += sum(map(size_of, records))
 
-    def leave(self, record_ids: Iterable[int]) -> None:
-        """Records were settled, or go back to the database to wait there: they leave memory."""
-        if self._fetching:
-            record_ids = list(record_ids)
-            self._left_since_fetch.update(record_ids)
+    def leave(self, record_ids: Collection[int]) -> None:
+        """Records were settled, or go back to the database to wait there: they leave memory. The ids are kept as they
+        are given.
+        """
+        if self._fetching and record_ids:
+            self._leaving.append(record_ids)
         # Without a line of Python a record: a settlement lets go thousands.
         self.size_bytes -= sum(map(size_of, map(self.records.pop, record_ids, repeat(_NOBODY))))
 
@@ -95,4 +108,4 @@ class Ledger:
         self.records.clear()
         self.size_bytes = 0
         self._highest_id = 0
-        self._left_since_fetch.clear()
+        self._forget_left()

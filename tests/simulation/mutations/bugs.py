@@ -154,7 +154,7 @@ BUGS = [
         "what left memory during a fetch is taken for new",
         Ledger,
         "unknown",
-        "known, left = self.records, self._left_since_fetch",
+        "known, left = self.records, self._left()",
         "known, left = self.records, set()",
     ),
     Mutation(
