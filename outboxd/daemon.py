@@ -40,7 +40,7 @@ from outboxd.policy.fencings import (
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.inspection import check_grants
-from outboxd.postgres.leases import check_drained
+from outboxd.postgres.lease_obstacles import check_drained
 from outboxd.postgres.migrate import check_schema
 from outboxd.postgres.pending import describe_pending
 from outboxd.relay.ports import Publisher

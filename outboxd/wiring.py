@@ -244,6 +244,7 @@ def assemble(
         outbox=outbox,
         daemon=name,
         ttl_seconds=settings.cluster.lease_ttl_seconds,
+        relayed_table=settings.outbox.table,
         listening=settings.relay.listen,
         deletes_published=settings.relay.after_publish == "delete",
         exactly_once=settings.relay.delivery == "exactly-once",

@@ -150,7 +150,8 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
         yield Finding("database", Weight.MISCONFIGURED, str(error))
     else:
         try:
-            found = postgres.inspect(engine, settings.database.schema_, settings.outbox.table)
+            database, outbox = settings.database, settings.outbox
+            found = postgres.inspect(engine, database.schema_, outbox.table, outbox.name)
         finally:
             engine.dispose()
         yield from found.findings

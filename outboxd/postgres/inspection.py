@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
 from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaError
 from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.failures import explained
+from outboxd.postgres.lease_obstacles import other_outbox_of
 from outboxd.postgres.migrate import VERSION_TABLE, check_schema, required_revision
 from outboxd.postgres.names import quoted
 from outboxd.postgres.sql_text import in_schema
@@ -41,7 +43,7 @@ class Inspection:
     database: str
 
 
-def inspect(engine: Engine, schema: str, table: str) -> Inspection:
+def inspect(engine: Engine, schema: str, table: str, outbox: str) -> Inspection:
     """Look at everything; what cannot be looked at because of an earlier problem is left out."""
     findings: list[Finding] = []
     topics: dict[str, int] = {}
@@ -56,6 +58,8 @@ def inspect(engine: Engine, schema: str, table: str) -> Inspection:
                 missing = list(_grants(connection, schema, table))
                 findings.extend(missing)
                 findings.extend(_table(connection, schema, table))
+                if not missing:
+                    findings.extend(_other_outbox(connection, schema, table, outbox))
                 if not any(finding.weight.is_problem for finding in findings):
                     findings.append(Finding("grants", Weight.FINE, "the role may do all that the daemon does"))
                     topics = _pending_topics(connection, schema, table)
@@ -164,6 +168,14 @@ def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]
             f"the table {full} lacks {', '.join(missing)}",
             "add the columns as `outboxd migrate --sql` shows them, or look at outbox.table",
         )
+
+
+def _other_outbox(connection: Connection, schema: str, table: str, outbox: str) -> Iterator[Finding]:
+    driver: Any = connection.connection.driver_connection
+    other = other_outbox_of(driver, f"{quoted(schema)}.lease", outbox, table)
+    if other is not None:
+        problem, remedy = other.split(". ", 1)
+        yield Finding("database", Weight.MISCONFIGURED, problem, remedy)
 
 
 def _pending_topics(connection: Connection, schema: str, table: str) -> dict[str, int]:

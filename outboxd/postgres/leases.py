@@ -22,9 +22,10 @@ import psycopg
 from psycopg import errors
 from sqlalchemy import Engine
 
-from outboxd.errors import ConfigError, OutboxdError
+from outboxd.errors import OutboxdError
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.messages import Event, LeaseGranted, LeaseLost
+from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.lease_sql import acquire_text, end_stale_text, release_text, renew_text
 from outboxd.postgres.lock_limit import milliseconds
 from outboxd.postgres.names import quoted
@@ -37,34 +38,10 @@ MARGIN_SHARE = 0.1
 ACQUIRING_SECONDS_MAX = 0.5
 """So long the lease's row may be locked by others before it is looked into who does: settlements take less."""
 
+OBSTACLES_SECONDS = 2.0
+"""So often a standby looks whether it is more than another daemon that keeps it from the outbox."""
 
 _LOGGER = logging.getLogger("outboxd.lease")
-
-
-def doubt_of(connection: Connection, table: str, outbox: str) -> str | None:
-    """Return why exactly-once delivery may not begin now, in a sentence; None where it may, or must wait for an owner.
-
-    `table` is the lease's, qualified and quoted.
-    """
-    row = connection.execute(
-        f"SELECT daemon FROM {table} WHERE outbox = %s AND shard = 0 AND undrained AND expires_at <= clock_timestamp()",
-        (outbox,),
-    ).fetchone()
-    if row is None:
-        return None
-    return (
-        f'the outbox {outbox} was relayed with delivery = "at-least-once" last, and that daemon ({row[0]}) did not '
-        "drain it: rows may be in Kafka that are not marked, and exactly-once would send them again. Run it once more "
-        'with delivery = "at-least-once" and --until-empty, nothing held or paused; or accept the duplicates by '
-        f"UPDATE {table} SET undrained = false"
-    )
-
-
-def check_drained(connection: Connection, schema: str, outbox: str) -> None:
-    """Refuse to begin with exactly-once delivery on rows in doubt. Raises ConfigError."""
-    doubt = doubt_of(connection, f"{quoted(schema)}.lease", outbox)
-    if doubt is not None:
-        raise ConfigError(doubt)
 
 
 class LeaseKeeper:
@@ -80,15 +57,17 @@ class LeaseKeeper:
         outbox: str,
         daemon: str,
         ttl_seconds: float,
+        relayed_table: str = "outbox",
         listening: bool = False,
         deletes_published: bool = False,
         exactly_once: bool = False,
     ) -> None:
         """Prepare; `start` begins. `on_owner` learns of each acquisition before `LeaseGranted` is posted.
 
-        `deletes_published` says that this daemon deletes published rows instead of marking them. The lease keeps it:
-        a replay can then not exclude that newer rows of a key were published. `exactly_once` takes no outbox over on
-        which a daemon with at-least-once delivery left rows in doubt.
+        `relayed_table` is shared with no outbox of another name. `deletes_published` says that this daemon deletes
+        published rows instead of marking them. The lease keeps it: a replay can then not exclude that newer rows of a
+        key were published. `exactly_once` takes no outbox over on which a daemon with at-least-once delivery left rows
+        in doubt.
         """
         self._engine = engine
         self._post = post
@@ -97,12 +76,14 @@ class LeaseKeeper:
         self._ttl_seconds = ttl_seconds
         # A renewal that waits for a lock longer than this is as good as failed; the next one tries again.
         self._lock_seconds = max(0.1, ttl_seconds / 6)
+        self._relayed_table = relayed_table
         self._listening = listening
         self._deleted_through = None if deletes_published else 0
         self._exactly_once = exactly_once
         self._was_undrained = False
         self._drained = False
         self._is_refusal_told = False
+        self._obstacles_at = float("-inf")
         self._table = f"{quoted(schema)}.lease"
         self._trusted_until = float("-inf")
         self._held: tuple[Owner, int] | None = None
@@ -184,6 +165,7 @@ class LeaseKeeper:
             "ttl": self._ttl_seconds,
             "listening": self._listening,
             "deleted_through": self._deleted_through,
+            "relayed_table": self._relayed_table,
             "exactly_once": self._exactly_once,
             "lock_timeout": milliseconds(min(ACQUIRING_SECONDS_MAX, self._lock_seconds)),
         }
@@ -195,8 +177,9 @@ class LeaseKeeper:
         self.last_error = None
         if row is None:
             self.has_rival = True
-            if self._exactly_once and not self._is_refusal_told:
-                self._look_for_doubt()
+            if not self._is_refusal_told and sent_at >= self._obstacles_at:
+                self._obstacles_at = sent_at + OBSTACLES_SECONDS
+                self._look_for_obstacles()
             return min(0.5, self._ttl_seconds / 10)
         self._was_undrained, self._drained, self.database = bool(row[1]), False, str(row[2])
         token = int(row[0])
@@ -213,12 +196,15 @@ class LeaseKeeper:
         if ended:
             _LOGGER.warning("the last settlement of an owner whose lease has expired still locked it, and was ended")
 
-    def _look_for_doubt(self) -> None:
-        """Nobody may own the outbox for ever because of rows in doubt without a word about it."""
-        doubt = doubt_of(self._connected(), self._table, self._outbox)
-        if doubt is not None:
+    def _look_for_obstacles(self) -> None:
+        """Nobody may stand by for ever because of rows in doubt, or of a name, without a word about it."""
+        connection = self._connected()
+        refusal = other_outbox_of(connection, self._table, self._outbox, self._relayed_table)
+        if refusal is None and self._exactly_once:
+            refusal = doubt_of(connection, self._table, self._outbox)
+        if refusal is not None:
             self._is_refusal_told = True
-            _LOGGER.error(doubt)
+            _LOGGER.error(refusal)
 
     def _renew(self, owner: Owner, token: int) -> float:
         sent_at = time.monotonic()
@@ -240,6 +226,7 @@ class LeaseKeeper:
             "holder": owner.holder,
             "token": token,
             "ttl": self._ttl_seconds,
+            "relayed_table": self._relayed_table,
             "lock_timeout": milliseconds(self._lock_seconds),
         }
 

@@ -185,6 +185,7 @@ def _lease(metadata: MetaData) -> Table:
         _false("listening"),
         Column("deleted_through", BigInteger, nullable=True),
         _false("undrained"),
+        _text("relayed_table", null=True),
         PrimaryKeyConstraint("outbox", "shard", name="lease_pkey"),
     )
 

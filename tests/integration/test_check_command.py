@@ -224,3 +224,20 @@ def test_without_brokers_configured_it_says_how_to_name_them(
     answer = shell_on(database, monkeypatch, capsys)("check", "--json")
     assert answer.code == 78
     assert any("bootstrap.servers is not set" in finding["message"] for finding in answer.document["findings"])
+
+
+def test_a_table_that_an_outbox_of_another_name_relays_is_a_problem(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO outboxd.lease (outbox, shard, holder, daemon, token, expires_at, relayed_table)"
+            " VALUES ('orders', 0, gen_random_uuid(), 'there:1', 1, now() + interval '1 min', 'outbox')"
+        )
+    answer = shell_with(kafka.bootstrap)("check", "--json")
+    assert answer.code == 78
+    assert problems(answer.document) == [("database", "misconfigured")]
+    assert any(
+        "relayed by there:1 as the outbox orders" in finding["message"] for finding in answer.document["findings"]
+    )
+    assert shell_with(kafka.bootstrap, OUTBOXD_OUTBOX__NAME="orders").ok("check").code == 0
