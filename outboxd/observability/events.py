@@ -1,56 +1,17 @@
 """The catalogue of events: every line of the log has a stable name, a level, a sentence and known fields.
 
-`docs/events.md` is made from it (`python -m outboxd.observability.events`), and tests hold both equal to the code. An
-event that `alerts` goes to `alerts.command` too.
+`docs/events.md` is made from it by `event_document`, and tests hold both equal to the code. An event that `alerts` goes
+to `alerts.command` too.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Final, Literal
 
 Level = Literal["debug", "info", "warning", "error"]
-
-FIELDS: Final[dict[str, str]] = {
-    "address": "host and port of `http.listen`",
-    "cause": "what went wrong, in one line, with the remedy where one is known",
-    "changed": "names of settings, without their values",
-    "command": "the program of `alerts.command`",
-    "confirm": "the route's `confirm`",
-    "created_at": "when the row was created, which is the message's timestamp",
-    "count": "how many there are of it",
-    "during": "what was being done",
-    "error_code": "the name of the `KafkaError`, or outboxd's own",
-    "exit_code": "what the program ended with; negative: the signal",
-    "expected": "outbox rows that the statement was to change",
-    "held_records": "failed records of the daemon before that hold their keys",
-    "in_memory": "records between fetch and settlement",
-    "job": "the job's name",
-    "lines": "how many log lines were dropped since the last such event",
-    "logger": "the library's own name for where it comes from",
-    "matched": "outbox rows that it did change",
-    "outbox_id": "the row's id in the outbox table",
-    "open_seconds": "how long the breaker was open",
-    "partition": "the partition's number",
-    "path": "the path of the request, without its query",
-    "place": "topic-partition@offset in Kafka",
-    "reason": "why",
-    "rows": "how many rows",
-    "sample_id": "the id of the newest of these dead letters",
-    "sql": "what to type in psql to see it",
-    "suppressed": "alerts that were dropped since the last such event",
-    "table": "the table, without its schema",
-    "token": "the lease's fencing number",
-    "topic": "the topic",
-    "transaction": "the number of the Kafka transaction, as its progress record has it",
-    "unknown_rows": "records whose outcome nobody knows: they go again",
-    "unsettled_rows": "records in memory that were not settled: they stay pending",
-    "who": "who asked for it",
-}
-"""What a field means, wherever it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +49,13 @@ _KINDS: Final = (
     EventKind(
         "owner",
         "info",
-        "This daemon relays the outbox now (token {token}); {held_records} failed records hold their keys.",
+        "This daemon relays the outbox now (token {token}). Failed records that hold their keys: {held_records}.",
         ("token", "held_records"),
     ),
     EventKind(
         "lease_lost",
         "warning",
-        "This daemon does not relay the outbox any more: {reason}. {unsettled_rows} records in memory stay pending.",
+        "This daemon does not relay the outbox any more: {reason}. Records that stay pending: {unsettled_rows}.",
         ("reason", "unsettled_rows"),
     ),
     EventKind(
@@ -115,17 +76,17 @@ _KINDS: Final = (
     EventKind(
         "ended",
         "info",
-        "The relay ended: {reason}; {unsettled_rows} records in memory stay pending.",
+        "The relay ended: {reason}. Records that stay pending: {unsettled_rows}.",
         ("reason", "unsettled_rows"),
     ),
     EventKind(
         "careful_start",
         "warning",
-        "The relay before this one ended uncleanly: rows go in small, recorded batches for a while, and {count} that "
-        "were in the air then go by a process of their own first.",
+        "The relay before this one ended uncleanly: rows go in small, recorded batches for a while. Rows that were in "
+        "the air then, and go by a process of their own first: {count}.",
         ("count",),
     ),
-    EventKind("careful_end", "info", "{rows} rows went with care, and nothing died of them; care ends.", ("rows",)),
+    EventKind("careful_end", "info", "Care ends, and nothing died of the rows that went with it: {rows}.", ("rows",)),
     EventKind(
         "crashing_row_found",
         "error",
@@ -147,19 +108,19 @@ _KINDS: Final = (
     EventKind(
         "settle_fenced",
         "warning",
-        "A settlement of {rows} rows changed nothing: {reason}.",
+        "A settlement changed nothing ({reason}). Rows that it was to settle: {rows}.",
         ("rows", "reason"),
     ),
     EventKind(
         "settle_mismatch",
         "warning",
-        "A settlement changed {matched} rows, not {expected}: somebody else changed or deleted rows of the outbox.",
+        "Rows that a settlement changed: {matched}, not {expected}; somebody else changed or deleted rows of the outbox.",
         ("expected", "matched"),
     ),
     EventKind(
         "late_rows_found",
         "info",
-        "The sweep found {rows} rows whose ids were drawn long before their insert; they go now, without order.",
+        "Rows whose ids were drawn long before their insert go now, without order. Rows that the sweep found: {rows}.",
         ("rows",),
     ),
     # The broker.
@@ -187,23 +148,24 @@ _KINDS: Final = (
     EventKind(
         "in_flight_stalled",
         "error",
-        "Nothing moves: the oldest of {in_memory} records in memory, of topic {topic}, is stuck.",
+        "Nothing moves: the oldest record in memory, of topic {topic}, is stuck. Records in memory: {in_memory}.",
         ("topic", "in_memory"),
         alerts=True,
     ),
-    EventKind("in_flight_moving", "info", "Records move again; {in_memory} are in memory.", ("in_memory",)),
+    EventKind("in_flight_moving", "info", "Records move again. Records in memory: {in_memory}.", ("in_memory",)),
     EventKind(
         "producer_rebuilt",
         "error",
-        "The producer failed and was built anew; {unknown_rows} records of unknown outcome go again, in order: {cause}",
+        "The producer failed and was built anew. Records of unknown outcome go again, in order: {unknown_rows}. Why: "
+        "{cause}",
         ("error_code", "cause", "unknown_rows"),
     ),
     EventKind(
         "acknowledged_records_lost",
         "error",
-        "At least {count} acknowledged records of {topic}-{partition} are not in the log any more, as after the "
-        "election of an out-of-date replica. `outboxd audit` names their rows, `outboxd audit --republish` sends them "
-        "again.",
+        "Acknowledged records of {topic}-{partition} are not in the log any more, as after the election of an "
+        "out-of-date replica: at least {count}. `outboxd audit` names their rows, `outboxd audit --republish` sends "
+        "them again.",
         ("topic", "partition", "count"),
         alerts=True,
     ),
@@ -216,8 +178,8 @@ _KINDS: Final = (
     EventKind(
         "recovered",
         "info",
-        "What the daemon before this one committed to Kafka and had not settled is settled now: {rows} rows, up to "
-        "transaction {transaction}.",
+        "What the daemon before this one committed to Kafka and had not settled is settled now, up to transaction "
+        "{transaction}. Rows: {rows}.",
         ("rows", "transaction"),
     ),
     EventKind(
@@ -229,7 +191,7 @@ _KINDS: Final = (
     EventKind(
         "producer_renewed",
         "info",
-        "The producer was built anew for another configuration; {unknown_rows} records without a report go again.",
+        "The producer was built anew for another configuration. Records without a report go again: {unknown_rows}.",
         ("unknown_rows",),
     ),
     # The configuration.
@@ -265,13 +227,13 @@ _KINDS: Final = (
     EventKind(
         "dead_letters_replayed",
         "info",
-        "{rows} dead letters go again, asked for by {who}.",
+        "Dead letters go again, asked for by {who}: {rows}.",
         ("rows", "who", "sample_id"),
     ),
     EventKind(
         "dead_letters_discarded",
         "info",
-        "{rows} dead letters were discarded, asked for by {who}.",
+        "Dead letters were discarded, asked for by {who}: {rows}.",
         ("rows", "who", "sample_id"),
     ),
     # Housekeeping.
@@ -283,7 +245,7 @@ _KINDS: Final = (
         alerts=True,
     ),
     EventKind(
-        "purged", "info", "{rows} rows of {table} that are past their retention were removed.", ("table", "rows")
+        "purged", "info", "Rows of {table} that are past their retention were removed: {rows}.", ("table", "rows")
     ),
     EventKind(
         "job_failed", "error", "The job {job} failed, and runs again at its next time: {cause}", ("job", "cause")
@@ -295,13 +257,16 @@ _KINDS: Final = (
         ("command", "exit_code", "cause"),
     ),
     EventKind(
-        "alerts_dropped", "warning", "{suppressed} alerts were dropped: the alert command is too slow.", ("suppressed",)
+        "alerts_dropped",
+        "warning",
+        "Alerts were dropped, since the alert command is too slow: {suppressed}.",
+        ("suppressed",),
     ),
     # The daemon's own surroundings.
     EventKind(
         "log_lines_dropped",
         "warning",
-        "{lines} log lines were dropped: what takes the log was too slow.",
+        "Log lines were dropped, since what takes the log was too slow: {lines}.",
         ("lines",),
     ),
     EventKind("request_failed", "error", "A request for {path} failed: {cause}", ("path", "cause")),
@@ -315,32 +280,3 @@ CATALOGUE: Final[Mapping[str, EventKind]] = {kind.name: kind for kind in _KINDS}
 def kind_of(name: str) -> EventKind:
     """The kind with this name; for a name that stands in no catalogue, one that shows the bare name as a warning."""
     return CATALOGUE.get(name) or EventKind(name, "warning", name.replace("_", " "))
-
-
-def document() -> str:
-    """The text of `docs/events.md`."""
-    lines = [
-        "# Events",
-        "",
-        "<!-- Made by `python -m outboxd.observability.events > docs/events.md` from the catalogue in that module. -->",
-        "",
-        "Each line of the log is one of these events. The name is stable: filter and alert by it. In the journal the",
-        "name is `OUTBOXD_EVENT`, the sentence `MESSAGE`, and each field `OUTBOXD_` and its name in capitals; in JSON",
-        "they are `event`, `message` and the fields as they are. All are counted in the metric",
-        "`outboxd_events_total{event}`. Events marked ✉ are given to `alerts.command` too, at most one a minute for",
-        "each event and topic.",
-        "",
-        "| event | level | sentence | fields |",
-        "|---|---|---|---|",
-    ]
-    for kind in sorted(CATALOGUE.values(), key=lambda kind: kind.name):
-        mark = " ✉" if kind.alerts else ""
-        fields = ", ".join(f"`{name}`" for name in kind.fields)
-        lines.append(f"| `{kind.name}`{mark} | {kind.level} | {kind.sentence} | {fields} |")
-    lines += ["", "## Fields", "", "| field | meaning |", "|---|---|"]
-    lines += [f"| `{name}` | {meaning} |" for name, meaning in sorted(FIELDS.items())]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(document())

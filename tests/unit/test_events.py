@@ -6,7 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-from outboxd.observability.events import CATALOGUE, FIELDS, document, kind_of
+from outboxd.observability.event_document import FIELDS, document
+from outboxd.observability.events import CATALOGUE, kind_of
 
 ROOT = Path(__file__).parents[2]
 

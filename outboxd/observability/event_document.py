@@ -1,0 +1,75 @@
+"""The text of `docs/events.md`: python -m outboxd.observability.event_document > docs/events.md."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from outboxd.observability.events import CATALOGUE
+
+FIELDS: Final[dict[str, str]] = {
+    "address": "host and port of `http.listen`",
+    "cause": "what went wrong, in one line, with the remedy where one is known",
+    "changed": "names of settings, without their values",
+    "command": "the program of `alerts.command`",
+    "confirm": "the route's `confirm`",
+    "created_at": "when the row was created, which is the message's timestamp",
+    "count": "how many there are of it",
+    "during": "what was being done",
+    "error_code": "the name of the `KafkaError`, or outboxd's own",
+    "exit_code": "what the program ended with; negative: the signal",
+    "expected": "outbox rows that the statement was to change",
+    "held_records": "failed records of the daemon before that hold their keys",
+    "in_memory": "records between fetch and settlement",
+    "job": "the job's name",
+    "lines": "how many log lines were dropped since the last such event",
+    "logger": "the library's own name for where it comes from",
+    "matched": "outbox rows that it did change",
+    "outbox_id": "the row's id in the outbox table",
+    "open_seconds": "how long the breaker was open",
+    "partition": "the partition's number",
+    "path": "the path of the request, without its query",
+    "place": "topic-partition@offset in Kafka",
+    "reason": "why",
+    "rows": "how many rows",
+    "sample_id": "the id of the newest of these dead letters",
+    "sql": "what to type in psql to see it",
+    "suppressed": "alerts that were dropped since the last such event",
+    "table": "the table, without its schema",
+    "token": "the lease's fencing number",
+    "topic": "the topic",
+    "transaction": "the number of the Kafka transaction, as its progress record has it",
+    "unknown_rows": "records whose outcome nobody knows: they go again",
+    "unsettled_rows": "records in memory that were not settled: they stay pending",
+    "who": "who asked for it",
+}
+"""What a field means, wherever it stands."""
+
+
+def document() -> str:
+    """The text of `docs/events.md`."""
+    lines = [
+        "# Events",
+        "",
+        "<!-- Made by `python -m outboxd.observability.event_document > docs/events.md` from the catalogue. -->",
+        "",
+        "Each line of the log is one of these events. The name is stable: filter and alert by it. In the journal the",
+        "name is `OUTBOXD_EVENT`, the sentence `MESSAGE`, and each field `OUTBOXD_` and its name in capitals; in JSON",
+        "they are `event`, `message` and the fields as they are. All are counted in the metric",
+        "`outboxd_events_total{event}`. Events marked ✉ are given to `alerts.command` too, at most one a minute for",
+        "each event and topic.",
+        "",
+        "| event | level | sentence | fields |",
+        "|---|---|---|---|",
+    ]
+    for kind in sorted(CATALOGUE.values(), key=lambda kind: kind.name):
+        mark = " ✉" if kind.alerts else ""
+        fields = ", ".join(f"`{name}`" for name in kind.fields)
+        lines.append(f"| `{kind.name}`{mark} | {kind.level} | {kind.sentence} | {fields} |")
+    lines += ["", "## Fields", "", "| field | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in sorted(FIELDS.items())]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
