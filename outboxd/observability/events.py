@@ -114,7 +114,7 @@ _KINDS: Final = (
     EventKind(
         "settle_mismatch",
         "warning",
-        "Rows that a settlement changed: {matched}, not {expected}; somebody else changed or deleted rows of the outbox.",
+        "Rows that a settlement changed: {matched}, not {expected}; somebody else changed or deleted the others.",
         ("expected", "matched"),
     ),
     EventKind(

@@ -8,8 +8,14 @@ from typing import Any
 import orjson
 import psycopg
 
-from outboxd.policy.messages import DueReplay, DueRetry, Fetched, FetchRequest, Pause
+from outboxd.policy.messages import (
+    DueReplay,
+    DueRetry,
+    Fetched,
+    Pause,
+)
 from outboxd.policy.records import Record
+from outboxd.policy.requests import FetchRequest
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
 from outboxd.postgres.names import quoted

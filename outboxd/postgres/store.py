@@ -13,22 +13,24 @@ from sqlalchemy import Engine
 
 from outboxd.alarm import Alarm
 from outboxd.policy.messages import (
-    IMPATIENT,
     Event,
     FetchFailed,
-    FetchRequest,
     KeyHolder,
     Loaded,
-    Patience,
     Pause,
     Settled,
     SettleFailed,
-    Settlement,
-    SweepRequest,
     Swept,
 )
 from outboxd.policy.outcomes import DeadLetter
 from outboxd.policy.records import Record
+from outboxd.policy.requests import (
+    IMPATIENT,
+    FetchRequest,
+    Patience,
+    Settlement,
+    SweepRequest,
+)
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetching import FetchStatement
 from outboxd.postgres.kept_cursor import KeptCursor

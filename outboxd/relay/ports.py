@@ -11,20 +11,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from outboxd.policy.messages import (
-    IMPATIENT,
     DeliveryFault,
     DueReplay,
     DueRetry,
     Event,
     Fetched,
     FetchFailed,
-    FetchRequest,
     KeyHolder,
     LeaseGranted,
     LeaseLost,
     Listening,
     Loaded,
-    Patience,
     Pause,
     Reconfigured,
     Recovered,
@@ -32,14 +29,19 @@ from outboxd.policy.messages import (
     Report,
     Settled,
     SettleFailed,
-    Settlement,
     StopRequested,
-    SweepRequest,
     Swept,
     TransactionEnded,
     Woken,
 )
 from outboxd.policy.records import Record
+from outboxd.policy.requests import (
+    IMPATIENT,
+    FetchRequest,
+    Patience,
+    Settlement,
+    SweepRequest,
+)
 
 __all__ = [
     "IMPATIENT",

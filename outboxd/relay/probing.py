@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from outboxd.policy.breakers import Breaker, Breakers
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.messages import FetchRequest
 from outboxd.policy.records import Arm, Record
+from outboxd.policy.requests import FetchRequest
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
 from outboxd.relay.held_records import HeldRecords, HeldState
 from outboxd.relay.ledger import Ledger

@@ -15,13 +15,15 @@ import psycopg
 from outboxd.policy.messages import (
     Event,
     Fetched,
-    FetchRequest,
     Loaded,
-    Patience,
     Settled,
+    Swept,
+)
+from outboxd.policy.requests import (
+    FetchRequest,
+    Patience,
     Settlement,
     SweepRequest,
-    Swept,
 )
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.ownership import Owner

@@ -6,8 +6,8 @@ import fnmatch
 from typing import TYPE_CHECKING
 
 from outboxd.policy.breakers import STORM_KEYS
-from outboxd.policy.messages import Settlement
 from outboxd.policy.records import Record
+from outboxd.policy.requests import Settlement
 from tests.simulation.database import Kind, Row
 from tests.simulation.history import Violation
 from tests.simulation.statements import is_of_event

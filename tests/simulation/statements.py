@@ -11,15 +11,17 @@ from outboxd.policy.messages import (
     DueReplay,
     DueRetry,
     Fetched,
-    FetchRequest,
     KeyHolder,
     Loaded,
     Pause,
-    Settlement,
-    SweepRequest,
     Swept,
 )
 from outboxd.policy.records import Arm, Record
+from outboxd.policy.requests import (
+    FetchRequest,
+    Settlement,
+    SweepRequest,
+)
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
 from tests.simulation.timeline import EPOCH_MS
 

@@ -9,15 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from outboxd.policy.messages import (
-    IMPATIENT,
     Event,
     Fetched,
     FetchFailed,
-    FetchRequest,
     Loaded,
-    Patience,
     Settled,
     SettleFailed,
+)
+from outboxd.policy.requests import (
+    IMPATIENT,
+    FetchRequest,
+    Patience,
     Settlement,
     SweepRequest,
 )

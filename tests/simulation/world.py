@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from outboxd.policy.messages import Settlement
+from outboxd.policy.requests import Settlement
 from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.daemon import Daemon

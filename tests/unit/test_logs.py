@@ -62,7 +62,7 @@ def test_a_journal_entry_has_the_sentence_a_priority_and_fields_in_capitals(line
     log.close()
     assert lines == [
         {
-            "MESSAGE": "Rows that a settlement changed: 4, not 5; somebody else changed or deleted rows of the outbox.",
+            "MESSAGE": "Rows that a settlement changed: 4, not 5; somebody else changed or deleted the others.",
             "PRIORITY": 4,
             "SYSLOG_IDENTIFIER": "outboxd",
             "OUTBOXD_EVENT": "settle_mismatch",

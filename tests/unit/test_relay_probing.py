@@ -5,8 +5,8 @@ from __future__ import annotations
 from outboxd.policy.breakers import Breakers
 from outboxd.policy.faults import fault_of
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.messages import FetchRequest
 from outboxd.policy.records import Arm
+from outboxd.policy.requests import FetchRequest
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
 from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.ledger import Ledger

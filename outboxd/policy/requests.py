@@ -1,0 +1,98 @@
+"""Requests: what the relay asks of the database's store, as plain values. The answers are in `messages`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from outboxd.policy.deferrals import Reread
+from outboxd.policy.outcomes import DeadLetter, Retry
+from outboxd.policy.topic_holds import CatchUp
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """One fetch: every part of it is answered from one snapshot.
+
+    Attributes:
+        position: the forward read shows pending records above this id.
+        gap_lows, gap_highs: the ranges below the position that the look-back asks for.
+        rows_max, bytes_max: limits of the whole answer; the byte limit may be exceeded by its last record.
+        forward: whether to read forward at all.
+        chosen_ids: records to be read by their ids (due retries, probes, finds of the sweep).
+        replay_ids: dead letters, by their own ids, to be read for a replay.
+        rereads, reread_rows_max: keys to be read again, and how many records of each.
+        catch_ups, catch_up_rows_max: topics to be read again, and how many records of each.
+        retry_cursor, replay_cursor, available_cursor: from where due retries, replays and delayed records are listed.
+        want_locks: whether to list the transactions that hold the outbox.
+        want_discards: whether to list dead letters that held their key and were discarded lately.
+    """
+
+    position: int
+    rows_max: int
+    bytes_max: int
+    forward: bool = True
+    gap_lows: Sequence[int] = ()
+    gap_highs: Sequence[int] = ()
+    chosen_ids: Sequence[int] = ()
+    replay_ids: Sequence[int] = ()
+    rereads: Sequence[Reread] = ()
+    reread_rows_max: int = 0
+    catch_ups: Sequence[CatchUp] = ()
+    catch_up_rows_max: int = 0
+    retry_cursor: tuple[datetime, int] | None = None
+    replay_cursor: int = 0
+    available_cursor: datetime | None = None
+    want_locks: bool = False
+    want_discards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRequest:
+    """One chunk of the sweep: pending records from `cursor` (exclusive) to `position`, leaving out what is deferred
+    anyway.
+    """
+
+    cursor: int
+    position: int
+    rows_max: int
+    skipped_topics: Sequence[str] = ()
+    skipped_keys: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """A fetch that shows nothing is asked again every `interval_seconds`, for `seconds` in all."""
+
+    interval_seconds: float
+    seconds: float
+
+
+IMPATIENT = Patience(0.0, 0.0)
+"""Any answer is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Outcomes to be written in one statement. The `delivered_…` sequences run in parallel; `delivered_pieces` is
+    empty where the rows are those that this owner read. Else only rows of the same event are written.
+    """
+
+    delivered_ids: Sequence[int] = ()
+    delivered_partitions: Sequence[int | None] = ()
+    delivered_offsets: Sequence[int | None] = ()
+    delivered_pieces: Sequence[int | None] = ()
+    retries: Sequence[tuple[int, Retry]] = ()
+    dead: Sequence[tuple[int, DeadLetter]] = ()
+    replayed: Sequence[tuple[int, int | None, int | None]] = ()
+    died_again: Sequence[tuple[int, DeadLetter]] = ()
+    out_of_retry: Sequence[int] = ()
+    storms: Sequence[tuple[str, str]] = ()
+    transaction: int | None = None
+    again: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many outbox rows the statement is expected to change."""
+        return len(self.delivered_ids) + len(self.dead)
