@@ -13,12 +13,9 @@ import psycopg
 
 from outboxd.postgres.sessions import Connection
 
-KEPT_ROWS_MAX = 100
-"""A cursor holds its last answer; one with more rows than these goes, so that the memory comes back."""
-
 
 class KeptCursor:
-    """Executes statements with answers in the binary format. One thread's."""
+    """Executes statements with answers in the binary format. One thread's. It holds the last answer until `close`."""
 
     def __init__(self) -> None:
         """Nothing is kept yet."""
@@ -29,8 +26,10 @@ class KeptCursor:
         cursor = self._cursor
         if cursor is None or cursor.connection is not connection:
             cursor = self._cursor = connection.cursor(binary=True)
-        rows = cursor.execute(text, arguments).fetchall()
-        if len(rows) > KEPT_ROWS_MAX:
+        return cursor.execute(text, arguments).fetchall()
+
+    def close(self) -> None:
+        """Let go of the answer, and of the cursor with it."""
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
             cursor.close()
-            self._cursor = None
-        return rows

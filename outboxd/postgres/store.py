@@ -23,7 +23,7 @@ from outboxd.policy.messages import (
     Swept,
 )
 from outboxd.policy.outcomes import DeadLetter
-from outboxd.policy.records import Record
+from outboxd.policy.records import Record, size_of
 from outboxd.policy.requests import (
     IMPATIENT,
     FetchRequest,
@@ -43,6 +43,9 @@ from outboxd.postgres.settle_sql import SettleSql, Writes
 
 SETTLE_LOCK_SECONDS_MAX = 1.0
 """So long a settlement waits for a row that others have locked; it is given again then."""
+
+KEPT_ANSWER_BYTES_MAX = 65_536
+"""A larger answer is let go at once: records hold what it says by then."""
 
 PostEvent = Callable[[Event], None]
 
@@ -147,6 +150,8 @@ class PostgresStore:
             given_at = time.monotonic()
             rows = self._cursor.rows(connection, text, arguments)
             fetched = self._fetching.answer(rows, given_at - asked_at)
+            if sum(map(size_of, fetched.records)) > KEPT_ANSWER_BYTES_MAX:
+                self._cursor.close()
             delay_seconds = patience.interval_seconds
             is_over = is_hurried or given_at + delay_seconds >= asked_at + patience.seconds
             if is_over or not fetched.shows_nothing:
