@@ -8,12 +8,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from outboxd.policy.messages import (
-    DueReplay,
-    DueRetry,
-    Fetched,
-    Pause,
-)
+from outboxd.policy.messages import DueReplay, DueRetry, Fetched, Pause
 from outboxd.policy.records import Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.postgres.arrays import Int8Array

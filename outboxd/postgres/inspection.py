@@ -174,8 +174,7 @@ def _other_outbox(connection: Connection, schema: str, table: str, outbox: str) 
     driver: Any = connection.connection.driver_connection
     other = other_outbox_of(driver, f"{quoted(schema)}.lease", outbox, table)
     if other is not None:
-        problem, remedy = other.split(". ", 1)
-        yield Finding("database", Weight.MISCONFIGURED, problem, remedy)
+        yield Finding("database", Weight.MISCONFIGURED, other.problem, other.remedy)
 
 
 def _pending_topics(connection: Connection, schema: str, table: str) -> dict[str, int]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from outboxd.errors import ConfigError
 from outboxd.postgres.lease_sql import OTHER
 from outboxd.postgres.names import quoted
 from outboxd.postgres.sessions import Connection
+
+
+class Obstacle(NamedTuple):
+    """What is in the way, and what to do."""
+
+    problem: str
+    remedy: str
 
 
 def doubt_of(connection: Connection, table: str, outbox: str) -> str | None:
@@ -27,8 +36,8 @@ def doubt_of(connection: Connection, table: str, outbox: str) -> str | None:
     )
 
 
-def other_outbox_of(connection: Connection, table: str, outbox: str, relayed_table: str) -> str | None:
-    """Return, in a sentence, which outbox of another name is relayed from the same table now; None where there is none.
+def other_outbox_of(connection: Connection, table: str, outbox: str, relayed_table: str) -> Obstacle | None:
+    """Return which outbox of another name is relayed from the same table now; None where there is none.
 
     `table` is the lease's, qualified and quoted.
     """
@@ -36,10 +45,10 @@ def other_outbox_of(connection: Connection, table: str, outbox: str, relayed_tab
     row = connection.execute(f"SELECT r.outbox, r.daemon FROM {table} AS r WHERE {OTHER}", arguments).fetchone()
     if row is None:
         return None
-    return (
+    return Obstacle(
         f"the table {relayed_table} is relayed by {row[1]} as the outbox {row[0]}, and this daemon's outbox.name is "
-        f"{outbox}: both would publish each row. Give both the same outbox.name, or each a table of its own "
-        "(outbox.table)"
+        f"{outbox}: both would publish each row",
+        "Give both the same outbox.name, or each a table of its own (outbox.table)",
     )
 
 

@@ -199,7 +199,8 @@ class LeaseKeeper:
     def _look_for_obstacles(self) -> None:
         """Nobody may stand by for ever because of rows in doubt, or of a name, without a word about it."""
         connection = self._connected()
-        refusal = other_outbox_of(connection, self._table, self._outbox, self._relayed_table)
+        other = other_outbox_of(connection, self._table, self._outbox, self._relayed_table)
+        refusal = None if other is None else ". ".join(other)
         if refusal is None and self._exactly_once:
             refusal = doubt_of(connection, self._table, self._outbox)
         if refusal is not None:

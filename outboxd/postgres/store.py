@@ -12,25 +12,10 @@ from functools import partial
 from sqlalchemy import Engine
 
 from outboxd.alarm import Alarm
-from outboxd.policy.messages import (
-    Event,
-    FetchFailed,
-    KeyHolder,
-    Loaded,
-    Pause,
-    Settled,
-    SettleFailed,
-    Swept,
-)
+from outboxd.policy.messages import Event, FetchFailed, KeyHolder, Loaded, Pause, Settled, SettleFailed, Swept
 from outboxd.policy.outcomes import DeadLetter
 from outboxd.policy.records import Record, size_of
-from outboxd.policy.requests import (
-    IMPATIENT,
-    FetchRequest,
-    Patience,
-    Settlement,
-    SweepRequest,
-)
+from outboxd.policy.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetching import FetchStatement
 from outboxd.postgres.kept_cursor import KeptCursor

@@ -35,13 +35,7 @@ from outboxd.policy.messages import (
     Woken,
 )
 from outboxd.policy.records import Record
-from outboxd.policy.requests import (
-    IMPATIENT,
-    FetchRequest,
-    Patience,
-    Settlement,
-    SweepRequest,
-)
+from outboxd.policy.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
 
 __all__ = [
     "IMPATIENT",

@@ -12,19 +12,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import psycopg
 
-from outboxd.policy.messages import (
-    Event,
-    Fetched,
-    Loaded,
-    Settled,
-    Swept,
-)
-from outboxd.policy.requests import (
-    FetchRequest,
-    Patience,
-    Settlement,
-    SweepRequest,
-)
+from outboxd.policy.messages import Event, Fetched, Loaded, Settled, Swept
+from outboxd.policy.requests import FetchRequest, Patience, Settlement, SweepRequest
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.ownership import Owner
 from outboxd.postgres.store import PostgresStore

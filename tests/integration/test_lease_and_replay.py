@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import queue
-
 import pytest
 
-from outboxd.policy.messages import Event, LeaseGranted
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.leases import LeaseKeeper
+from tests.support.lease_keepers import keeper_of
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import value
 
 
 def hold_once(database: Database, *, deletes_published: bool) -> None:
     """Acquire the lease and release it."""
-    events: queue.Queue[Event] = queue.Queue()
-    engine = make_engine(database.url)
-    keeper = LeaseKeeper(
-        engine, events.put, lambda _: None, schema="outboxd", outbox="default", daemon="here:1", ttl_seconds=10,
-        deletes_published=deletes_published,
-    )  # fmt: skip
-    keeper.start()
-    try:
-        assert isinstance(events.get(timeout=10), LeaseGranted)
-    finally:
-        keeper.close()
-        engine.dispose()
+    with keeper_of(database, deletes_published=deletes_published) as kept:
+        kept.granted()
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from outboxd.policy.messages import (
-    Event,
-    LeaseGranted,
-    SettleFailed,
-)
+from outboxd.policy.messages import Event, LeaseGranted, SettleFailed
 from outboxd.policy.requests import Settlement
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.leases import LeaseKeeper

@@ -5,49 +5,15 @@ why.
 from __future__ import annotations
 
 import logging
-import queue
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 
-from outboxd.policy.messages import Event, LeaseGranted, LeaseLost
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.leases import LeaseKeeper
+from outboxd.policy.messages import LeaseLost
 from tests.support.children import wait_for
+from tests.support.lease_keepers import keeper_of
 from tests.support.postgres_fixtures import Database
 
 REFUSED = "the table outbox is relayed by first:1 as the outbox one, and this daemon's outbox.name is two"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A lease's keeper, and what it told."""
-
-    keeper: LeaseKeeper
-    events: queue.Queue[Event]
-
-    def granted(self) -> None:
-        assert isinstance(self.events.get(timeout=20), LeaseGranted)
-
-
-@contextmanager
-def keeper_of(
-    database: Database, outbox: str, daemon: str, *, table: str = "outbox", ttl: float = 10.0
-) -> Iterator[Kept]:
-    engine = make_engine(database.url)
-    events: queue.Queue[Event] = queue.Queue()
-    keeper = LeaseKeeper(
-        engine, events.put, lambda _: None, schema="outboxd", outbox=outbox, daemon=daemon, ttl_seconds=ttl,
-        relayed_table=table,
-    )  # fmt: skip
-    keeper.start()
-    try:
-        yield Kept(keeper, events)
-    finally:
-        keeper.close()
-        engine.dispose()
 
 
 def test_a_table_is_relayed_by_one_outbox_and_a_second_name_stands_by_and_says_why(
@@ -75,7 +41,7 @@ def test_outboxes_on_tables_of_their_own_are_relayed_side_by_side(database: Data
 
 
 def test_of_two_that_acquired_at_the_same_moment_the_later_one_stands_down(database: Database) -> None:
-    with keeper_of(database, "two", "second:1", ttl=1.5) as second:
+    with keeper_of(database, "two", "second:1", ttl_seconds=1.5) as second:
         second.granted()
         with database.connect() as connection:
             connection.execute(

@@ -7,21 +7,9 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from outboxd.policy.event_pieces import event_pieces
-from outboxd.policy.messages import (
-    DueReplay,
-    DueRetry,
-    Fetched,
-    KeyHolder,
-    Loaded,
-    Pause,
-    Swept,
-)
+from outboxd.policy.messages import DueReplay, DueRetry, Fetched, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.records import Arm, Record
-from outboxd.policy.requests import (
-    FetchRequest,
-    Settlement,
-    SweepRequest,
-)
+from outboxd.policy.requests import FetchRequest, Settlement, SweepRequest
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
 from tests.simulation.timeline import EPOCH_MS
 

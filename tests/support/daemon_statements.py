@@ -10,16 +10,8 @@ from typing import TypeVar
 from sqlalchemy import Engine
 
 from outboxd.policy.limits import RelayLimits
-from outboxd.policy.messages import (
-    Event,
-    Fetched,
-    LeaseGranted,
-    Settled,
-)
-from outboxd.policy.requests import (
-    FetchRequest,
-    Settlement,
-)
+from outboxd.policy.messages import Event, Fetched, LeaseGranted, Settled
+from outboxd.policy.requests import FetchRequest, Settlement
 from outboxd.postgres.dead_letter_copies import DeadLetterCopyRows
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.housekeeping import Housekeeping

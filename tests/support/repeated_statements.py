@@ -15,16 +15,10 @@ from typing import Any
 from outboxd.maintenance.purge import BATCH_ROWS as PURGED_ROWS
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.faults import KAFKA_FAULTS
-from outboxd.policy.messages import (
-    Loaded,
-    Swept,
-)
+from outboxd.policy.messages import Loaded, Swept
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.records import FIRST_ID
-from outboxd.policy.requests import (
-    Settlement,
-    SweepRequest,
-)
+from outboxd.policy.requests import Settlement, SweepRequest
 from outboxd.policy.topic_holds import CatchUp
 from outboxd.postgres.overview import look
 from outboxd.relay.admission import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX
