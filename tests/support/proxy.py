@@ -141,10 +141,11 @@ class TcpProxy:
     async def _end_tasks(self) -> None:
         """What connections left running ends within the loop, not by the garbage collector after it."""
         own = asyncio.current_task()
-        tasks = [task for task in asyncio.all_tasks() if task is not own]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Again until there is none: the end of one that was accepting begins the one that would have served.
+        while tasks := [task for task in asyncio.all_tasks() if task is not own]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         # What the tasks' ends have just reset is closed in the loop's next turn.
         await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -58,6 +58,7 @@ BUGS = [
         "_note_look_back",
         "complete_to = found[-1] if found and cut_arm == Arm.LOOK_BACK else None",
         "complete_to = None",
+        first_seed=390,
     ),
     Mutation(
         "the token is not checked",
@@ -66,7 +67,14 @@ BUGS = [
         "if moved or lease.token != token or lease.holder != holder:",
         "if False:",
     ),
-    Mutation("the lease's end is not watched", Relay, "turn", "now >= self._ports.lease.trusted_until()", "False"),
+    Mutation(
+        "the lease's end is not watched",
+        Relay,
+        "turn",
+        "now >= self._ports.lease.trusted_until()",
+        "False",
+        first_seed=250,
+    ),
     Mutation(
         "attempts count in an outage",
         verdicts,
@@ -80,6 +88,7 @@ BUGS = [
         "wait",
         "bisect.insort(queue, record, lo=1, key=id_of)",
         "queue.append(record)",
+        first_seed=230,
     ),
     Mutation(
         "the whole batch is blamed", verdicts, "_permanent", "if fault.batch_wide and not around.alone:", "if False:"
@@ -148,6 +157,7 @@ BUGS = [
         "_on_replay",
         "if state.ledger.knows(replay.outbox_id):",
         "if False:",
+        first_seed=190,
     ),
     Mutation("replays are overlooked", Orders, "on_told", "for replay in fetched.replays:", "for replay in ():"),
     Mutation(
@@ -182,6 +192,7 @@ BUGS = [
         "self._free(gate_key)",
         "if gate_key not in self.held: self._free(gate_key)",
         where=_exactly_once,
+        first_seed=2780,
     ),
     Mutation(
         "a failover is overlooked",

@@ -14,7 +14,7 @@ from tests.simulation.scenario import scenario
 
 def seeds_until_found(mutation: Mutation) -> int | None:
     """Return how many seeds it took to find the bug, None when none of its number does."""
-    every = (seed for seed in count() if mutation.where(scenario(seed)))
+    every = (seed for seed in count(mutation.first_seed) if mutation.where(scenario(seed)))
     with applied(mutation):
         seeds = islice(every, mutation.seeds_max)
         return next((place for place, seed in enumerate(seeds, 1) if run_seed(seed).failure is not None), None)
