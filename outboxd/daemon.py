@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -22,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from outboxd.config import Settings
-from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, FencedError, OutboxdError
+from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, BugError, FencedError, OutboxdError
 from outboxd.maintenance.alerts import Alerts
 from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
@@ -48,6 +49,7 @@ from outboxd.relay.relay import Relay, RelayEnd
 from outboxd.reload import compare
 from outboxd.service_manager import ServiceManager
 from outboxd.surroundings import Surroundings
+from outboxd.thread_deaths import deaths_told
 from outboxd.wiring import Assembly, assemble, daemon_name
 
 SWITCH_INTERVAL_SECONDS = 0.0005
@@ -56,6 +58,7 @@ GC_THRESHOLDS = (200_000, 50, 50)
 """Thousands of short-lived tuples a batch are no reason to look for cycles."""
 CLOSING_SECONDS = 10.0
 """What ending takes after the relay's own `shutdown_timeout`."""
+RELAY_THREAD = "relay"
 LEASE, PRODUCER = "lease", "producer"
 """What a rival took."""
 
@@ -105,6 +108,7 @@ class Daemon:
         self._fencings = {LEASE: Fencings(), PRODUCER: Fencings(PRODUCER_FENCINGS_MAX)}
         self._fenced_by: str | None = None
         self._told_lease_failure: str | None = None
+        self._death: str | None = None
         self._load_again = load_again
         self._hangups: SimpleQueue[bool] = SimpleQueue()
         self._manager = ServiceManager(
@@ -140,22 +144,32 @@ class Daemon:
         Raises:
             FencedError: rivals took the lease again and again.
             SchemaError, DatabaseUnavailableError, AccessDeniedError: it cannot start.
+            BugError: a thread that the relay cannot do without has died.
         """
         # To the very end: a second signal while all is being closed finds a daemon that is on its way out already.
-        with self._signals():
+        with self._signals(), deaths_told(self._on_death):
             try:
-                self.check()
-                _tune_interpreter()
-                self.assembly.relay.on_turn = self._on_turn
-                self.surroundings.start()
-                self.assembly.lease.start()
-                end = self.assembly.relay.run()
-                self._note_clean_end()
+                return self._conclude(self._relay())
             finally:
-                self._close()
-            code = self._conclude(end)
-            self.log.close()
-        return code
+                self.log.close()
+
+    def _relay(self) -> RelayEnd:
+        try:
+            self.check()
+            _tune_interpreter()
+            self.assembly.relay.on_turn = self._on_turn
+            self.surroundings.start()
+            self.assembly.lease.start()
+            end = self.assembly.relay.run()
+            self._note_clean_end()
+        except OutboxdError:
+            raise
+        except Exception as error:
+            self._on_death(RELAY_THREAD, error)
+            raise
+        finally:
+            self._close()
+        return end
 
     def stop(self) -> None:
         """Ask the relay to drain and end; a second time, to end at once. May be called on any thread."""
@@ -239,9 +253,10 @@ class Daemon:
         try:
             self._take(self._load_again())
             self.metrics.config_reload.set(1)
-        except OutboxdError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next SIGHUP is taken all the same
             self.metrics.config_reload.set(0)
-            self.observer.event("config_reload_failed", cause=str(error))
+            cause = str(error) if isinstance(error, OutboxdError) else f"{type(error).__name__}: {error}"
+            self.observer.event("config_reload_failed", cause=cause)
         finally:
             if self._manager.is_ready:
                 self._manager.ready(self.board.sentence())
@@ -267,7 +282,19 @@ class Daemon:
             self._fenced_by = took
             self.stop()
 
+    def _on_death(self, thread: str, error: BaseException) -> None:
+        """A bug ended a thread. Without one that the relay waits for, only a new process goes on."""
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        self.observer.event(
+            "thread_died", thread=thread, cause=cause, traceback="".join(traceback.format_exception(error))
+        )
+        if thread in self._manager.watched:
+            self._death = f"the thread {thread!r} died: {cause}; the event thread_died in the log has its traceback"
+            self.stop()
+
     def _conclude(self, end: RelayEnd) -> int:
+        if self._death is not None:
+            raise BugError(self._death)
         if self._fenced_by == PRODUCER:
             raise FencedError(
                 f"another producer took this outbox's transactional.id {PRODUCER_FENCINGS_MAX} times in"

@@ -63,7 +63,7 @@ class BrokerContact:
             try:
                 with self.under_way.running():
                     self._contact(CONTACT_SECONDS)
-            except KafkaException as error:
+            except (KafkaException, ValueError) as error:
                 self._board.kafka_answers(False, str(error.args[0]))
                 self._stopping.wait(CONTACT_RETRY_SECONDS)
                 continue

@@ -7,6 +7,7 @@ has the last word; where it does not tell (an ACL, an old broker), all records g
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -108,7 +109,10 @@ class KnownTopics:
                 self.is_asking = bool(topics)
             if not topics:
                 return
-            self._ask(topics)
+            # Not allowed, not now, or properties that a reload made unfit: without an answer batches are only a little
+            # less clean.
+            with contextlib.suppress(KafkaException, ValueError):
+                self._ask(topics)
 
     def _ask(self, topics: set[str]) -> None:
         now = time.monotonic()

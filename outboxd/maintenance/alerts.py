@@ -227,8 +227,8 @@ def run_command(argv: list[str], standard_input: bytes, seconds_max: float) -> C
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET_PREFIXES)}
     environment.pop("CREDENTIALS_DIRECTORY", None)
     environment.pop("NOTIFY_SOCKET", None)
-    with tempfile.TemporaryFile() as said:
-        try:
+    try:
+        with tempfile.TemporaryFile() as said:
             child = subprocess.Popen(  # noqa: S603 - the operator's own command
                 argv,
                 stdin=subprocess.PIPE,
@@ -238,15 +238,16 @@ def run_command(argv: list[str], standard_input: bytes, seconds_max: float) -> C
                 cwd="/",
                 start_new_session=True,
             )
-        except OSError as error:
-            return CommandFailure(None, str(error))
-        try:
-            child.communicate(standard_input, timeout=seconds_max)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-            return CommandFailure(None, f"it took longer than {seconds_max:g} s and was killed")
-        if child.returncode == 0:
-            return None
-        said.seek(0)
-        return CommandFailure(child.returncode, plain(said.read(2_000).decode(errors="replace"), 500))
+            try:
+                child.communicate(standard_input, timeout=seconds_max)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+                return CommandFailure(None, f"it took longer than {seconds_max:g} s and was killed")
+            if child.returncode == 0:
+                return None
+            said.seek(0)
+            return CommandFailure(child.returncode, plain(said.read(2_000).decode(errors="replace"), 500))
+    except OSError as error:
+        # It is not there or may not be run; or there is no room for what it says.
+        return CommandFailure(None, str(error))

@@ -86,7 +86,12 @@ _KINDS: Final = (
         "the air then, and go by a process of their own first: {count}.",
         ("count",),
     ),
-    EventKind("careful_end", "info", "Care ends, and nothing died of the rows that went with it: {rows}.", ("rows",)),
+    EventKind(
+        "careful_end",
+        "info",
+        "No row that was sent with care killed the process, so rows go as usual again. Sent with care: {rows}.",
+        ("rows",),
+    ),
     EventKind(
         "crashing_row_found",
         "error",
@@ -94,15 +99,22 @@ _KINDS: Final = (
         ("topic", "outbox_id", "cause"),
         alerts=True,
     ),
+    EventKind(
+        "thread_died",
+        "error",
+        "The thread {thread} died, which is a bug of outboxd: {cause}",
+        ("thread", "cause", "traceback"),
+        alerts=True,
+    ),
     # The database.
     EventKind("database_failed", "error", "The database failed during {during}: {cause}", ("during", "cause")),
     EventKind(
-        "listening", "info", "Notifications of new rows come from now on; an idle outbox is polled once a second."
+        "listening", "info", "Notifications of new rows come from now on; an idle outbox is polled about once a second."
     ),
     EventKind(
         "listening_lost",
         "warning",
-        "No notifications come; the outbox is polled at its usual pace, and listening is tried every second: {cause}",
+        "No notifications come; the outbox is polled at its usual pace, and listening is tried again later: {cause}",
         ("cause",),
     ),
     EventKind(

@@ -150,8 +150,8 @@ class LeaseKeeper:
             if self._held is None:
                 return self._acquire()
             return self._renew(*self._held)
-        except (psycopg.Error, OutboxdError) as error:
-            self.last_error = " ".join(str(error).split())
+        except Exception as error:  # noqa: BLE001 - whatever it is, trust runs out by itself and the next step tries again
+            self.last_error = " ".join(str(error).split()) or type(error).__name__
             self._disconnect()
             return min(0.5, self._ttl_seconds / 10)
 

@@ -68,7 +68,7 @@ class Session:
             with self.under_way.running():
                 try:
                     job(self._connection())
-                except (psycopg.Error, OutboxdError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, who gave the job waits for its end
                     on_failure(*self._failed(error))
         self._disconnect()
 
@@ -84,12 +84,14 @@ class Session:
             self._pooled = pooled
         return self._pooled.driver_connection  # type: ignore[return-value]  # the engine is psycopg's
 
-    def _failed(self, error: psycopg.Error | OutboxdError) -> tuple[str, bool]:
+    def _failed(self, error: Exception) -> tuple[str, bool]:
         if isinstance(error, _POOLED):
             self._prepare_threshold = None
         self._disconnect()
         if isinstance(error, OutboxdError):
             return str(error), True
+        if not isinstance(error, psycopg.Error):
+            return f"{type(error).__name__}: {' '.join(str(error).split())}", True
         ours = explain(error)
         # Other errors than a lost connection are rare here; a new connection is cheap beside being wrong about the
         # old one.

@@ -36,6 +36,7 @@ class Reading:
         self.recovering = Recovering(state)
         self._orders = Orders(state)
         self.loaded = False
+        self._load_at: float | None = None
         self.has_fetched = False
         self.read_all = False
         self.was_full = False
@@ -54,6 +55,7 @@ class Reading:
 
     def load(self) -> None:
         """Ask for what a new owner must know before its first fetch."""
+        self._load_at = None
         self._state.reading = LOAD
         self._state.ports.store.begin_load()
 
@@ -112,9 +114,11 @@ class Reading:
     def deadlines(self) -> list[float]:
         """Return when something is to be read next."""
         state = self._state
-        if state.reading is not None or not self.loaded or state.draining or state.is_crowded:
+        if state.reading is not None or state.draining or state.is_crowded:
             # A fetch that cannot begin would be due for ever, and the loop would never rest.
             return []
+        if not self.loaded:
+            return [] if self._load_at is None else [self._load_at]
         if not self.recovering.is_done:
             return self.recovering.deadlines()
         return [self._next_fetch_at, *self._other_deadlines()]
@@ -135,7 +139,11 @@ class Reading:
     def fetch(self, now: float) -> None:
         """Ask for more where there is room and it is time."""
         state = self._state
-        if state.reading is not None or not self.loaded or state.draining:
+        if state.reading is not None or state.draining:
+            return
+        if not self.loaded:
+            if self._load_at is not None and now >= self._load_at:
+                self.load()
             return
         if not self.recovering.is_done:
             self.recovering.begin_again(now)
@@ -263,8 +271,7 @@ class Reading:
         if self._failures == 1:
             state.ports.observer.event("database_failed", during="fetch", cause=failed.message)
         if request == LOAD:
-            if state.token is not None and not state.draining:
-                self.load()
+            self._load_at = now + pause
             return
         state.ledger.fetch_ended()
         if failed.lost:

@@ -53,6 +53,24 @@ def is_refused(rig: Rig, role: str) -> bool:
     return False
 
 
+# --- Bugs
+
+
+@pytest.mark.parametrize("thread", ["lease", "relay"])
+def test_a_bug_that_ends_a_thread_ends_the_daemon_and_the_log_says_where(rig: Rig, thread: str) -> None:
+    rig.insert(rig.topic())
+    daemon = rig.daemon(cluster={"lease_ttl": "2s"}, relay={"shutdown_timeout": "2s"})
+    daemon.module = "tests.support.dying_daemon"
+    daemon.start("--dies", thread)
+    ended = daemon.wait()
+
+    assert ended.code == 70, ended.err
+    died = daemon.wait_for_event("thread_died", thread=thread)
+    assert died["cause"] == "LookupError: a planted bug"
+    assert "in die" in str(died["traceback"])
+    assert "a planted bug" in ended.err
+
+
 # --- Starts that cannot succeed
 
 

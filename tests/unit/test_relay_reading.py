@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from outboxd.policy.routes import Route
 from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, Pause
 from outboxd.relay.reading import (
     AHEAD_SECONDS_MAX,
+    FAILURE_PAUSE_SECONDS_MAX,
     FAILURE_PAUSE_SECONDS_MIN,
     PATIENCE_SECONDS_MAX,
     REPORTS_WAIT_SECONDS_MAX,
@@ -38,6 +40,7 @@ class Bench:
         self.delays: list[float] = []
         self.settled: list[object] = []
         self.hurries: list[float] = []
+        self.loads: list[float] = []
         self.patience = IMPATIENT
 
         def begin_fetch(request: FetchRequest, delay_seconds: float, patience: Patience) -> None:
@@ -49,6 +52,7 @@ class Bench:
             clock=SimpleNamespace(monotonic=lambda: self.seconds),
             store=SimpleNamespace(
                 begin_fetch=begin_fetch,
+                begin_load=lambda: self.loads.append(self.seconds),
                 hurry_fetch=lambda: self.hurries.append(self.seconds),
                 begin_settle=lambda settlement, _token: self.settled.append(settlement),
             ),
@@ -210,3 +214,22 @@ def test_a_fetch_that_is_not_patient_is_not_hurried() -> None:
     bench = Bench()
     bench.reading.woken()
     assert not bench.hurries
+
+
+def test_a_load_that_fails_is_tried_again_after_a_pause_that_grows_and_not_before() -> None:
+    bench = Bench()
+    bench.reading.loaded = False
+    bench.reading.load()
+    for _ in range(20):
+        bench.reading.on_failed(FetchFailed("no answer", lost=True))
+        asked = len(bench.loads)
+        bench.reading.fetch(bench.seconds)
+        assert len(bench.loads) == asked
+        [bench.seconds] = bench.reading.deadlines()
+        bench.reading.fetch(bench.seconds)
+        assert len(bench.loads) == asked + 1
+
+    pauses = [after - before for before, after in pairwise(bench.loads)]
+    assert pauses[0] == pytest.approx(FAILURE_PAUSE_SECONDS_MIN)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(FAILURE_PAUSE_SECONDS_MAX)

@@ -20,8 +20,8 @@ SEEDS_MAX = 1_000
 class Mutation:
     """One bug: `old` becomes `new` in the source of `owner`'s function `name`; found within `seeds_max` seeds.
 
-    It is only looked for in histories `where` it can show, from `first_seed` on: trying those before it once more, which
-    did not show it, would take long.
+    It is only looked for in histories `where` it can show, from `first_seed` on: those before it, which did not show
+    it, would take long.
     """
 
     title: str
