@@ -160,7 +160,7 @@ _KINDS: Final = (
     EventKind(
         "in_flight_stalled",
         "error",
-        "Nothing moves: the oldest record in memory, of topic {topic}, is stuck. Records in memory: {in_memory}.",
+        "The oldest record of topic {topic} in memory is stuck: no answer for 10 s. Records in memory: {in_memory}.",
         ("topic", "in_memory"),
         alerts=True,
     ),

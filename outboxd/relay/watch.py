@@ -1,5 +1,8 @@
 """The watch: records that have been with the producer for too long are systemic, since the producer itself has no
 time-out.
+
+Once a second it notes the oldest record in memory, and that of each topic that takes more than a quarter of what may be
+in flight: one stuck topic must not hide another. A topic whose oldest record stays the same for ten seconds is stuck.
 """
 
 from __future__ import annotations
@@ -9,45 +12,66 @@ from outboxd.relay.state import State
 
 WATCH_SECONDS = 1.0
 STALL_SECONDS = 10.0
+LARGE_SHARE = 4
+"""A stuck topic is put on hold once it takes one part in so many of what may be in flight."""
 
 
 class Watch:
-    """Looks once a second at the oldest record in memory."""
+    """Holds topics that are stuck and large, and lets them go once they move."""
 
     def __init__(self, state: State) -> None:
         """`state` is the relay's memory of this ownership."""
         self._state = state
         self.next_at = 0.0
-        self._oldest_id: int | None = None
-        self._oldest_since = 0.0
+        self._oldest: dict[str, tuple[int, float]] = {}
+        """By topic: the id of its oldest record in memory, and since when it is that."""
+        self._stalled_topic: str | None = None
+        """The topic of which it was told that nothing moves."""
 
     def look(self, now: float) -> None:
-        """Hold the topic of a record that is stuck, where it takes more than a quarter of what may be in flight."""
+        """Look once a second."""
         if now < self.next_at:
             return
-        state = self._state
         self.next_at = now + WATCH_SECONDS
-        oldest = state.ledger.oldest()
-        if oldest is None or oldest.id != self._oldest_id:
-            if self._oldest_id is not None and now - self._oldest_since >= STALL_SECONDS:
-                self._on_moving_again(now)
-            self._oldest_id = None if oldest is None else oldest.id
-            self._oldest_since = now
-            return
-        if now - self._oldest_since < STALL_SECONDS:
-            return
-        if now - self._oldest_since < STALL_SECONDS + WATCH_SECONDS:
-            state.ports.observer.event("in_flight_stalled", topic=oldest.topic, in_memory=len(state.ledger))
-        if state.lanes[oldest.topic].in_flight * 4 >= state.limits.max_in_flight_rows:
-            self._hold(oldest.topic, now)
-
-    def _hold(self, topic: str, now: float) -> None:
-        fault = own_fault("IN_FLIGHT_TOO_OLD")
-        self._state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
-
-    def _on_moving_again(self, now: float) -> None:
         state = self._state
-        for topic, breaker in list(state.lanes.breakers.open.items()):
-            if breaker.is_watched:
-                state.aftermath.holding.close_breaker(topic, now)
-        state.ports.observer.event("in_flight_moving", in_memory=len(state.ledger))
+        large = {
+            lane.topic
+            for lane in state.lanes.topics()
+            if lane.in_flight and lane.in_flight * LARGE_SHARE >= state.limits.max_in_flight_rows
+        }
+        watched = {topic for topic, breaker in state.lanes.breakers.open.items() if breaker.is_watched}
+        told = set() if self._stalled_topic is None else {self._stalled_topic}
+        self._note(large | watched | told, now)
+        stuck = {topic for topic, (_, since) in self._oldest.items() if now - since >= STALL_SECONDS}
+        for topic in watched - stuck:
+            state.aftermath.holding.close_breaker(topic, now)
+        self._tell(stuck)
+        fault = own_fault("IN_FLIGHT_TOO_OLD")
+        for topic in stuck & large - watched:
+            state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
+
+    def _note(self, topics: set[str], now: float) -> None:
+        """Note the oldest record of all, and that of each of these topics."""
+        noted: dict[str, tuple[int, float]] = {}
+        missing = set(topics)
+        for record in self._state.ledger.records.values():
+            if record.topic in missing or not noted:
+                former = self._oldest.get(record.topic)
+                noted[record.topic] = former if former and former[0] == record.id else (record.id, now)
+                missing.discard(record.topic)
+            if not missing:
+                break
+        self._oldest = noted
+
+    def _tell(self, stuck: set[str]) -> None:
+        """Say once that a topic is stuck, and once that it is not any more. What only waits for the database is not."""
+        state = self._state
+        if self._stalled_topic is not None and self._stalled_topic not in stuck:
+            self._stalled_topic = None
+            state.ports.observer.event("in_flight_moving", in_memory=len(state.ledger))
+        if self._stalled_topic is None and stuck:
+            settling = state.settling.known_ids()
+            topic = next((topic for topic in stuck if self._oldest[topic][0] not in settling), None)
+            if topic is not None:
+                self._stalled_topic = topic
+                state.ports.observer.event("in_flight_stalled", topic=topic, in_memory=len(state.ledger))

@@ -23,8 +23,10 @@ if __name__ == "__main__":
     if thread == "lease":
         step = LeaseKeeper._step
 
-        def step_once_owned(keeper: LeaseKeeper) -> float:
-            return step(keeper) if keeper._held is None else die()  # type: ignore[func-returns-value]
+        def step_once_owned(self: LeaseKeeper) -> float:
+            if self._held is not None:
+                die()
+            return step(self)
 
         LeaseKeeper._step = step_once_owned  # type: ignore[method-assign]
     else:
