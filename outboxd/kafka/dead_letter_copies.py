@@ -17,6 +17,8 @@ from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
 SEND_SECONDS_MAX = 30.0
 KEY_CHARS_MAX = 10_000
 """A longer key may be what the row died of."""
+CRASHED_DAEMON = "CRASHED_DAEMON"
+"""Who sends such a row's key, payload and headers dies of it, and a copy is sent by the daemon itself."""
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 
 
@@ -78,9 +80,11 @@ class DeadLetterCopier:
             return report
 
         for letter in letters:
-            headers = copy_headers(letter, self._source, orjson.loads, payload_left_out=payload_left_out)
-            payload = None if payload_left_out else letter.payload
-            key = letter.key if letter.key is None or len(letter.key) <= KEY_CHARS_MAX else None
+            is_killer = letter.error_code == CRASHED_DAEMON
+            without = payload_left_out or is_killer
+            headers = copy_headers(letter, self._source, orjson.loads, payload_left_out=without)
+            payload = None if without else letter.payload
+            key = None if is_killer or len(letter.key or "") > KEY_CHARS_MAX else letter.key
             try:
                 producer.produce(self._topic, payload, key, headers=list(headers), on_delivery=reported(letter))
                 owed += 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault
+from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 
 METADATA_SECONDS = 10.0
@@ -18,14 +21,71 @@ def partition_fault(producer: Producer, record: Record) -> DeliveryFault | None:
 
     Blocks for up to `METADATA_SECONDS`.
     """
+    return _fault_of(record, partition_count(producer, record.topic))
+
+
+def partition_count(producer: Producer, topic: str) -> int | None:
+    """Return how many partitions the topic has; None where that is not known. Blocks for up to `METADATA_SECONDS`."""
     try:
-        topic = producer.list_topics(record.topic, timeout=METADATA_SECONDS).topics.get(record.topic)
+        metadata = producer.list_topics(topic, timeout=METADATA_SECONDS).topics.get(topic)
     except KafkaException:
         return None  # No answer is no proof: the fault stays the topic's.
-    if topic is None or topic.error is not None or record.partition is None:
-        return None
-    count = len(topic.partitions)
-    if record.partition < count:
+    return None if metadata is None or metadata.error is not None else len(metadata.partitions)
+
+
+def _fault_of(record: Record, count: int | None) -> DeliveryFault | None:
+    if count is None or record.partition is None or record.partition < count:
         return None
     text = f"the topic has partitions 0 to {count - 1}, the row names {record.partition}"
     return DeliveryFault(own_fault("UNKNOWN_PARTITION"), text)
+
+
+class PartitionQuestions:
+    """Has the cluster asked on a thread of its own, once for all records of a topic that wait for the answer."""
+
+    def __init__(self, report: Callable[[Report], object]) -> None:
+        """`report` takes each record's report, on that thread: its own fault, or else what it failed with."""
+        self._report = report
+        self._waiting: list[tuple[Producer, Record, DeliveryFault | None]] = []
+        self._generation = 0
+        self._is_asking = False
+        self._lock = threading.Lock()
+
+    def ask(self, producer: Producer, record: Record, fault: DeliveryFault | None) -> None:
+        """The record failed with this; is it because its topic lacks the partition that it names?"""
+        with self._lock:
+            self._waiting.append((producer, record, fault))
+            if self._is_asking:
+                return
+            self._is_asking = True
+        # A thread for each lot: they are rare, and no end of the daemon waits for an answer.
+        threading.Thread(target=self._work, name="partitions", daemon=True).start()
+
+    def forget(self) -> None:
+        """Report nothing of what was asked until now: its producer is gone, and its records go by another one."""
+        with self._lock:
+            self._generation += 1
+            self._waiting.clear()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+                generation = self._generation
+                self._is_asking = bool(waiting)
+            if not waiting:
+                return
+            by_topic: dict[str, list[tuple[Producer, Record, DeliveryFault | None]]] = {}
+            for question in waiting:
+                by_topic.setdefault(question[1].topic, []).append(question)
+            for topic, questions in by_topic.items():
+                self._answer(questions, partition_count(questions[-1][0], topic), generation)
+
+    def _answer(
+        self, questions: list[tuple[Producer, Record, DeliveryFault | None]], count: int | None, generation: int
+    ) -> None:
+        with self._lock:
+            if generation != self._generation:
+                return
+            for _, record, fault in questions:
+                self._report(Report(record, _fault_of(record, count) or fault, record.partition, None, True))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -21,7 +20,7 @@ from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.client_config import CLIENT_LOGGER, lone_config, producer_config, record_bytes_max
 from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
+from outboxd.kafka.partitions import PARTITION_CODES, PartitionQuestions
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
 from outboxd.policy.messages import DeliveryFault, Report, error_of
 from outboxd.policy.records import Record
@@ -65,7 +64,7 @@ class KafkaPublisher:
         self.cluster_error: str | None = None
         self._lone: Producer | None = None
         self._lone_in_flight = 0
-        self._metadata = ThreadPoolExecutor(1, thread_name_prefix="metadata")
+        self._partitions = PartitionQuestions(self.inbox.put)
         self._producer = self._make(self._config)
 
     def _make(self, config: Mapping[str, object]) -> Producer:
@@ -152,7 +151,7 @@ class KafkaPublisher:
             if kafka_error.fatal() or kafka_error.code() == KafkaError._FATAL:
                 self._failure = delivery_fault(kafka_error, alone=True)
             if kafka_error.code() in PARTITION_CODES and record.partition is not None:
-                self._ask_partition(record, delivery_fault(kafka_error, alone=True))
+                self._partitions.ask(self._producer, record, delivery_fault(kafka_error, alone=True))
                 return
             self._refuse(record, delivery_fault(kafka_error, alone=True))
             return
@@ -232,28 +231,25 @@ class KafkaPublisher:
             self._acknowledged.note(reports)
         if not any(map(error_of, reports)):
             return reports
-        doubtful = [report for report in reports if report[1] is not None and self._doubts_partition(report)]
-        if not doubtful:
-            return reports
-        for report in doubtful:
-            self._ask_partition(report.record, report.error)
-        return [report for report in reports if report not in doubtful]
+        sure: list[Report] = []
+        for report in reports:
+            if report[1] is not None and self._doubts_partition(report):
+                self._partitions.ask(self._producer, report.record, report.error)
+            else:
+                sure.append(report)
+        return sure
 
     @staticmethod
     def _doubts_partition(report: Report) -> bool:
+        """Does the topic really lack the partition that the record names? Then it is the record's fault, else the
+        topic's.
+        """
         return (
             report.error is not None
             and report.error.fault.code in PARTITION_CODES
             and report.record.partition is not None
             and not report.alone
         )
-
-    def _ask_partition(self, record: Record, error: DeliveryFault | None) -> None:
-        """Does the topic lack the partition that the record names? Then it is the record's fault, else the topic's."""
-        self._metadata.submit(self._answer_partition, self._producer, record, error)
-
-    def _answer_partition(self, producer: Producer, record: Record, error: DeliveryFault | None) -> None:
-        self.inbox.put(Report(record, partition_fault(producer, record) or error, record.partition, None, True))
 
     # Only transactions have these to tell or to learn.
 
@@ -284,6 +280,7 @@ class KafkaPublisher:
         self._failure = None
         self._lone, self._lone_in_flight = None, 0
         self._producer = self._make(self._config)
+        self._partitions.forget()
         self.inbox.take()
         # Destroying a client waits for its threads; the relay does not.
         threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
@@ -296,7 +293,7 @@ class KafkaPublisher:
 
     def close(self) -> None:
         """End: whatever is still queued is dropped; its rows are pending."""
-        self._metadata.shutdown(wait=False, cancel_futures=True)
+        self._partitions.forget()
         self.purge()
         self._lone = None
         if self._acknowledged is not None:

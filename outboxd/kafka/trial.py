@@ -83,6 +83,8 @@ class TrialProcess:
         self._owed = 0
         self._thread: threading.Thread | None = None
         self._child: SpawnProcess | None = None
+        self._child_lock = threading.Lock()
+        """Held where the relay's thread may kill a child that the other one starts or lets go of."""
         self._pipe: Connection[Any, Any] | None = None
         self._closing = threading.Event()
 
@@ -112,9 +114,9 @@ class TrialProcess:
         """End the child; what it was given is never reported any more, and its end proves nothing."""
         self._generation += 1
         self._owed = 0
-        child = self._child
-        if child is not None:
-            child.kill()
+        with self._child_lock:
+            if self._child is not None:
+                self._child.kill()
 
     def take_properties(self, properties: Mapping[str, str]) -> None:
         """Have the next record sent by a client with these. One that the present child sends has `RENEWAL_SECONDS` left
@@ -200,7 +202,7 @@ class TrialProcess:
             except (OSError, AttributeError, TypeError, PickleError) as error:
                 ending = str(error)
             else:
-                if self._is_ready():
+                if self._is_ready() and generation == self._generation:
                     return self._pipe
                 ending = "the process did not start"
             ending = f"{ending}: {self._end_child()}"
@@ -216,9 +218,11 @@ class TrialProcess:
         self._pipe = ours
         self._child_has = self._properties
         make_publisher = partial(self._make_publisher, self._child_has)
-        self._child = context.Process(target=serve, args=(theirs, make_publisher), name="trial", daemon=True)
-        self._child.start()
+        child = context.Process(target=serve, args=(theirs, make_publisher), name="trial", daemon=True)
+        child.start()
         theirs.close()
+        with self._child_lock:
+            self._child = child
 
     def _is_outdated(self) -> bool:
         return self._child_has is not self._properties
@@ -235,7 +239,8 @@ class TrialProcess:
 
     def _end_child(self) -> str:
         """End what is left of the child; return how it ended."""
-        child, self._child = self._child, None
+        with self._child_lock:
+            child, self._child = self._child, None
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.close()

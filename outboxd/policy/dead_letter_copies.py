@@ -45,7 +45,8 @@ def copy_headers(
         letter: the dead letter.
         source: the outbox's name.
         loads: parses JSON.
-        payload_left_out: the payload and the application's headers are too large even for a copy.
+        payload_left_out: the payload and the application's headers are too large even for a copy, or kill who sends
+            them.
     """
     parsed = () if payload_left_out else parse_headers(letter.headers, loads)
     own: Headers = () if isinstance(parsed, InvalidHeaders) else parsed

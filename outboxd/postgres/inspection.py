@@ -26,7 +26,7 @@ _OWN_TABLES: Mapping[str, Sequence[str]] = {
     "dead_letter": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "lease": ("SELECT", "INSERT", "UPDATE"),
     "control": ("SELECT", "INSERT"),
-    "start": ("SELECT", "INSERT", "UPDATE"),
+    "start": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "progress": ("SELECT", "INSERT", "UPDATE"),
     VERSION_TABLE: ("SELECT",),
 }

@@ -89,7 +89,7 @@ class LeaseKeeper:
         self._held: tuple[Owner, int] | None = None
         self._wake = threading.Event()
         self._closing = False
-        self._giving_up = False
+        self._giving_up: int | None = None
         self._connection: Any = None
         self.last_error: str | None = None
         self.database = ""
@@ -107,15 +107,19 @@ class LeaseKeeper:
         """Return the monotonic time up to which nobody else can own the outbox."""
         return self._trusted_until
 
-    def give_up(self, *, drained: bool = False, emptied: bool = False) -> None:
-        """Release the lease at once, if it is still ours; then stand by.
+    def give_up(self, token: int, *, drained: bool = False, emptied: bool = False) -> None:
+        """Release the lease of this token at once, if it is still ours; then stand by.
 
         `drained`: nothing that this owner published is unsettled. `emptied`: nor is there anything pending that one
         before it may have published.
         """
+        held = self._held
+        if held is not None and held[1] != token:
+            # Lost and acquired anew, while the relay still stood down from the one before.
+            return
         self._drained = emptied or (drained and not self._was_undrained)
         self._trusted_until = float("-inf")
-        self._giving_up = True
+        self._giving_up = token
         self._wake.set()
 
     def close(self, timeout_seconds: float = 5.0) -> None:
@@ -141,9 +145,9 @@ class LeaseKeeper:
     def _step(self) -> float:
         """Do what is due now and return how long to wait, in seconds."""
         try:
-            if self._giving_up:
+            given_up, self._giving_up = self._giving_up, None
+            if given_up is not None and (self._held is None or self._held[1] == given_up):
                 self._release()
-                self._giving_up = False
                 return min(1.0, self._ttl_seconds / 10)
             if self._closing:
                 return 0.0

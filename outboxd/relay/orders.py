@@ -76,7 +76,7 @@ class Orders:
         state = self._state
         stopped, resumed = state.lanes.pause(pauses, given_at)
         if stopped:
-            state.gate.defer_waiting(stopped)
+            state.gate.defer_waiting(set(stopped))
             state.forget_dropped()
         for topic in stopped:
             state.ports.observer.event("topic_paused", topic=topic)

@@ -190,8 +190,9 @@ class Lease(Protocol):
         """Return the monotonic time up to which nobody else can own the outbox."""
         ...
 
-    def give_up(self, *, drained: bool = False, emptied: bool = False) -> None:
-        """Release it at once, so that another daemon need not wait for its end.
+    def give_up(self, token: int, *, drained: bool = False, emptied: bool = False) -> None:
+        """Release the lease of this token at once, so that another daemon need not wait for its end; one that was
+        acquired anew meanwhile is kept.
 
         `drained`: nothing that this owner published is unsettled. `emptied`: nor is there anything pending that one
         before it may have published.

@@ -249,10 +249,11 @@ class Relay:
         """Ownership ended, or cannot be trusted: nothing is produced any more, and what is unsettled is the
         successor's.
         """
-        unsettled = len(self.state.ledger)
+        unsettled, token = len(self.state.ledger), self.state.token
         self._ports.publisher.purge()
         self._begin_anew(None)
-        self._ports.lease.give_up()
+        if token is not None:
+            self._ports.lease.give_up(token)
         self._ports.observer.event("lease_lost", reason=reason, unsettled_rows=unsettled)
         self._ports.observer.duplicates_possible(unsettled)
 
@@ -315,6 +316,7 @@ class Relay:
         if self.state.token is not None:
             # A fetch may be under way: what it would show was never published by this owner.
             drained = reason in ("stopped", "empty") and self.state.is_settled and self.state.holds_nothing
-            self._ports.lease.give_up(drained=drained, emptied=drained and reason == "empty")
+            emptied = drained and reason == "empty"
+            self._ports.lease.give_up(self.state.token, drained=drained, emptied=emptied)
         self.end = RelayEnd(reason, unsettled, blocked_topics)
         self._ports.observer.event("ended", reason=reason, unsettled_rows=unsettled)

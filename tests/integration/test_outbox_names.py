@@ -21,11 +21,11 @@ def test_a_table_is_relayed_by_one_outbox_and_a_second_name_stands_by_and_says_w
 ) -> None:
     caplog.set_level(logging.ERROR, "outboxd.lease")
     with keeper_of(database, "one", "first:1") as first:
-        first.granted()
+        token = first.granted()
         with keeper_of(database, "two", "second:1") as second:
             wait_for(lambda: REFUSED in caplog.text, timeout_seconds=20, what="the second one says why it waits")
             assert second.events.empty()
-            first.keeper.give_up()
+            first.keeper.give_up(token)
             first.keeper.close()
             second.granted()
     assert caplog.text.count("both would publish each row") == 1

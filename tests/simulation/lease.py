@@ -30,8 +30,10 @@ class SimulatedLease:
     def trusted_until(self) -> float:
         return self._trusted_until
 
-    def give_up(self, *, drained: bool = False, emptied: bool = False) -> None:
+    def give_up(self, token: int, *, drained: bool = False, emptied: bool = False) -> None:
         del drained, emptied  # They only matter where delivery changes to exactly-once.
+        if self._token is not None and self._token != token:
+            return
         holder = self.holder
         self._token, self._trusted_until = None, float("-inf")
         self._acquisitions += 1

@@ -20,9 +20,11 @@ class Kept:
     keeper: LeaseKeeper
     events: queue.Queue[Event]
 
-    def granted(self) -> None:
-        """Wait until it holds the lease."""
-        assert isinstance(self.events.get(timeout=10), LeaseGranted)
+    def granted(self) -> int:
+        """Wait until it holds the lease; return the token."""
+        event = self.events.get(timeout=10)
+        assert isinstance(event, LeaseGranted)
+        return event.token
 
 
 @contextmanager

@@ -6,7 +6,13 @@ from outboxd.policy.records import Arm, Record
 
 
 def record(
-    record_id: int, *, topic: str = "orders", key: str | None = "k", arm: Arm = Arm.FORWARD, size_bytes: int = 100
+    record_id: int,
+    *,
+    topic: str = "orders",
+    key: str | None = "k",
+    arm: Arm = Arm.FORWARD,
+    partition: int | None = None,
+    size_bytes: int = 100,
 ) -> Record:
     """Return a record of which only what the test names matters."""
-    return Record(arm, record_id, f"event-{record_id}", topic, key, b"payload", "{}", None, 0, size_bytes)
+    return Record(arm, record_id, f"event-{record_id}", topic, key, b"payload", "{}", partition, 0, size_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,3 +63,37 @@ def test_a_copy_without_its_payload_says_how_much_was_left_out() -> None:
     named = dict(copy_headers(LETTER, "default", json.loads, payload_left_out=True))
     assert named["outbox-payload-left-out-bytes"] == b"7"
     assert "trace" not in named
+
+
+class NotedProducer:
+    """Acknowledges whatever it is given."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        del config
+        self.given: list[tuple[object, ...]] = []
+        self._reports: list[Callable[[None, None], None]] = []
+
+    def produce(self, topic: str, payload: bytes | None, key: str | None, **more: Any) -> None:
+        self.given.append((topic, payload, key, dict(more["headers"])))
+        self._reports.append(more["on_delivery"])
+
+    def poll(self, timeout_seconds: float) -> None:
+        del timeout_seconds
+        for report in self._reports:
+            report(None, None)
+        self._reports.clear()
+
+
+def test_of_a_row_that_kills_who_sends_it_only_what_is_told_of_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outboxd.kafka.dead_letter_copies.Producer", NotedProducer)
+    copier = DeadLetterCopier({}, "dead", "default")
+    killer = LETTER._replace(error_code="CRASHED_DAEMON")
+    assert copier.send([killer, LETTER], threading.Event()) == [killer, LETTER]
+
+    producer: Any = copier._producer
+    (topic, payload, key, headers), (_, *other, other_headers) = producer.given
+    assert (topic, payload, key) == ("dead", None, None)
+    assert "trace" not in headers
+    assert headers["outbox-payload-left-out-bytes"] == b"7"
+    assert headers["outbox-id"] == b"7"
+    assert (other, other_headers["trace"]) == ([b"payload", "k"], b"t")

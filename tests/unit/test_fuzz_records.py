@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from outboxd.kafka.messages import MessageChecks
@@ -145,6 +145,8 @@ def test_any_row_is_taken_or_refused_in_words(publisher: KafkaPublisher, row: di
 def test_what_the_checks_let_pass_the_client_takes(
     publisher: KafkaPublisher, topic: str, key: str | None, payload: bytes | None, headers: str
 ) -> None:
+    # A text of PostgreSQL's has no half of a surrogate pair: only the client itself looks for one in a key.
+    assume(key is None or key.encode(errors="ignore").decode() == key)
     row = {"topic": topic, "key": key, "payload": payload, "headers": headers, "partition": None, "created_at_ms": 1}
     if MessageChecks("shop", 1_000_000).fault_of(record_of(row)) is None:
         assert sent(publisher, row) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -134,6 +135,26 @@ def test_what_is_abandoned_is_never_reported_and_blames_nobody(trial: TrialProce
     assert trial.is_idle()
     trial.send(row(2, b"x"))
     assert [report.record.id for report in answers(trial, 1)] == [2]
+
+
+def test_what_is_abandoned_while_its_process_starts_is_not_sent(
+    trial: TrialProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_ready, abandoned = trial._is_ready, threading.Event()
+
+    def abandoned_once_ready() -> bool:
+        ready = is_ready()
+        if not abandoned.is_set():
+            trial.abandon()
+            abandoned.set()
+        return ready
+
+    monkeypatch.setattr(trial, "_is_ready", abandoned_once_ready)
+    trial.send(row(1, b"x"))
+    assert abandoned.wait(60)
+    trial.send(row(2, b"x"))
+    assert [report.record.id for report in answers(trial, 1)] == [2]
+    assert [note.name.split("-")[0] for note in tmp_path.iterdir()] == ["2"]
 
 
 def test_a_process_that_does_not_start_blames_no_row_and_is_told(told: Told) -> None:

@@ -1,0 +1,63 @@
+"""Whether a topic lacks the partition that a row names is asked once a topic, on a thread that a rebuild outruns."""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any, cast
+
+from outboxd.kafka.partitions import PartitionQuestions
+from outboxd.policy.faults import fault_of
+from outboxd.policy.messages import DeliveryFault, Report
+from tests.support.children import wait_for
+from tests.unit.records import record
+
+WAIT_SECONDS = 10.0
+UNKNOWN = DeliveryFault(fault_of(-190), "unknown partition")
+
+
+class Cluster:
+    """Answers for topics of two partitions once it is let; notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.may_answer = threading.Event()
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        del timeout
+        self.asked.append(topic)
+        assert self.may_answer.wait(WAIT_SECONDS)
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions={0: None, 1: None})})
+
+
+def test_a_topic_is_asked_for_once_for_all_of_its_records_and_each_gets_its_own_answer() -> None:
+    cluster, reports = Cluster(), cast("SimpleQueue[Report]", SimpleQueue())
+    questions = PartitionQuestions(reports.put)
+    questions.ask(cast(Any, cluster), record(1, topic="first", partition=5), UNKNOWN)
+    wait_for(lambda: cluster.asked == ["first"], timeout_seconds=WAIT_SECONDS, what="the first question")
+    for record_id in range(2, 10):
+        questions.ask(cast(Any, cluster), record(record_id, topic="t", partition=record_id % 4), UNKNOWN)
+    cluster.may_answer.set()
+
+    told = [reports.get(timeout=WAIT_SECONDS) for _ in range(9)]
+    codes = {report.record.id: report.error.fault.name for report in told if report.error is not None}
+    assert cluster.asked == ["first", "t"]
+    assert {record_id for record_id, code in codes.items() if code == "UNKNOWN_PARTITION"} == {1, 2, 3, 6, 7}
+    assert all(codes[record_id] == UNKNOWN.fault.name for record_id in (4, 5, 8, 9))
+    assert all(report.alone for report in told)
+
+
+def test_what_was_asked_for_a_producer_that_is_gone_is_not_reported() -> None:
+    cluster, reports = Cluster(), cast("SimpleQueue[Report]", SimpleQueue())
+    questions = PartitionQuestions(reports.put)
+    questions.ask(cast(Any, cluster), record(1, topic="first", partition=5), UNKNOWN)
+    wait_for(lambda: cluster.asked == ["first"], timeout_seconds=WAIT_SECONDS, what="the first question")
+    questions.ask(cast(Any, cluster), record(2, topic="t", partition=5), UNKNOWN)
+    questions.forget()
+    questions.ask(cast(Any, cluster), record(3, topic="u", partition=5), UNKNOWN)
+    cluster.may_answer.set()
+
+    assert reports.get(timeout=WAIT_SECONDS).record.id == 3
+    assert reports.empty()
+    assert cluster.asked == ["first", "u"]
