@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
@@ -64,12 +65,16 @@ class Admission:
 
     # Asking.
 
-    def request(self, rows_max: int, bytes_max: int, *, want_discards: bool) -> FetchRequest:
+    def request(self, rows_max: int, bytes_max: int) -> FetchRequest:
         """Return what to ask the database for now, within these limits."""
         closed = self._topics.held
         chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, self.probing.ids, self._topics.deferred)
         self._held.asked(chosen)
-        found = [record_id for record_id in self._found if record_id not in self._held][:CHOSEN_ROWS_MAX]
+        found = list(islice(self._found, CHOSEN_ROWS_MAX))
+        for record_id in [record_id for record_id in found if record_id in self._held]:
+            # Held meanwhile, so it is known; it would else be wanted for ever.
+            found.remove(record_id)
+            del self._found[record_id]
         lows, highs = self.gaps.ranges()
         cursors = self.cursors
         return FetchRequest(
@@ -88,7 +93,7 @@ class Admission:
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
             available_cursor=cursors.available,
-            want_discards=want_discards,
+            want_discards=self._held.has_dead,
         )
 
     def found_by_sweep(self, record_ids: Sequence[int]) -> None:
@@ -140,7 +145,10 @@ class Admission:
         cursors.retry = fetched.retry_cursor or cursors.retry
         cursors.available = fetched.available_cursor or cursors.available
         # Once all were listed it begins anew: operators replay in any order.
-        cursors.replay = fetched.replays[-1].outbox_id if fetched.replays else 0
+        if not fetched.replays:
+            cursors.replay = 0
+        elif self._held.takes_replays:
+            cursors.replay = fetched.replays[-1].outbox_id
         if fetched.available_ids:
             self.found_by_sweep([i for i in fetched.available_ids if not self._ledger.knows(i) and i not in self._held])
 

@@ -20,6 +20,8 @@ from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import FailureHistory, GateKey
 
 NONE: Mapping[str, int] = MappingProxyType({})
+REPLAYS_MAX = 20_000
+"""So many dead letters are kept in memory to be replayed; further ones wait in the database for their turn."""
 SCANNED_MAX = 2_000
 """How many wanted records one look for the next fetch goes through."""
 
@@ -69,6 +71,8 @@ class HeldRecords:
         self._parked: dict[str, dict[int, None]] = {}
         self._parking_topics: set[str] = set()
         self._later: dict[int, float] = {}
+        self._dead: set[int] = set()
+        self._replays: set[int] = set()
 
     def __contains__(self, record_id: object) -> bool:
         return record_id in self.by_id
@@ -78,14 +82,18 @@ class HeldRecords:
 
     def add(self, held: HeldRecord) -> None:
         """Take a record that left memory; its key waits for it."""
-        self._forget_place(held.id)
+        self.remove(held.id)
         self.by_id[held.id] = held
+        if held.is_replay and held.state is not HeldState.DEAD:
+            self._replays.add(held.id)
         if held.gate_key is not None:
             self._gate.hold(held.gate_key, held.id)
         if held.state in (HeldState.WANTED, HeldState.PARKED):
             self._place(held)
         elif held.state is HeldState.SCHEDULED and held.is_replay:
             self._later[held.id] = held.due_at
+        elif held.state is HeldState.DEAD:
+            self._dead.add(held.id)
 
     def want_due(self, now: float) -> None:
         """Replays that failed and are due are wanted again; records of `retry` are listed by the database instead."""
@@ -110,6 +118,7 @@ class HeldRecords:
     def _forget_place(self, record_id: int) -> None:
         self._wanted.pop(record_id, None)
         self._later.pop(record_id, None)
+        self._dead.discard(record_id)
         former = self.by_id.get(record_id)
         if former is not None and former.state is HeldState.PARKED:
             self._parked.get(former.topic, {}).pop(record_id, None)
@@ -199,7 +208,18 @@ class HeldRecords:
     def remove(self, record_id: int) -> HeldRecord | None:
         """The record is admitted, discarded or gone: it is held no more. The caller tells the gate."""
         self._forget_place(record_id)
+        self._replays.discard(record_id)
         return self.by_id.pop(record_id, None)
+
+    @property
+    def has_dead(self) -> bool:
+        """Whether a dead letter holds its key."""
+        return bool(self._dead)
+
+    @property
+    def takes_replays(self) -> bool:
+        """Whether there is room for more dead letters that are to be replayed."""
+        return len(self._replays) < REPLAYS_MAX
 
     @property
     def next_due_at(self) -> float | None:

@@ -102,10 +102,3 @@ class Ledger:
     def oldest(self) -> Record | None:
         """Return the record that has been in memory for the longest time."""
         return next(iter(self.records.values()), None)
-
-    def clear(self) -> None:
-        """Forget everything: ownership ended."""
-        self.records.clear()
-        self.size_bytes = 0
-        self._highest_id = 0
-        self._forget_left()

@@ -26,8 +26,11 @@ class Orders:
             held = held_records.by_id.get(due.outbox_id)
             if held is not None and held.state is HeldState.SCHEDULED:
                 held_records.want(due.outbox_id)
+        has_room = held_records.takes_replays
         for replay in fetched.replays:
-            self._on_replay(replay)
+            # One that is known as a dead letter already, since it holds its key, takes no more room.
+            if has_room or replay.outbox_id in held_records:
+                self._on_replay(replay)
         for outbox_id in fetched.discarded:
             held = held_records.by_id.get(outbox_id)
             if held is not None and held.state is HeldState.DEAD:

@@ -171,8 +171,7 @@ class Reading:
         if wait is None:
             return
         delay_seconds, patience = wait
-        want_discards = any(held.state is HeldState.DEAD for held in state.held.by_id.values())
-        request = state.admission.request(max(rows_max, 1), max(bytes_max, 1), want_discards=want_discards)
+        request = state.admission.request(max(rows_max, 1), max(bytes_max, 1))
         state.reading = request
         self.awaits_reports = False
         self._asked_at = now

@@ -153,10 +153,6 @@ class Settling:
         self.under_way = None
         self._failed = again
 
-    def clear(self) -> None:
-        """Forget everything: ownership ended, and the rows are still pending."""
-        self.__init__(self.rows_max)  # type: ignore[misc]  # the state after construction is the empty state
-
 
 def _take(values: list[T], count: int) -> Sequence[T]:
     taken = values[:count]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.messages import Fetched
-from outboxd.policy.records import NO_HISTORY, Arm, Record
+from outboxd.policy.messages import DueReplay, Fetched
+from outboxd.policy.records import NO_HISTORY, Arm, FailureHistory, Record
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
 from outboxd.relay.admission import Admission, Admitted
@@ -36,7 +38,7 @@ class Bench:
         self.admission = Admission(self.gate, self.topics, self.held, self.ledger, self.lanes)
 
     def fetch(self, *answer: Record) -> Admitted:
-        request = self.admission.request(self.rows_max, 1_000_000, want_discards=False)
+        request = self.admission.request(self.rows_max, 1_000_000)
         now = datetime(2026, 1, 1, tzinfo=UTC)
         return self.admission.take(request, Fetched(list(answer), 0, now), 0.0)
 
@@ -133,7 +135,7 @@ def test_records_of_a_held_topic_are_dropped_and_the_topic_catches_up_later() ->
     assert ids(bench.fetch(record(1), record(2, topic="free"))) == [2]
     assert len(bench.ledger) == 1
     bench.topics.release("orders", HoldReason.PAUSED, 1.0)
-    assert list(bench.admission.request(9, 9, want_discards=False).catch_ups) == [CatchUp("orders", 1)]
+    assert list(bench.admission.request(9, 9).catch_ups) == [CatchUp("orders", 1)]
     assert ids(bench.fetch(record(1, arm=Arm.CATCH_UP))) == [1]
     assert not bench.admission.wants_more
 
@@ -144,5 +146,28 @@ def test_after_a_lost_connection_everything_is_read_from_the_beginning() -> None
 
     bench.admission.start_again()
 
-    request = bench.admission.request(9, 9, want_discards=False)
+    request = bench.admission.request(9, 9)
     assert (request.position, list(request.gap_lows)) == (0, [])
+
+
+def test_a_row_that_the_sweep_found_and_that_is_held_meanwhile_is_wanted_no_more() -> None:
+    bench = Bench()
+    bench.admission.found_by_sweep([7, 8])
+    bench.held.add(HeldRecord(7, "orders", ("orders", "k"), NO_HISTORY, HeldState.SCHEDULED, "retry", 0.0, 1e9))
+    assert list(bench.admission.request(9, 9).chosen_ids) == [8]
+    bench.fetch(record(8, arm=Arm.CHOSEN))
+    assert not bench.admission.wants_more
+
+
+def test_the_list_of_replays_is_not_read_on_while_there_is_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outboxd.relay.held_records.REPLAYS_MAX", 1)
+    bench = Bench()
+    replay = FailureHistory(1, None, 70)
+    bench.held.add(HeldRecord(7, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    listed = Fetched([], 0, now, replays=[DueReplay(80, 8, "orders", "k", 1)])
+    bench.admission.take(bench.admission.request(9, 9), listed, 0.0)
+    assert bench.admission.cursors.replay == 0
+    bench.held.remove(7)
+    bench.admission.take(bench.admission.request(9, 9), listed, 0.0)
+    assert bench.admission.cursors.replay == 8

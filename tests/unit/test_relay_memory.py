@@ -6,7 +6,7 @@ from outboxd.policy.faults import fault_of
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.records import NO_HISTORY, FailureHistory
-from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.held_records import REPLAYS_MAX, HeldRecord, HeldRecords, HeldState
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.settling import Settling
 from tests.unit.records import record
@@ -139,6 +139,18 @@ def test_a_replay_that_failed_is_wanted_when_it_is_due() -> None:
     records.want_due(5.0)
     assert chosen_ids(records) == [1]
     assert records.next_due_at is None
+
+
+def test_replays_are_taken_up_to_a_bound_that_dead_letters_which_hold_their_keys_do_not_count_for() -> None:
+    records = HeldRecords(KeyGate())
+    for record_id in range(REPLAYS_MAX):
+        records.add(held(record_id, HeldState.DEAD, key=str(record_id), dead_letter_id=record_id + 1))
+    assert (records.has_dead, records.takes_replays) == (True, True)
+    for record_id in range(REPLAYS_MAX):
+        records.add(held(record_id, HeldState.WANTED, key=str(record_id), dead_letter_id=record_id + 1))
+    assert (records.has_dead, records.takes_replays) == (False, False)
+    records.remove(0)
+    assert (records.has_dead, records.takes_replays) == (False, True)
 
 
 def test_a_settlement_takes_what_waits_and_one_that_failed_is_given_again_whole_before_any_other() -> None:
