@@ -316,14 +316,19 @@ class Daemon:
         return EXIT_OK
 
     def _tell_pending(self) -> None:
-        """List on standard error what is still pending on purpose: paused, held, or not yet available."""
-        with explained():
-            lines = describe_pending(
-                self.settings.database.url_with_password,
-                self.settings.database.schema_,
-                self.settings.outbox.table,
-                self.settings.outbox.name,
-            )
+        """List on standard error what is still pending on purpose: paused, held, or not yet available. All else is done
+        by then, and whether it can be listed changes nothing of that.
+        """
+        try:
+            with explained():
+                lines = describe_pending(
+                    self.settings.database.url_with_password,
+                    self.settings.database.schema_,
+                    self.settings.outbox.table,
+                    self.settings.outbox.name,
+                )
+        except OutboxdError as error:
+            lines = [f"what is still pending could not be listed: {error}"]
         for line in lines:
             print(line, file=sys.stderr)  # noqa: T201 - for people
 

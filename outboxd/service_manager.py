@@ -1,8 +1,8 @@
 """What the service manager is told (sd_notify(3)): ready, reloading, stopping, a sentence of status, and that work
 advances.
 
-Everything is told on the relay's thread, so a relay that does not turn tells nothing; and a turning relay says that it
-is well only while no other thread of the daemon is stuck (see `Watched`).
+All but a reload is told on the relay's thread, so a relay that does not turn tells nothing; and a turning relay says
+that it is well only while no other thread of the daemon is stuck (see `Watched`).
 """
 
 from __future__ import annotations

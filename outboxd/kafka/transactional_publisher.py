@@ -202,7 +202,7 @@ class TransactionalPublisher:
 
         def recover() -> None:
             try:
-                recovered = self._recover(client, settled, lineage)
+                recovered = self._recover(client, gone, settled, lineage)
             except Exception as error:  # noqa: BLE001 - the relay begins again and says why, whatever it is
                 self._answer(gone, RecoverFailed(told(error)))
             else:
@@ -210,7 +210,7 @@ class TransactionalPublisher:
 
         self._jobs.put(recover)
 
-    def _recover(self, client: TransactionClient, settled: int, lineage: str) -> Recovered:
+    def _recover(self, client: TransactionClient, gone: threading.Event, settled: int, lineage: str) -> Recovered:
         client.fence()
         try:
             records = self._read_above(settled, lineage)
@@ -218,19 +218,19 @@ class TransactionalPublisher:
             if settled:
                 raise
             ensure_topic(self._properties, self._topic)
-            records = self._read_new(settled, lineage)
+            records = self._read_new(gone, settled, lineage)
         number = records[-1].number if records else settled
         client.begin(lineage, number)
         return Recovered(number, [row for record in records for row in record.rows])
 
-    def _read_new(self, settled: int, lineage: str) -> Sequence[ProgressRecord]:
+    def _read_new(self, gone: threading.Event, settled: int, lineage: str) -> Sequence[ProgressRecord]:
         """Read a topic that was just made: not every broker may know it yet."""
         deadline = time.monotonic() + NEW_TOPIC_SECONDS
         while True:
             try:
                 return self._read_above(settled, lineage)
             except ProgressMissingError:
-                if self._gone.wait(NEW_TOPIC_PAUSE_SECONDS) or time.monotonic() > deadline:
+                if gone.wait(NEW_TOPIC_PAUSE_SECONDS) or time.monotonic() > deadline:
                     raise
 
     # Publish.

@@ -31,7 +31,8 @@ QUIET_SECONDS: Final = 60.0
 COMMAND_SECONDS_MAX: Final = 30.0
 QUEUE_MAX: Final = 100
 KINDS_MAX: Final = 1_000
-_SECRET_PREFIXES: Final = ("OUTBOXD_", "PGPASS")
+_SECRET_PREFIXES: Final = ("OUTBOXD_", "PGPASS", "OTEL_")
+"""The exporter of traces may have its authorization in a variable."""
 
 
 class TellEvent(Protocol):

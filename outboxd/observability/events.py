@@ -57,6 +57,7 @@ _KINDS: Final = (
         "warning",
         "This daemon does not relay the outbox any more: {reason}. Records that stay pending: {unsettled_rows}.",
         ("reason", "unsettled_rows"),
+        alerts=True,
     ),
     EventKind(
         "http_address_taken",
@@ -107,7 +108,9 @@ _KINDS: Final = (
         alerts=True,
     ),
     # The database.
-    EventKind("database_failed", "error", "The database failed during {during}: {cause}", ("during", "cause")),
+    EventKind(
+        "database_failed", "error", "The database failed during {during}: {cause}", ("during", "cause"), alerts=True
+    ),
     EventKind(
         "listening", "info", "Notifications of new rows come from now on; an idle outbox is polled about once a second."
     ),

@@ -26,6 +26,7 @@ _HIDDEN: Final = "***"
 SECRET_CHARS_MIN: Final = 4
 """Shorter secrets are found by the names of their fields only: hiding each "a" would leave nothing to read."""
 
+_OWN_FIELDS: Final = frozenset({"event", "level", "timestamp"})
 _SECRET_FIELD: Final = re.compile(r"password|passwd|secret|credential|authorization|api_?key|private", re.IGNORECASE)
 _SECRET_TEXT: Final = (
     re.compile(r"(://[^\s:/@]*:)[^\s@]+(?=@)"),
@@ -130,6 +131,9 @@ class Log:
     def _clean(self, _: object, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """One line each, nothing that drives a terminal, and no secret."""
         for name, value in fields.items():
+            if name in _OWN_FIELDS:
+                # Of a few known words, one of which may be a secret too.
+                continue
             if _SECRET_FIELD.search(name):
                 fields[name] = _HIDDEN
             elif isinstance(value, str):

@@ -84,6 +84,7 @@ def make_engine(
     )
 
     def connect() -> Driver:
+        connection: Driver | None = None
         try:
             connection = Driver.connect(conninfo(), autocommit=True, prepare_threshold=prepare_threshold)
             connection.look_for_pooler()
@@ -100,6 +101,8 @@ def make_engine(
                     limits,
                 )
         except psycopg.Error as refused:
+            if connection is not None:
+                connection.close()
             ours = explain(refused)
             if ours is None:
                 raise

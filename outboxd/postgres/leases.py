@@ -186,6 +186,7 @@ class LeaseKeeper:
                 self._look_for_obstacles()
             return min(0.5, self._ttl_seconds / 10)
         self._was_undrained, self._drained, self.database = bool(row[1]), False, str(row[2])
+        self._is_refusal_told = False
         token = int(row[0])
         owner = Owner(holder, timeline_of(self._connected()))
         self._held = (owner, token)

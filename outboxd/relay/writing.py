@@ -12,7 +12,8 @@ from outboxd.relay.ports import Settled, SettleFailed
 from outboxd.relay.state import State
 
 SETTLE_DELAY_SECONDS = 0.02
-FAILURE_PAUSE_SECONDS = 0.1
+FAILURE_PAUSE_SECONDS_MIN = 0.1
+FAILURE_PAUSE_SECONDS_MAX = 2.0
 
 
 class Writing:
@@ -23,6 +24,7 @@ class Writing:
         self._state = state
         self._next_at = 0.0
         self._began_at = 0.0
+        self._failures = 0
 
     def _due_at(self, now: float) -> float:
         state = self._state
@@ -56,6 +58,7 @@ class Writing:
         if event.settlement is not state.settling.under_way:
             return True
         state.settling.done()
+        self._failures = 0
         if event.fenced:
             reason = MOVED if event.moved else RIVAL
             state.ports.observer.event("settle_fenced", rows=event.settlement.rows, reason=reason)
@@ -121,10 +124,13 @@ class Writing:
             state.ready.append(following)
 
     def on_failed(self, event: SettleFailed) -> None:
-        """Whether it was committed is unknown: give it again, whole, before any other."""
+        """Whether it was committed is unknown: give it again, whole, before any other, after a pause that grows."""
         state = self._state
         if event.settlement is not state.settling.under_way:
             return
         state.settling.failed(replace(event.settlement, again=True))
-        self._next_at = state.ports.clock.monotonic() + FAILURE_PAUSE_SECONDS
-        state.ports.observer.event("database_failed", during="settle", cause=event.message)
+        self._failures += 1
+        pause = min(FAILURE_PAUSE_SECONDS_MIN * 2 ** min(self._failures - 1, 10), FAILURE_PAUSE_SECONDS_MAX)
+        self._next_at = state.ports.clock.monotonic() + pause
+        if self._failures == 1:
+            state.ports.observer.event("database_failed", during="settle", cause=event.message)

@@ -153,7 +153,10 @@ class App:
         return _json(told)
 
     def _points(self, environ: Environ) -> Answer:
-        after = float(_query(environ).get("after") or 0)
+        try:
+            after = float(_query(environ).get("after") or 0)
+        except ValueError:
+            raise Refusal("400 Bad Request", "after is a time in seconds") from None
         return _json(
             [
                 [point.at, point.rows_per_second, point.bytes_per_second, point.lag_seconds, point.in_memory_rows]
@@ -227,7 +230,12 @@ class _Turn:
 
 
 def _query(environ: Environ) -> dict[str, str]:
-    parsed = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=20)
+    try:
+        parsed = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=20)
+    except ValueError:
+        raise Refusal("400 Bad Request", "the query has too many parameters") from None
+    if any("\0" in value for values in parsed.values() for value in values):
+        raise Refusal("400 Bad Request", "no text of PostgreSQL's has a NUL")
     return {name: values[-1] for name, values in parsed.items()}
 
 
@@ -239,6 +247,8 @@ def _body(environ: Environ) -> dict[str, Any]:
         raise Refusal("413 Content Too Large", f"at most {BODY_BYTES_MAX} bytes")
     try:
         body = orjson.loads(environ["wsgi.input"].read(int(length)))
+    except TimeoutError:
+        raise Refusal("408 Request Timeout", "the body did not come in time") from None
     except orjson.JSONDecodeError:
         raise Refusal("400 Bad Request", "the body is not JSON") from None
     if not isinstance(body, dict):

@@ -89,7 +89,7 @@ def test_an_event_is_logged_counted_and_offered_as_an_alert_where_the_catalogue_
     daemon.observer.event("settle_mismatch", expected=2, matched=1)
     daemon.log.close()
     assert len(daemon.lines) == 5
-    assert [name for name, _ in daemon.alerts] == ["breaker_opened"]
+    assert [name for name, _ in daemon.alerts] == ["breaker_opened", "lease_lost"]
     assert daemon.value("events_total", event="breaker_opened") == 1
     assert daemon.value("lease_lost_total") == 1
     assert daemon.value("late_rows_total") == 4
@@ -99,6 +99,7 @@ def test_an_event_is_logged_counted_and_offered_as_an_alert_where_the_catalogue_
 def test_alerts_go_out_for_dead_letters_breakers_storms_and_stalls() -> None:
     assert {kind.name for kind in CATALOGUE.values() if kind.alerts} >= {
         "dead_letter_kind_appeared", "breaker_opened", "breaker_closed", "storm_guard", "in_flight_stalled",
+        "database_failed", "lease_lost", "thread_died",
     }  # fmt: skip
 
 
