@@ -22,6 +22,7 @@ from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, PartitionQuestions
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
+from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report, error_of
 from outboxd.policy.records import Record
 
@@ -213,6 +214,12 @@ class KafkaPublisher:
             call(timeout_seconds)
         except KafkaException as error:
             self._failed(error)
+        except SystemError as error:
+            # Where a fatal error comes while reports are served, the client raises it into a callback that is under
+            # way: that report is lost, and its record one of unknown outcome.
+            self._failure = DeliveryFault(
+                own_fault("NEVER_REPORTED"), f"a report was lost as the producer failed: {error}"
+            )
 
     def _failed(self, error: KafkaException) -> None:
         """`poll` raises what is fatal; anything else it raises is a cluster's trouble to be seen in the status."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outboxd.policy.records import NO_HISTORY, Record
+from outboxd.policy.records import NO_HISTORY, Record, id_of
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.state import State
@@ -23,6 +23,15 @@ class Publishing:
         self._holds_seen = 0
         self.is_queue_full = False
 
+    def take_back(self, now: float) -> None:
+        """Records of a key that came to be held may have been admitted before, where many of a key go at once: they
+        leave memory, before the database is asked for the key again.
+        """
+        state = self._state
+        if state.pipelined and state.gate.holds != self._holds_seen:
+            state.ready, state.ready_at = state.aftermath.readmit(state.ready[state.ready_at :], now), 0
+            self._holds_seen = state.gate.holds
+
     def publish(self) -> None:
         """Give the producer what may go now, suspects first."""
         state, publisher = self._state, self._state.ports.publisher
@@ -31,11 +40,6 @@ class Publishing:
             return
         if state.topics.held or state.lanes.unconfirmed_topics:
             state.ready, state.ready_at = self._reconsider(state.ready[state.ready_at :]), 0
-        if state.pipelined and state.gate.holds != self._holds_seen:
-            # Records of a key that came to be held may have been admitted before.
-            now = state.ports.clock.monotonic()
-            state.ready, state.ready_at = state.aftermath.readmit(state.ready[state.ready_at :], now), 0
-            self._holds_seen = state.gate.holds
         ready, start = state.ready, state.ready_at
         batch = ready[start : start + PUBLISH_ROWS_MAX] if len(ready) - start > PUBLISH_ROWS_MAX or start else ready
         taken = publisher.publish(batch, 0)
@@ -111,12 +115,20 @@ class Publishing:
         state, publisher = self._state, self._state.ports.publisher
         reports = publisher.take_reports()
         if reports or state.aftermath.undecided:
-            state.ready += state.aftermath.take(reports, now)
+            self._go_next(state.aftermath.take(reports, now))
         transaction = publisher.committed()
         if transaction is not None:
             state.settling.mark(transaction)
         if not state.pipelined and (publisher.failure() is not None or state.aftermath.unknown):
             self._rebuild()
+
+    def _go_next(self, following: Sequence[Record]) -> None:
+        """Put what the reports let go behind what waits; what a transaction gave back is older than that."""
+        state = self._state
+        if state.pipelined and following and state.has_ready:
+            state.ready, state.ready_at = sorted(state.ready[state.ready_at :] + list(following), key=id_of), 0
+        else:
+            state.ready += following
 
     def _rebuild(self) -> None:
         """The producer failed: what was in flight has an unknown outcome and goes again, in order, by a new one."""

@@ -134,6 +134,7 @@ class Relay:
             self._rest(now)
 
     def _relay(self, now: float) -> None:
+        self._publishing.take_back(now)
         if not self._stale_reads:
             # Asked first, so that the database reads while the producer is fed.
             self._reading.fetch(now)

@@ -11,9 +11,10 @@ from confluent_kafka import KafkaError
 from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.progress import ProgressRecord, decode
 from outboxd.kafka.transaction_worker import Jobs
-from outboxd.kafka.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.transactional_publisher import TRANSACTION_BYTES_MAX, TransactionalPublisher
 from outboxd.kafka.verdicts import Way
 from outboxd.policy.records import Record
+from outboxd.policy.transaction_size import TransactionSize
 from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.database import Row
@@ -50,6 +51,7 @@ class SimulatedTransactionalPublisher(TransactionalPublisher):
         self.queue_rows_max = queue_rows_max
         properties = {"transaction.timeout.ms": str(int(timeout_seconds * 1000))}
         super().__init__(properties, daemon.post, source="default", schema="outboxd")
+        self._size = TransactionSize(queue_rows_max, TRANSACTION_BYTES_MAX)
         self.name_after("simulated")
 
     # What the real one has made for it.

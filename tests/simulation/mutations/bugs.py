@@ -37,6 +37,22 @@ def _exactly_once(scenario: Scenario) -> bool:
 
 BUGS = [
     Mutation(
+        "what a transaction gave back goes behind newer records that wait",
+        Publishing,
+        "_go_next",
+        "if state.pipelined and following and state.has_ready:",
+        "if False:",
+        where=_exactly_once,
+    ),
+    Mutation(
+        "a key is read again before what was admitted of it left memory",
+        Relay,
+        "_relay",
+        "self._publishing.take_back(now)\n    if not self._stale_reads:",
+        "if not self._stale_reads:",
+        where=_exactly_once,
+    ),
+    Mutation(
         "settle before the report",
         Publishing,
         "publish",
@@ -147,7 +163,7 @@ BUGS = [
         "return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max",
         "return False",
     ),
-    Mutation("no sweep", Sweeping, "sweep", "if now < self.next_at:", "if True:"),
+    Mutation("no sweep", Sweeping, "sweep", "if now < self.next_at:", "if True:", first_seed=72),
     Mutation(
         "discards are overlooked", Orders, "on_told", "for outbox_id in fetched.discarded:", "for outbox_id in ():"
     ),
