@@ -21,7 +21,7 @@ from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
-from outboxd.policy.messages import Event, Reconfigured
+from outboxd.policy.messages import Event, Reconfigured, TransactionEnded
 from outboxd.policy.routes import Confirm, RetryLimits, Route
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.leases import LeaseKeeper
@@ -252,14 +252,16 @@ def assemble(
     port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
     port = port if trace_publisher is None else trace_publisher(port)
     rows_max = settings.relay.max_in_flight_rows
+    # Each report of a suspect lets the next one go, so the relay does not rest meanwhile.
+    wake = partial(mailbox.post, TransactionEnded())
     trial: TrialProcess
     if isinstance(publisher, TransactionalPublisher):
         made = partial(lone_transactions, source=outbox, schema=schema, decorate=decorate_publisher)
-        trial = transaction_trial = TransactionTrialProcess(made, properties, observer.event)
+        trial = transaction_trial = TransactionTrialProcess(made, properties, observer.event, wake)
         port = CarefulTransactions(port, starts, transaction_trial, MonotonicClock(), observer.event, rows_max=rows_max)
     else:
         lone = partial(lone_publisher, source=outbox, decorate=decorate_publisher)
-        trial = TrialProcess(lone, properties, observer.event)
+        trial = TrialProcess(lone, properties, observer.event, wake)
         port = CarefulPublisher(port, starts, trial, MonotonicClock(), observer.event, rows_max=rows_max)
     # Jitter needs no secrecy.
     dice = random.Random()  # noqa: S311

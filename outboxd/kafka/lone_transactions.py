@@ -94,10 +94,15 @@ class TransactionTrialProcess(TrialProcess):
     """Implements the relay's `TransactionTrial`."""
 
     def __init__(
-        self, make_transactions: MakeTransactions, properties: Mapping[str, str], on_event: Callable[..., None]
+        self,
+        make_transactions: MakeTransactions,
+        properties: Mapping[str, str],
+        on_event: Callable[..., None],
+        on_report: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is started before the first record."""
-        super().__init__(partial(make_transactions, database="", settled=0, lineage=""), properties, on_event)
+        make = partial(make_transactions, database="", settled=0, lineage="")
+        super().__init__(make, properties, on_event, on_report)
         self._make_transactions = make_transactions
         self._database = ""
 

@@ -67,11 +67,16 @@ class TrialProcess:
     """Implements the relay's `Trial`. The relay's thread asks; a thread of its own waits for the child."""
 
     def __init__(
-        self, make_publisher: MakePublisher, properties: Mapping[str, str], on_event: Callable[..., None]
+        self,
+        make_publisher: MakePublisher,
+        properties: Mapping[str, str],
+        on_event: Callable[..., None],
+        on_report: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_event(name, **fields)` is told when no child can be started; nothing is started before the first
-        record.
+        """`on_event(name, **fields)` is told when no child can be started, `on_report` whenever a report is there, both
+        on the thread of this; nothing is started before the first record.
         """
+        self._on_report = on_report
         self._make_publisher = make_publisher
         self._properties = dict(properties)
         self._properties_since = float("-inf")
@@ -153,6 +158,7 @@ class TrialProcess:
             report = self._try(generation, record)
             if report is not None:
                 self._reports.append((generation, report))
+                self._on_report()
 
     def _try(self, generation: int, record: Record) -> Report | None:
         """Return what became of the record; None when nobody wants to know any more."""

@@ -201,7 +201,7 @@ class Woken:
 
 @dataclass(frozen=True, slots=True)
 class TransactionEnded:
-    """A Kafka transaction came to its end, or its producer did: the publisher has news."""
+    """A Kafka transaction came to its end, its producer did, or a suspect's report is in: the publisher has news."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -105,6 +106,16 @@ def test_innocent_rows_are_delivered_by_it_in_their_order(trial: TrialProcess) -
     ]  # fmt: skip
     assert all(report.alone for report in reports)
     assert trial.is_idle()
+
+
+def test_whoever_waits_for_a_report_is_woken_by_it(tmp_path: Path) -> None:
+    reported: SimpleQueue[None] = SimpleQueue()
+    trial = TrialProcess(partial(ScriptedPublisher, tmp_path), OLD, lambda *_, **__: None, lambda: reported.put(None))
+    for number in range(2):
+        trial.send(row(number, b"x"))
+        reported.get(timeout=60)
+        assert [report.record.id for report in trial.take_reports()] == [number]
+    trial.close()
 
 
 @pytest.mark.parametrize(("payload", "ending"), [(b"kill", "SIGKILL"), (b"raise", "exit code 3")])
