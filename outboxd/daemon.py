@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from outboxd.config import Settings
+from outboxd.database_watch import DatabaseWatch
 from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, BugError, FencedError, OutboxdError
 from outboxd.maintenance.alerts import Alerts
 from outboxd.observability.logs import Log, open_log
@@ -105,9 +106,14 @@ class Daemon:
             trace_publisher=None if self._tracing is None else self._tracing.traced,
         )
         self.surroundings = Surroundings(self.assembly, self.observer, alerts, self.board, self.metrics)
+        self._database_watch = DatabaseWatch(
+            self.board,
+            self.observer.event,
+            lambda: self.assembly.lease.last_error,
+            self.assembly.waits_for_database(),
+        )
         self._fencings = {LEASE: Fencings(), PRODUCER: Fencings(PRODUCER_FENCINGS_MAX)}
         self._fenced_by: str | None = None
-        self._told_lease_failure: str | None = None
         self._death: str | None = None
         self._load_again = load_again
         self._hangups: SimpleQueue[bool] = SimpleQueue()
@@ -216,8 +222,7 @@ class Daemon:
 
     def _on_turn(self, relay: Relay) -> None:
         self.board.look(relay)
-        if relay.state.token is None:
-            self._tell_lease_failure()
+        self._database_watch.look(is_owner=relay.state.token is not None)
         manager = self._manager
         if not manager.is_ready and self._is_ready(relay):
             self.board.look(relay, at_once=True)
@@ -225,13 +230,6 @@ class Daemon:
         if relay.is_stopping and not manager.is_stopping:
             manager.stopping(self.settings.relay.shutdown_timeout_seconds + CLOSING_SECONDS)
         manager.advanced(relay.turns, self.board.sentence)
-
-    def _tell_lease_failure(self) -> None:
-        """Who stands by because it cannot even ask for the lease says so, once for each cause."""
-        cause = self.assembly.lease.last_error
-        if cause is not None and cause != self._told_lease_failure:
-            self.observer.event("database_failed", during="the question for the lease", cause=cause)
-        self._told_lease_failure = cause
 
     def _is_ready(self, relay: Relay) -> bool:
         """It relays; or another daemon does, and this one knows it."""

@@ -129,14 +129,18 @@ class Assembly:
     starts: StartLog
     trial: TrialProcess
 
-    def watched(self) -> dict[str, Callable[[], float]]:
-        """Return for each thread that may not be stuck for how long its job under way has not advanced, in seconds."""
-        threads = {
+    def waits_for_database(self) -> dict[str, Callable[[], float]]:
+        """Return for each thread that asks the database for how many seconds it has waited for an answer."""
+        return {
             "fetch": self.store.fetching.seconds,
             "settle": self.store.settling.seconds,
             "lease": self.lease.under_way.seconds,
             "starts": self.starts.under_way.seconds,
         }
+
+    def watched(self) -> dict[str, Callable[[], float]]:
+        """Return for each thread that may not be stuck for how long its job under way has not advanced, in seconds."""
+        threads = self.waits_for_database()
         publisher = self.publisher
         if isinstance(publisher, TransactionalPublisher):
             threads["transactions"] = publisher.stuck_seconds

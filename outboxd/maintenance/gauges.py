@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from outboxd.errors import UnavailableError
+from outboxd.errors import OutboxdError
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import Backlog, StatusBoard
 from outboxd.postgres.names import quoted
 
 COUNTED_MAX: Final = 10_000
+GAUGES: Final = "gauges"
 REST_SHARE: Final = 20.0
 """The next measurement waits for so many times as long as the last one took."""
 
@@ -114,19 +115,19 @@ class Gauges:
         """Measure, unless the last measurement took so long that it is too early.
 
         Raises:
-            UnavailableError: the database does not answer; the board knows by then.
+            OutboxdError: the database does not answer, or not as it should; the board knows by then.
         """
         began_at = self._monotonic()
         if began_at < self._not_before:
             return
         try:
             found = self._store.measure()
-        except UnavailableError as error:
-            self._board.database_answers(False, str(error))
+        except OutboxdError as error:
+            self._board.database_answers(False, str(error), asked_by=GAUGES)
             raise
         now = self._monotonic()
         self._not_before = now + REST_SHARE * (now - began_at)
-        self._board.database_answers(True)
+        self._board.database_answers(True, asked_by=GAUGES)
         self._take(found, now)
 
     def _take(self, found: Found, now: float) -> None:

@@ -8,11 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
-from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.executors.pool import BasePoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from outboxd.maintenance.dead_letter_copies import Copier, CopyRows, DeadLetterCopies
@@ -29,6 +30,35 @@ COPIES_SECONDS: Final = 2.0
 
 class HousekeepingStore(PurgeStore, GaugeStore, Protocol):
     """The database, as the jobs see it."""
+
+
+class _Threads:
+    """A pool, as APScheduler takes one, of a thread a run. No end of the process waits for these: a statement may wait
+    for a server that stands still.
+    """
+
+    def submit(self, run: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Run it on a thread of its own."""
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(run(*arguments))
+            except BaseException as error:  # noqa: BLE001 - who waits for the future is told, whatever it is
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="housekeeping", daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Nothing has to end."""
+
+
+class _ThreadExecutor(BasePoolExecutor):  # type: ignore[misc]  # APScheduler has no types
+    """Runs jobs by such a pool."""
+
+    def __init__(self) -> None:
+        super().__init__(_Threads())
 
 
 class Jobs:
@@ -61,7 +91,7 @@ class Jobs:
         self._gauges = Gauges(store, board, metrics, event, schema=schema, is_owner=self._is_owner)
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(3)},
+            executors={"default": _ThreadExecutor()},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         # What it would log of failures itself, `_on_end` tells; without a handler it would go to standard error.

@@ -52,7 +52,8 @@ class DaemonObserver:
             case "settle_mismatch":
                 self._metrics.settle_mismatches.inc()
             case "database_failed":
-                self._board.database_answers(False, str(fields.get("cause", "")))
+                asked_by = str(fields.get("during", ""))
+                self._board.database_answers(False, str(fields.get("cause", "")), asked_by=asked_by)
             case _:
                 pass
         if kind.alerts and self._alert is not None:
@@ -106,7 +107,7 @@ class DaemonObserver:
         if name == "fetch":
             self._metrics.batches.observe(rows)
         if not self._board.database.is_up:
-            self._board.database_answers(True)
+            self._board.database_answers(True, asked_by=name)
 
 
 def _number(value: object) -> float:

@@ -111,6 +111,8 @@ class StatusBoard:
     _point_began_at: float | None = None
     _last_point: Point | None = None
     _rates: Rates = Rates()
+    _failing: dict[str, str] = field(default_factory=dict)
+    """By who asks the database: why it does not answer."""
 
     def __post_init__(self) -> None:
         """Note when it began, for those who ask how long the start takes."""
@@ -173,9 +175,16 @@ class StatusBoard:
 
     # Written by whoever talks to the servers.
 
-    def database_answers(self, answers: bool, cause: str = "") -> None:
-        """The database answered, or did not."""
-        self.database = self._contact(self.database, answers, cause)
+    def database_answers(self, answers: bool, cause: str = "", *, asked_by: str = "") -> None:
+        """The database answered `asked_by`, or did not. It is up while nobody asks it in vain: one that counts its rows
+        and cannot give the lease is of no use.
+        """
+        if answers:
+            self._failing.pop(asked_by, None)
+        else:
+            self._failing[asked_by] = cause
+        failing = dict(self._failing)
+        self.database = self._contact(self.database, not failing, next(iter(failing.values()), ""))
 
     def kafka_answers(self, answers: bool, cause: str = "") -> None:
         """A broker answered, or none did."""

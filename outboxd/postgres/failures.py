@@ -43,6 +43,13 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
     return None
 
 
+def in_words(error: Exception) -> str:
+    """Return one line that tells people of the error, with the remedy where one is known."""
+    ours = explain(error) if isinstance(error, psycopg.Error) else error if isinstance(error, OutboxdError) else None
+    said = " ".join(str(ours or error).split())
+    return said if ours is not None or isinstance(error, psycopg.Error) else f"{type(error).__name__}: {said}"
+
+
 def _is_missing(words: str, kind: str) -> bool:
     return f'FATAL: {kind} "' in words and "does not exist" in words
 

@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from outboxd.errors import OutboxdError
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.messages import Event, LeaseGranted, LeaseLost
+from outboxd.postgres.failures import in_words
 from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.lease_sql import acquire_text, end_stale_text, release_text, renew_text
 from outboxd.postgres.lock_limit import milliseconds
@@ -155,7 +156,7 @@ class LeaseKeeper:
                 return self._acquire()
             return self._renew(*self._held)
         except Exception as error:  # noqa: BLE001 - whatever it is, trust runs out by itself and the next step tries again
-            self.last_error = " ".join(str(error).split()) or type(error).__name__
+            self.last_error = in_words(error)
             self._disconnect()
             return min(0.5, self._ttl_seconds / 10)
 
@@ -261,7 +262,7 @@ class LeaseKeeper:
             self._connected().execute(release_text(self._table), arguments)
         except (psycopg.Error, OutboxdError) as error:
             # It then ends by itself, a ttl after its last renewal.
-            self.last_error = " ".join(str(error).split())
+            self.last_error = in_words(error)
             self._disconnect()
             return False
         return True

@@ -16,10 +16,9 @@ import psycopg
 from psycopg import errors
 from sqlalchemy import Engine, PoolProxiedConnection
 
-from outboxd.errors import OutboxdError
 from outboxd.postgres.arrays import register_arrays
 from outboxd.postgres.engine import Driver
-from outboxd.postgres.failures import explain
+from outboxd.postgres.failures import in_words
 from outboxd.postgres.lock_limit import milliseconds
 from outboxd.stopwatch import Stopwatch
 
@@ -88,14 +87,9 @@ class Session:
         if isinstance(error, _POOLED):
             self._prepare_threshold = None
         self._disconnect()
-        if isinstance(error, OutboxdError):
-            return str(error), True
-        if not isinstance(error, psycopg.Error):
-            return f"{type(error).__name__}: {' '.join(str(error).split())}", True
-        ours = explain(error)
         # Other errors than a lost connection are rare here; a new connection is cheap beside being wrong about the
         # old one.
-        return str(ours or " ".join(str(error).split())), True
+        return in_words(error), True
 
     def _disconnect(self) -> None:
         pooled, self._pooled = self._pooled, None

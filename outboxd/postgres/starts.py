@@ -9,16 +9,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
+from queue import Empty, SimpleQueue
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from outboxd.errors import DatabaseUnavailableError
 from outboxd.policy.careful import Opening
 from outboxd.postgres.arrays import Int8Array
-from outboxd.postgres.failures import explained
 from outboxd.postgres.names import quoted
 from outboxd.postgres.sessions import Connection, Job, Session
 
 RETRY_SECONDS = 0.5
+ENDING_SECONDS_MAX = CLOSING_SECONDS_MAX = 5.0
 
 
 class StartLog:
@@ -26,7 +28,6 @@ class StartLog:
 
     def __init__(self, engine: Engine, schema: str, outbox: str, daemon: str) -> None:
         """`daemon` is `host:pid`."""
-        self._engine = engine
         self._table = f"{quoted(schema)}.start"
         self._outbox, self._daemon = outbox, daemon
         self._session = Session(engine, "starts")
@@ -62,14 +63,29 @@ class StartLog:
     # For the daemon.
 
     def ended(self) -> None:
-        """Write the clean end, if this daemon ever began to relay."""
+        """Write the clean end, if this daemon ever began to relay. Raises DatabaseUnavailableError where that fails, or
+        has no answer in time.
+        """
         self._closing.set()
-        self._session.close()
-        if self._id is None:
-            return
-        with explained(), self._engine.connect() as connection:
-            statement = f"UPDATE {self._table} SET ended_at = now(), clean = true, published_ids = NULL WHERE id = :id"
-            connection.execute(text(statement), {"id": self._id})
+        # Once more where the first finds a connection that is lost.
+        failure = None if self._id is None else self._try_to_end() and self._try_to_end()
+        self._session.close(0.0 if failure else CLOSING_SECONDS_MAX)
+        if failure is not None:
+            raise DatabaseUnavailableError(failure)
+
+    def _try_to_end(self) -> str | None:
+        """Return why the clean end could not be written; None when it is."""
+        told: SimpleQueue[str | None] = SimpleQueue()
+
+        def end(connection: Connection) -> None:
+            self._write_end(connection, self._id)
+            told.put(None)
+
+        self._session.submit(end, lambda message, _lost: told.put(message))
+        try:
+            return told.get(timeout=ENDING_SECONDS_MAX)
+        except Empty:
+            return f"no answer within {ENDING_SECONDS_MAX:.0f} s"
 
     def close(self) -> None:
         """End the thread; a row that is open stays so."""
@@ -90,10 +106,7 @@ class StartLog:
         former, self._id = self._id, None
         if former is not None:
             # It lost the lease and did not die.
-            connection.execute(
-                f"UPDATE {self._table} SET ended_at = now(), clean = true, published_ids = NULL WHERE id = %s",
-                (former,),
-            )
+            self._write_end(connection, former)
         row = connection.execute(
             f"WITH former AS (SELECT s.ended_at IS NOT NULL AS clean, s.published_ids FROM {self._table} AS s"
             " WHERE s.outbox = %(outbox)s ORDER BY s.id DESC LIMIT 1),"
@@ -106,6 +119,11 @@ class StartLog:
         self._id = row[0]
         was_clean = row[1] is None or row[1]
         self._opening = Opening(was_clean, frozenset() if was_clean else frozenset(row[2] or ()))
+
+    def _write_end(self, connection: Connection, start_id: int | None) -> None:
+        connection.execute(
+            f"UPDATE {self._table} SET ended_at = now(), clean = true, published_ids = NULL WHERE id = %s", (start_id,)
+        )
 
     def _write(self, number: int, record_ids: Sequence[int], connection: Connection) -> None:
         # It has to outlive this process, not the server: the commit need not wait for the disk.

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from outboxd.errors import DatabaseUnavailableError, OutboxdError
 from outboxd.policy.messages import Event, Listening, Woken
 from outboxd.postgres.engine import Driver
+from outboxd.postgres.failures import in_words
 from outboxd.postgres.names import quoted, wakeup_channel
 
 RETRY_SECONDS = 1.0
@@ -68,7 +69,7 @@ class WakeUp:
             try:
                 self._listen()
             except (psycopg.Error, OutboxdError) as error:
-                self._lost(" ".join(str(error).split()))
+                self._lost(in_words(error))
                 self._closing.wait(POOLED_SECONDS if isinstance(error, PooledError) else RETRY_SECONDS)
 
     def _lost(self, cause: str) -> None:

@@ -63,7 +63,6 @@ class Reading:
         """Hold the keys and topics that were held when the owner before this one ended."""
         state = self._state
         state.reading = None
-        self._failures = 0
         self.loaded = True
         state.aftermath.now_ms = loaded.now_ms
         self._orders.on_pauses(loaded.pauses, 0.0)
@@ -206,7 +205,7 @@ class Reading:
         """Admit what may go, note what the answer tells of retries, replays, discards and pauses."""
         state = self._state
         request, state.reading = state.reading, None
-        self._failures = 0
+        has_recovered, self._failures = self._failures > 0, 0
         self.has_fetched = True
         self.read_all = not fetched.records
         if not isinstance(request, FetchRequest):
@@ -235,7 +234,7 @@ class Reading:
         self._pause = pause
         self.awaits_reports = pause > 0 and not state.pipelined and bool(admitted.ready)
         self._next_fetch_at = now + pause + (REPORTS_WAIT_SECONDS_MAX if self.awaits_reports else 0.0)
-        if fetched.records:
+        if fetched.records or has_recovered:
             state.ports.observer.phase("fetch", now - given_at, len(fetched.records))
 
     def reported(self, now: float) -> None:
@@ -252,7 +251,6 @@ class Reading:
     def on_swept(self, swept: Swept) -> None:
         """Take a chunk of the sweep."""
         self._state.reading = None
-        self._failures = 0
         self.sweeping.on_swept(swept)
 
     def on_failed(self, failed: FetchFailed) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
 import urllib.request
+from typing import cast
 
 import psycopg
 import pytest
@@ -32,6 +34,14 @@ def in_flight(port: int) -> int:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         found = re.search(r"^outboxd_in_flight_records ([0-9.]+)$", answer.read().decode(), re.MULTILINE)
     return -1 if found is None else int(float(found.group(1)))
+
+
+def is_ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def start_standby(rig: Rig, standby: DaemonProcess) -> None:
@@ -69,6 +79,37 @@ def test_a_bug_that_ends_a_thread_ends_the_daemon_and_the_log_says_where(rig: Ri
     assert died["cause"] == "LookupError: a planted bug"
     assert "in die" in str(died["traceback"])
     assert "a planted bug" in ended.err
+
+
+# --- A server that stands still
+
+
+def test_a_server_that_stands_still_is_told_and_a_stop_ends_the_daemon_all_the_same(rig: Rig) -> None:
+    (port,) = free_ports(1)
+    rig.insert(rig.topic())
+    daemon = rig.daemon(
+        cluster={"lease_ttl": "3s"}, relay={"shutdown_timeout": "1s"}, http={"listen": f"127.0.0.1:{port}"}
+    )
+    daemon.start()
+    rig.wait_until_settled()
+    wait_for(lambda: is_ready(port), timeout_seconds=20, what="the daemon is ready")
+    backends = [
+        cast(int, row[0])
+        for row in rig.sql.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'outboxd' AND datname = current_database()"
+        )
+    ]
+    for pid in backends:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        failed = daemon.wait_for_event("database_failed", during="the wait for an answer", timeout_seconds=30)
+        assert "neither an answer nor a refusal for 10 s" in str(failed["cause"])
+        assert not is_ready(port)
+        ended = daemon.stop(60)
+    finally:
+        for pid in backends:
+            os.kill(pid, signal.SIGCONT)
+    assert ended.code == 0, ended.err
 
 
 # --- Starts that cannot succeed

@@ -1,0 +1,58 @@
+"""What no failed statement tells: a lease that cannot even be asked for, and a server that says nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from outboxd.observability.status import StatusBoard
+
+SILENCE_SECONDS = 10.0
+"""Of a server that accepts a statement nobody has to wait longer for it, but for a lock."""
+STANDSTILL = (
+    f"neither an answer nor a refusal for {SILENCE_SECONDS:.0f} s: the server or the way to it stands still, or a lock is"
+    " in the way; look at pg_stat_activity, the server's disks and the network"
+)
+LEASE_QUESTION, SILENCE = "the question for the lease", "the wait for an answer"
+
+
+class TellEvent(Protocol):
+    """Takes an event of the catalogue."""
+
+    def __call__(self, name: str, **fields: object) -> None:
+        """Log it."""
+        ...
+
+
+class DatabaseWatch:
+    """Tells the log and the board of both, once until it is over. On the relay's thread."""
+
+    def __init__(
+        self,
+        board: StatusBoard,
+        event: TellEvent,
+        lease_failure: Callable[[], str | None],
+        waits: Mapping[str, Callable[[], float]],
+    ) -> None:
+        """`lease_failure` says why the lease cannot be asked for; `waits` are the threads that ask the database, each
+        with how many seconds it has waited for an answer.
+        """
+        self._board = board
+        self._event = event
+        self._lease_failure = lease_failure
+        self._waits = waits
+        self._told: set[str] = set()
+
+    def look(self, *, is_owner: bool) -> None:
+        """Look after a turn of the relay's loop."""
+        self._tell(LEASE_QUESTION, None if is_owner else self._lease_failure())
+        silent = next((name for name, seconds in self._waits.items() if seconds() >= SILENCE_SECONDS), None)
+        self._tell(SILENCE, None if silent is None else f"the thread {silent} has had {STANDSTILL}")
+
+    def _tell(self, during: str, cause: str | None) -> None:
+        if cause is not None and during not in self._told:
+            self._told.add(during)
+            self._event("database_failed", during=during, cause=cause)
+        elif cause is None and during in self._told:
+            self._told.discard(during)
+            self._board.database_answers(True, asked_by=during)
