@@ -25,7 +25,8 @@ from typing import Any
 from outboxd.config import Settings
 from outboxd.database_watch import DatabaseWatch
 from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, BugError, FencedError, OutboxdError
-from outboxd.maintenance.alerts import Alerts
+from outboxd.kafka.client_config import check_client
+from outboxd.maintenance.alerts import Alerts, split_command
 from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
@@ -262,6 +263,9 @@ class Daemon:
     def _take(self, wanted: Settings) -> None:
         wanted.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
         self.log.hide(_secrets(wanted))
+        # All that may be refused comes first: what is refused changes nothing.
+        split_command(wanted.alerts.command)
+        check_client(wanted.kafka.properties)
         reload = compare(self.settings, wanted)
         self.settings = reload.settings
         self.log.set_level(reload.settings.log.level)

@@ -10,8 +10,8 @@ from outboxd.observability.status import StatusBoard
 SILENCE_SECONDS = 10.0
 """Of a server that accepts a statement nobody has to wait longer for it, but for a lock."""
 STANDSTILL = (
-    f"neither an answer nor a refusal for {SILENCE_SECONDS:.0f} s: the server or the way to it stands still, or a lock is"
-    " in the way; look at pg_stat_activity, the server's disks and the network"
+    f"neither an answer nor a refusal for {SILENCE_SECONDS:.0f} s: the server or the way to it stands still, or a lock"
+    " is in the way; look at pg_stat_activity, the server's disks and the network"
 )
 LEASE_QUESTION, SILENCE = "the question for the lease", "the wait for an answer"
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from outboxd.config import Settings
 from outboxd.config.sections import RetrySettings
-from outboxd.kafka.client_config import record_bytes_max
+from outboxd.kafka.client_config import check_client, record_bytes_max
 from outboxd.kafka.lone_transactions import LoneTransactions, TransactionTrialProcess
 from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
@@ -211,6 +211,7 @@ def assemble(
             tries suspects of a crash too, to which it travels by pickling.
         trace_publisher: wraps it once more, in this process alone.
     """
+    check_client(settings.kafka.properties)
     password = PresentPassword(settings.database.password)
     engine = engine_for(settings, password=password)
     mailbox = QueueMailbox()

@@ -8,6 +8,10 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+from confluent_kafka import KafkaException, Producer
+
+from outboxd.errors import ConfigError
+
 CLIENT_LOGGER: Final = logging.getLogger("librdkafka")
 """Where the Kafka clients' own lines go, instead of standard error; the daemon's log takes its warnings."""
 
@@ -54,6 +58,20 @@ def producer_config(
         "queue.buffering.max.kbytes": max(16 * 1024, 2 * in_flight_bytes_max // 1024),
     }
     return {**DEFAULTS, **limits, **properties, **GUARANTEES}
+
+
+def check_client(properties: Mapping[str, str]) -> None:
+    """Make a client with these properties and drop it: files that they name are read then, and no broker is asked.
+
+    Raises:
+        ConfigError: the client cannot be made.
+    """
+    try:
+        Producer({**DEFAULTS, **properties, **GUARANTEES}, logger=CLIENT_LOGGER)
+    except KafkaException as error:
+        raise ConfigError(
+            f"the client refuses [kafka]: {error.args[0].str()}; look at the files that it names, and at their rights"
+        ) from error
 
 
 def lone_config(properties: Mapping[str, str]) -> dict[str, object]:

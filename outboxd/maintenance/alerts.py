@@ -130,7 +130,7 @@ class Alerts:
         Raises:
             ConfigError: the command's quotes do not match.
         """
-        self._argv = _split(command)
+        self._argv = split_command(command)
         self._event = event
         self._about = dict(about or {})
         self._rate = rate or AlertRate()
@@ -143,7 +143,7 @@ class Alerts:
 
     def set_command(self, command: str) -> None:
         """Run this from now on; ConfigError where its quotes do not match, and the former one stays."""
-        self._argv = _split(command)
+        self._argv = split_command(command)
 
     def offer(self, name: str, fields: Mapping[str, object]) -> None:
         """Take an event; never waits."""
@@ -204,7 +204,8 @@ class Alerts:
             self._event("alert_command_failed", command=argv[0], exit_code=failure.exit_code, cause=failure.cause)
 
 
-def _split(command: str) -> list[str]:
+def split_command(command: str) -> list[str]:
+    """Return the words of `alerts.command`, as a shell would. Raises ConfigError where its quotes do not match."""
     try:
         return shlex.split(command)
     except ValueError as error:

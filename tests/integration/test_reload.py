@@ -9,6 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.support.children import free_ports, wait_for
 from tests.support.daemon import DaemonProcess
 from tests.support.rig import Rig
@@ -132,6 +134,43 @@ def test_the_log_level_changes_at_once_and_the_metric_says_how_the_last_reload_w
 
     wait_for(relays, timeout_seconds=10, what="it relays as before")
     assert daemon.stop().code == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (
+            '"client.id" = "a"',
+            '"security.protocol" = "ssl"\n"ssl.ca.location" = "/nowhere/ca.crt"',
+            "ssl.ca.location failed",
+        ),
+        ('command = "true"', 'command = "true \\"open"', "alerts.command"),
+    ],
+    ids=["a file that is not there", "an open quote"],
+)
+def test_what_a_reload_cannot_use_changes_nothing_of_it_and_is_a_mistake_of_the_configuration_at_a_start(
+    rig: Rig, before: str, after: str, told: str
+) -> None:
+    topic = rig.topic()
+    daemon = rig.daemon(kafka={"client.id": "a"}, alerts={"command": "true"}, log={"format": "json", "level": "info"})
+    daemon.start()
+    daemon.wait_for_event("owner")
+    usable = daemon.config.read_text()
+    rewrite(daemon, (before, after), ('"info"', '"debug"'))
+    daemon.signal(signal.SIGHUP)
+    assert told in str(daemon.wait_for_event("config_reload_failed")["cause"])
+    rig.insert(topic)
+    rig.wait_until_settled()
+    unusable, _ = daemon.config.read_text(), daemon.config.write_text(usable)
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for_event("config_reloaded", changed="nothing new")
+    assert daemon.stop().code == 0
+    assert not daemon.events("row_delivered")
+
+    daemon.config.write_text(unusable)
+    daemon.start()
+    ended = daemon.wait()
+    assert (ended.code, told in ended.err) == (78, True), ended.err
 
 
 def test_an_exactly_once_daemon_renews_its_producer_and_each_record_is_there_once(rig: Rig) -> None:
