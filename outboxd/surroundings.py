@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from outboxd.config import Settings
 from outboxd.errors import ConfigError
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
-from outboxd.maintenance.alerts import Alerts
+from outboxd.maintenance.alerts import Alerts, TellEvent
 from outboxd.maintenance.jobs import Jobs
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
@@ -36,10 +36,21 @@ CONTACT_RETRY_SECONDS = 1.0
 class BrokerContact:
     """Asks a broker for its metadata now and then, so that the status tells the truth while nothing is sent."""
 
-    def __init__(self, contact: Callable[[float], object], board: StatusBoard) -> None:
-        """`contact(seconds)` raises KafkaException when no broker answers in time."""
+    def __init__(
+        self,
+        contact: Callable[[float], object],
+        board: StatusBoard,
+        event: TellEvent,
+        why: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`contact(seconds)` raises KafkaException when no broker answers in time; `why` says what the producer knows
+        of the reason.
+        """
         self._contact = contact
         self._board = board
+        self._event = event
+        self._why = why
+        self._is_failure_told = False
         self._stopping = threading.Event()
         self._answered = threading.Event()
         self.under_way = Stopwatch()
@@ -64,12 +75,21 @@ class BrokerContact:
                 with self.under_way.running():
                     self._contact(CONTACT_SECONDS)
             except (KafkaException, ValueError) as error:
-                self._board.kafka_answers(False, str(error.args[0]))
+                self._failed(self._why() or str(error.args[0]))
                 self._stopping.wait(CONTACT_RETRY_SECONDS)
                 continue
             self._board.kafka_answers(True)
+            if self._is_failure_told:
+                self._is_failure_told = False
+                self._event("kafka_answers")
             self._answered.set()
             self._stopping.wait(CONTACT_PAUSE_SECONDS)
+
+    def _failed(self, cause: str) -> None:
+        self._board.kafka_answers(False, cause)
+        if not self._is_failure_told:
+            self._is_failure_told = True
+            self._event("kafka_failed", cause=cause)
 
 
 class Surroundings:
@@ -82,7 +102,8 @@ class Surroundings:
         settings = assembly.settings
         schema, outbox = settings.database.schema_, settings.outbox.name
         self.alerts = alerts
-        self.contact = BrokerContact(assembly.publisher.contact, board)
+        publisher = assembly.publisher
+        self.contact = BrokerContact(publisher.contact, board, observer.event, lambda: publisher.cluster_error)
         self._copier = _copier(settings)
         self.jobs = Jobs(
             Housekeeping(assembly.engine, schema, settings.outbox.table, outbox),

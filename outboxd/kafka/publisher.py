@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from outboxd.errors import BugError
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.client_config import CLIENT_LOGGER, lone_config, producer_config, record_bytes_max
-from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
+from outboxd.kafka.inbox import Inbox, clearer_failure, delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, PartitionQuestions
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
@@ -73,7 +73,7 @@ class KafkaPublisher:
         return Producer({**config, "error_cb": self._on_error, "logger": CLIENT_LOGGER})
 
     def _on_error(self, error: KafkaError) -> None:
-        self.cluster_error = f"{error.name()}: {error.str()}"
+        self.cluster_error = clearer_failure(self.cluster_error, error)
 
     # Publish.
 
@@ -227,7 +227,7 @@ class KafkaPublisher:
         if kafka_error.fatal():
             self._failure = delivery_fault(kafka_error, alone=True)
         else:
-            self.cluster_error = f"{kafka_error.name()}: {kafka_error.str()}"
+            self.cluster_error = clearer_failure(self.cluster_error, kafka_error)
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
@@ -327,5 +327,6 @@ class KafkaPublisher:
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address). Raises KafkaException when none answers in time."""
         metadata = self._producer.list_topics(timeout=timeout_seconds)
+        self.cluster_error = None
         self.topics.refresh(time.monotonic())
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]

@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, record_bytes_max, transactional_config
-from outboxd.kafka.inbox import Inbox
+from outboxd.kafka.inbox import Inbox, clearer_failure
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.progress import (
     UNSETTLED_MAX,
@@ -188,7 +188,7 @@ class TransactionalPublisher:
         return Producer({**config, "error_cb": self._on_error}, logger=CLIENT_LOGGER)
 
     def _on_error(self, error: KafkaError) -> None:
-        self.cluster_error = f"{error.name()}: {error.str()}"
+        self.cluster_error = clearer_failure(self.cluster_error, error)
 
     def _read_above(self, number: int, lineage: str) -> Sequence[ProgressRecord]:
         return read_above(self._properties, self._topic, number, lineage)
@@ -397,4 +397,5 @@ class TransactionalPublisher:
         )
         self._admin = admin
         metadata = admin.list_topics(timeout=timeout_seconds)
+        self.cluster_error = None
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]

@@ -161,6 +161,14 @@ _KINDS: Final = (
         alerts=True,
     ),
     EventKind(
+        "kafka_failed",
+        "error",
+        "No broker answers, so rows wait and nothing is counted against them: {cause}",
+        ("cause",),
+        alerts=True,
+    ),
+    EventKind("kafka_answers", "info", "A broker answers again.", alerts=True),
+    EventKind(
         "in_flight_stalled",
         "error",
         "The oldest record of topic {topic} in memory is stuck: no answer for 10 s. Records in memory: {in_memory}.",

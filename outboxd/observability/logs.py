@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 from outboxd.observability.events import kind_of
+from outboxd.observability.library_lines import LibraryLines
 from outboxd.observability.sink import QUEUE_LINES_MAX, Sink
 from outboxd.policy.cause import plain
 
@@ -119,7 +120,7 @@ class Log:
     def take_libraries(self) -> None:
         """Let warnings of libraries (the standard logging) come out as events, and nothing beside."""
         root = logging.getLogger()
-        root.handlers = [_LibraryLines(self)]
+        root.handlers = [LibraryLines(self.event)]
         root.setLevel(logging.WARNING)
         logging.captureWarnings(True)
         # Its failures come by a listener, and a job that is still at work when its time comes again is no news.
@@ -220,14 +221,3 @@ def _journal_entry(_: object, __: str, fields: MutableMapping[str, Any]) -> tupl
     }
     entry.update({f"OUTBOXD_{name.upper()}": str(value) for name, value in fields.items()})
     return (entry,), {}
-
-
-class _LibraryLines(logging.Handler):
-    """Turns records of the standard logging into events."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__(logging.WARNING)
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._log.event("library_message", logger=record.name, cause=record.getMessage())

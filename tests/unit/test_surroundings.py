@@ -1,0 +1,79 @@
+"""Whether a broker answers: told once when none does, with the producer's own reason, and once when one does again."""
+
+from __future__ import annotations
+
+import logging
+from queue import SimpleQueue
+from typing import cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from outboxd.kafka.inbox import clearer_failure
+from outboxd.observability.library_lines import QUIET_SECONDS, LibraryLines
+from outboxd.observability.status import StatusBoard
+from outboxd.surroundings import BrokerContact
+from tests.support.children import wait_for
+
+WAIT_SECONDS = 10.0
+
+
+def test_that_no_broker_answers_is_told_once_with_the_reason_and_that_one_does_again_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("outboxd.surroundings.CONTACT_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.surroundings.CONTACT_PAUSE_SECONDS", 0.0)
+    answers: SimpleQueue[bool] = SimpleQueue()
+    events: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
+    board = StatusBoard()
+
+    def contact(_: float) -> None:
+        if not answers.get():
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT, "Broker transport failure"))
+
+    watched = BrokerContact(contact, board, lambda name, **fields: events.put((name, fields)), lambda: "wrong password")
+    watched.start()
+    for answer in (False, False, True, True, False):
+        answers.put(answer)
+    told = [events.get(timeout=WAIT_SECONDS) for _ in range(3)]
+    wait_for(lambda: board.kafka.answers is False, timeout_seconds=WAIT_SECONDS, what="the board knows")
+    watched.stop()
+    answers.put(True)
+    failed = ("kafka_failed", {"cause": "wrong password"})
+    assert told == [failed, ("kafka_answers", {}), failed]
+    assert board.kafka.cause == "wrong password"
+
+
+def test_that_all_brokers_are_down_does_not_hide_why() -> None:
+    refused = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication failed")
+    down = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
+    assert clearer_failure(None, down).startswith("_ALL_BROKERS_DOWN: 1/1 brokers are down; look at bootstrap.servers")
+    told = clearer_failure(None, refused)
+    assert told == "_AUTHENTICATION: SASL authentication failed; look at sasl.* and ssl.* of [kafka]"
+    assert clearer_failure(told, down) == told
+    assert clearer_failure(clearer_failure(None, down), refused) == told
+
+
+def test_lines_of_a_library_that_differ_in_numbers_only_are_told_once_a_minute_with_how_many_they_were() -> None:
+    now = 0.0
+    told: list[str] = []
+
+    def event(name: str, **fields: object) -> None:
+        assert name == "library_message"
+        told.append(cast(str, fields["cause"]))
+
+    lines = LibraryLines(event, lambda: now)
+
+    def warn(message: str) -> None:
+        lines.handle(logging.LogRecord("client", logging.WARNING, "", 0, message, None, None))
+
+    for attempt in range(5):
+        warn(f"connect to 127.0.0.1:9092 failed (after {attempt} ms)")
+    warn("something else")
+    now = QUIET_SECONDS
+    warn("connect to 127.0.0.1:9092 failed (after 9 ms)")
+    assert told == [
+        "connect to 127.0.0.1:9092 failed (after 0 ms)",
+        "something else",
+        "connect to 127.0.0.1:9092 failed (after 9 ms) (and 4 like it)",
+    ]
