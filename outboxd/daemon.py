@@ -311,7 +311,8 @@ class Daemon:
                 "lease past its expiry, and at the database server's clock"
             )
         if end.reason == "blocked":
-            print(f"topics behind an open breaker: {', '.join(end.blocked_topics)}", file=sys.stderr)  # noqa: T201 - for people
+            waiting = f"topics that wait for Kafka: {', '.join(end.blocked_topics)}"
+            print(waiting if end.blocked_topics else "Kafka is not available; the log says why", file=sys.stderr)  # noqa: T201 - for people
             return EXIT_UNAVAILABLE
         if end.reason == "empty":
             self._tell_pending()

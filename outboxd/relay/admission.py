@@ -105,6 +105,17 @@ class Admission:
         """Whether something besides new records waits to be read."""
         return bool(self._held.wanted_count or self._found or self._gate.wants_rereads or self._topics.catch_ups(1))
 
+    @property
+    def has_open_wishes(self) -> bool:
+        """Whether anything that waits to be read again could go: it is of no held topic, and behind no held record."""
+        closed = self._topics.held
+        return bool(
+            self._found
+            or self._gate.rereads(1, closed)
+            or self._topics.catch_ups(1)
+            or self._held.has_wanted_turn(closed)
+        )
+
     def start_again(self) -> None:
         """Read from the beginning: the database may be another one than before, or ownership is new."""
         self.gaps.clear()

@@ -9,6 +9,7 @@ from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldState
 from outboxd.relay.reading import Reading
 from outboxd.relay.state import State
+from outboxd.relay.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +21,27 @@ class RelayEnd:
     blocked_topics: Sequence[str] = field(default_factory=tuple)
 
 
-def consider_empty(state: State, reading: Reading, now: float) -> RelayEnd | None:
+def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> RelayEnd | None:
     """Return the end of a relay that is to run until nothing is left: "empty", or "blocked" by breakers.
 
     None while something goes, is due soon, or a sweep has not yet shown that nothing is pending; that is hurried then.
     """
+    if not reading.recovering.is_done:
+        return RelayEnd("blocked", len(state.ledger)) if reading.recovering.is_failing else None
+    if watch.nothing_moves(now):
+        in_flight = [lane.topic for lane in state.lanes.topics() if lane.in_flight]
+        return RelayEnd("blocked", len(state.ledger), tuple(sorted(in_flight)))
     # Behind a breaker of a topic that is paused too nothing is waited for.
     closed = [topic for topic in state.lanes.breakers.open if state.topics.held.get(topic) == {HoldReason.BREAKER}]
     if closed:
-        return RelayEnd("blocked", len(state.ledger), tuple(sorted(closed))) if _is_blocked(state, closed) else None
+        is_blocked = reading.read_all and _is_blocked(state, closed)
+        return RelayEnd("blocked", len(state.ledger), tuple(sorted(closed))) if is_blocked else None
     soon = now + state.limits.shutdown_timeout_seconds
     if any(held.state is HeldState.SCHEDULED and held.due_at <= soon for held in state.held.by_id.values()):
         return None
-    if not state.is_idle or not reading.read_all:
+    # What a pause or a held key keeps waiting is waited for by nobody.
+    goes_on = len(state.ledger) or not state.settling.is_empty or state.aftermath.undecided
+    if goes_on or state.admission.has_open_wishes or not reading.read_all:
         return None
     if reading.sweeping.swept_empty:
         return RelayEnd("empty", len(state.ledger))
@@ -42,7 +51,7 @@ def consider_empty(state: State, reading: Reading, now: float) -> RelayEnd | Non
 
 def _is_blocked(state: State, closed: Sequence[str]) -> bool:
     """Nothing goes but behind these breakers, and each was probed in vain: none opened only a moment ago."""
-    if any(record.topic not in closed for record in state.ledger.records.values()):
+    if state.admission.has_open_wishes or any(record.topic not in closed for record in state.ledger.records.values()):
         return False
     breakers = state.lanes.breakers.open
     return all(

@@ -11,7 +11,7 @@ Only ids, keys and counts are kept here: the record itself is read again when it
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -185,6 +185,13 @@ class HeldRecords:
             del self._wanted[record_id]
             self._wanted[record_id] = None
         return chosen
+
+    def has_wanted_turn(self, closed: Container[str]) -> bool:
+        """Whether it is any wanted record's turn, of a topic that is not `closed`."""
+        return any(
+            held.topic not in closed and (held.gate_key is None or self._gate.is_turn_of(held.gate_key, held.id))
+            for held in map(self.by_id.__getitem__, self._wanted)
+        )
 
     def asked(self, chosen: Sequence[HeldRecord]) -> None:
         """These are in the fetch that goes out now."""

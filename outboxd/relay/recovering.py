@@ -11,6 +11,8 @@ from outboxd.relay.ports import Loaded, Recovered, RecoverFailed
 from outboxd.relay.state import State
 
 PAUSE_SECONDS = 1.0
+TRIED_SECONDS = 20.0
+"""A recovery that failed for so long is not given up, but somebody may want to know."""
 
 
 class Recovering:
@@ -22,11 +24,20 @@ class Recovering:
         self._loaded: Loaded | None = None
         self._again_at: float | None = None
         self._recovered = False
+        self._failed_at: float | None = None
+        self._began_at: float | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether fetching may begin: what was recovered is settled."""
         return self._loaded is None or (self._recovered and self._state.settling.is_empty)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it has failed for a while, and nothing else was heard since."""
+        if self._failed_at is None or self._began_at is None:
+            return False
+        return self._failed_at - self._began_at >= TRIED_SECONDS
 
     def deadlines(self) -> list[float]:
         """Return when it is to be begun again; while it is under way its answer comes by itself."""
@@ -35,6 +46,8 @@ class Recovering:
     def begin(self, loaded: Loaded) -> None:
         """Have the owner before fenced, and its progress records read."""
         self._loaded = loaded
+        if self._began_at is None:
+            self._began_at = self._state.ports.clock.monotonic()
         self._state.ports.publisher.begin_recover(loaded.settled_transaction, loaded.lineage)
 
     def begin_again(self, now: float) -> None:
@@ -55,14 +68,15 @@ class Recovering:
     def _on_failed(self, event: RecoverFailed) -> None:
         """No broker answered, or the topic could not be read: pause."""
         state = self._state
-        self._again_at = state.ports.clock.monotonic() + PAUSE_SECONDS
+        self._failed_at = state.ports.clock.monotonic()
+        self._again_at = self._failed_at + PAUSE_SECONDS
         state.ports.observer.event("recovery_failed", cause=event.message)
 
     def _on_recovered(self, event: Recovered) -> None:
         """Settle what was committed and not settled."""
         state = self._state
         settling = state.settling
-        self._recovered = True
+        self._recovered, self._failed_at = True, None
         for row in event.rows:
             held = state.held.remove(row.outbox_id)
             if row.is_replay:

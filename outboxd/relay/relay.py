@@ -308,7 +308,7 @@ class Relay:
             elif now >= self._draining_until:
                 self._finish("shutdown_timeout")
         elif self._until_empty and state.token is not None and self._reading.loaded:
-            end = consider_empty(state, self._reading, now)
+            end = consider_empty(state, self._reading, self._watch, now)
             if end is not None:
                 self._finish(end.reason, end.blocked_topics)
 

@@ -12,6 +12,7 @@ from outboxd.relay.state import State
 
 WATCH_SECONDS = 1.0
 STALL_SECONDS = 10.0
+OUTAGE_SECONDS = 30.0
 LARGE_SHARE = 4
 """A stuck topic is put on hold once it takes one part in so many of what may be in flight."""
 
@@ -49,6 +50,16 @@ class Watch:
         fault = own_fault("IN_FLIGHT_TOO_OLD")
         for topic in stuck & large - watched:
             state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
+
+    def nothing_moves(self, now: float) -> bool:
+        """Whether a topic has been stuck for so long that no restart of a broker explains it, and nothing of any topic
+        was delivered since.
+        """
+        if self._stalled_topic is None:
+            return False
+        since = self._oldest[self._stalled_topic][1]
+        lanes = self._state.lanes.topics()
+        return now - since >= OUTAGE_SECONDS and all(lane.last_delivered_at <= since for lane in lanes)
 
     def _note(self, topics: set[str], now: float) -> None:
         """Note the oldest record of all, and that of each of these topics."""

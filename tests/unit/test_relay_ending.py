@@ -1,0 +1,113 @@
+"""When a relay that runs until nothing is left ends: what only an operator or Kafka could let go is not waited for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from outboxd.policy.faults import own_fault
+from outboxd.policy.records import NO_HISTORY, FailureHistory
+from outboxd.policy.routes import Route
+from outboxd.policy.topic_holds import HoldReason
+from outboxd.relay.ending import RelayEnd, consider_empty
+from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.ports import RecoverFailed
+from outboxd.relay.reading import Reading
+from outboxd.relay.recovering import TRIED_SECONDS
+from outboxd.relay.state import Ports, RelayLimits, State
+from outboxd.relay.watch import OUTAGE_SECONDS, WATCH_SECONDS, Watch
+from tests.unit.records import record
+
+
+class Bench:
+    """An outbox that was read and swept to its end."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        ports = SimpleNamespace(
+            clock=SimpleNamespace(monotonic=lambda: self.now),
+            observer=SimpleNamespace(event=lambda *_, **__: None),
+            publisher=SimpleNamespace(begin_recover=lambda *_: None),
+            dice=None,
+        )
+        self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)
+        self.reading = Reading(self.state)
+        self.reading.loaded = self.reading.read_all = True
+        self.reading.sweeping.swept_empty = True
+        self.watch = Watch(self.state)
+
+    def hold(
+        self, record_id: int, state: HeldState, *, topic: str = "t", key: str = "k", letter: int | None = None
+    ) -> None:
+        history = NO_HISTORY if letter is None else FailureHistory(1, None, letter)
+        self.state.held.add(HeldRecord(record_id, topic, (topic, key), history, state, "why", self.now))
+
+    def send(self, topic: str) -> None:
+        records = [record(1, topic=topic)]
+        self.state.lanes.meet([topic])
+        self.state.ledger.enter(records)
+        self.state.lanes.published(records)
+
+    @property
+    def end(self) -> RelayEnd | None:
+        return consider_empty(self.state, self.reading, self.watch, self.now)
+
+
+def test_a_wanted_record_is_waited_for() -> None:
+    bench = Bench()
+    bench.hold(1, HeldState.WANTED)
+    assert bench.end is None
+    bench.state.held.remove(1)
+    assert bench.end == RelayEnd("empty")
+
+
+def test_a_retry_or_a_replay_of_a_paused_topic_is_not_waited_for() -> None:
+    bench = Bench()
+    bench.hold(1, HeldState.WANTED)
+    bench.hold(2, HeldState.WANTED, key="other", letter=7)
+    bench.state.topics.hold("t", HoldReason.PAUSED, bench.now)
+    assert bench.end == RelayEnd("empty")
+
+
+def test_what_stands_behind_a_dead_letter_that_holds_its_key_is_not_waited_for() -> None:
+    bench = Bench()
+    bench.hold(1, HeldState.DEAD, letter=7)
+    bench.hold(2, HeldState.WANTED)
+    assert bench.end == RelayEnd("empty")
+
+
+def test_behind_a_breaker_it_ends_only_when_all_else_was_read() -> None:
+    bench = Bench()
+    fault = own_fault("IN_FLIGHT_TOO_OLD")
+    bench.state.aftermath.holding.open_breaker("t", fault, "stuck", bench.now)
+    bench.reading.read_all = False
+    assert bench.end is None
+    bench.reading.read_all = True
+    bench.hold(1, HeldState.WANTED, topic="healthy")
+    assert bench.end is None
+    bench.state.held.remove(1)
+    assert bench.end == RelayEnd("blocked", 0, ("t",))
+
+
+def test_it_ends_where_nothing_is_delivered_for_long() -> None:
+    bench = Bench()
+    bench.send("t")
+    began_at = bench.now
+    while bench.now < began_at + OUTAGE_SECONDS:
+        assert bench.end is None
+        bench.now += WATCH_SECONDS
+        bench.watch.look(bench.now)
+    bench.now += WATCH_SECONDS
+    bench.watch.look(bench.now)
+    assert bench.end == RelayEnd("blocked", 1, ("t",))
+
+
+def test_it_ends_where_transactions_cannot_be_recovered_for_long() -> None:
+    bench = Bench()
+    recovering = bench.reading.recovering
+    recovering.begin(cast(Any, SimpleNamespace(settled_transaction=0, lineage="")))
+    recovering.take(RecoverFailed("no broker"))
+    assert bench.end is None
+    bench.now += TRIED_SECONDS
+    recovering.take(RecoverFailed("no broker"))
+    assert bench.end == RelayEnd("blocked", 0)
