@@ -43,6 +43,8 @@ class Orders:
         former = state.held.by_id.get(replay.outbox_id)
         if former is not None:
             if former.state is not HeldState.DEAD:
+                # Taken back, changed and replayed again, before it went.
+                state.wants_reload |= (former.topic, former.key) != (replay.topic, replay.key)
                 return
             # An operator may have changed topic or key: the old key is let go, the new one held.
             self._release_held(former)
@@ -58,8 +60,11 @@ class Orders:
         state.forget_dropped()
 
     def on_vanished(self, held: HeldRecord) -> None:
-        """Somebody else deleted, published or resolved a record that was held."""
+        """Somebody else deleted, published or resolved a record that was held. A replay that was taken back may be a
+        dead letter again that holds its key.
+        """
         state = self._state
+        state.wants_reload |= held.is_replay
         self._release_held(held)
         if not held.is_replay:
             state.settling.out_of_retry(held.id)

@@ -269,14 +269,21 @@ class Relay:
         if self.state.token is None:
             self._ports.publisher.rebuild()
             return
+        self._begin_renewal(self._ports.clock.monotonic())
+
+    def _begin_renewal(self, now: float) -> None:
         if self._renewing_until is None:
-            self._renewing_until = self._ports.clock.monotonic() + RENEWAL_SECONDS_MAX
+            self._renewing_until = now + RENEWAL_SECONDS_MAX
             self.state.draining = True
             self.state.drop_unpublished()
 
     def _consider_renewal(self, now: float) -> None:
         """Once nothing is in flight, begin as a new owner does, with a new producer, under the same lease."""
-        if self._renewing_until is None or self._draining_until is not None:
+        if self._draining_until is not None or self.state.token is None:
+            return
+        if self.state.wants_reload:
+            self._begin_renewal(now)
+        if self._renewing_until is None:
             return
         if not self.state.is_drained and now < self._renewing_until:
             return

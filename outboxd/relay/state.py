@@ -94,6 +94,8 @@ class State:
         self.ready: list[Record] = []
         self.ready_at = 0
         self.unconfirmed: list[Record] = []
+        self.wants_reload = False
+        """Whether what is held was changed behind the relay's back, so that only the database knows it."""
         self.is_crowded = False
         """Whether too little room is left to read more: what is in memory has to leave it first."""
 
