@@ -88,7 +88,7 @@ def audit(
 
 def _exit_code(tally: Tally, left: Sequence[LostRow], sent: int, *, again: bool) -> int:
     if len(tally.lost) == sent:
-        return EXIT_OK
+        return EXIT_UNAVAILABLE if tally.unreadable else EXIT_OK
     return EXIT_USAGE if again and len(tally.lost) == sent + len(left) else EXIT_UNAVAILABLE
 
 
@@ -133,6 +133,7 @@ def _tell(tally: Tally, left: Sequence[LostRow], sent: int, *, again: bool, as_j
                 "fine": tally.fine,
                 "elsewhere": tally.elsewhere,
                 "beyond_retention": tally.beyond_retention,
+                "unreadable": tally.unreadable,
                 "unconfirmed": tally.unconfirmed,
                 "lost": len(tally.lost),
                 "lost_rows": [_as_json(each) for each in tally.lost],
@@ -145,6 +146,10 @@ def _tell(tally: Tally, left: Sequence[LostRow], sent: int, *, again: bool, as_j
     for count, what in (
         (tally.elsewhere, "are in their topic at another place: they were sent more than once"),
         (tally.beyond_retention, "are beyond their topic's retention, or compacted away"),
+        (
+            tally.unreadable,
+            "cannot be told yet: a transaction, whoever's, is open in their partition; audit again then",
+        ),
         (tally.unconfirmed, 'more have no place, published with confirm = "none"'),
         (len(tally.lost), "are lost: the log does not hold them any more"),
     ):

@@ -109,7 +109,8 @@ def lost_records(reader: LogReader, partition: Partition, samples: Sequence[Samp
     bounds = reader.bounds(partition)
     if bounds is None:
         return 0
-    kept = [sample for sample in samples if sample[0] >= bounds.low]
+    # What stands behind an open transaction cannot be read yet; it is there.
+    kept = [sample for sample in samples if bounds.low <= sample[0] and not bounds.high <= sample[0] < bounds.end]
     first, end = 0, len(kept)
     while first < end:
         middle = (first + end) // 2
@@ -121,5 +122,5 @@ def lost_records(reader: LogReader, partition: Partition, samples: Sequence[Samp
     if first == len(kept):
         return 0
     # Where nobody wrote since, the log's end is the cut itself.
-    cut_at = min(kept[first][0], bounds.high)
+    cut_at = min(kept[first][0], bounds.end)
     return kept[-1][0] - cut_at + 1

@@ -52,11 +52,14 @@ class LogReader:
         kept = {name: value for name, value in properties.items() if not name.startswith(_PRODUCER_ONLY)}
         kept.pop("enable.idempotence", None)
         self._consumer = Consumer({**kept, **own})
+        # This one tells where the log ends, the other how far it can be read.
+        self._ends = Consumer({**kept, **own, "isolation.level": "read_uncommitted"})
         self._source = source.encode()
 
     def close(self) -> None:
         """Drop the connections."""
         self._consumer.close()
+        self._ends.close()
 
     def bounds(self, partition: Partition) -> Bounds | None:
         """Return what the partition keeps; None when there is no such partition.
@@ -67,11 +70,12 @@ class LogReader:
         """
         try:
             low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=ASK_SECONDS_MAX)
+            _, log_end = self._ends.get_watermark_offsets(TopicPartition(*partition), timeout=ASK_SECONDS_MAX)
         except KafkaException as error:
             if error.args[0].code() in _NOT_THERE:
                 return None
             raise _explained(error, partition) from error
-        return Bounds(low, high)
+        return Bounds(low, high, log_end)
 
     def partitions(self, topic: str) -> list[Partition]:
         """Return the topic's partitions; none when there is no such topic."""

@@ -126,6 +126,7 @@ def audit(
         for row, place in _places(window, log, is_compacted):
             tally.fine += place is Place.FINE
             tally.beyond_retention += place is Place.BEYOND_RETENTION
+            tally.unreadable += place is Place.NOT_READABLE
             if place.is_missing:
                 missing.append((row, place))
         if len(missing) > MISSING_ROWS_MAX:
@@ -188,9 +189,12 @@ def _look_elsewhere(missing: Sequence[tuple[PublishedRow, Place]], log: Log, tal
     keys = {(row.topic, row.key) for row, _ in missing}
     seen: set[Identity] = set()
     newest_ids: dict[tuple[str, str], int] = {}
+    half_read: set[str] = set()
     for topic in sorted({row.topic for row, _ in missing}):
         since_ms = min(row.created_at_ms for row, _ in missing if row.topic == topic) - CLOCK_SLACK_MS
         partitions = log.partitions(topic)
+        if any(bounds is not None and bounds.end > bounds.high for bounds in map(log.bounds, partitions)):
+            half_read.add(topic)
         for record in log.scan(partitions, since_ms) if partitions else ():
             if record.identity is None:
                 continue
@@ -202,6 +206,9 @@ def _look_elsewhere(missing: Sequence[tuple[PublishedRow, Place]], log: Log, tal
     for row, place in missing:
         if row.identity in seen:
             tally.elsewhere += 1
+        elif row.topic in half_read:
+            # It may stand where nobody can read yet.
+            tally.unreadable += 1
         else:
             tally.lost.append(LostRow(row, place, newer_in_log(row, newest_ids)))
 

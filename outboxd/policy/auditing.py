@@ -36,10 +36,20 @@ class PublishedRow(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """The offsets that a partition keeps: from `low` to below `high`."""
+    """The offsets that a partition keeps: from `low` to below `high`, as far as it can be read.
+
+    Behind the first record of a transaction that is still open nobody reads: the log goes on to below `log_end` then,
+    which is None where it ends at `high`.
+    """
 
     low: int
     high: int
+    log_end: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The offset behind the log's last record, readable or not."""
+        return self.high if self.log_end is None else max(self.high, self.log_end)
 
 
 class Place(enum.Enum):
@@ -51,11 +61,12 @@ class Place(enum.Enum):
     OTHER_RECORD = "other record"
     NO_RECORD = "no record"
     NO_PARTITION = "no such partition"
+    NOT_READABLE = "behind an open transaction"
 
     @property
     def is_missing(self) -> bool:
         """The row's record should be there and is not."""
-        return self not in (Place.FINE, Place.BEYOND_RETENTION)
+        return self not in (Place.FINE, Place.BEYOND_RETENTION, Place.NOT_READABLE)
 
 
 def look(
@@ -79,7 +90,7 @@ def look(
     if is_read:
         return Place.OTHER_RECORD
     if row.offset >= bounds.high:
-        return Place.LOG_ENDS_BEFORE
+        return Place.NOT_READABLE if row.offset < bounds.end else Place.LOG_ENDS_BEFORE
     return Place.BEYOND_RETENTION if is_compacted else Place.NO_RECORD
 
 
@@ -101,6 +112,7 @@ class Tally:
         fine: their record is at its place.
         elsewhere: their record is in the topic, at another place: it was sent more than once.
         beyond_retention: their place is not kept any more, or compacted away.
+        unreadable: a transaction that is still open, whoever's, keeps what is at their place from being read.
         unconfirmed: published rows without a place (`confirm = "none"`), which nothing can be said about.
         lost: their record is nowhere in the topic.
     """
@@ -109,6 +121,7 @@ class Tally:
     fine: int = 0
     elsewhere: int = 0
     beyond_retention: int = 0
+    unreadable: int = 0
     unconfirmed: int = 0
     lost: list[LostRow] = field(default_factory=list)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from tests.support.checker import id_of
 from tests.support.children import wait_for
@@ -162,6 +163,31 @@ def test_rows_of_a_topic_that_was_made_anew_are_lost(
     assert {row["found"] for row in ended.document["lost_rows"]} == {"log ends before"}
     shell.ok("audit", "--republish")
     assert [id_of(record) for record in rig.kafka.consume(topic)] == ids
+
+
+def test_rows_behind_a_transaction_of_somebody_else_are_not_called_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = rig.topic(partitions=1)
+    rig.insert(topic, "before")
+    assert rig.daemon().run("--until-empty").code == 0
+    stranger = Producer({"bootstrap.servers": rig.kafka.bootstrap, "transactional.id": fresh_name("stranger")})
+    stranger.init_transactions(30)
+    stranger.begin_transaction()
+    stranger.produce(topic, b"open")
+    stranger.flush(30)
+    ids = [rig.insert(topic, f"behind-{number}") for number in range(3)]
+    assert rig.daemon().run("--until-empty").code == 0
+    shell = shell_of(rig, monkeypatch, capsys)
+
+    found = shell("audit", "--republish", "--json")
+    told = found.document
+    assert (found.code, told["fine"], told["unreadable"], told["lost"], told["republished"]) == (69, 1, 3, 0, 0)
+
+    stranger.abort_transaction(30)
+    wait_for(lambda: shell("audit", "--json").code == 0, timeout_seconds=20, what="all can be read")
+    assert shell.ok("audit", "--json").document["fine"] == 4
+    assert [id_of(record) for record in rig.kafka.consume(topic)][1:] == ids
 
 
 def test_the_audit_refuses_what_it_cannot_do(

@@ -21,9 +21,9 @@ AT: Partition = ("orders", 0)
 class FakeLog:
     """A log that was cut at an offset, and written anew up to another."""
 
-    def __init__(self, cut_at: int, high: int, low: int = 0) -> None:
+    def __init__(self, cut_at: int, high: int, low: int = 0, log_end: int | None = None) -> None:
         self._cut_at = cut_at
-        self._bounds = Bounds(low, high)
+        self._bounds = Bounds(low, high, log_end)
         self.read_places = 0
 
     def bounds(self, partition: Partition) -> Bounds | None:
@@ -61,6 +61,11 @@ def test_the_loss_is_bounded_from_below(cut_at: int, high: int, expected: int) -
 
 def test_what_retention_took_is_no_loss() -> None:
     assert lost(FakeLog(2_000, 2_000, low=1_500), range(0, 1_000, 16)) == 0
+
+
+def test_what_stands_behind_an_open_transaction_is_no_loss() -> None:
+    assert lost(FakeLog(2_000, 500, log_end=2_000), [*range(0, 1_000, 16), 999]) == 0
+    assert lost(FakeLog(700, 500, log_end=700), [*range(0, 1_000, 16), 999]) == 300
 
 
 def test_a_partition_that_is_not_there_any_more_is_not_judged() -> None:

@@ -32,6 +32,8 @@ KEPT = Bounds(50, 200)
         (Bounds(100, 101), OURS, True, False, Place.FINE),
         (Bounds(0, 100), None, False, False, Place.LOG_ENDS_BEFORE),
         (Bounds(0, 100), None, False, True, Place.LOG_ENDS_BEFORE),
+        (Bounds(0, 100, 200), None, False, False, Place.NOT_READABLE),
+        (Bounds(0, 50, 100), None, False, False, Place.LOG_ENDS_BEFORE),
         (None, None, False, False, Place.NO_PARTITION),
     ],
 )
@@ -39,7 +41,7 @@ def test_each_place_has_its_outcome(
     bounds: Bounds | None, found: Identity | None, is_read: bool, is_compacted: bool, expected: Place
 ) -> None:
     assert look(ROW, bounds, found, is_read=is_read, is_compacted=is_compacted) is expected
-    assert expected.is_missing is (expected not in (Place.FINE, Place.BEYOND_RETENTION))
+    assert expected.is_missing is (expected not in (Place.FINE, Place.BEYOND_RETENTION, Place.NOT_READABLE))
 
 
 def test_only_a_newer_row_of_the_same_topic_and_key_stands_in_the_way() -> None:
