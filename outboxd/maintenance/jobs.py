@@ -26,6 +26,9 @@ GAUGES_SECONDS: Final = 15.0
 PUBLISHED_SECONDS: Final = 60.0
 LEFTOVERS_SECONDS: Final = 600.0
 COPIES_SECONDS: Final = 2.0
+CLOCK_SECONDS: Final = 1.0
+CLOCK_STEP_SECONDS: Final = 2.0
+"""A clock that is only slowed down goes back by less between two looks."""
 
 
 class HousekeepingStore(PurgeStore, GaugeStore, Protocol):
@@ -75,10 +78,14 @@ class Jobs:
         published_retention_seconds: float,
         dead_letter_retention_seconds: float,
         copies: tuple[CopyRows, Copier] | None = None,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`event` is the observer's; `copies` are made of dead letters where a topic is configured. Only the owner
-        removes or copies anything; every daemon measures.
+        removes or copies anything; every daemon measures. `wall` and `monotonic` are clocks, in seconds.
         """
+        self._wall, self._monotonic = wall, monotonic
+        self._clock_looked_at, self._clock_offset = float("-inf"), float("-inf")
         self.published_retention_seconds = published_retention_seconds
         self.dead_letter_retention_seconds = dead_letter_retention_seconds
         self._metrics = metrics
@@ -108,6 +115,19 @@ class Jobs:
     def start(self) -> None:
         """Run the jobs at their times from now on."""
         self._scheduler.start()
+
+    def follow_clock(self) -> None:
+        """Run all jobs at once where the wall clock was set back: their times are of that clock, and would come that
+        much later. Cheap; called whenever there is time.
+        """
+        now = self._monotonic()
+        if now - self._clock_looked_at < CLOCK_SECONDS:
+            return
+        former, self._clock_offset = self._clock_offset, self._wall() - now
+        self._clock_looked_at = now
+        if self._clock_offset < former - CLOCK_STEP_SECONDS and self._scheduler.running:
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=datetime.now(UTC))
 
     def stop(self) -> None:
         """Run no more; a batch under way ends within its statement's time limit."""

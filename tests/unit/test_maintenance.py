@@ -12,7 +12,7 @@ import pytest
 
 from outboxd.errors import DatabaseUnavailableError
 from outboxd.maintenance.gauges import Gauges
-from outboxd.maintenance.jobs import Jobs
+from outboxd.maintenance.jobs import CLOCK_SECONDS, Jobs
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
@@ -265,9 +265,12 @@ class Running:
         self.metrics = Metrics(self.board)
         self.events: list[tuple[str, dict[str, object]]] = []
         self.told = threading.Semaphore(0)
+        self.now = 0.0
+        self.wall_ahead = 1_000_000.0
         self.jobs = Jobs(
             store, self.board, self.metrics, self.event,
             schema="outboxd", published_retention_seconds=10.0, dead_letter_retention_seconds=10.0,
+            wall=lambda: self.now + self.wall_ahead, monotonic=lambda: self.now,
         )  # fmt: skip
 
     def event(self, name: str, **fields: object) -> None:
@@ -291,6 +294,22 @@ def running() -> Iterator[Callable[[Store], Running]]:
 def test_the_gauges_run_at_once(running: Callable[[Store], Running]) -> None:
     store = Store()
     running(store).jobs.start()
+    assert store.measured.acquire(timeout=DEADLINE_SECONDS)
+
+
+def test_all_jobs_run_at_once_where_the_wall_clock_was_set_back(running: Callable[[Store], Running]) -> None:
+    store = Store()
+    daemon = running(store)
+    daemon.jobs.start()
+    assert store.measured.acquire(timeout=DEADLINE_SECONDS)
+    for ahead in (0.0, 0.5, 3_600.0, 3_600.0):
+        daemon.now += CLOCK_SECONDS
+        daemon.wall_ahead = 1_000_000.0 + ahead
+        daemon.jobs.follow_clock()
+    assert not store.measured.acquire(blocking=False)
+    daemon.now += CLOCK_SECONDS
+    daemon.wall_ahead -= 3_600.0
+    daemon.jobs.follow_clock()
     assert store.measured.acquire(timeout=DEADLINE_SECONDS)
 
 
