@@ -27,6 +27,8 @@ class Ledger:
         self.bytes_max = bytes_max
         self.records: dict[int, Record] = {}
         self.size_bytes = 0
+        self._rows_beside = 0
+        self._bytes_beside = 0
         self._highest_id = 0
         self._left_since_fetch: set[int] = set()
         self._leaving: list[Collection[int]] = []
@@ -39,12 +41,21 @@ class Ledger:
     @property
     def rows_free(self) -> int:
         """How many rows may still be read."""
-        return max(0, self.rows_max - len(self.records))
+        return max(0, self.rows_max + self._rows_beside - len(self.records))
 
     @property
     def bytes_free(self) -> int:
         """How many bytes may still be read."""
-        return max(0, self.bytes_max - self.size_bytes - self.row_bytes * len(self.records))
+        return max(0, self.bytes_max + self._bytes_beside - self.size_bytes - self.row_bytes * len(self.records))
+
+    def count_beside(self, topics: Collection[str]) -> None:
+        """Let records of these topics, which are stuck, take no room from the others: half of the rows and a quarter of
+        the bytes stay free of them, beyond the limits where it has to be.
+        """
+        stuck = [record for record in self.records.values() if record.topic in topics] if topics else []
+        self._rows_beside = _beside(len(stuck), self.rows_max, self.rows_max // 2)
+        size_bytes = sum(map(size_of, stuck)) + self.row_bytes * len(stuck)
+        self._bytes_beside = _beside(size_bytes, self.bytes_max, self.bytes_max // 4)
 
     def fetch_begins(self) -> None:
         """From now on, remember what leaves: the snapshot that is being read may still show it as pending."""
@@ -102,3 +113,10 @@ class Ledger:
     def oldest(self) -> Record | None:
         """Return the record that has been in memory for the longest time."""
         return next(iter(self.records.values()), None)
+
+
+def _beside(stuck: int, limit: int, free: int) -> int:
+    """Return how much is to be counted beside the limit, so that `free` is left where all of it is stuck. A batch may
+    have gone beyond the limit.
+    """
+    return min(stuck, max(0, stuck - limit) + free)

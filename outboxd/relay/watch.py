@@ -2,7 +2,9 @@
 time-out.
 
 Once a second it notes the oldest record in memory, and that of each topic that takes more than a quarter of what may be
-in flight: one stuck topic must not hide another. A topic whose oldest record stays the same for ten seconds is stuck.
+in flight, or of every topic where memory is full: one stuck topic must not hide another. A topic whose oldest record
+stays the same for ten seconds is stuck; it is held, and what it has in memory is partly counted beside the limits, so
+that other topics go on.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ class Watch:
             return
         self.next_at = now + WATCH_SECONDS
         state = self._state
+        # Where memory is full, nothing of any topic is read because of them, however small they are.
+        rows_min = 1 if state.is_crowded else state.limits.max_in_flight_rows
         large = {
-            lane.topic
-            for lane in state.lanes.topics()
-            if lane.in_flight and lane.in_flight * LARGE_SHARE >= state.limits.max_in_flight_rows
+            lane.topic for lane in state.lanes.topics() if lane.in_flight and lane.in_flight * LARGE_SHARE >= rows_min
         }
         watched = {topic for topic, breaker in state.lanes.breakers.open.items() if breaker.is_watched}
         told = set() if self._stalled_topic is None else {self._stalled_topic}
@@ -50,6 +52,7 @@ class Watch:
         fault = own_fault("IN_FLIGHT_TOO_OLD")
         for topic in stuck & large - watched:
             state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
+        state.ledger.count_beside(stuck & (watched | large))
 
     def nothing_moves(self, now: float) -> bool:
         """Whether a topic has been stuck for so long that no restart of a broker explains it, and nothing of any topic

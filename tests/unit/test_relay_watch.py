@@ -101,3 +101,20 @@ def test_records_that_only_wait_for_the_database_are_not_called_stuck() -> None:
     bench.state.settling.ids += [1, 2, 3]
     bench.wait(STALL_SECONDS * 2)
     assert bench.events == []
+
+
+def test_where_memory_is_full_every_stuck_topic_is_held_and_makes_room_for_others() -> None:
+    bench = Bench()
+    ledger = bench.state.ledger
+    bench.send("stuck", 1, 80)
+    bench.send("small", 90, 20)
+    bench.state.is_crowded = True
+    assert ledger.rows_free == 0
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.held == {"stuck", "small"}
+    assert ledger.rows_free == LIMITS.max_in_flight_rows // 2
+    bench.deliver("small", 90, 20)
+    bench.deliver("stuck", 1, 79)
+    bench.wait(WATCH_SECONDS)
+    assert bench.held == set()
+    assert ledger.rows_free == LIMITS.max_in_flight_rows - 1

@@ -1,0 +1,48 @@
+"""A topic whose leader is away, with more rows than memory takes: the topics of other brokers go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.children import wait_for
+from tests.support.daemon import DaemonProcess
+from tests.support.mock_broker import MockCluster
+from tests.support.postgres_fixtures import Database
+from tests.support.rows import value
+
+INSERT = (
+    "INSERT INTO outboxd.outbox (topic, key, payload)"
+    " SELECT %s, 'key-' || i, convert_to(repeat('x', 900), 'UTF8') FROM generate_series(1, %s) AS i"
+)
+
+
+def test_a_topic_without_a_leader_that_fills_memory_holds_up_no_other_for_long(
+    database: Database, tmp_path: Path
+) -> None:
+    def is_published(topic: str, rows: int) -> bool:
+        found = "SELECT count(published_at) >= %s FROM outboxd.outbox WHERE topic = %s"
+        return bool(value(sql, found, rows, topic))
+
+    with database.connect() as sql, MockCluster(2) as mock:
+        for leader, topic in enumerate(("sick", "well"), 1):
+            mock.create_topic(topic, partitions=1)
+            mock.set_leader(topic, 0, leader)
+        daemon = DaemonProcess(
+            tmp_path, {"database": {"url": database.url}, "kafka": {"bootstrap.servers": mock.bootstrap}}
+        )
+        daemon.start()
+        try:
+            for topic in ("sick", "well"):
+                sql.execute(INSERT, (topic, 1))
+                wait_for(lambda topic=topic: is_published(topic, 1), timeout_seconds=30, what=f"a row of {topic}")  # type: ignore[misc]  # bound here
+            mock.set_down(1)
+            sql.execute(INSERT, ("sick", 20_000))
+            sql.execute(INSERT, ("well", 3_000))
+            wait_for(lambda: is_published("well", 3_001), timeout_seconds=40, what="the other topic's rows")
+            assert daemon.wait_for_event("breaker_opened")["topic"] == "sick"
+            assert not is_published("sick", 2)
+            mock.set_up(1)
+            wait_for(lambda: is_published("sick", 20_001), timeout_seconds=60, what="the sick topic's rows")
+            assert daemon.stop().code == 0
+        finally:
+            daemon.kill()
