@@ -326,7 +326,8 @@ class Daemon:
         try:
             with explained():
                 lines = describe_pending(
-                    self.settings.database.url_with_password,
+                    self.settings.database.url,
+                    self.settings.database.password,
                     self.settings.database.schema_,
                     self.settings.outbox.table,
                     self.settings.outbox.name,
@@ -355,7 +356,7 @@ class _WatchfulObserver(DaemonObserver):
 
 def _secrets(settings: Settings) -> list[str]:
     """Return the values that no line of the log may show."""
-    secrets = [settings.database.password, settings.http.token]
+    secrets = [*settings.database.secrets, settings.http.token]
     shown = settings.kafka.plain()
     return secrets + [value for name, value in settings.kafka.properties.items() if shown[name] != value]
 

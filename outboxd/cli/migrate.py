@@ -30,7 +30,7 @@ def migrate(
         print_line(print_sql(database.schema_).rstrip())
         return
     with explained():
-        applied = upgrade(database.url_with_password, database.schema_)
+        applied = upgrade(database.url, database.schema_, password=database.password)
     for revision in applied:
         print_line(f"applied {revision}")
     print_line(f"schema {database.schema_}: {'now' if applied else 'already'} at revision {required_revision()}")

@@ -19,6 +19,8 @@ from outboxd.config.redaction import redact_url
 from outboxd.config.units import DURATION_FORM, SIZE_FORM, format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import GetCoreSchemaHandler, ValidationInfo
 
 Number = TypeVar("Number", int, float)
@@ -256,13 +258,16 @@ class Flag(Kind):
 class Text(Kind):
     """A text that a regular expression matches whole; `form` says in words what that is.
 
-    `limit_bytes` bounds its length in UTF-8; `secret` keeps it out of error messages.
+    `limit_bytes` bounds its length in UTF-8. `secret` keeps it out of error messages, as `may_hold_secret` does where
+    it is none itself. `problem` says what else is wrong with a text of that form.
     """
 
     form: str
     pattern: str = r"[^\0]*"
     limit_bytes: int = 10_000
     secret: bool = False
+    may_hold_secret: bool = False
+    problem: Callable[[str], str | None] | None = None
 
     @property
     def allowed(self) -> str:
@@ -284,11 +289,14 @@ class Text(Kind):
             raise ValueError("not text in UTF-8") from None
         if size_bytes > self.limit_bytes:
             raise ValueError(f"longer than {self.limit_bytes} bytes")
+        problem = None if self.problem is None else self.problem(value)
+        if problem is not None:
+            raise ValueError(problem)
         return value
 
     def show(self, value: object) -> str:
-        """Quoted, unless it is a secret."""
-        return "the value" if self.secret else super().show(value)
+        """Quoted, unless it is or may hold a secret."""
+        return "the value" if self.secret or self.may_hold_secret else super().show(value)
 
 
 def _text(value: object) -> str:

@@ -7,14 +7,14 @@ duration's field ends in: `relay.sweep_interval` is `settings.relay.sweep_interv
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from outboxd.config.kinds import Choice, Duration, Flag, Kind, Size, Text, Whole
-from outboxd.config.redaction import redact
+from outboxd.config.libpq import url_problem
+from outboxd.config.redaction import redact, secrets_of_url
 
 Confirm = Literal["callback", "each", "none"]
 OnDeadLetter = Literal["continue", "hold-key"]
@@ -80,7 +80,13 @@ class DatabaseSettings(Section):
     title = "The PostgreSQL database with the outbox."
 
     url: Annotated[
-        str, Text('a URL such as "postgresql://USER@HOST:PORT/DATABASE"', r"postgres(ql)?(\+psycopg)?://[^\s\0]*")
+        str,
+        Text(
+            'a URL such as "postgresql://USER@HOST:PORT/DATABASE"',
+            r"postgres(ql)?(\+psycopg)?://[^\s\0]*",
+            may_hold_secret=True,
+            problem=url_problem,
+        ),
     ] = option("postgresql://app@localhost/app", "Where the database is; libpq's parameters may follow after a `?`.")
     password: Annotated[str, Text("a text without NUL", secret=True)] = option(
         "", "Its password; better a credential named `database.password`, or `password_file`. Not taken from flags."
@@ -95,13 +101,9 @@ class DatabaseSettings(Section):
         return {key.removesuffix("_"): found for key, found in super().fields_by_key().items()}
 
     @property
-    def url_with_password(self) -> str:
-        """The URL with `password` in it, when that is set and the URL has none; for connecting, never to be shown."""
-        parts = urlsplit(self.url)
-        if not self.password or parts.password is not None:
-            return self.url
-        user, _, host = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{user}:{quote(self.password, safe='')}@{host}"))
+    def secrets(self) -> list[str]:
+        """What no log line may show: the password, and those in the URL."""
+        return [*filter(None, [self.password]), *secrets_of_url(self.url)]
 
 
 class OutboxSettings(Section):

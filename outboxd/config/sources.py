@@ -16,7 +16,7 @@ from outboxd.config.librdkafka import property_problem
 from outboxd.config.mistakes import Mistake, suggestion
 from outboxd.config.model import SECTIONS
 from outboxd.config.places import Origin, lines_by_key
-from outboxd.config.redaction import is_secret, redact_url
+from outboxd.config.redaction import HIDDEN, is_secret, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -180,7 +180,7 @@ def from_flags(flags: Mapping[str, str]) -> Gathered:
             layer.refuse(
                 origin, name, f"a secret among the arguments is seen by `ps`; allowed: {name}_file or a credential"
             )
-        elif redact_url(text) != text:
+        elif redact_url(text) not in (text, HIDDEN):
             layer.refuse(
                 origin,
                 name,

@@ -8,14 +8,15 @@ role gets its limits instead).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Engine, create_engine
 
 from outboxd.errors import ConfigError
-from outboxd.postgres.failures import explain
+from outboxd.postgres.failures import explained
 
 CONNECT_TIMEOUT_SECONDS = 5
 #: A peer that is gone without a word is noticed within about this time, by keepalives or by unanswered data.
@@ -84,9 +85,7 @@ def make_engine(
     )
 
     def connect() -> Driver:
-        connection: Driver | None = None
-        try:
-            connection = Driver.connect(conninfo(), autocommit=True, prepare_threshold=prepare_threshold)
+        with explained(), closed_on_failure(open_driver(conninfo(), prepare_threshold=prepare_threshold)) as connection:
             connection.look_for_pooler()
             if connection.is_pooled:
                 connection.prepare_threshold = None
@@ -100,14 +99,7 @@ def make_engine(
                     " set_config('jit', 'off', false)",
                     limits,
                 )
-        except psycopg.Error as refused:
-            if connection is not None:
-                connection.close()
-            ours = explain(refused)
-            if ours is None:
-                raise
-            raise ours from refused
-        return connection
+            return connection
 
     return create_engine(
         "postgresql+psycopg://",
@@ -121,6 +113,25 @@ def make_engine(
         # Errors would else show the rows' keys and payloads.
         hide_parameters=True,
     )
+
+
+def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: int | None = None) -> Driver:
+    """Return a new connection. Every one of outboxd's is made here.
+
+    Raises:
+        psycopg.Error: it cannot be had; see `failures.explained`.
+    """
+    return Driver.connect(conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold)
+
+
+@contextmanager
+def closed_on_failure(connection: Driver) -> Iterator[Driver]:
+    """Within it, an error closes the connection."""
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def connection_string(url: str, password: str = "", *, application_name: str = "outboxd") -> str:

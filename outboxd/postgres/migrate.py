@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationInfo
@@ -21,10 +20,11 @@ from sqlalchemy.pool import NullPool
 
 import outboxd
 from outboxd.errors import BugError, SchemaError
+from outboxd.postgres.engine import Driver, connection_string, open_driver
+from outboxd.postgres.failures import explained
 from outboxd.postgres.names import quoted
 
 VERSION_TABLE = "alembic_version"
-CONNECT_SECONDS = 10
 
 
 def migrations_path() -> Path:
@@ -40,26 +40,30 @@ def migrations_path() -> Path:
     raise SchemaError(f"the migrations are missing beside {package}: install outboxd again")
 
 
-def upgrade(database: str | Engine | Connection, schema: str, revision: str = "head") -> list[str]:
+def upgrade(
+    database: str | Engine | Connection, schema: str, revision: str = "head", *, password: str = ""
+) -> list[str]:
     """Bring the schema to `revision`, making it where it is missing; safe to run several times, and at once.
 
     Args:
         database: a URL, an engine, or a connection (whose transaction is then committed).
         schema: the name of the schema, any name.
         revision: the revision to reach.
+        password: used when `database` is a URL without one.
 
     Returns:
         The revisions that were applied, oldest first; empty when there was nothing to do.
 
     Raises:
         SchemaError: another version of outboxd made the schema, and this one does not know its revision.
+        ConfigError, DatabaseUnavailableError, AccessDeniedError: the URL leads to no database that can be used.
     """
     applied: list[str] = []
 
     def note(*, step: MigrationInfo, **_: object) -> None:
         applied.extend(step.up_revision_ids)
 
-    with _connected(database) as connection:
+    with _connected(database, password) as connection:
         _refuse_unknown(connection, schema, current_revision(connection, schema))
         config = _alembic_config(schema, connection)
         config.attributes["on_version_apply"] = note
@@ -152,20 +156,20 @@ def run_sql_file(revision_file: str, direction: str) -> None:
 
 
 @contextmanager
-def _connected(database: str | Engine | Connection) -> Iterator[Connection]:
+def _connected(database: str | Engine | Connection, password: str = "") -> Iterator[Connection]:
     if isinstance(database, Connection):
         yield database
     elif isinstance(database, Engine):
         with database.connect() as connection:
             yield connection
     else:
-        # libpq reads the URL itself: several hosts and all its parameters are understood.
-        conninfo = database.replace("postgresql+psycopg://", "postgresql://", 1)
-        engine = create_engine(
-            "postgresql+psycopg://",
-            poolclass=NullPool,
-            creator=lambda: psycopg.connect(conninfo, application_name="outboxd", connect_timeout=CONNECT_SECONDS),
-        )
+        conninfo = connection_string(database, password)
+
+        def connect() -> Driver:
+            with explained():
+                return open_driver(conninfo, autocommit=False)
+
+        engine = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=connect)
         with engine.connect() as connection:
             yield connection
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import psycopg
-
-from outboxd.postgres.engine import connection_string
+from outboxd.postgres.engine import connection_string, open_driver
 from outboxd.postgres.names import quoted
 
 TOPICS_SHOWN_MAX = 50
 
 
-def describe_pending(url: str, schema: str, table: str, outbox: str) -> list[str]:
+def describe_pending(url: str, password: str, schema: str, table: str, outbox: str) -> list[str]:
     """Return a line for each topic with pending rows: how many, and why they are not published."""
     s, rows = quoted(schema), f"{quoted(schema)}.{quoted(table)}"
     statement = (
@@ -23,7 +21,7 @@ def describe_pending(url: str, schema: str, table: str, outbox: str) -> list[str
         f" FROM (SELECT * FROM {rows} WHERE published_at IS NULL ORDER BY id LIMIT 100000) AS o"
         f" GROUP BY 1, 2 ORDER BY 1, 2 LIMIT {TOPICS_SHOWN_MAX}"
     )
-    with psycopg.connect(connection_string(url)) as connection:
+    with open_driver(connection_string(url, password)) as connection:
         found = connection.execute(statement, {"outbox": outbox}).fetchall()
     return [
         f"still pending: {count} rows of topic {topic!r}, {why}, from id {first}" for topic, why, count, first in found

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from outboxd.postgres.migrate import print_sql, required_revision
+from outboxd.errors import ConfigError
+from outboxd.postgres.migrate import print_sql, required_revision, upgrade
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import value
 
@@ -76,3 +77,28 @@ def test_a_server_that_is_away_is_told_without_the_password(empty_database: Data
     assert done.returncode == 69
     assert "PostgreSQL is not available" in done.stderr
     assert "s3cret" not in done.stderr
+
+
+def test_a_separate_password_is_used_where_the_url_has_none(empty_database: Database) -> None:
+    done = migrate(empty_database.url, env={"OUTBOXD_DATABASE__PASSWORD": "an@odd/one#"})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres+psycopg://app:s3cret@h/d", "postgresql://app:s3cret%ZZ@h/d", "postgresql://app:s3cret%00@h/d",
+        "postgresql://app:s3cret@[::1/d", "postgresql://app:s3cret@h/d?foo=bar", "postgresql://app:s3cret@h/d?x",
+    ],
+)  # fmt: skip
+def test_a_url_that_cannot_be_used_is_a_mistake_in_the_configuration_and_not_repeated(url: str) -> None:
+    done = migrate(url)
+    assert done.returncode == 78
+    assert "OUTBOXD_DATABASE__URL: database.url: the value is " in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+def test_upgrading_by_a_url_that_cannot_be_read_is_told_in_a_sentence_too() -> None:
+    with pytest.raises(ConfigError, match=r"database\.url cannot be read") as told:
+        upgrade("postgresql://app:s3cret%ZZ@h/d", "outboxd")
+    assert "s3cret" not in str(told.value)

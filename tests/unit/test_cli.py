@@ -229,6 +229,16 @@ def test_config_show_hides_secrets() -> None:
     assert "postgresql://u:********@h/d" in done.stdout
 
 
+def test_check_warns_of_a_file_that_everybody_may_read_and_that_has_a_password_in_its_url(tmp_path: Path) -> None:
+    path = tmp_path / "outboxd.toml"
+    path.write_text('[database]\nurl = "postgresql://u:hu#sh@h/d"\n')
+    path.chmod(0o644)
+    done = run("check", "--offline", "-c", str(path))
+    assert f"{path} holds a secret and everybody may read it" in done.stdout
+    path.write_text('[database]\nurl = "postgresql://u@h/d?passfile=/x"\n')
+    assert "holds a secret" not in run("check", "--offline", "-c", str(path)).stdout
+
+
 def test_version_starts_without_the_libraries_it_does_not_need() -> None:
     code = (
         "import sys; from outboxd.cli import main; main(['version']); "

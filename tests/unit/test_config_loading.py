@@ -148,7 +148,7 @@ def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
         ('[retry]\nbackoff_initial = "1h"', "retry.backoff_initial: is above backoff_max"),
         ("[database]\nschema = ''", "database.schema: '' is not of the right form"),
         (f"[outbox]\ntable = '{'x' * 64}'", "is longer than 63 bytes"),
-        ("[database]\nurl = 'mysql://x'", "database.url: 'mysql://x' is not of the right form; allowed: a URL such as"),
+        ("[database]\nurl = 'mysql://x'", "database.url: the value is not of the right form; allowed: a URL such as"),
         ("[outbox]\nname = 'a b'", "outbox.name: 'a b' is not of the right form"),
         ("[cluster]\nlease_ttl = '999ms'", "cluster.lease_ttl: '999ms' is too small"),
         ("[http]\nlisten = '0.0.0.0:9464'", "http.listen: is reachable from elsewhere; allowed: a loopback address"),

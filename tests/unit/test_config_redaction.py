@@ -11,8 +11,9 @@ from outboxd.config.redaction import is_secret, redact
 from outboxd.errors import ConfigError
 
 SECRET = "hunter2-5ecret"
+DATABASE_DEFAULTS = {"password": "", "password_file": "", "schema": "outboxd"}
 ENV = {
-    "OUTBOXD_DATABASE__URL": f"postgresql://app:{SECRET}@db.example/app?sslpassword={SECRET}&x=1",
+    "OUTBOXD_DATABASE__URL": f"postgresql://app:{SECRET}@db.example/app?sslpassword={SECRET}&sslmode=prefer",
     "OUTBOXD_DATABASE__PASSWORD": SECRET,
     "OUTBOXD_HTTP__TOKEN": SECRET,
     "OUTBOXD_KAFKA__SASL_PASSWORD": SECRET,
@@ -35,7 +36,7 @@ def test_no_secret_is_in_what_is_shown_of_the_settings() -> None:
     ):
         assert SECRET not in shown
     assert settings.redacted()["database"] == {
-        "url": "postgresql://app:********@db.example/app?sslpassword=********&x=1",
+        "url": "postgresql://app:********@db.example/app?sslpassword=********&sslmode=prefer",
         "password": "********",
         "password_file": "",
         "schema": "outboxd",
@@ -44,16 +45,58 @@ def test_no_secret_is_in_what_is_shown_of_the_settings() -> None:
 
 def test_the_code_that_connects_gets_the_secrets() -> None:
     settings = load(env=ENV)
+    assert settings.database.secrets == [SECRET, SECRET, SECRET]
     assert settings.kafka.properties["sasl.password"] == SECRET
     assert settings.http.token == SECRET
 
 
-def test_a_separate_password_is_put_into_the_url_quoted_unless_that_has_one() -> None:
-    found = load(env={"OUTBOXD_DATABASE__URL": "postgresql://app@db:5432/x?a=b", "OUTBOXD_DATABASE__PASSWORD": "a@b/c"})
-    assert found.database.url_with_password == "postgresql://app:a%40b%2Fc@db:5432/x?a=b"
-    found = load(env={"OUTBOXD_DATABASE__URL": "postgresql://app:own@db/x", "OUTBOXD_DATABASE__PASSWORD": "other"})
-    assert found.database.url_with_password == "postgresql://app:own@db/x"
-    assert load(env={}).database.url_with_password == "postgresql://app@localhost/app"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"postgresql://a:{SECRET}#C@h/d", "postgresql://a:********@h/d"),
+        (f"postgresql://a:{SECRET}?C@h/d", "postgresql://a:********@h/d"),
+        (f"postgresql://a@h/d?pass%77ord={SECRET}", "postgresql://a@h/d?pass%77ord=********"),
+        (f"postgresql+psycopg://:{SECRET}@h,g/d?sslpassword={SECRET}", "postgresql+psycopg://:********@h,g/d?sslpassword=********"),
+        (f"postgresql://a:{SECRET}@h/d?password=", "postgresql://a:********@h/d?password=********"),
+        ("postgresql://a@h1:1,h2:2/d?passfile=/x&sslmode=require", "postgresql://a@h1:1,h2:2/d?passfile=/x&sslmode=require"),
+        ("postgresql://a@h/d%40e", "postgresql://a@h/d%40e"),
+    ],
+)  # fmt: skip
+def test_a_url_shows_no_password_wherever_the_client_library_finds_one(url: str, shown: str) -> None:
+    settings = load(env={"OUTBOXD_DATABASE__URL": url})
+    assert settings.redacted()["database"] == {**DATABASE_DEFAULTS, "url": shown}
+    assert SECRET not in repr(settings)
+    if url != shown:
+        with pytest.raises(ConfigError, match="is seen by `ps`") as caught:
+            load(flags={"database.url": url}, env={})
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgres+psycopg://app:{SECRET}@h/d", f"postgresql://app:{SECRET}%ZZ@h/d", f"postgresql://app:{SECRET}%00@h/d",
+        f"postgresql://a:{SECRET}/C@h/d", f"postgresql://a:12/{SECRET}@h/d", f"postgresql://a:s@{SECRET}@h/d",
+        f"postgresql://a:my {SECRET}@h/d", f"host=h password = {SECRET}", f"postgresql://a:{SECRET}@[::1/d",
+        f"postgresql://a:{SECRET}@h/d?foo=bar", f"postgresql://a:{SECRET}@h/d?x", f"postgresql://a:{SECRET}@h:none/d",
+        f"POSTGRESQL://a:{SECRET}@h/d",
+    ],
+)  # fmt: skip
+def test_a_url_that_no_command_can_use_is_refused_unseen(url: str) -> None:
+    for env, flags in (({"OUTBOXD_DATABASE__URL": url}, {}), ({}, {"database.url": url})):
+        with pytest.raises(ConfigError, match=r"database\.url: .*; allowed: ") as caught:
+            load(env=env, flags=flags)
+        assert SECRET not in str(caught.value)
+        assert "postgresql://USER@HOST" in str(caught.value) or "among the arguments" in str(caught.value)
+    assert SECRET not in str(redact("url", url))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"curl https://u:{SECRET}#x@h/", f"host=h password = {SECRET}", f"psql password='it\\'s {SECRET}'"],
+)  # fmt: skip
+def test_a_password_within_any_text_is_hidden(text: str) -> None:
+    assert SECRET not in str(redact("command", text))
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def hold(path: Path, flags: dict[str, str] | None = None, env: dict[str, str] | 
     routes(found)
     relay_limits(found)
     retry_limits(found.retry)
-    _ = (found.http.address, found.database.url_with_password)
+    _ = (found.http.address, found.database.secrets, found.redacted())
     return found
 
 
