@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from outboxd.policy.records import Arm
-from outboxd.postgres.names import quoted
+from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 
 LISTED_MAX = 500
@@ -59,8 +59,8 @@ class FetchSql:
 
     def __init__(self, schema: str, table: str) -> None:
         """The names are quoted here."""
-        self._schema = quoted(schema)
-        self._table = f"{self._schema}.{quoted(table)}"
+        self._schema = quoted_beside_parameters(schema)
+        self._table = f"{self._schema}.{quoted_beside_parameters(table)}"
         self._is_owned = is_owned_text(schema)
         self.text = lru_cache(maxsize=64)(self._text)
 

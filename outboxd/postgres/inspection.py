@@ -172,7 +172,7 @@ def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]
 
 def _other_outbox(connection: Connection, schema: str, table: str, outbox: str) -> Iterator[Finding]:
     driver: Any = connection.connection.driver_connection
-    other = other_outbox_of(driver, f"{quoted(schema)}.lease", outbox, table)
+    other = other_outbox_of(driver, schema, outbox, table)
     if other is not None:
         yield Finding("database", Weight.MISCONFIGURED, other.problem, other.remedy)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from outboxd.errors import ConfigError
 from outboxd.postgres.lease_sql import OTHER
-from outboxd.postgres.names import quoted
+from outboxd.postgres.names import quoted, quoted_beside_parameters
 from outboxd.postgres.sessions import Connection
 
 
@@ -17,13 +17,13 @@ class Obstacle(NamedTuple):
     remedy: str
 
 
-def doubt_of(connection: Connection, table: str, outbox: str) -> str | None:
-    """Return why exactly-once delivery may not begin now, in a sentence; None where it may, or must wait for an owner.
-
-    `table` is the lease's, qualified and quoted.
+def doubt_of(connection: Connection, schema: str, outbox: str) -> str | None:
+    """Return why exactly-once delivery may not begin now, in a sentence; None where it may, or must wait for an
+    owner.
     """
     row = connection.execute(
-        f"SELECT daemon FROM {table} WHERE outbox = %s AND shard = 0 AND undrained AND expires_at <= clock_timestamp()",
+        f"SELECT daemon FROM {_lease(schema)} WHERE outbox = %s AND shard = 0 AND undrained"
+        " AND expires_at <= clock_timestamp()",
         (outbox,),
     ).fetchone()
     if row is None:
@@ -32,17 +32,16 @@ def doubt_of(connection: Connection, table: str, outbox: str) -> str | None:
         f'the outbox {outbox} was relayed with delivery = "at-least-once" last, and that daemon ({row[0]}) did not '
         "drain it: rows may be in Kafka that are not marked, and exactly-once would send them again. Run it once more "
         'with delivery = "at-least-once" and --until-empty, nothing held or paused; or accept the duplicates by '
-        f"UPDATE {table} SET undrained = false"
+        f"UPDATE {quoted(schema)}.lease SET undrained = false"
     )
 
 
-def other_outbox_of(connection: Connection, table: str, outbox: str, relayed_table: str) -> Obstacle | None:
-    """Return which outbox of another name is relayed from the same table now; None where there is none.
-
-    `table` is the lease's, qualified and quoted.
-    """
+def other_outbox_of(connection: Connection, schema: str, outbox: str, relayed_table: str) -> Obstacle | None:
+    """Return which outbox of another name is relayed from the same table now; None where there is none."""
     arguments = {"outbox": outbox, "relayed_table": relayed_table}
-    row = connection.execute(f"SELECT r.outbox, r.daemon FROM {table} AS r WHERE {OTHER}", arguments).fetchone()
+    row = connection.execute(
+        f"SELECT r.outbox, r.daemon FROM {_lease(schema)} AS r WHERE {OTHER}", arguments
+    ).fetchone()
     if row is None:
         return None
     return Obstacle(
@@ -52,8 +51,12 @@ def other_outbox_of(connection: Connection, table: str, outbox: str, relayed_tab
     )
 
 
+def _lease(schema: str) -> str:
+    return f"{quoted_beside_parameters(schema)}.lease"
+
+
 def check_drained(connection: Connection, schema: str, outbox: str) -> None:
     """Refuse to begin with exactly-once delivery on rows in doubt. Raises ConfigError."""
-    doubt = doubt_of(connection, f"{quoted(schema)}.lease", outbox)
+    doubt = doubt_of(connection, schema, outbox)
     if doubt is not None:
         raise ConfigError(doubt)

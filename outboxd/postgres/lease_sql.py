@@ -1,4 +1,6 @@
-"""The statements of the lease. `table` is its name, qualified and quoted. Each limits its own waits for locks."""
+"""The statements of the lease. `table` is its name, qualified and quoted beside parameters. Each limits its own waits
+for locks.
+"""
 
 from __future__ import annotations
 

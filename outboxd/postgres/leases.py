@@ -29,7 +29,7 @@ from outboxd.postgres.failures import in_words
 from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.lease_sql import acquire_text, end_stale_text, release_text, renew_text
 from outboxd.postgres.lock_limit import milliseconds
-from outboxd.postgres.names import quoted
+from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import Owner, has_moved, timeline_of
 from outboxd.postgres.sessions import Connection
 from outboxd.stopwatch import Stopwatch
@@ -85,7 +85,8 @@ class LeaseKeeper:
         self._drained = False
         self._is_refusal_told = False
         self._obstacles_at = float("-inf")
-        self._table = f"{quoted(schema)}.lease"
+        self._schema = schema
+        self._table = f"{quoted_beside_parameters(schema)}.lease"
         self._trusted_until = float("-inf")
         self._held: tuple[Owner, int] | None = None
         self._wake = threading.Event()
@@ -205,10 +206,10 @@ class LeaseKeeper:
     def _look_for_obstacles(self) -> None:
         """Nobody may stand by for ever because of rows in doubt, or of a name, without a word about it."""
         connection = self._connected()
-        other = other_outbox_of(connection, self._table, self._outbox, self._relayed_table)
+        other = other_outbox_of(connection, self._schema, self._outbox, self._relayed_table)
         refusal = None if other is None else ". ".join(other)
         if refusal is None and self._exactly_once:
-            refusal = doubt_of(connection, self._table, self._outbox)
+            refusal = doubt_of(connection, self._schema, self._outbox)
         if refusal is not None:
             self._is_refusal_told = True
             _LOGGER.error(refusal)

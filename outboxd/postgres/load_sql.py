@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from outboxd.postgres.fetch_sql import limit_text
-from outboxd.postgres.names import quoted
+from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 
 
@@ -11,7 +11,8 @@ def load_text(schema: str, table: str) -> str:
     """Return the statement that lists every held record: all of `retry`, and dead letters that hold their key or
     are replayed.
     """
-    s, outbox = quoted(schema), f"{quoted(schema)}.{quoted(table)}"
+    s = quoted_beside_parameters(schema)
+    outbox = f"{s}.{quoted_beside_parameters(table)}"
     return (
         "SELECT r.outbox_id, o.topic, o.key, r.attempts, (date_part('epoch', r.first_failed_at) * 1000)::bigint,"
         " NULL::bigint, false, greatest(0, date_part('epoch', r.next_attempt_at - now())),"
@@ -32,7 +33,7 @@ def progress_text(schema: str) -> str:
     and for whether the lease is ours, and this another server than that which gave it.
     """
     return (
-        f"SELECT coalesce((SELECT p.settled_transaction FROM {quoted(schema)}.progress AS p"
+        f"SELECT coalesce((SELECT p.settled_transaction FROM {quoted_beside_parameters(schema)}.progress AS p"
         " WHERE p.outbox = %(outbox)s AND p.shard = 0), 0),"
         " concat_ws('-', (SELECT system_identifier FROM pg_control_system()),"
         " (SELECT oid FROM pg_database WHERE datname = current_database()), %(table)s::regclass::oid),"
@@ -42,10 +43,11 @@ def progress_text(schema: str) -> str:
 
 def pauses_text(schema: str) -> str:
     """Return the statement that lists the pauses, with the database's time in every row."""
+    s = quoted_beside_parameters(schema)
     return (
         "SELECT (date_part('epoch', now()) * 1000)::bigint, c.topic_pattern,"
         " (date_part('epoch', c.since) * 1000)::bigint,"
-        f" c.who, c.note FROM (VALUES (1)) AS one(row) LEFT JOIN {quoted(schema)}.control AS c ON c.outbox = %(outbox)s"
+        f" c.who, c.note FROM (VALUES (1)) AS one(row) LEFT JOIN {s}.control AS c ON c.outbox = %(outbox)s"
         " ORDER BY 2"
     )
 
@@ -57,9 +59,10 @@ def sweep_text(schema: str, table: str) -> str:
     Where more may follow, it gives one more row, without a topic: the last id that was looked at. A chunk is so many
     rows looked at, lest one statement pass over a whole backlog of what is deferred.
     """
+    outbox = f"{quoted_beside_parameters(schema)}.{quoted_beside_parameters(table)}"
     return (
         "WITH chunk AS MATERIALIZED (SELECT o.id, o.topic, o.key, o.available_at"
-        f" FROM {quoted(schema)}.{quoted(table)} AS o WHERE o.published_at IS NULL AND o.id > %(cursor)s"
+        f" FROM {outbox} AS o WHERE o.published_at IS NULL AND o.id > %(cursor)s"
         # A comparison of rows, lest the planner take it for a narrow range, see FetchSql.
         f" AND (o.id, 0) <= (%(position)s, 0) ORDER BY o.id {limit_text('%(rows_max)s')})"
         " SELECT c.id, c.topic, c.key FROM chunk AS c WHERE (c.available_at IS NULL OR c.available_at <= now())"

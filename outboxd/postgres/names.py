@@ -19,6 +19,11 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def quoted_beside_parameters(identifier: str) -> str:
+    """`quoted` for a statement that psycopg is given with parameters, where a percent sign would begin one."""
+    return quoted(identifier).replace("%", "%%")
+
+
 def wakeup_channel(outbox: str) -> str:
     """The channel on which the insert trigger wakes the relay of this outbox.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from psycopg import errors
 
-from outboxd.postgres.names import quoted
+from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.sessions import Connection
 
 TIMELINE = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
@@ -25,7 +25,7 @@ HAS_MOVED = f"NOT CASE WHEN pg_is_in_recovery() THEN true ELSE {IS_SAME_TIMELINE
 def is_owned_text(schema: str) -> str:
     """Return the condition that the lease is the owner's."""
     return (
-        f"EXISTS (SELECT FROM {quoted(schema)}.lease AS l WHERE l.outbox = %(outbox)s AND l.shard = 0"
+        f"EXISTS (SELECT FROM {quoted_beside_parameters(schema)}.lease AS l WHERE l.outbox = %(outbox)s AND l.shard = 0"
         " AND l.holder = %(holder)s::uuid)"
     )
 

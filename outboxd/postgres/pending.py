@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from outboxd.postgres.engine import connection_string, open_driver
-from outboxd.postgres.names import quoted
+from outboxd.postgres.names import quoted_beside_parameters
 
 TOPICS_SHOWN_MAX = 50
 
 
 def describe_pending(url: str, password: str, schema: str, table: str, outbox: str) -> list[str]:
     """Return a line for each topic with pending rows: how many, and why they are not published."""
-    s, rows = quoted(schema), f"{quoted(schema)}.{quoted(table)}"
+    s, rows = quoted_beside_parameters(schema), f"{quoted_beside_parameters(schema)}.{quoted_beside_parameters(table)}"
     statement = (
         "SELECT o.topic, CASE WHEN o.available_at > now() THEN 'not yet available'"
         f" WHEN EXISTS (SELECT FROM {s}.retry AS r WHERE r.outbox = %(outbox)s AND r.outbox_id = o.id)"

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
 from outboxd.policy.auditing import PublishedRow
 from outboxd.policy.records import FIRST_ID, Arm, Record
-from outboxd.postgres.names import quoted
+from outboxd.postgres.sql_text import in_schema
 
 WINDOW_ROWS = 50_000
 """So many rows of the table one statement looks at; there is no index on published rows."""
@@ -23,13 +23,16 @@ class PublishedRows:
     def __init__(self, engine: Engine, schema: str, table: str) -> None:
         """Nothing is read before it is asked for."""
         self._engine = engine
-        self._table = f"{quoted(schema)}.{quoted(table)}"
+        self._schema, self._table = schema, table
 
     def span(self) -> tuple[int, int]:
         """Return the lowest and the highest id in the table; (0, 0) when it is empty."""
         with self._engine.connect() as connection:
-            low, high = connection.execute(text(f"SELECT min(id), max(id) FROM {self._table}")).one()
+            low, high = connection.execute(self._sql("SELECT min(id), max(id) FROM @outbox@")).one()
         return (0, 0) if low is None else (low, high)
+
+    def _sql(self, sql: str) -> TextClause:
+        return in_schema(sql, self._schema, table=self._table)
 
     def windows(
         self, *, topic: str | None, since: datetime | timedelta | None
@@ -48,8 +51,8 @@ class PublishedRows:
             cursor = FIRST_ID
             while True:
                 upper = connection.execute(
-                    text(
-                        f"SELECT max(id) FROM (SELECT id FROM {self._table} WHERE id > :cursor ORDER BY id"
+                    self._sql(
+                        "SELECT max(id) FROM (SELECT id FROM @outbox@ WHERE id > :cursor ORDER BY id"
                         f" LIMIT {WINDOW_ROWS}) AS w"
                     ),
                     {"cursor": cursor},
@@ -72,10 +75,10 @@ class PublishedRows:
             conditions += " AND published_at >= :since"
             values["since"] = since
         found = connection.execute(
-            text(
+            self._sql(
                 "SELECT id, event_id::text, topic, key, published_partition, published_offset,"
                 " CASE WHEN isfinite(created_at) THEN (date_part('epoch', created_at) * 1000)::bigint ELSE 0 END"
-                f" FROM {self._table} WHERE {conditions} ORDER BY id"
+                f" FROM @outbox@ WHERE {conditions} ORDER BY id"
             ),
             values,
         ).fetchall()
@@ -87,12 +90,12 @@ class PublishedRows:
         with self._engine.connect() as connection:
             for at in range(0, len(record_ids), RECORDS_AT_ONCE):
                 found = connection.execute(
-                    text(
+                    self._sql(
                         f"SELECT {int(Arm.CHOSEN)}, id, event_id::text, topic, key, payload, headers::text, partition,"
                         " CASE WHEN isfinite(created_at) THEN"
                         " (date_part('epoch', least(created_at, now())) * 1000)::bigint ELSE -1 END,"
                         " coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + octet_length(topic)"
-                        f" + pg_column_size(headers) FROM {self._table}"
+                        " + pg_column_size(headers) FROM @outbox@"
                         " WHERE id = ANY(:ids) AND published_at IS NOT NULL ORDER BY id"
                     ),
                     {"ids": list(record_ids[at : at + RECORDS_AT_ONCE])},

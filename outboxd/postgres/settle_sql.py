@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from outboxd.postgres.lock_limit import LIMITED
-from outboxd.postgres.names import quoted
+from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import IS_SAME_TIMELINE
 
 _IS_PENDING = "(o.published_at IS NULL)::int = 1"
@@ -51,8 +51,8 @@ class SettleSql:
 
     def __init__(self, schema: str, table: str, *, deletes: bool) -> None:
         """`deletes` removes delivered rows instead of marking them."""
-        self._schema = quoted(schema)
-        self._table = f"{self._schema}.{quoted(table)}"
+        self._schema = quoted_beside_parameters(schema)
+        self._table = f"{self._schema}.{quoted_beside_parameters(table)}"
         self._deletes = deletes
         self.text = lru_cache(maxsize=64)(self._text)
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from outboxd.errors import DatabaseUnavailableError
 from outboxd.policy.careful import Opening
 from outboxd.postgres.arrays import Int8Array
-from outboxd.postgres.names import quoted
+from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.sessions import Connection, Job, Session
 
 RETRY_SECONDS = 0.5
@@ -28,7 +28,7 @@ class StartLog:
 
     def __init__(self, engine: Engine, schema: str, outbox: str, daemon: str) -> None:
         """`daemon` is `host:pid`."""
-        self._table = f"{quoted(schema)}.start"
+        self._table = f"{quoted_beside_parameters(schema)}.start"
         self._outbox, self._daemon = outbox, daemon
         self._session = Session(engine, "starts")
         self.under_way = self._session.under_way
