@@ -50,13 +50,23 @@ class Gathered:
 
 
 def merge(layers: Iterable[Gathered]) -> Gathered:
-    """All layers as one, lowest first: later entries win; a secret in a file counts as given where that was named."""
+    """All layers as one, lowest first: later entries win; a secret in a file counts as given where that was named, and
+    only the file that wins is read.
+    """
     merged = Gathered()
     for layer in layers:
-        _read_secret_files(layer)
-        merged.entries.update(layer.entries)
-        merged.routes.extend(layer.routes)
+        for full, target in _secret_files(layer):
+            if target in layer.entries:
+                layer.refuse(layer.entries[full].origin, full, f"given together with {target}; allowed: one of the two")
+                del layer.entries[full]
         merged.mistakes.extend(layer.mistakes)
+        merged.routes.extend(layer.routes)
+        for full in layer.entries:
+            merged.entries.pop(f"{full}_file", None)
+        for _, target in _secret_files(layer):
+            merged.entries.pop(target, None)
+        merged.entries.update(layer.entries)
+    _read_secret_files(merged)
     return merged
 
 
@@ -212,15 +222,19 @@ def _take(layer: Gathered, full: str, entry: Entry) -> None:
         layer.entries[full] = entry
 
 
+def _secret_files(layer: Gathered) -> list[tuple[str, str]]:
+    """The settings that name a file with a secret, each with the setting that the secret is for."""
+    return [
+        (full, full.removesuffix("_file"))
+        for full, entry in layer.entries.items()
+        if full.endswith("_file") and isinstance(entry.value, str) and entry.value
+    ]
+
+
 def _read_secret_files(layer: Gathered) -> None:
-    for full, entry in list(layer.entries.items()):
-        if not full.endswith("_file") or not isinstance(entry.value, str) or not entry.value:
-            continue
-        target = full.removesuffix("_file")
-        if target in layer.entries:
-            layer.refuse(entry.origin, full, f"given together with {target}; allowed: one of the two")
-            continue
-        text = _read_secret(layer, entry.origin, full, Path(entry.value))
+    for full, target in _secret_files(layer):
+        entry = layer.entries[full]
+        text = _read_secret(layer, entry.origin, full, Path(str(entry.value)))
         if text is not None:
             origin = Origin(entry.origin.source, entry.origin.name, entry.origin.line, read_from=str(entry.value))
             layer.entries[target] = Entry(Textual(text), origin)

@@ -255,6 +255,35 @@ def test_a_higher_layer_overrides_a_secret_given_by_a_file_below(tmp_path: Path)
     assert load(path, env={"OUTBOXD_DATABASE__PASSWORD": "above"}).database.password == "above"
 
 
+@pytest.mark.parametrize("source", ["flag", "environment", "credential"])
+def test_of_the_files_with_a_secret_only_the_one_that_wins_is_read(tmp_path: Path, source: str) -> None:
+    good = tmp_path / "good"
+    good.write_text("above")
+    path = write(
+        tmp_path, "[database]\npassword_file = '/nonexistent/pw'\n[kafka]\n'sasl.password_file' = '/nonexistent/pw'\n"
+    )
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    names = ("database.password_file", "kafka.sasl.password_file")
+    if source == "credential":
+        for name in names:
+            (directory / name).write_text(str(good))
+    variables = {"OUTBOXD_DATABASE__PASSWORD": "above", "OUTBOXD_KAFKA__SASL_PASSWORD_FILE": str(good)}
+    env = {"CREDENTIALS_DIRECTORY": str(directory)} | (variables if source == "environment" else {})
+    found = load(path, dict.fromkeys(names, str(good)) if source == "flag" else {}, env)
+    assert found.database.password == found.kafka.properties["sasl.password"] == "above"
+    assert found.origin("database.password").source == source
+
+
+def test_a_file_named_above_wins_over_a_secret_given_below_and_an_empty_name_takes_a_file_away(tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    good.write_text("above")
+    path = write(tmp_path, "[database]\npassword = 'below'\n[http]\ntoken_file = '/nonexistent/token'\n")
+    env = {"OUTBOXD_DATABASE__PASSWORD_FILE": str(good), "OUTBOXD_HTTP__TOKEN_FILE": ""}
+    found = load(path, env=env)
+    assert (found.database.password, found.http.token) == ("above", "")
+
+
 def test_credentials_give_secrets_and_others_files_among_them_are_left_alone(tmp_path: Path) -> None:
     for name in ("database.password", "http.token", "kafka.sasl.password"):
         (tmp_path / name).write_text(f"secret of {name}\n")
