@@ -119,9 +119,13 @@ def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: in
     """Return a new connection. Every one of outboxd's is made here.
 
     Raises:
+        ConfigError: the database is not in UTF-8.
         psycopg.Error: it cannot be had; see `failures.explained`.
     """
-    return Driver.connect(conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold)
+    connection = Driver.connect(conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold)
+    with closed_on_failure(connection):
+        refuse_encoding(connection.info.parameter_status("server_encoding"), connection.info.dbname)
+    return connection
 
 
 @contextmanager
@@ -132,6 +136,16 @@ def closed_on_failure(connection: Driver) -> Iterator[Driver]:
     except BaseException:
         connection.close()
         raise
+
+
+def refuse_encoding(encoding: str | None, database: str) -> None:
+    """Refuse a database that is not in UTF-8. Raises ConfigError."""
+    # What a pooler does not tell is let pass.
+    if encoding not in (None, "UTF8"):
+        raise ConfigError(
+            f"the database {database!r} is encoded in {encoding}, and outboxd needs UTF8, as Kafka has it: make one "
+            "WITH ENCODING 'UTF8' TEMPLATE template0, and move the tables there with pg_dump"
+        )
 
 
 def connection_string(url: str, password: str = "", *, application_name: str = "outboxd") -> str:
