@@ -59,9 +59,12 @@ def load_settings() -> Settings:
 
 
 def _remember_config(value: str | None) -> str | None:
-    if value:
+    if value is not None:
         # The parser hands `-c=FILE` over with its equals sign.
-        _asked.get().config = Path(value.removeprefix("="))
+        name = value.removeprefix("=")
+        if not name:
+            raise typer.BadParameter("names no file; leave it out for the usual one")
+        _asked.get().config = Path(name)
     return value
 
 

@@ -16,7 +16,8 @@ from outboxd.cli.main import ABOUT
 from outboxd.cli.registry import COMMANDS, load_command
 from outboxd.config.librdkafka import GUARDS, KafkaSettings
 from outboxd.config.model import SECTIONS
-from outboxd.config.sections import RetryOverrides, RouteSettings, Section, kind_of
+from outboxd.config.section import Section, kind_of
+from outboxd.config.sections import RetryOverrides, RouteSettings
 from outboxd.reload import NEEDS_RESTART
 
 EXIT_STATUS = (

@@ -145,6 +145,17 @@ def property_problem(key: str, value: str) -> str | None:
     return _client_problem(key, value)
 
 
+def is_property(key: str) -> bool:
+    """Whether librdkafka, or a guard here, knows a property of this name."""
+    return not (property_problem(key, "") or "").startswith("no such property")
+
+
+def property_of_variable(name: str) -> str:
+    """The property that a variable's name means, its dots written as underscores, which a few properties have too."""
+    dotted = name.replace("_", ".")
+    return name if dotted != name and not is_property(dotted) and is_property(name) else dotted
+
+
 def _is_unicode(value: str) -> bool:
     try:
         value.encode()

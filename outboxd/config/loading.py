@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from outboxd.config.librdkafka import KafkaSettings, property_problem
 from outboxd.config.mistakes import Mistake, config_error, suggestion
 from outboxd.config.model import SECTIONS, Settings, disagreements
 from outboxd.config.places import DEFAULT, Origin
-from outboxd.config.sections import RetryOverrides, RetrySettings, RouteSettings, Section
+from outboxd.config.section import Contradiction, Section
+from outboxd.config.sections import RetryOverrides, RetrySettings, RouteSettings
 
 if TYPE_CHECKING:
     from outboxd.config.sources import Entry, Gathered
@@ -82,13 +83,21 @@ class _Assembly:
     def settings(self, file: Path | None) -> Settings:
         sections: dict[str, Any] = {name: self._section(name) for name in SECTIONS}
         kafka = self._kafka()
-        routes = tuple(filter(None, (self._route(index, entries) for index, entries in enumerate(self._routes))))
-        if not self._mistakes:
-            for key, problem in disagreements(sections["relay"], sections["retry"], routes):
-                self._refuse(key, problem)
+        routes = [self._route(index, entries) for index, entries in enumerate(self._routes)]
+        for name, section in sections.items():
+            self._refuse_contradictions(section.contradictions(), f"{name}.")
+        self._refuse_contradictions(disagreements(sections["relay"], sections["retry"], routes))
         if self._mistakes:
             raise config_error(sorted(self._mistakes, key=_by_place))
-        return Settings(**sections, kafka=kafka, routes=routes, origins=self._origins, file=file)
+        return Settings(**sections, kafka=kafka, routes=tuple(filter(None, routes)), origins=self._origins, file=file)
+
+    def _refuse_contradictions(self, contradictions: Iterator[Contradiction], prefix: str = "") -> None:
+        """Tell those that no value takes part in which is a mistake itself."""
+        wrong = {mistake.key.removesuffix("_file") for mistake in self._mistakes}
+        for found in contradictions:
+            keys = {f"{prefix}{key}" for key in (found.key, *found.others)}
+            if not keys & wrong:
+                self._refuse(f"{prefix}{found.key}", found.problem)
 
     def _section(self, name: str) -> Section | None:
         entries = {
@@ -143,15 +152,20 @@ class _Assembly:
         for key, entry in entries.items():
             values[fields[key][0]] = entry.value
             self._origins[f"{name}.{key}"] = entry.origin
-        try:
-            return model.model_validate(values, context=AS_GIVEN)
-        except ValidationError as error:
-            keys = {field: key for key, (field, _) in fields.items()}
-            for each in error.errors(include_url=False):
-                context = each.get("ctx", {})
-                key = str(context.get("key") or keys.get(str(each["loc"][0]), each["loc"][0]))
-                self._refuse(f"{name}.{key}", str(context.get("problem", each["msg"])))
-            return None
+        keys = {field: key for key, (field, _) in fields.items()}
+        while True:
+            try:
+                return model.model_validate(values, context=AS_GIVEN)
+            except ValidationError as error:
+                wrong = {str(each["loc"][0]): each for each in error.errors(include_url=False)}
+                if not wrong.keys() & values.keys():
+                    # What cannot be left out was refused.
+                    return None
+                for field, each in wrong.items():
+                    self._refuse(
+                        f"{name}.{keys.get(field, field)}", str(each.get("ctx", {}).get("problem", each["msg"]))
+                    )
+                    values.pop(field, None)
 
     def _refuse(self, key: str, problem: str) -> None:
         origin = self._origins.get(key) or self._origins.get(key.rpartition(".")[0], DEFAULT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from outboxd.config.librdkafka import KafkaSettings
 from outboxd.config.places import DEFAULT, Origin
+from outboxd.config.section import Contradiction, Section
 from outboxd.config.sections import (
     AlertSettings,
     ClusterSettings,
@@ -21,8 +22,6 @@ from outboxd.config.sections import (
     RelaySettings,
     RetrySettings,
     RouteSettings,
-    Section,
-    contradiction,
 )
 
 #: Name in the file → model, for the tables whose keys are ours; `kafka` and `route` are apart.
@@ -69,8 +68,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        for key, problem in disagreements(self.relay, self.retry, self.routes):
-            raise contradiction(key, f"{key} {problem}")
+        for found in disagreements(self.relay, self.retry, self.routes):
+            raise found.error()
         return self
 
     def origin(self, key: str) -> Origin:
@@ -92,23 +91,30 @@ class Settings(BaseModel):
 
 
 def disagreements(
-    relay: RelaySettings, retry: RetrySettings, routes: tuple[RouteSettings, ...]
-) -> Iterator[tuple[str, str]]:
-    """Settings of different sections that are fine alone and not together: (contract name, problem) of each."""
+    relay: RelaySettings, retry: RetrySettings, routes: Sequence[RouteSettings | None]
+) -> Iterator[Contradiction]:
+    """Settings of different sections that are fine alone and not together, by contract names; a route that is None is
+    passed over.
+    """
     for index, route in enumerate(routes):
+        if route is None:
+            continue
         if route.confirm != "callback" and relay.delivery == "exactly-once":
             why = {
                 "none": "can lose records",
                 "each": "sends one record at a time, where a transaction makes all visible at once",
             }[route.confirm]
-            yield (
+            yield Contradiction(
                 f"route[{index}].confirm",
                 f'"{route.confirm}" {why}, which relay.delivery = "exactly-once" rules out; allowed: "callback"',
+                ("relay.delivery",),
             )
         try:
             route.effective_retry(retry)
         except ValidationError:
-            yield (
+            bounds = ("retry.backoff_initial", "retry.backoff_max")
+            yield Contradiction(
                 f"route[{index}].retry",
                 "makes backoff_initial larger than backoff_max, with what [retry] says; allowed: at most that",
+                (*bounds, *(f"route[{index}].{key}" for key in bounds)),
             )

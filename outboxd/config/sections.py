@@ -6,15 +6,17 @@ duration's field ends in: `relay.sweep_interval` is `settings.relay.sweep_interv
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+import shlex
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
 
-from outboxd.config.kinds import Choice, Duration, Flag, Kind, Size, Text, Whole
+from outboxd.config.kinds import Choice, Duration, Flag, Size, Text, Whole
 from outboxd.config.libpq import url_problem
-from outboxd.config.redaction import redact, secrets_of_url
+from outboxd.config.redaction import secrets_of_url
+from outboxd.config.section import Contradiction, Section, option
 
 Confirm = Literal["callback", "each", "none"]
 OnDeadLetter = Literal["continue", "hold-key"]
@@ -24,54 +26,24 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "journal", "json", "console"]
 
 IDENTIFIER = Text("a name of 1 to 63 bytes without NUL", r"[^\0]+", limit_bytes=63)
+SCHEMA = Text(
+    "a name of 1 to 63 bytes without NUL, and without PostgreSQL's own pg_ at its beginning",
+    r"(?!pg_)[^\0]+",
+    limit_bytes=63,
+)
 PATH = Text("the path of a readable file")
 LISTEN = Text(
     'HOST:PORT such as "127.0.0.1:9464" or "[::1]:9464", or "" for off', r"|(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):[0-9]{1,5}"
 )
 
 
-def option(default: object, sentence: str) -> Any:
-    """A setting with its default (typed: seconds, bytes) and the sentence that describes it everywhere."""
-    return Field(default=default, description=sentence)
-
-
-def contradiction(key: str, problem: str) -> PydanticCustomError:
-    """The error of settings that are fine alone and not together; `key` is the one to point at."""
-    return PydanticCustomError("setting", "{problem}", {"key": key, "problem": problem})
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, no unknown fields; its repr hides secrets."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    title: ClassVar[str] = ""
-
-    @classmethod
-    def fields_by_key(cls) -> dict[str, tuple[str, FieldInfo]]:
-        """Contract name → name of the field and its description, in the order of the file."""
-        return {
-            name.removesuffix("_seconds") if isinstance(kind_of(info), Duration) else name: (name, info)
-            for name, info in cls.model_fields.items()
-            if kind_of(info) is not None
-        }
-
-    def plain(self) -> dict[str, object]:
-        """Contract name → value as TOML would hold it, secrets hidden."""
-        shown: dict[str, object] = {}
-        for key, (name, info) in self.fields_by_key().items():
-            value, kind = getattr(self, name), kind_of(info)
-            if kind is not None and value is not None:
-                shown[key] = redact(key, kind.plain(value))
-        return shown
-
-    def __repr_args__(self) -> Any:
-        """What repr and str show: fields, secrets hidden."""
-        return [(name, redact(name or "", value)) for name, value in super().__repr_args__()]
-
-
-def kind_of(info: FieldInfo) -> Kind | None:
-    """The kind of a setting's values; None for a field that is no setting of its own."""
-    return next((each for each in info.metadata if isinstance(each, Kind)), None)
+def command_problem(command: str) -> str | None:
+    """What keeps a command line from being split into words."""
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        return f"nothing that can be split into words ({error})"
+    return None
 
 
 class DatabaseSettings(Section):
@@ -93,7 +65,7 @@ class DatabaseSettings(Section):
     )
     password_file: Annotated[str, PATH] = option("", "File with the password; one newline at its end is dropped.")
     # The quote marks of SQL identifiers are the database code's work: any name that PostgreSQL takes is taken here.
-    schema_: Annotated[str, IDENTIFIER] = option("outboxd", "Schema of outboxd's own tables and of the outbox.")
+    schema_: Annotated[str, SCHEMA] = option("outboxd", "Schema of outboxd's own tables and of the outbox.")
 
     @classmethod
     def fields_by_key(cls) -> dict[str, tuple[str, FieldInfo]]:
@@ -154,11 +126,12 @@ class RelaySettings(Section):
         20.0, "How long a shutdown awaits delivery reports; rows without one stay pending."
     )
 
-    @model_validator(mode="after")
-    def _polls_back_off(self) -> Self:
+    def contradictions(self) -> Iterator[Contradiction]:
+        """Polls back off, if anything."""
         if self.poll_interval_min_seconds > self.poll_interval_max_seconds:
-            raise contradiction("poll_interval_min", "is above relay.poll_interval_max; allowed: at most that")
-        return self
+            yield Contradiction(
+                "poll_interval_min", "is above relay.poll_interval_max; allowed: at most that", ("poll_interval_max",)
+            )
 
 
 class RetrySettings(Section):
@@ -177,11 +150,10 @@ class RetrySettings(Section):
         0.0, "Age since its first counted failure at which a row is dead-lettered as expired."
     )
 
-    @model_validator(mode="after")
-    def _grows(self) -> Self:
+    def contradictions(self) -> Iterator[Contradiction]:
+        """Waits grow, if anything."""
         if self.backoff_initial_seconds > self.backoff_max_seconds:
-            raise contradiction("backoff_initial", "is above backoff_max; allowed: at most that")
-        return self
+            yield Contradiction("backoff_initial", "is above backoff_max; allowed: at most that", ("backoff_max",))
 
 
 class RetryOverrides(Section):
@@ -248,7 +220,7 @@ class AlertSettings(Section):
 
     title = "Who is told of a dead letter of a new kind, a breaker, the storm guard, a stall."
 
-    command: Annotated[str, Text('a command line, or "" for none')] = option(
+    command: Annotated[str, Text('a command line, or "" for none', problem=command_problem)] = option(
         "", "Run with the event as JSON on its standard input, at a limited rate."
     )
     dead_letter_topic: Annotated[str, Text('a topic name, or "" for none', r"(?!\.{1,2}$)[A-Za-z0-9._-]{0,249}")] = (
@@ -277,18 +249,17 @@ class HttpSettings(Section):
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
 
-    @model_validator(mode="after")
-    def _safe_address(self) -> Self:
+    def contradictions(self) -> Iterator[Contradiction]:
+        """An address can be listened on, and is safe."""
         if self.address is None:
-            return self
+            return
         host, port = self.address
         if port > 65_535:
-            raise contradiction("listen", "has a port above 65535; allowed: 0 (any free one) to 65535")
+            yield Contradiction("listen", "has a port above 65535; allowed: 0 (any free one) to 65535")
         if not (_is_loopback(host) or self.token):
-            raise contradiction(
-                "listen", "is reachable from elsewhere; allowed: a loopback address, or set http.token_file"
+            yield Contradiction(
+                "listen", "is reachable from elsewhere; allowed: a loopback address, or set http.token_file", ("token",)
             )
-        return self
 
 
 class LogSettings(Section):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outboxd.config.kinds import Textual
-from outboxd.config.librdkafka import property_problem
+from outboxd.config.librdkafka import is_property, property_of_variable
 from outboxd.config.mistakes import Mistake, suggestion
 from outboxd.config.model import SECTIONS
 from outboxd.config.places import Origin, lines_by_key
@@ -161,8 +161,7 @@ def from_credentials(directory: str | None) -> Gathered:
 def _is_setting(name: str) -> bool:
     section, _, key = name.partition(".")
     if section == KAFKA and key:
-        problem = property_problem(key.removesuffix("_file"), "")
-        return problem is None or not problem.startswith("no such property")
+        return is_property(key.removesuffix("_file"))
     return section in SECTIONS and key in SECTIONS[section].fields_by_key()
 
 
@@ -174,7 +173,7 @@ def from_environment(env: Mapping[str, str]) -> Gathered:
             section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
             if section == KAFKA:
                 stem, is_file = key.removesuffix("_file"), key.endswith("_file")
-                key = stem.replace("_", ".") + ("_file" if is_file else "")
+                key = property_of_variable(stem) + ("_file" if is_file else "")
             _take_textual(layer, f"{section}.{key}", Entry(Textual(text), Origin("environment", name)))
     return layer
 

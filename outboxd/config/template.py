@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from outboxd.config.librdkafka import BOOTSTRAP, GUARDS, KafkaSettings
 from outboxd.config.model import SECTIONS
-from outboxd.config.sections import RetryOverrides, RouteSettings, Section, kind_of
+from outboxd.config.section import Section, kind_of
+from outboxd.config.sections import RetryOverrides, RouteSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

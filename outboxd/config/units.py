@@ -18,7 +18,8 @@ SIZE_UNITS_BYTES = {
     "B": 1,
 }
 _SIZE_SPELLINGS = {unit.lower(): size_bytes for unit, size_bytes in SIZE_UNITS_BYTES.items()}
-_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
+# No more digits than a float has room for, in any unit.
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]{1,300}(?:\.[0-9]{1,300})?)\s*([A-Za-z]+)\s*", re.ASCII)
 
 DURATION_FORM = 'a number with a unit (ms, s, m, h, d) such as "250ms"'
 SIZE_FORM = 'a number with a unit (B, kB, KiB, MB, MiB, GB, GiB) such as "64MiB"'

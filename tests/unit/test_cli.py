@@ -129,6 +129,13 @@ def test_a_wrong_use_exits_64_and_says_how_on_standard_error(arguments: list[str
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["-c", ""], ["--config="], ["-c="]])
+def test_an_empty_name_of_the_configuration_file_is_a_wrong_use(arguments: list[str]) -> None:
+    done = run("config", "show", *arguments)
+    assert done.returncode == 64
+    assert "names no file" in done.stderr
+
+
 def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
     assert "Did you mean 'version'?" in run("versoin").stderr
 

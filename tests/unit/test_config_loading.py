@@ -134,6 +134,10 @@ def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
         ('[relay]\nbatch_rows = "5000"', "relay.batch_rows: '5000' is not a whole number"),
         ("[relay]\nbatch_rows = true", "relay.batch_rows: True is not a whole number"),
         ("[relay]\nbatch_bytes = 1000", "relay.batch_bytes: 1000 is without a unit"),
+        (f"[relay]\nsweep_interval = '{'9' * 400}d'", "d' is not a duration; allowed: a number with a unit"),
+        (f"[relay]\nbatch_bytes = '{'9' * 300}B'", "B' is too large"),
+        ("[database]\nschema = 'pg_temp'", "database.schema: 'pg_temp' is not of the right form; allowed: a name of 1"),
+        ("[alerts]\ncommand = 'mail \"root'", "alerts.command: 'mail \"root' is nothing that can be split into words"),
         ("[relay]\nsweep_interval = 5", "relay.sweep_interval: 5 is without a unit"),
         (
             "[relay]\nsweep_interval_seconds = 5.0",
@@ -179,6 +183,57 @@ def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
 def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, text: str, told: str) -> None:
     (line,) = mistakes(write(tmp_path, text))
     assert told in line
+
+
+def test_contradictions_are_told_together_with_all_other_mistakes(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "[retry]\n"
+        "max_attempts = -1\n"
+        'backoff_initial = "1h"\n'
+        "[relay]\n"
+        'delivery = "exactly-once"\n'
+        'poll_interval_min = "1s"\n'
+        "[http]\n"
+        "listen = '0.0.0.0:99999'\n"
+        "[[route]]\n"
+        "topic = 'x'\n"
+        "confirm = 'each'\n"
+        "on_dead_letter = 'wait'\n",
+    )
+    told = [line.removeprefix(f"{path}:") for line in mistakes(path)]
+    assert [line.split(": ")[:2] for line in told] == [
+        ["2", "retry.max_attempts"],
+        ["3", "retry.backoff_initial"],
+        ["6", "relay.poll_interval_min"],
+        ["8", "http.listen"],
+        ["8", "http.listen"],
+        ["11", "route[0].confirm"],
+        ["12", "route[0].on_dead_letter"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[retry]\nbackoff_initial = '1h'\nbackoff_max = 'long'",
+        "[relay]\npoll_interval_min = '1s'\npoll_interval_max = 'long'",
+        "[http]\nlisten = '0.0.0.0:9464'\ntoken_file = '/nonexistent/token'",
+        "[relay]\ndelivery = 'exactly-onze'\n[[route]]\ntopic = 'x'\nconfirm = 'none'",
+        "[retry]\nbackoff_initial = '1h'\n[[route]]\ntopic = 'x'",
+        "[[route]]\ntopic = 'x'\nretry.backoff_initial = '1h'\nretry.backoff_max = 'long'",
+        "[relay]\ndelivery = 'exactly-once'\n[[route]]\ntopic = ''\n[[route]]\ntopic = 'y'",
+    ],
+)
+def test_what_follows_from_a_mistake_is_no_second_one(tmp_path: Path, text: str) -> None:
+    assert len(mistakes(write(tmp_path, text))) == 1
+
+
+def test_a_property_with_an_underscore_may_come_from_the_environment() -> None:
+    env = {"OUTBOXD_KAFKA__LOG_LEVEL": "3", "OUTBOXD_KAFKA__LINGER_MS": "5"}
+    assert load(env=env).kafka.properties == {"log_level": "3", "linger.ms": "5"}
+    (line,) = mistakes(None, env={"OUTBOXD_KAFKA__LOG_LEVELS": "3"})
+    assert "kafka.log.levels: no such property of librdkafka" in line
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from outboxd import errors
 from outboxd.config.librdkafka import COMMON_PROPERTIES
 from outboxd.config.model import SECTIONS
 from outboxd.config.redaction import is_secret
-from outboxd.config.sections import RelaySettings, kind_of
+from outboxd.config.section import kind_of
+from outboxd.config.sections import RelaySettings
 
 ROOT = Path(__file__).parents[2]
 UNITS = (ROOT / "systemd" / "outboxd.service", ROOT / "systemd" / "outboxd@.service")
