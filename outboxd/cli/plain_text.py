@@ -9,6 +9,7 @@ from outboxd.policy.cause import plain
 
 CELL_CHARS_MAX = 60
 _BYTES_A_LINE = 16
+_STORED = re.compile(r"(?P<date>\d+-\d\d-\d\d)T(?P<time>\d\d:\d\d:\d\d)[^ ]*(?P<era>(?: BC)?)")
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -24,6 +25,12 @@ def moment(when: datetime) -> str:
     from datetime import UTC
 
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def stored_moment(text: str) -> str:
+    """A time as the database tells it (`Letter.created_at`), to the second; what is no date stays as it is."""
+    found = _STORED.fullmatch(text)
+    return text if found is None else f"{found['date']} {found['time']} UTC{found['era']}"
 
 
 def lapse(seconds: float) -> str:

@@ -49,6 +49,31 @@ def parse_headers(text: str, loads: Callable[[str], Any] = json.loads) -> Header
     return InvalidHeaders(f"the headers are {_kind(document)}, not an object or an array of [name, value] pairs")
 
 
+def readable_headers(text: str, loads: Callable[[str], Any] = json.loads) -> list[tuple[str, str | None]] | None:
+    """Return the headers in `text` for people, reserved names too; None where they are no names with a string or null.
+
+    Then only `text` itself shows what is stored: a parser may round its numbers or refuse it.
+    """
+    try:
+        document = loads(text)
+    except (ValueError, RecursionError):
+        return None
+    pairs = list(document.items()) if isinstance(document, dict) else document
+    if not isinstance(pairs, list):
+        return None
+    readable = [(pair[0], pair[1]) for pair in pairs if _is_readable(pair)]
+    return readable if len(readable) == len(pairs) else None
+
+
+def _is_readable(pair: Any) -> bool:
+    return (
+        isinstance(pair, (tuple, list))
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and (pair[1] is None or isinstance(pair[1], str))
+    )
+
+
 def _pairs(document: list[Any]) -> list[tuple[Any, Any]] | InvalidHeaders:
     pairs = []
     for position, item in enumerate(document):

@@ -93,7 +93,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter without its payload; `payload_bytes` is None for a tombstone. `headers` is JSON text."""
+    """One dead letter without its payload; `payload_bytes` is None for a tombstone.
+
+    What the application wrote is text as PostgreSQL tells it, so that every value that it stores can be shown:
+    `headers` is JSON, and `created_at` RFC 3339 in UTC, with " BC" behind it, or "infinity" or "-infinity".
+    """
 
     id: int
     outbox_id: int
@@ -103,7 +107,7 @@ class Letter:
     payload_bytes: int | None
     headers: str
     partition: int | None
-    created_at: datetime
+    created_at: str
     attempts: int
     reason: str
     error_code: str

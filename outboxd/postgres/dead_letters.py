@@ -26,8 +26,14 @@ PAGE_ROWS = 50_000
 #: Payloads that an export reads at a time; one larger payload is read alone.
 EXPORT_BATCH_BYTES = 8 << 20
 
-_COLUMNS = """d.id, d.outbox_id, d.event_id, d.topic, d.key, octet_length(d.payload) AS payload_bytes,
-    d.headers::text AS headers, d.partition, d.created_at, d.attempts, d.reason, d.error_code, d.error_message,
+# `created_at` is what the application wrote: Python's dates hold neither infinity nor years before 1 or beyond 9999.
+# The other times are the database's own.
+_CREATED_AT = """CASE WHEN isfinite(d.created_at) THEN
+    to_char(d.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+    || CASE WHEN extract(year FROM d.created_at AT TIME ZONE 'UTC') < 0 THEN ' BC' ELSE '' END
+    ELSE CAST(d.created_at AS text) END AS created_at"""
+_COLUMNS = f"""d.id, d.outbox_id, d.event_id, d.topic, d.key, octet_length(d.payload) AS payload_bytes,
+    d.headers::text AS headers, d.partition, {_CREATED_AT}, d.attempts, d.reason, d.error_code, d.error_message,
     d.first_failed_at, d.died_at, d.daemon, d.holds_key, d.status, d.resolved_at, d.resolved_by, d.note"""
 
 # As the view `dead_letter_summary`, with conditions: grouped by hashes, and the names looked up by the sample.

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from outboxd.policy.faults import fault_named
+from outboxd.policy.headers import readable_headers
 from outboxd.postgres.dead_letter_rows import Filters, Group, Letter, Taken, WholeLetter
 from outboxd.postgres.names import quoted
 
@@ -41,7 +42,7 @@ class DeadLetters(Protocol):
 
 def whole_as_dict(whole: WholeLetter, schema: str) -> dict[str, Any]:
     """One dead letter as the page shows it: payload readable, the error's meaning and remedy, and the SQL to do the
-    same.
+    same. `headers` is null where only the letter's own text of them tells what is stored.
     """
     letter, payload = whole.letter, whole.payload
     fault = fault_named(letter.error_code)
@@ -49,7 +50,7 @@ def whole_as_dict(whole: WholeLetter, schema: str) -> dict[str, Any]:
     force = ", force => true" if whole.obstacle else ""
     return {
         "letter": asdict(letter),
-        "headers": orjson.loads(letter.headers),
+        "headers": readable_headers(letter.headers, orjson.loads),
         "payload": None if payload is None else readable(payload[:PAYLOAD_BYTES_SHOWN_MAX]),
         "payload_is_cut": payload is not None and len(payload) > PAYLOAD_BYTES_SHOWN_MAX,
         "meaning": fault.meaning if fault else "",

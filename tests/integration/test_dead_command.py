@@ -103,6 +103,53 @@ def test_show_cuts_a_large_payload_unless_told_otherwise(shell: Shell, rows: Let
     assert "é" * 5000 + "\n" in shell.ok("dead", "show", str(letter), "--full").out
 
 
+@pytest.mark.parametrize(
+    ("stored", "shown", "read"),
+    [
+        ("infinity", "infinity", "infinity"),
+        ("-infinity", "-infinity", "-infinity"),
+        ("0044-03-15 12:00:00+00 BC", "0044-03-15T12:00:00.000000+00:00 BC", "0044-03-15 12:00:00 UTC BC"),
+        ("0001-01-01 00:00:00+00", "0001-01-01T00:00:00.000000+00:00", "0001-01-01 00:00:00 UTC"),
+        ("294276-12-31 23:59:59+00", "294276-12-31T23:59:59.000000+00:00", "294276-12-31 23:59:59 UTC"),
+        ("2026-01-31 12:00:00.5+02", "2026-01-31T10:00:00.500000+00:00", "2026-01-31 10:00:00 UTC"),
+    ],
+)
+def test_a_time_that_python_cannot_hold_is_shown_as_it_is_stored(
+    shell: Shell, rows: Letters, stored: str, shown: str, read: str
+) -> None:
+    letter = rows.bury(rows.enqueue())
+    rows.connection.execute("UPDATE outboxd.dead_letter SET created_at = %s", (stored,))
+    rows.connection.execute(f"ALTER DATABASE {rows.connection.info.dbname} SET timezone = 'America/New_York'")
+    (listed,) = shell.ok("dead", "list", "--json").document["dead_letters"]
+    assert listed["created_at"] == shown
+    assert shell.ok("dead", "show", str(letter), "--json").document["created_at"] == shown
+    assert json.loads(shell.ok("dead", "export").out)["created_at"] == shown
+    assert f"written {read}\n" in shell.ok("dead", "show", str(letter)).out
+    shell.ok("dead", "list")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        '{"n": 1' + 400 * "0" + "}",
+        '{"n": 123456789012345678901234567890}',
+        '{"n": 1.10}',
+        "[" * 2000 + "]" * 2000,
+        "[1, null]",
+        '"text"',
+    ],
+    ids=lambda stored: stored[:12],
+)
+def test_headers_are_shown_as_they_are_stored_whatever_parsers_make_of_them(
+    shell: Shell, rows: Letters, stored: str
+) -> None:
+    letter = rows.bury(rows.enqueue())
+    rows.connection.execute("UPDATE outboxd.dead_letter SET headers = %s::jsonb", (stored,))
+    for command in (["list", "--json"], ["show", str(letter), "--json"], ["export"], ["export", "--json"]):
+        assert f'"headers":{stored},' in shell.ok("dead", *command).out
+    assert f"\n  {stored}\n" in shell.ok("dead", "show", str(letter)).out
+
+
 def test_an_id_that_is_not_there_is_a_wrong_use(shell: Shell) -> None:
     answer = shell("dead", "show", "99")
     assert (answer.code, answer.out) == (64, "")

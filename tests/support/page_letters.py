@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from outboxd.errors import DatabaseUnavailableError
@@ -17,7 +17,7 @@ def letter(letter_id: int, *, topic: str = "orders", key: str | None = "k", payl
     return Letter(
         id=letter_id, outbox_id=letter_id + 100, event_id=UUID(int=letter_id), topic=topic, key=key,
         payload_bytes=None if payload is None else len(payload), headers='{"traceparent": "00-ab"}', partition=None,
-        created_at=DIED_AT - timedelta(hours=1), attempts=1, reason="fatal", error_code="MSG_SIZE_TOO_LARGE",
+        created_at="2026-01-02T02:04:05.000000+00:00", attempts=1, reason="fatal", error_code="MSG_SIZE_TOO_LARGE",
         error_message="10 MSG_SIZE_TOO_LARGE at orders: too large.", first_failed_at=DIED_AT, died_at=DIED_AT,
         daemon="here:1", holds_key=False, status="dead", resolved_at=None, resolved_by=None, note=None,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outboxd.policy.faults import own_fault
-from outboxd.policy.headers import RESERVED_HEADERS, InvalidHeaders, parse_headers
+from outboxd.policy.headers import RESERVED_HEADERS, InvalidHeaders, parse_headers, readable_headers
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12).filter(
     lambda name: name not in RESERVED_HEADERS
@@ -53,6 +53,26 @@ def test_an_object_gives_its_members_in_their_order(
 ) -> None:
     members = dict(pairs)
     assert parse_headers(json.dumps(members), loads) == encoded(list(members.items()))
+
+
+@both_parsers
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [
+        ("{}", []),
+        ('{"outbox-id": "7", "x": null}', [("outbox-id", "7"), ("x", None)]),
+        ('[["a", "1"], ["a", null]]', [("a", "1"), ("a", None)]),
+        ('{"a": "1", "n": 2}', None),
+        ('[["a", "1"], ["a"]]', None),
+        ('"text"', None),
+        ("[" * 2000 + "]" * 2000, None),
+        ("no JSON", None),
+    ],
+)
+def test_headers_are_readable_where_each_is_a_name_with_a_string_or_null(
+    text: str, readable: list[tuple[str, str | None]] | None, loads: Callable[[str], Any]
+) -> None:
+    assert readable_headers(text, loads) == readable
 
 
 @given(document=JSON_VALUES)

@@ -14,16 +14,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from outboxd.observability.status import StatusBoard
+from outboxd.postgres.dead_letter_rows import WholeLetter
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus
 from outboxd.web.app import App
-from outboxd.web.dead_letters import readable
+from outboxd.web.dead_letters import readable, whole_as_dict
 from outboxd.web.guard import Guard
 from outboxd.web.server import HttpServer
-from tests.support.page_letters import MemoryLetters
+from tests.support.page_letters import MemoryLetters, letter
 from tests.unit.test_status_board import IDLE, Clock
 
 TOKEN = "correct horse"
@@ -187,13 +189,20 @@ def test_dead_letters_are_shown_as_groups_then_rows_then_one_in_full(site: Site)
     assert site.json("/api/dead-letters/rows?topic=others")[1]["rows"] == []
     one = site.json("/api/dead-letters/2")[1]
     assert one["payload"] == "\\xff00"
-    assert one["headers"] == {"traceparent": "00-ab"}
+    assert one["headers"] == [["traceparent", "00-ab"]]
     assert one["remedy"]
     assert "999" in one["obstacle"]
     assert one["sql"]["replay"] == """SELECT "outboxd".replay(2, force => true, note => 'why');"""
     assert site.json("/api/dead-letters/1")[1]["sql"]["replay"] == """SELECT "outboxd".replay(1, note => 'why');"""
     assert site.json("/api/dead-letters/3")[1]["payload"] is None
     assert site.json("/api/dead-letters/4")[0] == 404
+
+
+def test_headers_that_only_their_own_text_tells_are_shown_as_that_text() -> None:
+    for stored in ('{"n": 1' + 400 * "0" + "}", '{"n": 123456789012345678901234567890}', "[" * 2000 + "]" * 2000):
+        whole = WholeLetter(replace(letter(1), headers=stored), b"", None)
+        shown = json.loads(orjson.dumps(whole_as_dict(whole, "outboxd"), default=str))
+        assert (shown["headers"], shown["letter"]["headers"]) == (None, stored)
 
 
 def test_pages_that_ask_for_the_groups_at_the_same_time_share_one_count(site: Site) -> None:

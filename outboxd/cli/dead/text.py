@@ -19,8 +19,10 @@ from outboxd.cli.plain_text import (
     moment,
     moment_and_lapse,
     safe,
+    stored_moment,
 )
 from outboxd.policy.faults import fault_named
+from outboxd.policy.headers import readable_headers
 from outboxd.postgres.dead_letter_rows import RECENT_SECONDS
 from outboxd.postgres.sql_by_hand import sql_by_hand
 
@@ -131,7 +133,7 @@ def print_letter(whole: WholeLetter, alike: Group | None, now: datetime, schema:
     _field("topic", safe(letter.topic))
     _field("key", "none" if letter.key is None else safe(letter.key))
     _field("partition", "by the key" if letter.partition is None else str(letter.partition))
-    _field("outbox row", f"{letter.outbox_id}, event id {letter.event_id}, written {moment(letter.created_at)}")
+    _field("outbox row", f"{letter.outbox_id}, event id {letter.event_id}, written {stored_moment(letter.created_at)}")
     _field(
         "attempts", f"{letter.attempts}, first failed {moment(letter.first_failed_at)}, daemon {cell(letter.daemon)}"
     )
@@ -155,14 +157,14 @@ def print_letter(whole: WholeLetter, alike: Group | None, now: datetime, schema:
 
 def letter_in_list_as_json(letter: Letter) -> dict[str, Any]:
     """One line of `dead list --json`: all but the payload."""
-    return {**asdict(letter), "headers": orjson.loads(letter.headers)}
+    return {**asdict(letter), "headers": _as_stored(letter.headers)}
 
 
 def letter_as_json(whole: WholeLetter) -> dict[str, Any]:
     """One dead letter for a script: `payload` is the text where it is UTF-8, and `payload_hex` is there for all."""
     letter = asdict(whole.letter)
     payload = whole.payload
-    letter["headers"] = orjson.loads(letter["headers"])
+    letter["headers"] = _as_stored(whole.letter.headers)
     letter["payload"] = None if payload is None else _decoded(payload)
     letter["payload_hex"] = None if payload is None else payload.hex()
     return letter
@@ -213,22 +215,21 @@ def _safety(whole: WholeLetter) -> str:
     return "yes, as far as order goes: no newer row of its key was published"
 
 
+def _as_stored(headers: str) -> orjson.Fragment:
+    """The headers' JSON as PostgreSQL has it: parsed, its numbers would be rounded, and some of it be refused."""
+    return orjson.Fragment(headers)
+
+
 def _print_headers(headers: str) -> None:
-    document = orjson.loads(headers)
+    pairs = readable_headers(headers, orjson.loads)
     print_line()
-    if not document:
-        print_line("headers: none")
+    if pairs is None:
+        print_line("headers, which cannot be sent as they are:")
+        print_line(f"  {safe(headers)}")
         return
-    print_line("headers:")
-    pairs = document.items() if isinstance(document, dict) else document if isinstance(document, list) else [document]
-    for pair in pairs:
-        if isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str):
-            value = (
-                "null" if pair[1] is None else pair[1] if isinstance(pair[1], str) else orjson.dumps(pair[1]).decode()
-            )
-            print_line(f"  {safe(pair[0])}: {safe(value)}")
-        else:
-            print_line(f"  {safe(orjson.dumps(pair).decode())}")
+    print_line("headers:" if pairs else "headers: none")
+    for name, value in pairs:
+        print_line(f"  {safe(name)}: {'null' if value is None else safe(value)}")
 
 
 def _print_payload(payload: bytes | None, *, full: bool) -> None:
