@@ -118,9 +118,9 @@ class FetchSql:
             f" CASE WHEN octet_length(o.payload) > %(record_bytes_max)s THEN NULL ELSE o.payload END AS payload,"
             f" CASE WHEN pg_column_size(o.headers) > %(record_bytes_max)s THEN '{{}}'"
             f" ELSE o.headers::text END AS headers, o.partition,"
-            f" CASE WHEN isfinite(o.created_at) THEN"
+            f" CASE WHEN o.created_at = '-infinity' THEN -1 ELSE"
             # Not now(): that is the statement's start, and rows created since are in its snapshot.
-            f" (date_part('epoch', least(o.created_at, clock_timestamp())) * 1000)::bigint ELSE -1 END"
+            f" (date_part('epoch', least(o.created_at, clock_timestamp())) * 1000)::bigint END"
             f" AS created_at_ms, {_SIZE}::bigint AS size_bytes"
         )
 

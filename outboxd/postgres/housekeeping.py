@@ -88,13 +88,15 @@ _STARTS = """
     )
     SELECT count(*) FROM gone"""
 
+# What is created at infinity has no age.
 # With a limit that the planner cannot see, so that it goes by the index of what is pending, in order: it may else read
 # all of it and sort.
 _BACKLOG = """
     SELECT pending.rows AS pending, pending.oldest_seconds, retry.rows AS in_retry
       FROM (SELECT count(*) AS rows,
                    extract(epoch FROM now() - min(greatest(p.created_at, p.available_at))
-                       FILTER (WHERE p.available_at IS NULL OR p.available_at <= now()))::float8 AS oldest_seconds
+                       FILTER (WHERE isfinite(greatest(p.created_at, p.available_at))
+                                 AND (p.available_at IS NULL OR p.available_at <= now())))::float8 AS oldest_seconds
               FROM (SELECT o.created_at, o.available_at FROM @outbox@ o WHERE o.published_at IS NULL
                      ORDER BY o.id LIMIT (SELECT :counted_max + 1)) AS p) AS pending,
            (SELECT count(*) AS rows FROM (SELECT FROM @schema@.retry r WHERE r.outbox = :outbox

@@ -20,12 +20,15 @@ from outboxd.postgres.sql_text import in_schema
 COUNTED_MAX = 100_000
 HELD_KEYS_LISTED_MAX = 100
 
+# The age is the database's reckoning: `created_at` is whatever time an application wrote, and infinity has no age.
 # In the order of ids, and with limits that the planner cannot see, so that it goes by the index of what is pending: it
 # may else read the whole table for few rows.
 _BACKLOG = """
     SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ WHERE published_at IS NULL ORDER BY id
              LIMIT (SELECT :counted_max + 1)) AS b) AS pending,
-           (SELECT created_at FROM @outbox@ WHERE published_at IS NULL ORDER BY id LIMIT 1) AS oldest_pending_at,
+           (SELECT CASE WHEN isfinite(created_at)
+                        THEN date_part('epoch', clock_timestamp()) - date_part('epoch', created_at) ELSE 0 END
+              FROM @outbox@ WHERE published_at IS NULL ORDER BY id LIMIT 1) AS oldest_pending_age_seconds,
            (SELECT count(*) FROM (SELECT FROM @schema@.retry WHERE outbox = :outbox LIMIT :counted_max + 1) AS b)
                AS in_retry,
            (SELECT min(next_attempt_at) FROM @schema@.retry WHERE outbox = :outbox) AS next_retry_at,
@@ -75,11 +78,14 @@ class LeaseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How one outbox stands. Counts end at `COUNTED_MAX` + 1, which means more than that."""
+    """How one outbox stands. Counts end at `COUNTED_MAX` + 1, which means more than that.
+
+    `oldest_pending_age_seconds` is by the database's clock; 0 where nothing is pending.
+    """
 
     now: datetime
     pending: int
-    oldest_pending_at: datetime | None
+    oldest_pending_age_seconds: float
     in_retry: int
     next_retry_at: datetime | None
     replaying: int
@@ -94,11 +100,6 @@ class Overview:
         """Dead letters that are not resolved."""
         return sum(self.dead_by_topic.values())
 
-    @property
-    def oldest_pending_age_seconds(self) -> float:
-        """Age of the oldest pending row by the database's clock; 0 where none is pending."""
-        return 0.0 if self.oldest_pending_at is None else (self.now - self.oldest_pending_at).total_seconds()
-
 
 def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
     """How this outbox stands now, in a few short statements."""
@@ -111,7 +112,7 @@ def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
     for group in DeadLetters(engine, schema, outbox).summary():
         by_topic[group.topic] = by_topic.get(group.topic, 0) + group.count
     return Overview(
-        **backlog._mapping,
+        **{**backlog._mapping, "oldest_pending_age_seconds": backlog.oldest_pending_age_seconds or 0.0},
         dead_by_topic=by_topic,
         held_keys=held[0].held_keys if held else 0,
         held_keys_listed=[HeldKey(*tuple(row)[:-1]) for row in held],

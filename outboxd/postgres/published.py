@@ -92,8 +92,8 @@ class PublishedRows:
                 found = connection.execute(
                     self._sql(
                         f"SELECT {int(Arm.CHOSEN)}, id, event_id::text, topic, key, payload, headers::text, partition,"
-                        " CASE WHEN isfinite(created_at) THEN"
-                        " (date_part('epoch', least(created_at, now())) * 1000)::bigint ELSE -1 END,"
+                        " CASE WHEN created_at = '-infinity' THEN -1 ELSE"
+                        " (date_part('epoch', least(created_at, now())) * 1000)::bigint END,"
                         " coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + octet_length(topic)"
                         " + pg_column_size(headers) FROM @outbox@"
                         " WHERE id = ANY(:ids) AND published_at IS NOT NULL ORDER BY id"

@@ -20,10 +20,11 @@ def sql_by_hand(whole: WholeLetter, schema: str) -> dict[str, str]:
     statements = {"look at it": f"SELECT * FROM {name}.dead_letter WHERE id = {number};"}
     if letter.status == "dead":
         force = ", force => true" if whole.obstacle is not None else ""
-        statements |= {
-            "mend it first, where its content is the fault (topic, key, payload, headers, partition)": (
+        if letter.error_code != "INVALID_TIMESTAMP":  # What is at fault is none of the columns that can be mended.
+            statements["mend it first, where its content is the fault (topic, key, payload, headers, partition)"] = (
                 f"UPDATE {name}.dead_letter SET {_mended(letter)} WHERE id = {number};"
-            ),
+            )
+        statements |= {
             "replay it": f"SELECT {name}.replay({number}{force}, note => 'why');",
             "give it up": f"SELECT {name}.discard({number}, note => 'why');",
         }

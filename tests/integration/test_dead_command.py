@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from outboxd.policy.faults import own_fault
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Letters, value
 from tests.support.shell import Shell, shell_on
@@ -148,6 +149,14 @@ def test_headers_are_shown_as_they_are_stored_whatever_parsers_make_of_them(
     for command in (["list", "--json"], ["show", str(letter), "--json"], ["export"], ["export", "--json"]):
         assert f'"headers":{stored},' in shell.ok("dead", *command).out
     assert f"\n  {stored}\n" in shell.ok("dead", "show", str(letter)).out
+
+
+def test_a_row_from_before_1970_is_to_be_discarded_and_not_to_be_mended(shell: Shell, rows: Letters) -> None:
+    letter = rows.bury(rows.enqueue(), code="INVALID_TIMESTAMP")
+    document = shell.ok("dead", "show", str(letter), "--json").document
+    assert list(document["sql"]) == ["look at it", "replay it", "give it up", "undo, before it was sent"]
+    assert "before 1970 no topic takes it: discard it, and insert it again" in document["remedy"]
+    assert own_fault("INVALID_TIMESTAMP").remedy.startswith("Discard it, and insert it again")
 
 
 def test_an_id_that_is_not_there_is_a_wrong_use(shell: Shell) -> None:

@@ -191,6 +191,18 @@ def test_a_row_that_waited_for_its_time_is_as_old_as_it_is_due(
     assert 10 <= housekeeping.measure().oldest_pending_seconds < 60
 
 
+@pytest.mark.parametrize("created_at", ["infinity", "-infinity", "4713-01-01 BC", "294276-12-31"])
+def test_a_row_of_any_time_is_measured_and_hides_no_other(
+    housekeeping: Housekeeping, connection: Connection, created_at: str
+) -> None:
+    connection.execute("INSERT INTO outboxd.outbox (topic, created_at) VALUES ('odd', %s)", (created_at,))
+    alone = housekeeping.measure()
+    assert (alone.pending, alone.oldest_pending_seconds > 0) == (1, created_at.endswith("BC"))
+    publish(connection, 1, created="1 minute", published=None)
+    both = housekeeping.measure()
+    assert (both.pending, both.oldest_pending_seconds >= 60) == (2, True)
+
+
 def test_dead_letters_are_counted_by_topic_and_error_code(housekeeping: Housekeeping, connection: Connection) -> None:
     letters = Letters(connection)
     buried = [

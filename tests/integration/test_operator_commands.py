@@ -150,6 +150,23 @@ def test_status_tells_backlog_retries_dead_held_keys_and_who_relays(shell: Shell
     assert "nobody: the lease of here:1 ended" in shell.ok("status").out
 
 
+@pytest.mark.parametrize(
+    ("created_at", "age"), [("infinity", 0), ("-infinity", 0), ("4713-01-01 BC", 6738 * 365.25), ("0001-01-01", 739e3)]
+)
+def test_status_tells_of_a_row_that_an_application_created_at_any_time(
+    shell: Shell, rows: Letters, created_at: str, age: float
+) -> None:
+    shell.ok("pause", "*")
+    rows.enqueue()
+    rows.connection.execute("UPDATE outboxd.outbox SET created_at = %s", (created_at,))
+    document = shell.ok("status", "--json").document
+    assert (document["pending"], document["oldest_pending_age_seconds"] >= age * 86_400) == (1, True)
+    assert (document["oldest_pending_age_seconds"] == 0) == (age == 0)
+    assert "pending      1, the oldest for " in shell.ok("status").out
+    told = rows.connection.execute("SELECT pending, oldest_pending_age IS NULL FROM outboxd.status").fetchone()
+    assert told == (1, age == 0)
+
+
 def test_status_counts_no_further_than_it_has_to(shell: Shell, rows: Letters, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overview, "COUNTED_MAX", 2)
     for _ in range(4):

@@ -39,10 +39,11 @@ def test_every_kind_of_poison_is_dead_lettered_with_its_cause_and_all_others_are
         poison("INVALID_HEADERS", topic, "key-5", headers='{"number": 1}')
         poison("INVALID_HEADERS", topic, "key-6", headers='[["one"]]')
         poison("RESERVED_HEADER", topic, "key-7", headers='{"outbox-id": "7"}')
-        poison("INVALID_TIMESTAMP", topic, "key-8", created_at="infinity")
+        poison("INVALID_TIMESTAMP", topic, "key-8", created_at="-infinity")
         poison("INVALID_TIMESTAMP", topic, "key-9", created_at="1969-12-31 23:59:59+00")
         poison("INVALID_RECORD", compacted, None)
         # Odd, and none the worse for it.
+        rig.insert(topic, "key-8", created_at="infinity")
         rig.insert(topic, "key-4", headers='{"ü \\n": "", "x": null}')
         rig.insert(topic, "clé\n", b"\x00\xff")
 

@@ -30,7 +30,7 @@ BUSY = RelayStatus(
     pauses=[PauseStatus("metrics.*", 0, "anna", "too loud")], deferred_keys=0, deferred_topics=0, topics=2,
 )  # fmt: skip
 DATABASE_ALONE = Overview(
-    now=NOW, pending=100_001, oldest_pending_at=NOW - timedelta(minutes=5), in_retry=2, next_retry_at=None,
+    now=NOW, pending=100_001, oldest_pending_age_seconds=300.0, in_retry=2, next_retry_at=None,
     replaying=0, dead_by_topic={"orders": 4}, held_keys=1,
     held_keys_listed=[
         HeldKey("orders", "customer-9", "dead letter", NOW - timedelta(hours=3), 17, "MSG_SIZE_TOO_LARGE")

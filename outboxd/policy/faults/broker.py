@@ -98,7 +98,8 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
           "The record's time is further from the broker's clock than the topic allows: a wrong clock, or a very old "
           "row.",
           "Compare the clocks of PostgreSQL's host and the brokers, and the topic's message.timestamp.before.max.ms "
-          "and message.timestamp.after.max.ms. If only this row fails, raise the limit and replay it.", batch_wide=True,
+          "and message.timestamp.after.max.ms. If only this row fails, raise the limit and replay it; from before "
+          "1970 no topic takes it: discard it, and insert it again with a real time.", batch_wide=True,
           unless_neighbour_passes=True),
     Fault(33, "UNSUPPORTED_SASL_MECHANISM", _CLUSTER, "The brokers do not offer the SASL mechanism that is configured.",
           _CREDENTIALS),

@@ -57,7 +57,7 @@ _FAULTS: Final[tuple[Fault, ...]] = (
           "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "
           "with an UPDATE of the dead letter; then replay it."),
     Fault(32, "INVALID_TIMESTAMP", _ROW, "The row's created_at is before 1970 or beyond what Kafka can store.",
-          "Set the dead letter's created_at to a real time with an UPDATE, then replay it; correct the code that "
+          "Discard it, and insert it again with a real time: a replay would die of the same. Correct the code that "
           "writes such rows."),
 )
 # fmt: on
