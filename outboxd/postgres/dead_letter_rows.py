@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -167,8 +167,10 @@ class Taken:
         taken: how many were, or would be, replayed or discarded.
         refused: those left as they are because the replay needs force.
         skipped: ids that were asked for and are not `dead`, or not of this outbox.
+        ids: those taken (but for what another took in the same moment).
     """
 
     taken: int
     refused: tuple[Obstacle, ...] = ()
     skipped: int = 0
+    ids: Sequence[int] = ()

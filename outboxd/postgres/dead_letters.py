@@ -144,8 +144,8 @@ class DeadLetters:
         skipped = len(set(ids)) - len(dead)
         if chosen and not dry_run:
             taken = self._changed(_REPLAY, ids=chosen, force=force, note=_signed(note, who))
-            return Taken(taken, refused, skipped + len(chosen) - taken)
-        return Taken(len(chosen), refused, skipped)
+            return Taken(taken, refused, skipped + len(chosen) - taken, chosen)
+        return Taken(len(chosen), refused, skipped, chosen)
 
     def replay_where(
         self,
@@ -168,8 +168,8 @@ class DeadLetters:
         skipped = len(set(ids)) - len(dead)
         if dead and not dry_run:
             taken = self._changed(_DISCARD, ids=dead, note=_signed(note, who))
-            return Taken(taken, skipped=skipped + len(dead) - taken)
-        return Taken(len(dead), skipped=skipped)
+            return Taken(taken, skipped=skipped + len(dead) - taken, ids=dead)
+        return Taken(len(dead), skipped=skipped, ids=dead)
 
     def discard_where(
         self,

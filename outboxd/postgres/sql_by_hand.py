@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from outboxd.postgres.names import quoted
 
 if TYPE_CHECKING:
-    from outboxd.postgres.dead_letter_rows import Letter, WholeLetter
+    from outboxd.postgres.dead_letter_rows import Filters, Letter, WholeLetter
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
@@ -48,14 +48,19 @@ def _mended(letter: Letter) -> str:
 
 def undo_sql(status: str, schema: str, condition: str) -> str:
     """What takes a replay (while it was not sent) or a discarding back; empty where nothing can."""
-    if status in {"dead", "replaying"}:
-        return f"UPDATE {quoted(schema)}.dead_letter SET status = 'dead' WHERE status = 'replaying' AND {condition};"
-    if status == "discarded":
-        return (
-            f"UPDATE {quoted(schema)}.dead_letter SET status = 'dead', resolved_at = NULL, resolved_by = NULL"
-            f" WHERE status = 'discarded' AND {condition};"
-        )
-    return ""
+    undone = {"dead": "replaying", "replaying": "replaying", "discarded": "discarded"}.get(status)
+    if undone is None:
+        return ""
+    return (
+        f"UPDATE {quoted(schema)}.dead_letter SET status = 'dead', resolved_at = NULL, resolved_by = NULL"
+        f" WHERE status = '{undone}' AND {condition};"
+    )
+
+
+def chosen_by(filters: Filters, outbox: str) -> str:
+    """The condition on the dead letters of this outbox that these filters mean, whatever their status is by now."""
+    wanted = {"outbox": outbox, **{name: getattr(filters, name) for name in ("topic", "error_code", "key", "reason")}}
+    return " AND ".join(f"{name} = {sql_literal(text)}" for name, text in wanted.items() if text is not None)
 
 
 def sql_literal(text: str) -> str:

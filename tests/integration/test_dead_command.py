@@ -232,6 +232,39 @@ def test_what_was_done_in_bulk_can_be_undone_by_the_sql_it_prints(shell: Shell, 
     assert rows.status_of(earlier) == "discarded"
 
 
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+def test_the_undo_touches_what_was_taken_and_nothing_that_another_took(shell: Shell, rows: Letters, verb: str) -> None:
+    others, ours = rows.bury(rows.enqueue(key="a")), rows.bury(rows.enqueue(key="b"))
+    bills = rows.bury(rows.enqueue("bills"))
+    elsewhere = rows.bury(rows.enqueue(key="c"))
+    shell.ok("dead", verb, str(others), str(bills), "--yes")
+    status = rows.status_of(others)
+    undo = shell.ok("dead", verb, str(others), str(ours), "--yes", "--json").document["undo_sql"]
+    rows.connection.execute(undo)
+    assert (rows.status_of(others), rows.status_of(ours)) == (status, "dead")
+    undo = shell.ok("dead", verb, "--topic", "orders", "--yes", "--json").document["undo_sql"]
+    rows.connection.execute("UPDATE outboxd.dead_letter SET outbox = 'it''s' WHERE id = %s", (elsewhere,))
+    rows.connection.execute(
+        "UPDATE outboxd.dead_letter SET resolved_at = (SELECT l.resolved_at FROM outboxd.dead_letter l WHERE l.id = %s)"
+        " WHERE id = %s",
+        (ours, bills),
+    )
+    rows.connection.execute(undo)
+    assert [rows.status_of(each) for each in (others, ours, bills, elsewhere)] == [status, "dead", status, status]
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+def test_after_the_undo_nobody_has_resolved_it(shell: Shell, rows: Letters, verb: str) -> None:
+    letter = rows.bury(rows.enqueue())
+    resolved = "SELECT count(*) FROM outboxd.dead_letter WHERE resolved_at IS NOT NULL OR resolved_by IS NOT NULL"
+    rows.connection.execute(shell.ok("dead", verb, str(letter), "--yes", "--json").document["undo_sql"])
+    assert (rows.status_of(letter), value(rows.connection, resolved)) == ("dead", 0)
+    shell.ok("dead", verb, "--all", "--yes")
+    statements = shell.ok("dead", "show", str(letter), "--json").document["sql"]
+    rows.connection.execute(next(sql for purpose, sql in statements.items() if purpose.startswith("undo")))
+    assert (rows.status_of(letter), value(rows.connection, resolved)) == ("dead", 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -241,6 +274,8 @@ def test_what_was_done_in_bulk_can_be_undone_by_the_sql_it_prints(shell: Shell, 
         (["--since", "yesterday"], "give a duration"),
         (["--reason", "boredom"], "boredom"),
         (["one"], "valid integer"),
+        (["1", "2", "--limit", "1"], "--limit and --rate are for filters"),
+        (["1", "2", "--rate", "5"], "--limit and --rate are for filters"),
     ],
 )
 def test_a_wrong_choice_of_rows_is_refused_before_anything_is_opened(

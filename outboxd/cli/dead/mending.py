@@ -28,18 +28,19 @@ REFUSED_SHOWN = 20
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids, as `dead list` shows them.")]
 All = Annotated[bool, typer.Option("--all", help="All that are dead; without ids and filters nothing is meant.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most, the oldest first.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most, the oldest first; not with ids.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Rate = Annotated[float | None, typer.Option("--rate", min=0.01, help="Rows a second at most.")]
+Rate = Annotated[float | None, typer.Option("--rate", min=0.01, help="Rows a second at most; not with ids.")]
 Note = Annotated[str | None, typer.Option("--note", help="Why; kept with the dead letter, beside who and when.")]
 
 
 @dataclass(frozen=True)
 class Errand:
-    """What was asked for."""
+    """What was asked for, of which outbox."""
 
     verb: Verb
+    outbox: str
     ids: Sequence[int] | None
     filters: Filters
     limit: int | None
@@ -57,6 +58,7 @@ class Result:
     skipped: int = 0
     refused: int = 0
     shown: list[Obstacle] = field(default_factory=list)
+    named: list[int] = field(default_factory=list)
 
     def add(self, batch: Taken) -> None:
         """One batch more."""
@@ -64,6 +66,10 @@ class Result:
         self.skipped += batch.skipped
         self.refused += len(batch.refused)
         self.shown.extend(batch.refused[: REFUSED_SHOWN - len(self.shown)])
+
+    def name(self, batch: Taken) -> None:
+        """Those taken of a batch that was asked for by ids; of filters they may be millions."""
+        self.named.extend(batch.ids)
 
 
 def replay(
@@ -91,8 +97,8 @@ def replay(
     for that reason.
     """
     filters = filters_from(topic=topic, code=code, key=key, since=since, reason=reason)
-    _check_choice(ids, filters, every=every)
-    with dead_letters() as (letters, schema, _):
+    _check_choice(ids, filters, every=every, limit=limit, rate=rate)
+    with dead_letters() as (letters, schema, outbox):
 
         def batches(*, dry: bool) -> Iterator[Taken]:
             if ids:
@@ -102,7 +108,7 @@ def replay(
                 filters, limit=limit, batch_rows=_batch_rows(rate), force=force, note=note, who=_who(), dry_run=dry
             )
 
-        errand = Errand("replay", ids, filters, limit, dry_run=dry_run, yes=yes, rate=rate, as_json=as_json)
+        errand = Errand("replay", outbox, ids, filters, limit, dry_run=dry_run, yes=yes, rate=rate, as_json=as_json)
         return _carry_out(errand, letters, schema, batches)
 
 
@@ -124,8 +130,8 @@ def discard(
 ) -> int:
     """Give dead letters up: they are never sent, and the rows that their keys hold may go; they stay to be seen."""
     filters = filters_from(topic=topic, code=code, key=key, since=since, reason=reason)
-    _check_choice(ids, filters, every=every)
-    with dead_letters() as (letters, schema, _):
+    _check_choice(ids, filters, every=every, limit=limit, rate=rate)
+    with dead_letters() as (letters, schema, outbox):
 
         def batches(*, dry: bool) -> Iterator[Taken]:
             if ids:
@@ -135,7 +141,7 @@ def discard(
                 filters, limit=limit, batch_rows=_batch_rows(rate), note=note, who=_who(), dry_run=dry
             )
 
-        errand = Errand("discard", ids, filters, limit, dry_run=dry_run, yes=yes, rate=rate, as_json=as_json)
+        errand = Errand("discard", outbox, ids, filters, limit, dry_run=dry_run, yes=yes, rate=rate, as_json=as_json)
         return _carry_out(errand, letters, schema, batches)
 
 
@@ -150,12 +156,14 @@ def _carry_out(errand: Errand, letters: DeadLetters, schema: str, batches: Calla
     if not errand.dry_run and not errand.yes:
         count = len(set(errand.ids)) if errand.ids else _count(letters, errand.filters, errand.limit)
         if count == 0:
-            return _tell(errand, result, schema, started)
+            return _tell(errand, result, "")
         _confirm(errand.verb, count)
     begun = time.monotonic()
     try:
         for batch in batches(dry=errand.dry_run):
             result.add(batch)
+            if errand.ids:
+                result.name(batch)
             if errand.rate is not None and not errand.dry_run:
                 time.sleep(pause_seconds(result.taken, errand.rate, time.monotonic() - begun))
     except KeyboardInterrupt:
@@ -163,20 +171,26 @@ def _carry_out(errand: Errand, letters: DeadLetters, schema: str, batches: Calla
             f"interrupted: {result.taken:,} {_DONE[errand.verb]} so far, the others are as they were"
         )
         raise
-    return _tell(errand, result, schema, started)
+    is_done = result.taken > 0 and not errand.dry_run
+    return _tell(errand, result, _undo(errand, result, schema, started, letters.now()) if is_done else "")
 
 
-def _tell(errand: Errand, result: Result, schema: str, started: datetime) -> int:
+def _undo(errand: Errand, result: Result, schema: str, started: datetime, ended: datetime) -> str:
+    """The SQL that takes back what was done here, and nothing that others did."""
+    from outboxd.postgres.sql_by_hand import chosen_by, undo_sql
+
+    by_ids = f"id IN ({', '.join(map(str, result.named))})"
+    chosen = by_ids if errand.ids else chosen_by(errand.filters, errand.outbox)
+    when = f"resolved_at BETWEEN '{started.isoformat()}' AND '{ended.isoformat()}'"
+    return undo_sql(_DONE[errand.verb], schema, f"{chosen} AND {when}")
+
+
+def _tell(errand: Errand, result: Result, undo: str) -> int:
     from outboxd.cli.dead.text import print_obstacles
     from outboxd.cli.plain_text import count_of
-    from outboxd.postgres.sql_by_hand import undo_sql
 
-    verb, ids = errand.verb, errand.ids
+    verb = errand.verb
     code = EXIT_USAGE if result.refused else EXIT_OK
-    undo = ""
-    if result.taken and not errand.dry_run:
-        chosen = f"id IN ({', '.join(map(str, ids))})" if ids else f"resolved_at >= '{started.isoformat()}'"
-        undo = undo_sql(_DONE[verb], schema, chosen)
     if errand.as_json:
         print_json(
             {
@@ -208,7 +222,9 @@ def _tell(errand: Errand, result: Result, schema: str, started: datetime) -> int
     return code
 
 
-def _check_choice(ids: Sequence[int] | None, filters: Filters, *, every: bool) -> None:
+def _check_choice(
+    ids: Sequence[int] | None, filters: Filters, *, every: bool, limit: int | None, rate: float | None
+) -> None:
     from outboxd.postgres.dead_letter_rows import Filters
 
     filtered = filters != Filters()
@@ -216,6 +232,8 @@ def _check_choice(ids: Sequence[int] | None, filters: Filters, *, every: bool) -
         raise UsageError("give either ids or filters, not both")
     if not ids and not filtered and not every:
         raise UsageError("say which: ids, filters such as --topic and --code, or --all")
+    if ids and (limit is not None or rate is not None):
+        raise UsageError("--limit and --rate are for filters and --all; with ids, name those that are meant now")
 
 
 def _confirm(verb: Verb, count: int) -> None:
