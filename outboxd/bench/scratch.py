@@ -103,10 +103,14 @@ class Scratch:
             [NewTopic(name, num_partitions=partitions)], request_timeout=KAFKA_SECONDS_MAX
         )[name]
         try:
-            future.result(KAFKA_SECONDS_MAX)
+            future.result(KAFKA_SECONDS_MAX + 1)
             self._wait_for_leaders(name, partitions)
         except KafkaException as error:
             raise _explained(error, f"make the topic {name}") from error
+        except TimeoutError:
+            raise BrokerUnavailableError(
+                f"Kafka did not make the topic {name} within {KAFKA_SECONDS_MAX:g} s; look at the brokers"
+            ) from None
         return name
 
     def expect_progress_topic(self) -> None:
@@ -140,10 +144,12 @@ class Scratch:
 
     def _delete_topic(self, name: str) -> None:
         try:
-            self._admin.delete_topics([name], request_timeout=KAFKA_SECONDS_MAX)[name].result(KAFKA_SECONDS_MAX)
+            self._admin.delete_topics([name], request_timeout=KAFKA_SECONDS_MAX)[name].result(KAFKA_SECONDS_MAX + 1)
         except KafkaException as error:
             if error.args[0].code() not in _GONE:
                 self._remark(f"the topic {name} could not be deleted ({error.args[0].str()}); delete it by hand")
+        except TimeoutError:
+            self._remark(f"the topic {name} could not be deleted (no answer); delete it by hand")
 
 
 def _current_database(engine: Engine) -> str:
