@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.main import get_group
 
-from outboxd.cli import context
-from outboxd.cli.registry import CommandGroup, OutputClosedError
-from outboxd.errors import EXIT_BUG, EXIT_OK, EXIT_USAGE, OutboxdError
+from outboxd.cli import context, streams
+from outboxd.cli.registry import CommandGroup
+from outboxd.errors import EXIT_BUG, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, OutboxdError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Errors go to standard error: what is wrong, where, what to do; a traceback only with OUTBOXD_DEBUG=1.
     """
+    streams.prepare()
     context.begin()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -41,8 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say("aborted", EXIT_INTERRUPTED)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except (BrokenPipeError, OutputClosedError):
-        return _leave_broken_pipe()
+    except (BrokenPipeError, streams.OutputClosedError):
+        streams.let_go_of_output()
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        return _say_unwritable(error) if streams.is_unwritable(error) else _say_bug(error)
     except Exception as error:  # noqa: BLE001 - the last place where a bug can be told in a sentence
         return _say_bug(error)
     return code if isinstance(code, int) else EXIT_OK
@@ -110,7 +114,6 @@ def _say_bug(error: Exception) -> int:
     )
 
 
-def _leave_broken_pipe() -> int:
-    # The interpreter flushes standard output once more as it leaves; there it must not fail again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_BROKEN_PIPE
+def _say_unwritable(error: OSError) -> int:
+    streams.let_go_of_output()
+    return _say(f"the output cannot be written: {error.strerror}; look at where it goes", EXIT_UNAVAILABLE)

@@ -23,7 +23,7 @@ from outboxd.reload import NEEDS_RESTART
 EXIT_STATUS = (
     (0, "All is well; for a daemon: it was told to stop, and drained."),
     (64, "The command line is wrong."),
-    (69, "A server is unavailable. The unit tries again."),
+    (69, "A server is unavailable, or the output cannot be written. The unit tries again."),
     (70, "A bug; the message says where to look. The unit tries again."),
     (75, "Rivals took the lease or the transactional.id again and again while it was held. The unit tries on."),
     (77, "PostgreSQL or Kafka does not allow what is needed: a grant, an ACL or a password."),

@@ -27,9 +27,15 @@ def stderr_console() -> Console:
 def _console(stream: IO[str]) -> Console:
     from rich.console import Console
 
+    class PlainConsole(Console):
+        """Leaves a closed pipe to the command line, which has an exit code for it; rich would end the process."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     if stream.isatty():
-        return Console(file=stream, highlight=False)
-    return Console(
+        return PlainConsole(file=stream, highlight=False)
+    return PlainConsole(
         file=stream, highlight=False, no_color=True, color_system=None, force_terminal=False, width=UNWRAPPED_COLUMNS
     )
 

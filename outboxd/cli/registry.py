@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from outboxd.cli.context import shared_options
+from outboxd.cli.streams import OutputClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +33,6 @@ COMMANDS: Mapping[str, str] = {
     "bench": "outboxd.cli.bench",
     "version": "outboxd.cli.version",
 }
-
-
-class OutputClosedError(Exception):
-    """Whoever read standard output has gone away."""
 
 
 class CommandGroup(TyperGroup):

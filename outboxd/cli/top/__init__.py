@@ -40,14 +40,14 @@ def top(
 
     from outboxd.cli.top.source import Source
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Topics and keys may hold characters that this terminal's encoding lacks.
-        sys.stdout.reconfigure(errors="replace")
     with opened() as (settings, engine):
         source = Source(settings, lambda: engine)
         if as_json:
             print_json(asdict(source.look()))
             return
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Topics and keys may hold characters that this terminal's encoding lacks: escaped, they would not fit.
+            sys.stdout.reconfigure(errors="replace")
         screen = console()
         if once or not screen.is_terminal:
             screen.print(_frame(source, screen, is_whole=True))

@@ -1,0 +1,78 @@
+"""The standard streams as the shell left them: closed, full, or of an encoding that lacks characters."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NoReturn
+
+_ESCAPED: Final = "outboxd.escaped"
+#: Of a write: no room, a descriptor to read from, over a quota or the largest size of a file, a broken device.
+_UNWRITABLE: Final = (errno.ENOSPC, errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class OutputClosedError(Exception):
+    """Whoever read standard output has gone away, or it was closed from the beginning."""
+
+
+class ClosedOutput(io.TextIOBase):
+    """Standard output that the shell closed (`>&-`): fine for a command that writes nothing."""
+
+    def write(self, _: str) -> NoReturn:
+        """Nobody can read it."""
+        raise OutputClosedError
+
+
+def prepare() -> None:
+    """Make the three streams such that a command can write to each, whatever the shell and the environment say.
+
+    Raises:
+        nothing; writing to a closed standard output raises OutputClosedError.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Else the next connection would get this number, and what a library prints would go there.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        sys.stdout = ClosedOutput()
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ESCAPED)
+
+
+def is_unwritable(error: OSError) -> bool:
+    """Whether `error` came of writing to standard output, which cannot be written: a full disk, most often."""
+    if error.errno in _UNWRITABLE:
+        return True
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def let_go_of_output() -> None:
+    """The interpreter flushes standard output once more as it leaves; there it must not fail again."""
+    with suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding lacks, as JSON escapes it: right in JSON, and plain enough elsewhere."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)), error.end
+
+
+codecs.register_error(_ESCAPED, _escaped)

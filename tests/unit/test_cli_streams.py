@@ -1,0 +1,92 @@
+"""Standard output as a shell may leave it: closed, full, a pipe that nobody reads, a poor encoding."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from outboxd import __version__
+from outboxd.cli.output import console, print_json, print_line
+from outboxd.cli.streams import prepare
+
+OUTBOXD = f"{sys.executable} -m outboxd"
+
+
+def shell(line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTBOXD_")}
+    return subprocess.run(["/bin/sh", "-c", line], env=clean | env, capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("command", ["version", "version --json", "--version", "--help", "check --offline"])
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", ">&- <&-"])
+def test_a_closed_output_ends_as_a_broken_pipe_does(command: str, closed: str) -> None:
+    done = shell(f"{OUTBOXD} {command} {closed}")
+    assert (done.returncode, done.stdout, done.stderr) == (141, b"", b"")
+
+
+def test_a_command_that_writes_to_one_stream_needs_no_other() -> None:
+    assert shell(f"{OUTBOXD} version 2>&- <&-").stdout.startswith(f"outboxd {__version__}\n".encode())
+    done = shell(f"{OUTBOXD} nonsense >&-")
+    assert done.returncode == 64
+    assert b"No such command" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ("version", ">/dev/full"),
+        ("config show", ">/dev/full"),
+        ("config show --json", ">/dev/full"),
+        ("version", "1</dev/null"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_no_bug(command: str, where: str, unbuffered: str) -> None:
+    done = shell(f"{OUTBOXD} {command} {where}", PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 69
+    assert done.stderr.startswith(b"outboxd: the output cannot be written: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+class Unread(io.StringIO):
+    def write(self, _: str) -> NoReturn:
+        raise BrokenPipeError
+
+
+def test_a_table_that_nobody_reads_leaves_it_to_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", Unread())
+    with pytest.raises(BrokenPipeError):
+        console().print("table")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_cannot_be_encoded_is_escaped_and_json_stays_json(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+    prepare()
+    text = "größe → 😀"
+    print_json({"text": text})
+    print_line(f"{text} \udcff")
+    sys.stdout.flush()
+    document, line = written.getvalue().decode(encoding).splitlines()
+    assert json.loads(document) == {"text": text}
+    shown = {
+        "ascii": "gr\\u00f6\\u00dfe \\u2192 \\ud83d\\ude00",
+        "latin-1": "größe \\u2192 \\ud83d\\ude00",
+        "utf-8": text,
+    }
+    assert line == f"{shown[encoding]} \\udcff"
+
+
+def test_a_whole_command_gets_by_with_ascii() -> None:
+    done = shell(f"{OUTBOXD} config show --json", PYTHONIOENCODING="ascii", OUTBOXD_ALERTS__COMMAND="größe")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["settings"]["alerts.command"]["value"] == "größe"
