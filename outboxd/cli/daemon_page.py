@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS_MAX: Final = 1.0
 ANSWER_BYTES_MAX: Final = 4 << 20
+_IS_OURS: Final = frozenset({"outbox", "daemon", "version", "state", "relay"})
+"""What no other server's answer has together."""
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask a daemon that listens on all
 
 
@@ -27,13 +29,13 @@ class DaemonPage:
         body = self.ask(path)
         try:
             return None if body is None else json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def status(self) -> dict[str, Any] | None:
-        """What `/status` says; None where the daemon does not listen, or not answer soon."""
+        """What `/status` says; None where the daemon does not listen, or not answer soon, or something else does."""
         document = self.json("/status")
-        return document if isinstance(document, dict) else None
+        return document if isinstance(document, dict) and document.keys() >= _IS_OURS else None
 
     def ask(self, path: str) -> bytes | None:
         """The body at `path`; None where nobody answers well."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from outboxd.cli.context import load_settings
+from outboxd.errors import UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -25,6 +26,7 @@ def opened() -> Iterator[tuple[Settings, Engine]]:
 
     Raises:
         ConfigError: the configuration has mistakes.
+        UsageError: an argument is no text, which PostgreSQL cannot be asked for.
     """
     from outboxd.postgres.engine import make_engine
     from outboxd.postgres.failures import explained
@@ -36,5 +38,7 @@ def opened() -> Iterator[tuple[Settings, Engine]]:
     try:
         with explained():
             yield settings, engine
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{error.object!r} is no text in UTF-8, which is all that PostgreSQL takes") from None
     finally:
         engine.dispose()

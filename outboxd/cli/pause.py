@@ -8,6 +8,7 @@ import typer
 
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line
+from outboxd.cli.plain_text import safe
 
 app = typer.Typer(add_completion=False)
 
@@ -29,7 +30,7 @@ def pause(
     if as_json:
         print_json({"paused": pattern, "changed": is_new})
         return
-    print_line(f"paused {pattern}" if is_new else f"{pattern} was paused already")
+    print_line(f"paused {safe(pattern)}" if is_new else f"{safe(pattern)} was paused already")
     print_line(f"undo: outboxd resume {_shell(pattern)}")
 
 

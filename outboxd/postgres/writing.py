@@ -65,4 +65,6 @@ def write_row(
 def headers_json(headers: Sequence[Header]) -> str:
     """The headers as the column takes them: an object, or pairs where a name repeats, which an object cannot say."""
     names = [name for name, _ in headers]
-    return json.dumps(dict(headers) if len(set(names)) == len(names) else [list(header) for header in headers])
+    document = dict(headers) if len(set(names)) == len(names) else [list(header) for header in headers]
+    # Unescaped, so that what is no text is found before it is sent.
+    return json.dumps(document, ensure_ascii=False)

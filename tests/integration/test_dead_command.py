@@ -221,50 +221,6 @@ def test_a_replay_needs_force_where_newer_rows_were_published_and_says_so(shell:
     assert rows.status_of(blocked) == "replaying"
 
 
-def test_what_was_done_in_bulk_can_be_undone_by_the_sql_it_prints(shell: Shell, rows: Letters) -> None:
-    earlier = rows.bury(rows.enqueue("bills"))
-    shell.ok("dead", "discard", str(earlier), "--yes")
-    letters = [rows.bury(rows.enqueue()) for _ in range(3)]
-    undo = shell.ok("dead", "discard", "--topic", "orders", "--yes", "--json").document["undo_sql"]
-    assert {rows.status_of(letter) for letter in letters} == {"discarded"}
-    rows.connection.execute(undo)
-    assert {rows.status_of(letter) for letter in letters} == {"dead"}
-    assert rows.status_of(earlier) == "discarded"
-
-
-@pytest.mark.parametrize("verb", ["replay", "discard"])
-def test_the_undo_touches_what_was_taken_and_nothing_that_another_took(shell: Shell, rows: Letters, verb: str) -> None:
-    others, ours = rows.bury(rows.enqueue(key="a")), rows.bury(rows.enqueue(key="b"))
-    bills = rows.bury(rows.enqueue("bills"))
-    elsewhere = rows.bury(rows.enqueue(key="c"))
-    shell.ok("dead", verb, str(others), str(bills), "--yes")
-    status = rows.status_of(others)
-    undo = shell.ok("dead", verb, str(others), str(ours), "--yes", "--json").document["undo_sql"]
-    rows.connection.execute(undo)
-    assert (rows.status_of(others), rows.status_of(ours)) == (status, "dead")
-    undo = shell.ok("dead", verb, "--topic", "orders", "--yes", "--json").document["undo_sql"]
-    rows.connection.execute("UPDATE outboxd.dead_letter SET outbox = 'it''s' WHERE id = %s", (elsewhere,))
-    rows.connection.execute(
-        "UPDATE outboxd.dead_letter SET resolved_at = (SELECT l.resolved_at FROM outboxd.dead_letter l WHERE l.id = %s)"
-        " WHERE id = %s",
-        (ours, bills),
-    )
-    rows.connection.execute(undo)
-    assert [rows.status_of(each) for each in (others, ours, bills, elsewhere)] == [status, "dead", status, status]
-
-
-@pytest.mark.parametrize("verb", ["replay", "discard"])
-def test_after_the_undo_nobody_has_resolved_it(shell: Shell, rows: Letters, verb: str) -> None:
-    letter = rows.bury(rows.enqueue())
-    resolved = "SELECT count(*) FROM outboxd.dead_letter WHERE resolved_at IS NOT NULL OR resolved_by IS NOT NULL"
-    rows.connection.execute(shell.ok("dead", verb, str(letter), "--yes", "--json").document["undo_sql"])
-    assert (rows.status_of(letter), value(rows.connection, resolved)) == ("dead", 0)
-    shell.ok("dead", verb, "--all", "--yes")
-    statements = shell.ok("dead", "show", str(letter), "--json").document["sql"]
-    rows.connection.execute(next(sql for purpose, sql in statements.items() if purpose.startswith("undo")))
-    assert (rows.status_of(letter), value(rows.connection, resolved)) == ("dead", 0)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -274,6 +230,11 @@ def test_after_the_undo_nobody_has_resolved_it(shell: Shell, rows: Letters, verb
         (["--since", "yesterday"], "give a duration"),
         (["--reason", "boredom"], "boredom"),
         (["one"], "valid integer"),
+        (["99999999999999999999"], "less than or equal to 9223372036854775807"),
+        (["--since", "2999999d"], "at most 365,000 days back"),
+        (["--all", "--rate", "inf"], "less than or equal to 1000000"),
+        (["--all", "--rate", "nan"], "should be"),
+        (["--all", "--limit", "99999999999999999999"], "less than or equal to 9223372036854775807"),
         (["1", "2", "--limit", "1"], "--limit and --rate are for filters"),
         (["1", "2", "--rate", "5"], "--limit and --rate are for filters"),
     ],
@@ -296,6 +257,16 @@ def test_an_export_has_whole_rows_one_a_line_or_one_array(shell: Shell, rows: Le
     assert shell.ok("dead", "export", "--json").document == lines
     assert shell.ok("dead", "export", "--json", "--topic", "none").document == []
     assert len(shell.ok("dead", "export", "--limit", "2").out.splitlines()) == 2
+
+
+def test_an_export_that_the_database_refuses_writes_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = shell_on(database, monkeypatch, capsys, OUTBOXD_DATABASE__URL="postgresql://nobody@127.0.0.1:1/nowhere")
+    answer = away("dead", "export", "--json")
+    assert (answer.code, answer.out) == (69, "")
+    answer = away("dead", "export", "--limit", "99999999999999999999999")
+    assert (answer.code, answer.out) == (64, "")
 
 
 def test_a_reader_may_look_and_is_told_that_it_may_not_replay(

@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -61,9 +62,22 @@ def test_headers_keep_order_and_repeats_where_they_matter(shell: Shell, rows: Le
     assert "NAME=VALUE" in answer.err
 
 
-def test_text_that_postgresql_cannot_store_is_a_wrong_use(shell: Shell) -> None:
-    answer = shell("send", "orders", "--key", "\udcff")
-    assert answer.code == 64
+@pytest.mark.parametrize(
+    "command",
+    [
+        "send orders --key BYTES", "send orders --header a=BYTES", "send orders --header BYTES=1", "send BYTES",
+        "pause BYTES", "pause orders --note BYTES", "resume BYTES", "dead list --topic BYTES", "dead list --key BYTES",
+        "dead list --code BYTES", "dead summary --topic BYTES", "dead summary --key BYTES", "dead summary --code BYTES",
+        "dead export --topic BYTES", "dead replay --topic BYTES --yes", "dead discard 1 --yes --note BYTES",
+        "audit --topic BYTES",
+    ],
+)  # fmt: skip
+def test_text_that_postgresql_cannot_store_is_a_wrong_use(shell: Shell, rows: Letters, command: str) -> None:
+    rows.bury(rows.enqueue())
+    rows.enqueue()
+    shell.monkeypatch.setenv("OUTBOXD_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    answer = shell(*command.replace("BYTES", "\udcff").split())
+    assert (answer.code, answer.out) == (64, "")
     assert "UTF-8" in answer.err
 
 
@@ -103,9 +117,12 @@ def test_pausing_and_resuming_by_the_same_pattern(shell: Shell, rows: Letters) -
     paused = shell.ok("status", "--json").document["paused"]
     assert [(each["topic_pattern"], each["note"]) for each in paused] == [("metrics.*", "the sink is down")]
     assert "the sink is down" in shell.ok("status").out
+    shell.ok("pause", "evil\x1b[2J")
     answer = shell("resume", "metrics")
     assert answer.code == 64
-    assert "paused are: metrics.*" in answer.err
+    assert "paused are: evil\\x1b[2J, metrics.*" in answer.err
+    assert "\x1b" not in answer.err
+    assert shell.ok("resume", "evil\x1b[2J").out == "resumed evil\\x1b[2J\n"
     assert shell.ok("resume", "metrics.*", "--json").document == {"resumed": "metrics.*"}
     assert value(rows.connection, "SELECT count(*) FROM outboxd.control") == 0
     assert shell("pause", "").code == 64
@@ -177,8 +194,10 @@ def test_status_counts_no_further_than_it_has_to(shell: Shell, rows: Letters, mo
 
 
 class _Page(http.server.BaseHTTPRequestHandler):
+    told: ClassVar[bytes]
+
     def do_GET(self) -> None:
-        body = json.dumps({"state": "relaying 12 rows a second", "path": self.path}).encode()
+        body = self.told
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -188,9 +207,30 @@ class _Page(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_status_asks_the_daemon_where_it_listens(
-    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+OURS = {"outbox": "default", "daemon": "here:1", "version": "1", "state": "relaying 12 rows a second", "relay": None}
+
+
+@pytest.mark.parametrize(
+    ("told", "understood"),
+    [
+        (json.dumps(OURS), OURS),
+        ('{"state": "green", "relay": "on"}', None),
+        ('{"relay": {"breakers": [1], "held_topics": [{}]}}', None),
+        ("[" * 100_000, None),
+        ("[]", None),
+        ("<html>", None),
+    ],
+    ids=["ours", "other words", "alike", "deep", "a list", "no JSON"],
+)
+def test_status_asks_the_daemon_where_it_listens_and_takes_nothing_else_for_one(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    told: str,
+    understood: object,
 ) -> None:
+    monkeypatch.setattr(_Page, "told", told.encode(), raising=False)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -198,8 +238,8 @@ def test_status_asks_the_daemon_where_it_listens(
             listen = f"127.0.0.1:{server.server_address[1]}"
             shell = shell_on(database, monkeypatch, capsys, OUTBOXD_HTTP__LISTEN=listen)
             document = shell.ok("status", "--json").document["daemon"]
-            assert document == {"state": "relaying 12 rows a second", "path": "/status"}
-            assert "it says      relaying 12 rows a second" in shell.ok("status").out
+            assert document == understood
+            assert ("it says      relaying 12 rows a second" in shell.ok("status").out) == (understood is not None)
         finally:
             server.shutdown()
             thread.join()

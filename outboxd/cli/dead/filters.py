@@ -32,6 +32,11 @@ StatusName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
+#: As large as PostgreSQL's: what an id or a number of rows can be at most.
+BIGINT_MAX = 2**63 - 1
+#: Beyond it are times that PostgreSQL or Python cannot tell.
+DAYS_BACK_MAX = 365_000
+
 
 @contextmanager
 def dead_letters() -> Iterator[tuple[DeadLetters, str, str]]:
@@ -77,9 +82,13 @@ def parse_since(text: str) -> datetime | timedelta:
     from outboxd.config.units import parse_duration
 
     try:
-        return timedelta(seconds=parse_duration(text))
+        back = timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError):
         pass
+    else:
+        if back.days >= DAYS_BACK_MAX:
+            raise UsageError(f"--since {text!r}: at most {DAYS_BACK_MAX:,} days back; without it all are meant")
+        return back
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):

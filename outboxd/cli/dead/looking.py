@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from outboxd.cli.dead.filters import (
+    BIGINT_MAX,
     AsJson,
     Code,
     Key,
@@ -70,7 +71,7 @@ def list_(
 
 
 def show(
-    dead_letter: Annotated[int, typer.Argument(metavar="ID", help="Its id, as `dead list` shows it.")],
+    dead_letter: Annotated[int, typer.Argument(metavar="ID", max=BIGINT_MAX, help="Its id, as `dead list` shows it.")],
     full: Annotated[bool, typer.Option("--full", help="The payload whole, however large.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +102,7 @@ def export(
     since: Since = None,
     reason: Reason = None,
     status: StatusName = "dead",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=BIGINT_MAX, help="Rows at most.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of one document a line.")] = False,
 ) -> None:
     """Write whole dead letters to standard output, one JSON document a line, oldest first."""
@@ -113,10 +114,11 @@ def export(
 
     filters = filters_from(topic=topic, code=code, key=key, since=since, reason=reason, status=status)
     with dead_letters() as (letters, _, _):
-        if as_json:
-            sys.stdout.write("[")
-        for number, whole in enumerate(islice(letters.export(filters), limit)):
+        opening = "["
+        for whole in islice(letters.export(filters), limit):
             line = orjson.dumps(letter_as_json(whole), default=str).decode()
-            sys.stdout.write((",\n" if as_json and number else "") + line + ("" if as_json else "\n"))
+            # The bracket with the first row, since before it the database may refuse.
+            sys.stdout.write(opening + line if as_json else line + "\n")
+            opening = ",\n"
         if as_json:
-            sys.stdout.write("]\n")
+            sys.stdout.write("[]\n" if opening == "[" else "]\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from outboxd.cli.dead.filters import AsJson, Code, Key, Reason, Since, Topic, dead_letters, filters_from
+from outboxd.cli.dead.filters import BIGINT_MAX, AsJson, Code, Key, Reason, Since, Topic, dead_letters, filters_from
 from outboxd.cli.output import print_json, print_line, stderr_console
 from outboxd.errors import EXIT_OK, EXIT_USAGE, UsageError
 
@@ -26,12 +26,16 @@ _DONE: dict[Verb, str] = {"replay": "replaying", "discard": "discarded"}
 BATCH_ROWS = 1000
 REFUSED_SHOWN = 20
 
-Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids, as `dead list` shows them.")]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", max=BIGINT_MAX, help="Ids, as `dead list` shows them.")]
 All = Annotated[bool, typer.Option("--all", help="All that are dead; without ids and filters nothing is meant.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most, the oldest first; not with ids.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, max=BIGINT_MAX, help="Rows at most, the oldest first; not with ids.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Rate = Annotated[float | None, typer.Option("--rate", min=0.01, help="Rows a second at most; not with ids.")]
+Rate = Annotated[
+    float | None, typer.Option("--rate", min=0.01, max=1_000_000, help="Rows a second at most; not with ids.")
+]
 Note = Annotated[str | None, typer.Option("--note", help="Why; kept with the dead letter, beside who and when.")]
 
 
