@@ -11,6 +11,7 @@
 --     GRANT outboxd_reader TO grafana;   -- who only looks
 --
 -- Roles belong to the whole cluster: with several schemas of outboxd, give each set its prefix with -v prefix=….
+-- Where further outboxes share the schema, run it once more for each table, with -v outbox=… (as outbox.table has it).
 
 \set ON_ERROR_STOP on
 \if :{?schema}
@@ -20,6 +21,10 @@
 \if :{?prefix}
 \else
     \set prefix outboxd
+\endif
+\if :{?outbox}
+\else
+    \set outbox outbox
 \endif
 \set writer :prefix _writer
 \set relay :prefix _relay
@@ -39,15 +44,18 @@ GRANT USAGE ON SCHEMA :"schema" TO :"writer", :"relay", :"operator", :"reader";
 
 -- Functions can be called by all at first; here each role gets its own. (They run with the caller's rights in any case.)
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"schema" FROM PUBLIC;
+-- But for what the views call: by the caller's rights they tell nobody what he could not read, and whoever was granted a view
+-- alone can go on reading it.
+GRANT EXECUTE ON FUNCTION table_of(text), retried_keys(text), backlog_of(text) TO PUBLIC;
 
 -- --- writer: puts rows in, and cannot read, change or delete them. The id is what INSERT … RETURNING gives back.
 GRANT INSERT (topic, key, payload, headers, partition, event_id, created_at, available_at), SELECT (id)
-    ON outbox TO :"writer";
+    ON :"outbox" TO :"writer";
 GRANT EXECUTE ON FUNCTION enqueue(text, text, bytea, jsonb), enqueue(text, text, text, jsonb),
     enqueue(text, text, jsonb, jsonb) TO :"writer";
 
 -- --- relay: what the daemon does, and no DDL. It inserts into the outbox for `outboxd send` only.
-GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, retry, dead_letter, lease, control, start, progress TO :"relay";
+GRANT SELECT, INSERT, UPDATE, DELETE ON :"outbox", retry, dead_letter, lease, control, start, progress TO :"relay";
 GRANT SELECT ON alembic_version, status, held_keys, dead_letter_summary, dead_letter_recent TO :"relay";
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA :"schema" TO :"relay";
 
@@ -55,7 +63,7 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA :"schema" TO :"relay";
 -- dead letters with their payloads, and of the rows on their way neither payload nor headers.
 GRANT SELECT ON status, held_keys, dead_letter_summary, dead_letter_recent, dead_letter, retry, lease, control, start
     TO :"reader", :"operator";
-GRANT SELECT (id, topic, key, created_at, available_at, published_at) ON outbox TO :"reader", :"operator";
+GRANT SELECT (id, topic, key, created_at, available_at, published_at) ON :"outbox" TO :"reader", :"operator";
 GRANT EXECUTE ON FUNCTION readable(bytea, integer), topic_is(text, text), replay_obstacles(bigint[])
     TO :"reader", :"operator";
 

@@ -220,6 +220,21 @@ def status(pieces: Pieces) -> None:
     assert look(pieces.engine, "outboxd", "outbox", "default").pending > 1_000
 
 
+def view_of_status(pieces: Pieces) -> None:
+    ((pending, held),) = _read(pieces, "SELECT pending, held_keys FROM outboxd.status")
+    assert pending > 1_000
+    assert held == 1_000
+
+
+def view_of_held_keys(pieces: Pieces) -> None:
+    assert len(_read(pieces, "SELECT * FROM outboxd.held_keys")) > RETRIES
+
+
+def _read(pieces: Pieces, statement: str) -> list[tuple[Any, ...]]:
+    with pieces.engine.connect() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+
 def copying(pieces: Pieces) -> None:
     waiting = pieces.copies.waiting()
     assert waiting
@@ -272,6 +287,8 @@ REPEATED: Mapping[str, Repeated] = {
     "purge: leftovers": Repeated(purge_leftovers, 3 * DEAD_LETTERS, 10_000),
     "gauges": Repeated(gauges, 10_001, 25_000),
     "status": Repeated(status, 100_001, 250_000),
+    "view: status": Repeated(view_of_status, 10_001, 25_000),
+    "view: held keys": Repeated(view_of_held_keys, 2 * RETRIES, 10_000),
     "copies of dead letters": Repeated(copying, DEAD_LETTERS, 5_000),
     "start": Repeated(Pieces.started, 100, 500),
     "lease": Repeated(Pieces.renewed, 100, 500),
