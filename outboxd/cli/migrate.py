@@ -8,29 +8,52 @@ import typer
 
 from outboxd.cli.context import load_settings
 from outboxd.cli.output import print_line
+from outboxd.errors import UsageError
 
 app = typer.Typer(add_completion=False)
 
 
+EMPTY = "base"
+"""The revision of a database without tables, in the words of the migrations' tool."""
+
+
 @app.command()
 def migrate(
+    *,
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print the SQL for an empty database and change nothing; opens no connection.")
+        bool,
+        typer.Option(
+            "--sql",
+            help="Print the SQL and change nothing: from the database's present revision, or from an empty database "
+            "where it has no tables yet or cannot be reached.",
+        ),
     ] = False,
+    from_revision: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="REVISION",
+            help="With --sql: print it from this revision (base: an empty database), and open no connection.",
+        ),
+    ] = None,
 ) -> None:
     """Make the tables, views and functions in the configured schema, or bring them up to date.
 
     Needs a role that may create them; the daemon itself does not.
     """
     from outboxd.postgres.failures import explained
-    from outboxd.postgres.migrate import print_sql, required_revision, upgrade
+    from outboxd.postgres.migrate import present_revision, print_sql, required_revision, upgrade
 
+    if from_revision is not None and not sql:
+        raise UsageError("--from says from where --sql prints: give both, or neither to migrate the database")
     database = load_settings().database
+    url, password, schema = database.url, database.password, database.schema_
     if sql:
-        print_line(print_sql(database.schema_).rstrip())
+        start = present_revision(url, schema, password=password) if from_revision is None else from_revision
+        print_line(print_sql(schema, None if start == EMPTY else start).rstrip())
         return
     with explained():
-        applied = upgrade(database.url, database.schema_, password=database.password)
+        applied = upgrade(url, schema, password=password)
     for revision in applied:
         print_line(f"applied {revision}")
-    print_line(f"schema {database.schema_}: {'now' if applied else 'already'} at revision {required_revision()}")
+    print_line(f"schema {schema}: {'now' if applied else 'already'} at revision {required_revision()}")

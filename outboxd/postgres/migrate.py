@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from alembic import command, op
@@ -19,7 +19,7 @@ from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, create
 from sqlalchemy.pool import NullPool
 
 import outboxd
-from outboxd.errors import BugError, SchemaError
+from outboxd.errors import BugError, OutboxdError, SchemaError, UsageError
 from outboxd.postgres.engine import Driver, connection_string, open_driver
 from outboxd.postgres.failures import explained
 from outboxd.postgres.names import quoted
@@ -80,11 +80,41 @@ def downgrade(database: str | Engine | Connection, schema: str, revision: str = 
 
 
 def print_sql(schema: str, from_revision: str | None = None) -> str:
-    """The SQL that `upgrade` would run, as one transaction for psql; from an empty database unless told otherwise."""
+    """The SQL that `upgrade` would run, as one transaction for psql; from an empty database unless told otherwise.
+
+    Raises:
+        UsageError: this version of outboxd does not know the revision.
+    """
+    if from_revision is not None and from_revision not in _known_revisions():
+        raise UsageError(
+            f"this version of outboxd knows no revision {from_revision!r}: it knows base (an empty database), "
+            + ", ".join(sorted(_known_revisions()))
+        )
     buffer = io.StringIO()
+    buffer.write(f"-- outboxd: from {from_revision or 'an empty database'} to revision {required_revision()}.\n\n")
     config = _alembic_config(schema, None, buffer)
     command.upgrade(config, f"{from_revision or 'base'}:head", sql=True)
     return buffer.getvalue()
+
+
+def present_revision(database: str, schema: str, *, password: str = "") -> str | None:
+    """The revision of the schema in the database at this URL; None where it has none, or does not let us in.
+
+    `password` is used when the URL has none.
+
+    Raises:
+        SchemaError: another version of outboxd made the schema, and this one does not know its revision.
+    """
+    with ExitStack() as entered:
+        try:
+            with explained():
+                connection = entered.enter_context(_connected(database, password))
+        except OutboxdError:
+            return None
+        with explained():
+            current = current_revision(connection, schema)
+            _refuse_unknown(connection, schema, current)
+    return current
 
 
 def required_revision() -> str:

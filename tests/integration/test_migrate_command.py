@@ -52,6 +52,53 @@ def test_migrate_sql_prints_sql_only_and_needs_no_server() -> None:
     assert done.stdout == print_sql("mine").rstrip() + "\n"
 
 
+def test_migrate_sql_of_a_database_with_tables_prints_its_upgrade_which_psql_runs(empty_database: Database) -> None:
+    upgrade(empty_database.url, "outboxd", "0003")
+    done = migrate(empty_database.url, "--sql")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == print_sql("outboxd", "0003").rstrip() + "\n"
+    psql = empty_database.server.installation.bin_dir / "psql"
+    subprocess.run(
+        [psql, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", empty_database.url],
+        input=done.stdout, text=True, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert migrate(empty_database.url).stdout == f"schema outboxd: already at revision {required_revision()}\n"
+    nothing = migrate(empty_database.url, "--sql").stdout
+    assert "CREATE TABLE" not in nothing
+    assert f"from {required_revision()} to revision {required_revision()}" in nothing
+
+
+def test_migrate_sql_of_an_empty_database_begins_there(empty_database: Database) -> None:
+    assert migrate(empty_database.url, "--sql").stdout == print_sql("outboxd").rstrip() + "\n"
+
+
+def test_migrate_sql_from_a_named_revision_needs_no_server(empty_database: Database) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/none"
+    assert migrate(nowhere, "--sql", "--from", "0004").stdout == print_sql("outboxd", "0004").rstrip() + "\n"
+    upgrade(empty_database.url, "outboxd")
+    whole = migrate(empty_database.url, "--sql", "--from", "base")
+    assert whole.stdout == print_sql("outboxd").rstrip() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--sql", "--from", "nine"], "knows no revision 'nine': it knows base"), (["--from", "0001"], "give both")],
+)
+def test_a_wrong_from_is_told_with_what_may_be_given(arguments: list[str], words: str) -> None:
+    done = migrate("postgresql://nobody@127.0.0.1:1/none", *arguments)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert words in done.stderr
+
+
+def test_migrate_sql_of_a_schema_of_a_newer_version_says_so(empty_database: Database) -> None:
+    migrate(empty_database.url)
+    with empty_database.connect() as connection:
+        connection.execute("UPDATE outboxd.alembic_version SET version_num = '9999'")
+    done = migrate(empty_database.url, "--sql")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "has revision 9999, which this version of outboxd does not know" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("user", "dbname", "code", "words"),
     [
