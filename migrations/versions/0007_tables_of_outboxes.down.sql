@@ -1,4 +1,4 @@
--- As 0002 made them.
+-- As 0002 and 0006 made them.
 
 CREATE OR REPLACE VIEW held_keys AS
     SELECT outbox, topic, key, 'dead letter' AS why, died_at AS since, outbox_id AS by_outbox_id, error_code
@@ -23,7 +23,8 @@ CREATE OR REPLACE VIEW status AS
            least(backlog.rows, 10000) AS pending,
            backlog.rows > 10000 AS pending_is_lower_bound,
            oldest.created_at AS oldest_pending_at,
-           clock_timestamp() - oldest.created_at AS oldest_pending_age,
+           -- What is not finite has no age; PostgreSQL cannot even subtract it.
+           CASE WHEN isfinite(oldest.created_at) THEN clock_timestamp() - oldest.created_at END AS oldest_pending_age,
            (SELECT count(*) FROM retry WHERE retry.outbox = known.outbox) AS in_retry,
            least(dead.rows, 10000) AS dead,
            dead.rows > 10000 AS dead_is_lower_bound,

@@ -110,7 +110,9 @@ CREATE OR REPLACE VIEW status AS
            CASE WHEN backlog.rows > 10000 THEN 10000 ELSE backlog.rows END AS pending,
            backlog.rows > 10000 AS pending_is_lower_bound,
            backlog.oldest_due_at AS oldest_pending_at,
-           clock_timestamp() - backlog.oldest_due_at AS oldest_pending_age,
+           -- What is not finite has no age; PostgreSQL cannot even subtract it.
+           CASE WHEN isfinite(backlog.oldest_due_at) THEN clock_timestamp() - backlog.oldest_due_at END
+               AS oldest_pending_age,
            (SELECT count(*) FROM retry WHERE retry.outbox = known.outbox) AS in_retry,
            least(dead.rows, 10000) AS dead,
            dead.rows > 10000 AS dead_is_lower_bound,

@@ -61,7 +61,7 @@ def as_document(overview: Overview) -> dict[str, Any]:
 
 
 def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> None:
-    from outboxd.cli.plain_text import ago, cell, lapse, moment_and_lapse, safe
+    from outboxd.cli.plain_text import ago, cell, moment_and_lapse, safe
 
     def line(label: str, text: str) -> None:
         print_line(f"{label:<{LABEL_COLUMNS}} {text}")
@@ -78,8 +78,7 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
         line("it says", safe(daemon["state"]))
     for place, told in enumerate(on_hold(daemon)):
         line("" if place else "on hold", told)
-    age = f", the oldest for {lapse(overview.oldest_pending_age_seconds)}" if overview.pending else ""
-    line("pending", _at_most(overview.pending) + age)
+    line("pending", _at_most(overview.pending) + _since_when(overview))
     due = "" if overview.next_retry_at is None else f", next {moment_and_lapse(overview.next_retry_at, overview.now)}"
     line("in retry", _at_most(overview.in_retry) + due)
     by_topic = sorted(overview.dead_by_topic.items(), key=lambda item: (-item[1], item[0]))
@@ -94,6 +93,17 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
         line("paused", f"{safe(paused.topic_pattern)} by {cell(paused.who)}, {ago(paused.since, overview.now)}{why}")
     if not overview.paused:
         line("paused", "nothing")
+
+
+def _since_when(overview: Overview) -> str:
+    from outboxd.cli.plain_text import lapse
+    from outboxd.postgres.overview import COUNTED_MAX
+
+    if not overview.pending:
+        return ""
+    if overview.oldest_pending_at is not None:
+        return f", the oldest for {lapse(overview.oldest_pending_age_seconds)}"
+    return ", none due yet" if overview.pending <= COUNTED_MAX else f", none of the first {COUNTED_MAX:,} due yet"
 
 
 def on_hold(daemon: dict[str, Any] | None) -> list[str]:

@@ -69,6 +69,16 @@ class Found(Protocol):
         """The kinds of dead letters."""
         ...
 
+    @property
+    def other_dead(self) -> int:
+        """Dead letters of further kinds."""
+        ...
+
+    @property
+    def other_dead_is_more(self) -> bool:
+        """Whether there may be more than `other_dead`."""
+        ...
+
 
 class GaugeStore(Protocol):
     """The database, as the gauges see it."""
@@ -131,8 +141,8 @@ class Gauges:
         self._take(found, now)
 
     def _take(self, found: Found, now: float) -> None:
-        dead = sum(kind.rows for kind in found.kinds)
-        dead_is_more = any(kind.is_more for kind in found.kinds)
+        dead = found.other_dead + sum(kind.rows for kind in found.kinds)
+        dead_is_more = found.other_dead_is_more or any(kind.is_more for kind in found.kinds)
         self._board.measured(
             Backlog(
                 pending=min(found.pending, COUNTED_MAX),
@@ -149,7 +159,7 @@ class Gauges:
         by_topic: dict[str, int] = {}
         for kind in found.kinds:
             by_topic[kind.topic] = by_topic.get(kind.topic, 0) + kind.rows
-        self._metrics.set_dead_letters(by_topic)
+        self._metrics.set_dead_letters(by_topic, found.other_dead)
         self._tell_new(found.kinds)
 
     def _tell_new(self, kinds: Sequence[KindFound]) -> None:

@@ -128,13 +128,9 @@ class Metrics:
         for collector in collectors:
             registry.register(collector)
 
-    def set_dead_letters(self, by_topic: Mapping[str, int]) -> None:
-        """Take how many dead letters each topic has; topics that are not named have none."""
-        counted: dict[str, int] = {}
-        for topic, rows in by_topic.items():
-            label = self.topics[topic]
-            counted[label] = counted.get(label, 0) + rows
-        self._dead = counted
+    def set_dead_letters(self, by_topic: Mapping[str, int], others: int = 0) -> None:
+        """Take how many dead letters each topic has, and topics that are not told apart; further ones have none."""
+        self._dead = _by_label(self.topics, by_topic.items(), others)
 
 
 class _Gauges(Collector):
@@ -158,9 +154,23 @@ def _by_topic(name: str, sentence: str, values: Mapping[str, float]) -> Metric:
     return family
 
 
+def _by_label(topics: TopicLabels, counts: Iterable[tuple[str, int]], others: int) -> dict[str, int]:
+    """Sum what is counted by topic, with what is of topics that are not named."""
+    counted: dict[str, int] = {}
+    for topic, count in counts:
+        label = topics[topic]
+        counted[label] = counted.get(label, 0) + count
+    if others > 0:
+        counted[OTHER] = counted.get(OTHER, 0) + others
+    return counted
+
+
 def _relay_gauges(board: StatusBoard, topics: TopicLabels) -> list[Metric]:
     status = board.relay
-    breakers = {topics[breaker.topic]: 1.0 for breaker in status.breakers} if status else {}
+    breakers: Mapping[str, int] = {}
+    if status is not None:
+        shown = [(breaker.topic, 1) for breaker in status.breakers]
+        breakers = _by_label(topics, shown, status.breakers_open - len(shown))
     is_owner = status is not None and status.token is not None
     return [
         _plain(
@@ -168,9 +178,11 @@ def _relay_gauges(board: StatusBoard, topics: TopicLabels) -> list[Metric]:
         ),
         _plain("in_flight_bytes", "Their payload, key and headers.", status.in_memory_bytes if status else 0),
         _plain("held_keys", "Keys whose later rows wait for a failed one.", status.held_keys if status else 0),
-        _by_topic("breaker_open", "1 while the topic is on hold for a fault that is not its rows'.", breakers),
+        _by_topic(
+            "breaker_open", "1 while the topic is on hold for a fault that is not its rows'; _other counts.", breakers
+        ),
         _plain("leader", "1 while this daemon relays the outbox.", is_owner),
-        _plain("paused", "Pauses by operators that are in force.", len(status.pauses) if status else 0),
+        _plain("paused", "Pauses by operators that are in force.", status.pauses_in_force if status else 0),
         _plain("database_up", "1 while the database answers.", board.database.is_up),
         _plain("kafka_up", "1 while a broker answers.", board.kafka.is_up),
     ]

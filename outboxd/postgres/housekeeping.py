@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row
 
+from outboxd.postgres.due import OldestDue
 from outboxd.postgres.failures import explained
 from outboxd.postgres.sql_text import in_schema
 
@@ -88,19 +89,14 @@ _STARTS = """
     )
     SELECT count(*) FROM gone"""
 
-# What is created at infinity has no age.
-# With a limit that the planner cannot see, so that it goes by the index of what is pending, in order: it may else read
-# all of it and sort.
+# In order and with a limit that the planner cannot see, so that it goes by the index of what is pending: it may else
+# read all of it.
 _BACKLOG = """
-    SELECT pending.rows AS pending, pending.oldest_seconds, retry.rows AS in_retry
-      FROM (SELECT count(*) AS rows,
-                   extract(epoch FROM now() - min(greatest(p.created_at, p.available_at))
-                       FILTER (WHERE isfinite(greatest(p.created_at, p.available_at))
-                                 AND (p.available_at IS NULL OR p.available_at <= now())))::float8 AS oldest_seconds
-              FROM (SELECT o.created_at, o.available_at FROM @outbox@ o WHERE o.published_at IS NULL
-                     ORDER BY o.id LIMIT (SELECT :counted_max + 1)) AS p) AS pending,
-           (SELECT count(*) AS rows FROM (SELECT FROM @schema@.retry r WHERE r.outbox = :outbox
-                                           LIMIT :counted_max + 1) AS bounded) AS retry"""
+    SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ AS o WHERE o.published_at IS NULL
+             ORDER BY o.id LIMIT (SELECT :counted_max + 1)) AS bounded) AS pending,
+           (SELECT count(*) FROM (SELECT FROM @schema@.retry r WHERE r.outbox = :outbox
+                                   LIMIT :counted_max + 1) AS bounded) AS in_retry,
+           now() AS now"""
 
 # From kind to kind along the index, not through every dead letter; the more kinds, the fewer of each are counted.
 _KINDS = """
@@ -124,8 +120,12 @@ _KINDS = """
                   max(b.id) FILTER (WHERE b.outbox = :outbox) AS sample_id
              FROM (SELECT d.id, d.outbox FROM @schema@.dead_letter d
                     WHERE d.status = 'dead' AND hashtextextended(d.topic, 0) = k.hash AND d.error_code = k.error_code
-                    ORDER BY d.died_at DESC, d.id DESC LIMIT (SELECT b.rows FROM bound b)) AS b) AS c
-     WHERE c.rows > 0"""
+                    ORDER BY d.died_at DESC, d.id DESC LIMIT (SELECT b.rows FROM bound b)) AS b) AS c"""
+# Asked only where there are more kinds than are told apart.
+_ALL_DEAD = """
+    SELECT count(*) FILTER (WHERE b.outbox = :outbox) AS rows, count(*) AS looked_at
+      FROM (SELECT d.outbox FROM @schema@.dead_letter d WHERE d.status = 'dead'
+             ORDER BY d.died_at DESC, d.id DESC LIMIT (SELECT CAST(:looked_at_max AS bigint) + 1)) AS b"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +151,18 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is pending and dead. Pending counts above `COUNTED_MAX` mean more than that."""
+    """What is pending and dead. Pending counts above `COUNTED_MAX` mean more than that.
+
+    `oldest_pending_seconds` is since when the oldest row is due. `other_dead` counts the dead letters of further kinds,
+    where there are more than `KINDS_MAX`; `other_dead_is_more`: there may be more of them.
+    """
 
     pending: int
     oldest_pending_seconds: float
     in_retry: int
     kinds: tuple[Kind, ...]
+    other_dead: int = 0
+    other_dead_is_more: bool = False
 
 
 class Housekeeping:
@@ -168,6 +174,7 @@ class Housekeeping:
         self._schema = schema
         self._table = table
         self._outbox = outbox
+        self._oldest_due = OldestDue(engine, schema, table)
 
     def remove_published(self, cursor: int, rows_max: int, retention_seconds: float) -> Walked:
         """Look at the next `rows_max` rows after the id `cursor`; remove those published longer ago than the
@@ -197,13 +204,25 @@ class Housekeeping:
     def measure(self) -> Measured:
         """Count what is pending, in retry and dead."""
         row = self._row(_BACKLOG, counted_max=COUNTED_MAX)
-        kinds = self._rows(_KINDS, counted_max=COUNTED_MAX, kinds_max=KINDS_MAX, looked_at_max=LOOKED_AT_MAX)
+        due_at = self._oldest_due.at()
+        looked_at = {"counted_max": COUNTED_MAX, "kinds_max": KINDS_MAX + 1, "looked_at_max": LOOKED_AT_MAX}
+        found = [Kind(**kind._mapping) for kind in self._rows(_KINDS, **looked_at)]
+        # Of other outboxes too, some of them: those have no rows here.
+        kinds = tuple(kind for kind in found[:KINDS_MAX] if kind.rows)
+        other_dead, other_dead_is_more = self._count_others(kinds) if len(found) > KINDS_MAX else (0, False)
         return Measured(
             pending=row.pending,
-            oldest_pending_seconds=max(0.0, row.oldest_seconds or 0.0),
+            oldest_pending_seconds=0.0 if due_at is None else max(0.0, (row.now - due_at).total_seconds()),
             in_retry=row.in_retry,
-            kinds=tuple(Kind(**kind._mapping) for kind in kinds),
+            kinds=kinds,
+            other_dead=other_dead,
+            other_dead_is_more=other_dead_is_more,
         )
+
+    def _count_others(self, kinds: Sequence[Kind]) -> tuple[int, bool]:
+        """Count the dead letters that are of none of these kinds, and say whether there may be more of them."""
+        dead = self._row(_ALL_DEAD, looked_at_max=LOOKED_AT_MAX)
+        return max(0, dead.rows - sum(kind.rows for kind in kinds)), dead.looked_at > LOOKED_AT_MAX
 
     def _row(self, sql: str, **values: object) -> Row[Any]:
         return self._rows(sql, **values)[0]

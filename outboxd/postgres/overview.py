@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from outboxd.postgres.dead_letters import DeadLetters
+from outboxd.postgres.due import OldestDue
 from outboxd.postgres.failures import explained
 from outboxd.postgres.pauses import PausedTopics, list_pauses
 from outboxd.postgres.sql_text import in_schema
@@ -26,9 +27,6 @@ HELD_KEYS_LISTED_MAX = 100
 _BACKLOG = """
     SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ WHERE published_at IS NULL ORDER BY id
              LIMIT (SELECT :counted_max + 1)) AS b) AS pending,
-           (SELECT CASE WHEN isfinite(created_at)
-                        THEN date_part('epoch', clock_timestamp()) - date_part('epoch', created_at) ELSE 0 END
-              FROM @outbox@ WHERE published_at IS NULL ORDER BY id LIMIT 1) AS oldest_pending_age_seconds,
            (SELECT count(*) FROM (SELECT FROM @schema@.retry WHERE outbox = :outbox LIMIT :counted_max + 1) AS b)
                AS in_retry,
            (SELECT min(next_attempt_at) FROM @schema@.retry WHERE outbox = :outbox) AS next_retry_at,
@@ -80,12 +78,12 @@ class LeaseFacts:
 class Overview:
     """How one outbox stands. Counts end at `COUNTED_MAX` + 1, which means more than that.
 
-    `oldest_pending_age_seconds` is by the database's clock; 0 where nothing is pending.
+    `oldest_pending_at` is since when the oldest row is due; None where none is, of the first `COUNTED_MAX`.
     """
 
     now: datetime
     pending: int
-    oldest_pending_age_seconds: float
+    oldest_pending_at: datetime | None
     in_retry: int
     next_retry_at: datetime | None
     replaying: int
@@ -100,6 +98,12 @@ class Overview:
         """Dead letters that are not resolved."""
         return sum(self.dead_by_topic.values())
 
+    @property
+    def oldest_pending_age_seconds(self) -> float:
+        """For how long the oldest pending row has been due, by the database's clock; 0 where none is due."""
+        at = self.oldest_pending_at
+        return 0.0 if at is None else max(0.0, (self.now - at).total_seconds())
+
 
 def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
     """How this outbox stands now, in a few short statements."""
@@ -108,11 +112,13 @@ def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
         backlog = connection.execute(in_schema(_BACKLOG, schema, table=table), values).one()
         held = connection.execute(in_schema(_HELD_LISTED, schema, table=table), values).all()
         lease = connection.execute(in_schema(_LEASE, schema), values).one_or_none()
+    oldest_pending_at = OldestDue(engine, schema, table).at()
     by_topic: dict[str, int] = {}
     for group in DeadLetters(engine, schema, outbox).summary():
         by_topic[group.topic] = by_topic.get(group.topic, 0) + group.count
     return Overview(
-        **{**backlog._mapping, "oldest_pending_age_seconds": backlog.oldest_pending_age_seconds or 0.0},
+        **backlog._mapping,
+        oldest_pending_at=oldest_pending_at,
         dead_by_topic=by_topic,
         held_keys=held[0].held_keys if held else 0,
         held_keys_listed=[HeldKey(*tuple(row)[:-1]) for row in held],

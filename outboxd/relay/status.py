@@ -99,6 +99,7 @@ class RelayStatus:
     seconds_since_delivery: float | None = None
     ended: str | None = None
     blocked_topics: Sequence[str] = field(default_factory=tuple)
+    pauses_in_force: int = 0
 
 
 def status_of(relay: Relay, now: float) -> RelayStatus:
@@ -139,6 +140,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         seconds_since_delivery=None if last_delivered_at < 0 else max(0.0, now - last_delivered_at),
         ended=None if relay.end is None else relay.end.reason,
         blocked_topics=() if relay.end is None else tuple(relay.end.blocked_topics),
+        pauses_in_force=len(state.lanes.pauses),
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge
 from outboxd.policy.records import FIRST_ID
+from outboxd.postgres.due import STEP_ROWS, STEPS_MAX, OldestDue
 from outboxd.postgres.engine import make_engine
-from outboxd.postgres.housekeeping import COUNTED_MAX, Housekeeping, Kind
+from outboxd.postgres.housekeeping import COUNTED_MAX, KINDS_MAX, LOOKED_AT_MAX, Housekeeping, Kind
 from outboxd.postgres.migrate import upgrade
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Connection, Letters, value
@@ -197,10 +198,84 @@ def test_a_row_of_any_time_is_measured_and_hides_no_other(
 ) -> None:
     connection.execute("INSERT INTO outboxd.outbox (topic, created_at) VALUES ('odd', %s)", (created_at,))
     alone = housekeeping.measure()
-    assert (alone.pending, alone.oldest_pending_seconds > 0) == (1, created_at.endswith("BC"))
+    assert (alone.pending, alone.oldest_pending_seconds > 1) == (1, created_at.endswith("BC"))
     publish(connection, 1, created="1 minute", published=None)
     both = housekeeping.measure()
     assert (both.pending, both.oldest_pending_seconds >= 60) == (2, True)
+
+
+def schedule(connection: Connection, rows: int) -> None:
+    """Rows that wait for a later time."""
+    connection.execute(
+        "INSERT INTO outboxd.outbox (topic, available_at)"
+        " SELECT 'later', now() + interval '1 day' FROM generate_series(1, %s)",
+        (rows,),
+    )
+
+
+@pytest.mark.parametrize("available", ["NULL", "now() - interval '2 hours'"])
+def test_a_due_row_is_found_behind_many_that_wait_for_their_time(
+    housekeeping: Housekeeping, connection: Connection, available: str
+) -> None:
+    schedule(connection, 3 * STEP_ROWS)
+    assert housekeeping.measure().oldest_pending_seconds == 0
+    connection.execute(
+        "INSERT INTO outboxd.outbox (topic, created_at, available_at)"
+        f" VALUES ('due', now() - interval '2 hours', {available})".encode()
+    )
+    for _ in range(6):
+        assert 7_200 <= housekeeping.measure().oldest_pending_seconds < 7_300
+    publish(connection, 1, created="1 hour", published=None)
+    connection.execute("UPDATE outboxd.outbox SET published_at = now() WHERE topic = 'due'")
+    assert 3_600 <= housekeeping.measure().oldest_pending_seconds < 3_700
+
+
+def test_what_one_look_does_not_reach_later_ones_do(database: Database, connection: Connection) -> None:
+    schedule(connection, (STEPS_MAX + 2) * STEP_ROWS)
+    publish(connection, 1, created="1 hour", published=None)
+    engine = make_engine(database.url)
+    try:
+        search = OldestDue(engine, "outboxd", "outbox")
+        found = [search.at() is not None for _ in range(3)]
+    finally:
+        engine.dispose()
+    assert found == [False, True, True]
+
+
+def test_a_row_that_comes_late_among_those_that_wait_for_their_time_is_found(
+    housekeeping: Housekeeping, connection: Connection
+) -> None:
+    schedule(connection, 2 * STEP_ROWS + 5)
+    publish(connection, 1, created="1 hour", published=None)
+    assert 3_600 <= housekeeping.measure().oldest_pending_seconds < 3_700
+    connection.execute(
+        "UPDATE outboxd.outbox SET available_at = NULL, created_at = now() - interval '2 hours' WHERE id = 15000"
+    )
+    assert 7_200 <= max(housekeeping.measure().oldest_pending_seconds for _ in range(2)) < 7_300
+    assert 7_200 <= housekeeping.measure().oldest_pending_seconds < 7_300
+
+
+def test_dead_letters_of_more_kinds_than_are_told_apart_are_all_counted(
+    housekeeping: Housekeeping, connection: Connection
+) -> None:
+    def bury(first: int, last: int, outbox: str = "default") -> None:
+        connection.execute(
+            "INSERT INTO outboxd.dead_letter (outbox, outbox_id, event_id, topic, created_at, attempts, reason,"
+            " error_code, error_message) SELECT %s, n, gen_random_uuid(), 'topic-' || n, now(), 1, 'fatal', 'X', 'x'"
+            " FROM generate_series(%s::int, %s::int) AS n",
+            (outbox, first, last),
+        )
+
+    bury(1, KINDS_MAX)
+    found = housekeeping.measure()
+    assert (len(found.kinds), found.other_dead, found.other_dead_is_more) == (KINDS_MAX, 0, False)
+    bury(KINDS_MAX + 1, 3_000)
+    bury(5_000, 5_100, "another")
+    found = housekeeping.measure()
+    assert sum(kind.rows for kind in found.kinds) + found.other_dead == 3_000
+    assert not found.other_dead_is_more
+    bury(10_000, 10_000 + LOOKED_AT_MAX)
+    assert housekeeping.measure().other_dead_is_more
 
 
 def test_dead_letters_are_counted_by_topic_and_error_code(housekeeping: Housekeeping, connection: Connection) -> None:

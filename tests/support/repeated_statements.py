@@ -230,6 +230,12 @@ def view_of_held_keys(pieces: Pieces) -> None:
     assert len(_read(pieces, "SELECT * FROM outboxd.held_keys")) > RETRIES
 
 
+def functions_of_the_views(pieces: Pieces) -> None:
+    """As the views ask of an outbox with a table of its own."""
+    assert _read(pieces, "SELECT rows FROM outboxd.backlog_of('default')")[0][0] > 1_000
+    assert len(_read(pieces, "SELECT * FROM outboxd.retried_keys('default')")) > RETRIES // 2
+
+
 def _read(pieces: Pieces, statement: str) -> list[tuple[Any, ...]]:
     with pieces.engine.connect() as connection:
         return [tuple(row) for row in connection.exec_driver_sql(statement)]
@@ -289,6 +295,7 @@ REPEATED: Mapping[str, Repeated] = {
     "status": Repeated(status, 100_001, 250_000),
     "view: status": Repeated(view_of_status, 10_001, 25_000),
     "view: held keys": Repeated(view_of_held_keys, 2 * RETRIES, 10_000),
+    "view: tables of other outboxes": Repeated(functions_of_the_views, 10_001, 25_000),
     "copies of dead letters": Repeated(copying, DEAD_LETTERS, 5_000),
     "start": Repeated(Pieces.started, 100, 500),
     "lease": Repeated(Pieces.renewed, 100, 500),

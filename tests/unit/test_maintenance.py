@@ -197,6 +197,14 @@ def test_counts_beyond_the_bound_say_so(watched: Watched) -> None:
     assert watched.value("pending_records") == COUNTED_MAX
 
 
+def test_dead_letters_of_kinds_that_are_not_told_apart_are_counted_as_other(watched: Watched) -> None:
+    watched.run(Kind("a", "X", 2, 7), other_dead=2_800)
+    assert watched.value("dead_letter_records", topic="_other") == 2_800
+    assert (watched.board.backlog.dead, watched.board.backlog.dead_is_more) == (2_802, False)
+    watched.run(Kind("a", "X", 2, 7), other_dead=50_000, other_dead_is_more=True)
+    assert watched.board.backlog.dead_is_more
+
+
 def test_a_new_kind_of_dead_letter_is_told_once_with_a_sample_and_the_sql(watched: Watched) -> None:
     watched.run(Kind("old", "X", 2, 7))
     watched.run(Kind("old", "X", 3, 9), Kind("orders", "MSG_SIZE_TOO_LARGE", 4, 12))

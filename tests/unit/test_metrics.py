@@ -11,7 +11,11 @@ from outboxd.observability.logs import Log
 from outboxd.observability.metrics import OTHER, Metrics, TopicLabels
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
+from outboxd.policy.faults import own_fault
+from outboxd.policy.messages import Pause
 from outboxd.relay.ports import Observer
+from outboxd.relay.status import SHOWN_MAX, status_of
+from tests.unit.test_relay_status import make_relay
 
 AGREED = {
     "records_published_total", "published_bytes_total", "publish_errors_total", "retries_total", "dead_letters_total",
@@ -132,6 +136,18 @@ def test_ten_thousand_topics_make_a_bounded_page() -> None:
     shown = generate_latest(daemon.metrics.registry).decode()
     assert shown.count("outboxd_records_published_total{") == 201
     assert daemon.value("records_published_total", topic=OTHER) == 9_800
+
+
+def test_every_pause_and_every_topic_on_hold_is_counted_though_a_part_of_them_is_shown() -> None:
+    relay = make_relay()
+    relay.state.lanes.pauses = [Pause(f"paused-{number}", 5, "anna", None) for number in range(150)]
+    for number in range(130):
+        relay.state.lanes.breakers.trip(f"topic-{number}", own_fault("IN_FLIGHT_TOO_OLD"), "stuck", 90.0)
+    daemon = Daemon()
+    daemon.board.publish(status_of(relay, 100.0))
+    assert daemon.value("paused") == 150
+    assert daemon.value("breaker_open", topic="topic-0") == 1
+    assert daemon.value("breaker_open", topic=OTHER) == 130 - SHOWN_MAX
 
 
 def test_dead_letters_by_topic_forget_topics_that_have_none_any_more() -> None:

@@ -30,7 +30,7 @@ BUSY = RelayStatus(
     pauses=[PauseStatus("metrics.*", 0, "anna", "too loud")], deferred_keys=0, deferred_topics=0, topics=2,
 )  # fmt: skip
 DATABASE_ALONE = Overview(
-    now=NOW, pending=100_001, oldest_pending_age_seconds=300.0, in_retry=2, next_retry_at=None,
+    now=NOW, pending=100_001, oldest_pending_at=NOW - timedelta(seconds=300), in_retry=2, next_retry_at=None,
     replaying=0, dead_by_topic={"orders": 4}, held_keys=1,
     held_keys_listed=[
         HeldKey("orders", "customer-9", "dead letter", NOW - timedelta(hours=3), 17, "MSG_SIZE_TOO_LARGE")
@@ -61,6 +61,11 @@ def shown(look: Look, columns: int = 120, lines: int = 50, *, plain: bool = Fals
     console = Console(file=out, width=columns, color_system=None, legacy_windows=False)
     console.print(frame(look, columns=columns, lines=lines, plain=plain))
     return out.getvalue()
+
+
+def test_rows_that_wait_for_their_time_have_no_age() -> None:
+    look = look_of_database(replace(DATABASE_ALONE, oldest_pending_at=None), "default", "the database")
+    assert "100,000+ pending, 2 in retry" in shown(look)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def _in_flight(look: Look) -> str:
 def _backlog(look: Look) -> str:
     if look.pending is None:
         return "not measured yet"
-    age = f", the oldest for {lapse(look.oldest_pending_seconds)}" if look.pending.rows else ""
+    # Rows that wait for their time have no age: they are no backlog.
+    age = f", the oldest for {lapse(look.oldest_pending_seconds)}" if look.oldest_pending_seconds else ""
     return f"{look.pending} pending{age}, {look.in_retry} in retry"
 
 
