@@ -96,6 +96,22 @@ class Admission:
             want_discards=self._held.has_dead,
         )
 
+    def request_for_orders(self) -> FetchRequest:
+        """Return what to ask the database for while there is no room for any record: what operators want, what is
+        due.
+        """
+        cursors = self.cursors
+        return FetchRequest(
+            position=cursors.position,
+            rows_max=1,
+            bytes_max=1,
+            forward=False,
+            retry_cursor=cursors.retry,
+            replay_cursor=cursors.replay,
+            available_cursor=cursors.available,
+            want_discards=self._held.has_dead,
+        )
+
     def found_by_sweep(self, record_ids: Sequence[int]) -> None:
         """The sweep saw these pending, and nobody knows them: they are read by id next, without order."""
         self._found.update(dict.fromkeys(record_ids))

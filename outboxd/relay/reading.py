@@ -21,6 +21,8 @@ PATIENCE_SECONDS_MAX = 1.0
 NO_WAIT = (0.0, IMPATIENT)
 FAILURE_PAUSE_SECONDS_MIN = 0.1
 FAILURE_PAUSE_SECONDS_MAX = 2.0
+ORDERS_SECONDS = 1.0
+"""So often operators are heard while memory is full and nothing is read."""
 LOAD = "load"
 
 
@@ -49,6 +51,7 @@ class Reading:
         self._next_wanted_at = 0.0
         self._asked_at = 0.0
         self._patient_until = 0.0
+        self._orders_at = 0.0
         self.pace(listening=listening)
 
     # Loading.
@@ -113,11 +116,13 @@ class Reading:
     def deadlines(self) -> list[float]:
         """Return when something is to be read next."""
         state = self._state
-        if state.reading is not None or state.draining or state.is_crowded:
+        if state.reading is not None or state.draining:
             # A fetch that cannot begin would be due for ever, and the loop would never rest.
             return []
         if not self.loaded:
             return [] if self._load_at is None else [self._load_at]
+        if state.is_crowded:
+            return [self._orders_at]
         if not self.recovering.is_done:
             return self.recovering.deadlines()
         return [self._next_fetch_at, *self._other_deadlines()]
@@ -156,6 +161,8 @@ class Reading:
             or bytes_max * 4 < min(limits.batch_bytes, limits.max_in_flight_bytes)
         )
         if state.is_crowded:
+            if now >= self._orders_at:
+                self._ask(state.admission.request_for_orders(), now, NO_WAIT)
             return
         if self.sweeping.sweep(now, gives_way=now >= self._next_fetch_at):
             self.read_all = False
@@ -169,14 +176,17 @@ class Reading:
         wait = NO_WAIT if has_probes else self._wait(now)
         if wait is None:
             return
-        delay_seconds, patience = wait
-        request = state.admission.request(max(rows_max, 1), max(bytes_max, 1))
-        state.reading = request
+        self._ask(state.admission.request(max(rows_max, 1), max(bytes_max, 1)), now, wait)
         self.awaits_reports = False
+
+    def _ask(self, request: FetchRequest, now: float, wait: tuple[float, Patience]) -> None:
+        delay_seconds, patience = wait
+        self._state.reading = request
         self._asked_at = now
+        self._orders_at = now + ORDERS_SECONDS
         self._patient_until = now + patience.seconds
-        state.ledger.fetch_begins()
-        state.ports.store.begin_fetch(request, delay_seconds, patience)
+        self._state.ledger.fetch_begins()
+        self._state.ports.store.begin_fetch(request, delay_seconds, patience)
 
     def _wait(self, now: float) -> tuple[float, Patience] | None:
         """Return how long the next fetch is to wait and how to be patient, or None while it is not to be asked for
@@ -207,9 +217,12 @@ class Reading:
         request, state.reading = state.reading, None
         has_recovered, self._failures = self._failures > 0, 0
         self.has_fetched = True
-        self.read_all = not fetched.records
         if not isinstance(request, FetchRequest):
             return
+        if not request.forward:
+            self._take_orders(request, fetched)
+            return
+        self.read_all = not fetched.records
         self.was_full = len(fetched.records) >= request.rows_max
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
@@ -236,6 +249,15 @@ class Reading:
         self._next_fetch_at = now + pause + (REPORTS_WAIT_SECONDS_MAX if self.awaits_reports else 0.0)
         if fetched.records or has_recovered:
             state.ports.observer.phase("fetch", now - given_at, len(fetched.records))
+
+    def _take_orders(self, request: FetchRequest, fetched: Fetched) -> None:
+        """Take an answer that shows no record."""
+        state = self._state
+        state.aftermath.now_ms = fetched.now_ms
+        self._orders.on_pauses(fetched.pauses, self._asked_at + fetched.waited_seconds)
+        state.admission.take(request, fetched, state.ports.clock.monotonic())
+        self._orders.on_told(fetched)
+        state.ledger.fetch_ended()
 
     def reported(self, now: float) -> None:
         """While few rows come, the pause before the next fetch begins when those of the last one are acknowledged:

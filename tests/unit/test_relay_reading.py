@@ -17,6 +17,7 @@ from outboxd.relay.reading import (
     AHEAD_SECONDS_MAX,
     FAILURE_PAUSE_SECONDS_MAX,
     FAILURE_PAUSE_SECONDS_MIN,
+    ORDERS_SECONDS,
     PATIENCE_SECONDS_MAX,
     REPORTS_WAIT_SECONDS_MAX,
     Reading,
@@ -233,3 +234,26 @@ def test_a_load_that_fails_is_tried_again_after_a_pause_that_grows_and_not_befor
     assert pauses[0] == pytest.approx(FAILURE_PAUSE_SECONDS_MIN)
     assert pauses == sorted(pauses)
     assert pauses[-1] == pytest.approx(FAILURE_PAUSE_SECONDS_MAX)
+
+
+def test_operators_are_heard_once_a_second_while_memory_is_full() -> None:
+    bench = Bench()
+    bench.reading.on_fetched(Fetched([], 0, UTC_NOW))
+    bench.state.ledger.enter([record(number) for number in range(20)])
+    asked: list[object] = []
+    for _ in range(3):
+        bench.reading.fetch(bench.seconds)
+        asked.append(bench.state.reading)
+        [bench.seconds] = bench.reading.deadlines()
+        bench.reading.fetch(bench.seconds)
+        asked.append(bench.state.reading)
+        bench.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=[Pause("orders", 0, "anna", None)]))
+
+    assert [isinstance(one, FetchRequest) and not one.forward for one in asked] == [False, True] * 3
+    assert bench.seconds == pytest.approx(100.0 + 3 * ORDERS_SECONDS)
+    assert [pause.topic_pattern for pause in bench.state.lanes.pauses] == ["orders"]
+    bench.state.ledger.leave(range(20))
+    bench.turn(ORDERS_SECONDS)
+    request = bench.state.reading
+    assert isinstance(request, FetchRequest)
+    assert request.forward

@@ -190,7 +190,7 @@ BUGS = [
         "if from_id is None or not breaker.wants_untried:",
         "if True:",
     ),
-    Mutation("nothing bounds memory", Ledger, "rows_free", "max(0, self.rows_max - len(self.records))", "10**6"),
+    Mutation("nothing bounds memory", Ledger, "rows_free", "self.rows_max + self._rows_beside", "10**6"),
     Mutation("retries are never written", Settling, "take", "retries=_take_items(self._retries, count)", "retries=()"),
     Mutation("a probe's end is overlooked", Breakers, "probe_ended", "breaker.probing_id = None", "pass"),
     Mutation(
