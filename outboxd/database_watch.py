@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from outboxd.observability.status import StatusBoard
+from outboxd.policy.messages import TellEvent
 
 SILENCE_SECONDS = 10.0
 """Of a server that accepts a statement nobody has to wait longer for it, but for a lock."""
@@ -14,14 +14,6 @@ STANDSTILL = (
     " is in the way; look at pg_stat_activity, the server's disks and the network"
 )
 LEASE_QUESTION, SILENCE = "the question for the lease", "the wait for an answer"
-
-
-class TellEvent(Protocol):
-    """Takes an event of the catalogue."""
-
-    def __call__(self, name: str, **fields: object) -> None:
-        """Log it."""
-        ...
 
 
 class DatabaseWatch:

@@ -13,11 +13,12 @@ from confluent_kafka import KafkaException
 from outboxd.config import Settings
 from outboxd.errors import ConfigError
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
-from outboxd.maintenance.alerts import Alerts, TellEvent
+from outboxd.maintenance.alerts import Alerts
 from outboxd.maintenance.jobs import Jobs
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
+from outboxd.policy.messages import TellEvent
 from outboxd.postgres.dead_letter_copies import DeadLetterCopyRows
 from outboxd.postgres.dead_letters import DeadLetters
 from outboxd.postgres.housekeeping import Housekeeping

@@ -19,13 +19,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 
 from outboxd.errors import ConfigError
 from outboxd.observability.events import kind_of
 from outboxd.policy.cause import plain
+from outboxd.policy.messages import TellEvent
 
 QUIET_SECONDS: Final = 60.0
 COMMAND_SECONDS_MAX: Final = 30.0
@@ -33,14 +34,6 @@ QUEUE_MAX: Final = 100
 KINDS_MAX: Final = 1_000
 _SECRET_PREFIXES: Final = ("OUTBOXD_", "PGPASS", "OTEL_")
 """The exporter of traces may have its authorization in a variable."""
-
-
-class TellEvent(Protocol):
-    """Takes an event of the catalogue."""
-
-    def __call__(self, name: str, **fields: object) -> None:
-        """Log it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

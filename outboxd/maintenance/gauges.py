@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from outboxd.errors import OutboxdError
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import Backlog, StatusBoard
+from outboxd.policy.messages import TellEvent
 from outboxd.postgres.names import quoted
 
 COUNTED_MAX: Final = 10_000
@@ -85,14 +86,6 @@ class GaugeStore(Protocol):
 
     def measure(self) -> Found:
         """Count what is pending and dead."""
-        ...
-
-
-class TellEvent(Protocol):
-    """Takes an event of the catalogue."""
-
-    def __call__(self, name: str, **fields: object) -> None:
-        """Log it."""
         ...
 
 

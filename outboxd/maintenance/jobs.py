@@ -17,10 +17,11 @@ from apscheduler.executors.pool import BasePoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from outboxd.maintenance.dead_letter_copies import Copier, CopyRows, DeadLetterCopies
-from outboxd.maintenance.gauges import Gauges, GaugeStore, TellEvent
+from outboxd.maintenance.gauges import Gauges, GaugeStore
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge, PurgeStore
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
+from outboxd.policy.messages import TellEvent
 
 GAUGES_SECONDS: Final = 15.0
 PUBLISHED_SECONDS: Final = 60.0

@@ -11,20 +11,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
+
+from outboxd.policy.messages import TellEvent
 
 QUIET_SECONDS: Final = 60.0
 KINDS_MAX: Final = 500
 _KIND_CHARS_MAX: Final = 200
 _NUMBER: Final = re.compile(r"\d+")
-
-
-class TellEvent(Protocol):
-    """Takes an event of the catalogue."""
-
-    def __call__(self, name: str, **fields: object) -> None:
-        """Log it."""
-        ...
 
 
 class LibraryLines(logging.Handler):

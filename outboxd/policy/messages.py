@@ -10,13 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from outboxd.policy.faults import Fault
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.records import Record
 from outboxd.policy.requests import Settlement
 from outboxd.policy.routes import Route
+
+
+class TellEvent(Protocol):
+    """Takes an event of the log's catalogue, on any thread."""
+
+    def __call__(self, name: str, **fields: object) -> None:
+        """Log it."""
+        ...
 
 
 class DueRetry(NamedTuple):

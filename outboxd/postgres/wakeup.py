@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 import psycopg
 from sqlalchemy import Engine, PoolProxiedConnection
 
 from outboxd.errors import DatabaseUnavailableError, OutboxdError
-from outboxd.policy.messages import Event, Listening, Woken
+from outboxd.policy.messages import Event, Listening, TellEvent, Woken
 from outboxd.postgres.engine import Driver
 from outboxd.postgres.failures import in_words
 from outboxd.postgres.names import quoted, wakeup_channel
@@ -30,14 +29,6 @@ SLICE_SECONDS = 1.0
 
 class PooledError(DatabaseUnavailableError):
     """Notifications cannot come, since a pooler stands between."""
-
-
-class TellEvent(Protocol):
-    """Takes an event of the catalogue."""
-
-    def __call__(self, name: str, **fields: object) -> None:
-        """Log it."""
-        ...
 
 
 class WakeUp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import orjson
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from outboxd.errors import OutboxdError, UnavailableError
 from outboxd.observability.status import StatusBoard
+from outboxd.policy.messages import TellEvent
 from outboxd.postgres.dead_letter_rows import Filters
 from outboxd.web.dead_letters import DeadLetters, taken_as_dict, whole_as_dict
 from outboxd.web.guard import Guard, Refusal
@@ -40,14 +41,6 @@ _HEADERS: Final = (
     ("Cache-Control", "no-store"),
 )
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
-
-
-class TellEvent(Protocol):
-    """Takes an event of the catalogue."""
-
-    def __call__(self, name: str, **fields: object) -> None:
-        """Log it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ def test_an_unclean_election_raises_the_alarm_and_the_audit_names_and_mends_exac
         expected = lost_rows(rig, topic)
         assert len(expected) == 300
         assert alarm["partition"] == 0
-        assert 280 <= alarm["count"] <= 300
+        # A lower bound: what was written anew by then may be what was there before.
+        assert 300 - 51 <= alarm["count"] <= 300
 
         found = shell("audit", "--json")
         assert found.code == 69

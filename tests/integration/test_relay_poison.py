@@ -260,7 +260,7 @@ def test_a_retry_that_a_former_daemon_left_holds_its_key_and_goes_when_it_is_due
     other = rig.insert(topic, "other")
     rig.sql.execute(
         "INSERT INTO outboxd.retry (outbox, outbox_id, attempts, next_attempt_at, error_code, error_message)"
-        " VALUES ('default', %s, 3, now() + interval '2 s', 'INVALID_MSG', 'a checksum was wrong')",
+        " VALUES ('default', %s, 3, now() + interval '1 h', 'INVALID_MSG', 'a checksum was wrong')",
         (failed,),
     )
     daemon = rig.daemon()
@@ -268,6 +268,7 @@ def test_a_retry_that_a_former_daemon_left_holds_its_key_and_goes_when_it_is_due
     rig.wait_until("SELECT published_at IS NOT NULL FROM outboxd.outbox WHERE id = %s", other)
     assert rig.pending() == 5
 
+    rig.sql.execute("UPDATE outboxd.retry SET next_attempt_at = now()")
     rig.wait_until_settled()
     assert daemon.stop().code == 0
 
