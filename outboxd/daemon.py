@@ -26,7 +26,7 @@ from outboxd.config import Settings
 from outboxd.database_watch import DatabaseWatch
 from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, BugError, FencedError, OutboxdError
 from outboxd.kafka.client_config import check_client
-from outboxd.maintenance.alerts import Alerts, split_command
+from outboxd.maintenance.alerts import Alerts
 from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
@@ -222,9 +222,9 @@ class Daemon:
     # What the service manager is told, on the relay's thread.
 
     def _on_turn(self, relay: Relay) -> None:
-        self.board.look(relay)
-        self.surroundings.jobs.follow_clock()
-        self._database_watch.look(is_owner=relay.state.token is not None)
+        if self.board.look(relay):
+            self.surroundings.jobs.follow_clock()
+            self._database_watch.look(is_owner=relay.state.token is not None)
         manager = self._manager
         if not manager.is_ready and self._is_ready(relay):
             self.board.look(relay, at_once=True)
@@ -264,8 +264,7 @@ class Daemon:
     def _take(self, wanted: Settings) -> None:
         wanted.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
         self.log.hide(_secrets(wanted))
-        # All that may be refused comes first: what is refused changes nothing.
-        split_command(wanted.alerts.command)
+        # What may be refused comes first: what is refused changes nothing.
         check_client(wanted.kafka.properties)
         reload = compare(self.settings, wanted)
         self.settings = reload.settings

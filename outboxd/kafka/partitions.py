@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from outboxd.kafka.lots import Lots
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
@@ -40,52 +42,45 @@ def _fault_of(record: Record, count: int | None) -> DeliveryFault | None:
     return DeliveryFault(own_fault("UNKNOWN_PARTITION"), text)
 
 
+class Question(NamedTuple):
+    """A record that failed with `fault`, and the producer that sent it: the one of that generation."""
+
+    producer: Producer
+    record: Record
+    fault: DeliveryFault | None
+    generation: int
+
+
 class PartitionQuestions:
     """Has the cluster asked on a thread of its own, once for all records of a topic that wait for the answer."""
 
     def __init__(self, report: Callable[[Report], object]) -> None:
         """`report` takes each record's report, on that thread: its own fault, or else what it failed with."""
         self._report = report
-        self._waiting: list[tuple[Producer, Record, DeliveryFault | None]] = []
+        self._lots: Lots[Question] = Lots("partitions", self._ask_all)
         self._generation = 0
-        self._is_asking = False
         self._lock = threading.Lock()
 
     def ask(self, producer: Producer, record: Record, fault: DeliveryFault | None) -> None:
         """The record failed with this; is it because its topic lacks the partition that it names?"""
-        with self._lock:
-            self._waiting.append((producer, record, fault))
-            if self._is_asking:
-                return
-            self._is_asking = True
-        # A thread for each lot: they are rare, and no end of the daemon waits for an answer.
-        threading.Thread(target=self._work, name="partitions", daemon=True).start()
+        self._lots.add([Question(producer, record, fault, self._generation)])
 
     def forget(self) -> None:
         """Report nothing of what was asked until now: its producer is gone, and its records go by another one."""
         with self._lock:
             self._generation += 1
-            self._waiting.clear()
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                waiting, self._waiting = self._waiting, []
-                generation = self._generation
-                self._is_asking = bool(waiting)
-            if not waiting:
-                return
-            by_topic: dict[str, list[tuple[Producer, Record, DeliveryFault | None]]] = {}
-            for question in waiting:
-                by_topic.setdefault(question[1].topic, []).append(question)
-            for topic, questions in by_topic.items():
-                self._answer(questions, partition_count(questions[-1][0], topic), generation)
+    def _ask_all(self, questions: list[Question]) -> None:
+        by_topic: dict[str, list[Question]] = {}
+        for question in questions:
+            if question.generation == self._generation:
+                by_topic.setdefault(question.record.topic, []).append(question)
+        for topic, asked in by_topic.items():
+            self._answer(asked, partition_count(asked[-1].producer, topic))
 
-    def _answer(
-        self, questions: list[tuple[Producer, Record, DeliveryFault | None]], count: int | None, generation: int
-    ) -> None:
+    def _answer(self, questions: list[Question], count: int | None) -> None:
         with self._lock:
-            if generation != self._generation:
-                return
-            for _, record, fault in questions:
-                self._report(Report(record, _fault_of(record, count) or fault, record.partition, None, True))
+            # After `forget` no report comes any more, so it is held back meanwhile.
+            for _, record, fault, generation in questions:
+                if generation == self._generation:
+                    self._report(Report(record, _fault_of(record, count) or fault, record.partition, None, True))

@@ -8,7 +8,6 @@ has the last word; where it does not tell (an ACL, an old broker), all records g
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import orjson
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from outboxd.kafka.lots import Lots
 from outboxd.policy.headers import InvalidHeaders, parse_headers
 from outboxd.policy.records import Record
 from outboxd.policy.row_checks import lone_batch_size_bytes
@@ -71,9 +71,12 @@ class KnownTopics:
         self._properties = properties
         self._unknown = TopicLimits(record_bytes_max // 2)
         self._known: dict[str, TopicLimits] = {}
-        self._wanted: set[str] = set()
-        self.is_asking = False
-        self._lock = threading.Lock()
+        self._lots: Lots[str] = Lots("topic-limits", self._ask_all)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer of the cluster is waited for."""
+        return self._lots.is_busy
 
     def of(self, topic: str) -> TopicLimits:
         """Return what is known of the topic now; at the first time it is asked for."""
@@ -92,27 +95,13 @@ class KnownTopics:
 
     def ask(self, topics: list[str]) -> None:
         """Have the cluster asked for these topics; several wishes become one question."""
-        if not topics:
-            return
-        with self._lock:
-            self._wanted.update(topics)
-            if self.is_asking:
-                return
-            self.is_asking = True
-        # A thread for each question: they are rare, and no end of the daemon waits for an answer.
-        threading.Thread(target=self._ask_all, name="topic-limits", daemon=True).start()
+        self._lots.add(topics)
 
-    def _ask_all(self) -> None:
-        while True:
-            with self._lock:
-                topics, self._wanted = self._wanted, set()
-                self.is_asking = bool(topics)
-            if not topics:
-                return
-            # Not allowed, not now, or properties that a reload made unfit: without an answer batches are only a little
-            # less clean.
-            with contextlib.suppress(KafkaException, ValueError):
-                self._ask(topics)
+    def _ask_all(self, topics: list[str]) -> None:
+        # Not allowed, not now, or properties that a reload made unfit: without an answer batches are only a little less
+        # clean.
+        with contextlib.suppress(KafkaException, ValueError):
+            self._ask(set(topics))
 
     def _ask(self, topics: set[str]) -> None:
         now = time.monotonic()

@@ -123,7 +123,7 @@ class Alerts:
         Raises:
             ConfigError: the command's quotes do not match.
         """
-        self._argv = split_command(command)
+        self._argv = _split(command)
         self._event = event
         self._about = dict(about or {})
         self._rate = rate or AlertRate()
@@ -136,7 +136,7 @@ class Alerts:
 
     def set_command(self, command: str) -> None:
         """Run this from now on; ConfigError where its quotes do not match, and the former one stays."""
-        self._argv = split_command(command)
+        self._argv = _split(command)
 
     def offer(self, name: str, fields: Mapping[str, object]) -> None:
         """Take an event; never waits."""
@@ -197,8 +197,7 @@ class Alerts:
             self._event("alert_command_failed", command=argv[0], exit_code=failure.exit_code, cause=failure.cause)
 
 
-def split_command(command: str) -> list[str]:
-    """Return the words of `alerts.command`, as a shell would. Raises ConfigError where its quotes do not match."""
+def _split(command: str) -> list[str]:
     try:
         return shlex.split(command)
     except ValueError as error:

@@ -27,7 +27,6 @@ GAUGES_SECONDS: Final = 15.0
 PUBLISHED_SECONDS: Final = 60.0
 LEFTOVERS_SECONDS: Final = 600.0
 COPIES_SECONDS: Final = 2.0
-CLOCK_SECONDS: Final = 1.0
 CLOCK_STEP_SECONDS: Final = 2.0
 """A clock that is only slowed down goes back by less between two looks."""
 
@@ -86,7 +85,7 @@ class Jobs:
         removes or copies anything; every daemon measures. `wall` and `monotonic` are clocks, in seconds.
         """
         self._wall, self._monotonic = wall, monotonic
-        self._clock_looked_at, self._clock_offset = float("-inf"), float("-inf")
+        self._clock_offset = float("-inf")
         self.published_retention_seconds = published_retention_seconds
         self.dead_letter_retention_seconds = dead_letter_retention_seconds
         self._metrics = metrics
@@ -119,13 +118,9 @@ class Jobs:
 
     def follow_clock(self) -> None:
         """Run all jobs at once where the wall clock was set back: their times are of that clock, and would come that
-        much later. Cheap; called whenever there is time.
+        much later. Called a few times a second.
         """
-        now = self._monotonic()
-        if now - self._clock_looked_at < CLOCK_SECONDS:
-            return
-        former, self._clock_offset = self._clock_offset, self._wall() - now
-        self._clock_looked_at = now
+        former, self._clock_offset = self._clock_offset, self._wall() - self._monotonic()
         if self._clock_offset < former - CLOCK_STEP_SECONDS and self._scheduler.running:
             for job in self._scheduler.get_jobs():
                 job.modify(next_run_time=datetime.now(UTC))

@@ -120,11 +120,15 @@ class StatusBoard:
 
     # Written on the relay's thread.
 
-    def look(self, relay: Relay, *, at_once: bool = False) -> None:
-        """Look at the relay after a turn of its loop, four times a second at most unless `at_once`."""
+    def look(self, relay: Relay, *, at_once: bool = False) -> bool:
+        """Look at the relay after a turn of its loop, four times a second at most unless `at_once`; say whether it was
+        time.
+        """
         now = self.monotonic()
-        if at_once or self.published_at is None or now - self.published_at >= PUBLISH_SECONDS:
+        is_time = at_once or self.published_at is None or now - self.published_at >= PUBLISH_SECONDS
+        if is_time:
             self.publish(status_of(relay, now))
+        return is_time
 
     def publish(self, status: RelayStatus) -> None:
         """Take the relay's status, and a point when a second is over."""

@@ -1,4 +1,5 @@
-"""How long to wait before the next try: a row's own retries with full jitter, a breaker's probes without.
+"""How long to wait before the next try: a row's own retries with full jitter; a breaker's probes, and what the database
+refused, without.
 
 Full jitter (a delay drawn evenly between nothing and the capped exponential) spreads ten thousand retries that fell
 due together; see Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Probes are few and must be
@@ -12,6 +13,8 @@ from typing import Final
 
 PROBE_DELAY_MIN_SECONDS: Final = 0.25
 PROBE_DELAY_MAX_SECONDS: Final = 5.0
+FAILURE_PAUSE_SECONDS_MIN: Final = 0.1
+FAILURE_PAUSE_SECONDS_MAX: Final = 2.0
 
 
 def retry_delay_seconds(attempts: int, initial_seconds: float, max_seconds: float, random_unit: float) -> float:
@@ -33,6 +36,13 @@ def probe_delay_seconds(failures: int) -> float:
     if failures < 0:
         raise ValueError(f"failures is {failures}; it counts from 0")
     return _ceiling_seconds(failures, PROBE_DELAY_MIN_SECONDS, PROBE_DELAY_MAX_SECONDS)
+
+
+def failure_pause_seconds(failures: int) -> float:
+    """Return the pause after so many failures of the database in a row: 100 ms after the first, doubled up to 2 s."""
+    if failures < 1:
+        raise ValueError(f"failures is {failures}; the first one is 1")
+    return _ceiling_seconds(failures - 1, FAILURE_PAUSE_SECONDS_MIN, FAILURE_PAUSE_SECONDS_MAX)
 
 
 def _ceiling_seconds(doublings: int, initial_seconds: float, max_seconds: float) -> float:

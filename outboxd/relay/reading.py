@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.pacing import Pacing
 from outboxd.policy.records import FailureHistory
 from outboxd.relay.held_records import HeldRecord, HeldState
@@ -19,8 +20,6 @@ AHEAD_SECONDS_MAX = 0.005
 PATIENCE_SECONDS_MAX = 1.0
 """So long may the database's thread ask again by itself, while nothing shows and nothing else is to be read."""
 NO_WAIT = (0.0, IMPATIENT)
-FAILURE_PAUSE_SECONDS_MIN = 0.1
-FAILURE_PAUSE_SECONDS_MAX = 2.0
 ORDERS_SECONDS = 1.0
 """So often operators are heard while memory is full and nothing is read."""
 LOAD = "load"
@@ -219,11 +218,9 @@ class Reading:
         self.has_fetched = True
         if not isinstance(request, FetchRequest):
             return
-        if not request.forward:
-            self._take_orders(request, fetched)
-            return
-        self.read_all = not fetched.records
-        self.was_full = len(fetched.records) >= request.rows_max
+        if request.forward:
+            self.read_all = not fetched.records
+            self.was_full = len(fetched.records) >= request.rows_max
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
         # While it drains too: suspects are still sent alone then.
@@ -240,24 +237,21 @@ class Reading:
         for gone in admitted.vanished:
             self._orders.on_vanished(gone)
         state.ready += admitted.ready
-        pause = 0.0 if self.was_full else self._pacing.after_read(len(fetched.records))
+        if request.forward:
+            self._plan_next(len(fetched.records), bool(admitted.ready), now)
+        if fetched.records or has_recovered:
+            state.ports.observer.phase("fetch", now - given_at, len(fetched.records))
+
+    def _plan_next(self, rows: int, has_ready: bool, now: float) -> None:
+        """After a read that showed so many rows, some of which may go."""
+        state = self._state
+        pause = 0.0 if self.was_full else self._pacing.after_read(rows)
         if len(state.held):
             # No notification tells that a retry is due, or that an operator replays or discards.
             pause = min(pause, state.limits.poll_interval_max_seconds)
         self._pause = pause
-        self.awaits_reports = pause > 0 and not state.pipelined and bool(admitted.ready)
+        self.awaits_reports = pause > 0 and not state.pipelined and has_ready
         self._next_fetch_at = now + pause + (REPORTS_WAIT_SECONDS_MAX if self.awaits_reports else 0.0)
-        if fetched.records or has_recovered:
-            state.ports.observer.phase("fetch", now - given_at, len(fetched.records))
-
-    def _take_orders(self, request: FetchRequest, fetched: Fetched) -> None:
-        """Take an answer that shows no record."""
-        state = self._state
-        state.aftermath.now_ms = fetched.now_ms
-        self._orders.on_pauses(fetched.pauses, self._asked_at + fetched.waited_seconds)
-        state.admission.take(request, fetched, state.ports.clock.monotonic())
-        self._orders.on_told(fetched)
-        state.ledger.fetch_ended()
 
     def reported(self, now: float) -> None:
         """While few rows come, the pause before the next fetch begins when those of the last one are acknowledged:
@@ -281,7 +275,7 @@ class Reading:
         request, state.reading = state.reading, None
         self._failures += 1
         now = state.ports.clock.monotonic()
-        pause = min(FAILURE_PAUSE_SECONDS_MIN * 2 ** min(self._failures - 1, 10), FAILURE_PAUSE_SECONDS_MAX)
+        pause = failure_pause_seconds(self._failures)
         self._next_fetch_at = self._next_wanted_at = self.sweeping.next_at = now + pause
         asked = state.held.asked_records()
         state.held.not_answered([held.id for held in asked])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.policy.records import NO_HISTORY, FailureHistory
@@ -12,8 +13,6 @@ from outboxd.relay.ports import Settled, SettleFailed
 from outboxd.relay.state import State
 
 SETTLE_DELAY_SECONDS = 0.02
-FAILURE_PAUSE_SECONDS_MIN = 0.1
-FAILURE_PAUSE_SECONDS_MAX = 2.0
 
 
 class Writing:
@@ -130,7 +129,6 @@ class Writing:
             return
         state.settling.failed(replace(event.settlement, again=True))
         self._failures += 1
-        pause = min(FAILURE_PAUSE_SECONDS_MIN * 2 ** min(self._failures - 1, 10), FAILURE_PAUSE_SECONDS_MAX)
-        self._next_at = state.ports.clock.monotonic() + pause
+        self._next_at = state.ports.clock.monotonic() + failure_pause_seconds(self._failures)
         if self._failures == 1:
             state.ports.observer.event("database_failed", during="settle", cause=event.message)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outboxd.policy.backoff import probe_delay_seconds, retry_delay_seconds
+from outboxd.policy.backoff import failure_pause_seconds, probe_delay_seconds, retry_delay_seconds
 
 ATTEMPTS = st.integers(1, 10**6)
 SECONDS = st.floats(0, 1e9, allow_nan=False)
@@ -54,6 +54,12 @@ def test_a_zero_initial_delay_retries_at_once_for_ever() -> None:
 def test_probes_back_off_from_a_quarter_of_a_second_to_five_seconds() -> None:
     assert [probe_delay_seconds(failures) for failures in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert probe_delay_seconds(10**6) == 5.0
+
+
+def test_pauses_after_failures_double_up_to_two_seconds() -> None:
+    assert [failure_pause_seconds(failures) for failures in range(1, 8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    with pytest.raises(ValueError, match="first one is 1"):
+        failure_pause_seconds(0)
 
 
 @pytest.mark.parametrize(

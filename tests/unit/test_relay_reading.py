@@ -10,13 +10,12 @@ from typing import Any, cast
 
 import pytest
 
+from outboxd.policy.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECONDS_MIN
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, Pause
 from outboxd.relay.reading import (
     AHEAD_SECONDS_MAX,
-    FAILURE_PAUSE_SECONDS_MAX,
-    FAILURE_PAUSE_SECONDS_MIN,
     ORDERS_SECONDS,
     PATIENCE_SECONDS_MAX,
     REPORTS_WAIT_SECONDS_MAX,
