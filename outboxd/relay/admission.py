@@ -146,6 +146,7 @@ class Admission:
         self._note_cursors(fetched)
         cut_arm = cut_arm_of(records, request)
         special, forward = divide(records)
+        special = self._without_changed(special)
         self._note_look_back(request, special, fetched.locks, cut_arm)
         vanished = self._note_chosen(request, special, cut_arm, now)
         refused = Refused()
@@ -209,6 +210,19 @@ class Admission:
             if cut_arm is None or cut_arm > Arm.CHOSEN or record_id in shown:
                 self._found.pop(record_id, None)
         return vanished
+
+    def _without_changed(self, special: list[Record]) -> list[Record]:
+        """Return the special records without those that somebody gave another key while they were held: what was held
+        is gone then, and frees the key it was held by.
+        """
+        return [
+            record
+            for record in special
+            if not (record.id in self._held and self._has_other_key(record, self._held.by_id[record.id]))
+        ]
+
+    def _has_other_key(self, record: Record, held: HeldRecord) -> bool:
+        return held.gate_key is not None and self._gate.key_of(record) != held.gate_key
 
     def _note_rereads(
         self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: Refused

@@ -118,6 +118,22 @@ def test_a_held_record_that_the_gate_refuses_is_still_held() -> None:
     assert bench.admission.wants_more
 
 
+@pytest.mark.parametrize(("arm", "dead_letter_id"), [(Arm.REPLAY, 7), (Arm.CHOSEN, None)])
+def test_a_held_record_that_is_read_again_with_another_key_is_gone_from_the_key_it_was_held_by(
+    arm: Arm, dead_letter_id: int | None
+) -> None:
+    bench = Bench()
+    history = FailureHistory(1, None, dead_letter_id)
+    held = HeldRecord(1, "orders", ("orders", "a"), history, HeldState.WANTED, "replay", 0.0, key="a")
+    bench.held.add(held)
+
+    admitted = bench.fetch(record(1, key="b", arm=arm), record(2, key="b"))
+
+    assert admitted.vanished == [held]
+    assert ids(admitted) == [2]
+    assert not admitted.resumed
+
+
 def test_what_the_sweep_found_is_read_by_its_id_once() -> None:
     bench = Bench()
     bench.fetch(record(9, key="x"))
