@@ -18,11 +18,11 @@ from outboxd.policy.records import Record, size_of
 from outboxd.policy.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetching import FetchStatement
-from outboxd.postgres.kept_cursor import KeptCursor
 from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, sweep_text
 from outboxd.postgres.lock_limit import milliseconds
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import NOBODY, Owner, has_moved
+from outboxd.postgres.prepared import PreparedStatements
 from outboxd.postgres.sessions import Connection, Session
 from outboxd.postgres.settle_sql import SettleSql, Writes
 
@@ -75,7 +75,7 @@ class PostgresStore:
             schema, table, outbox, record_bytes_max=record_bytes_max, record_type=record_type
         )
         self._settle_sql = SettleSql(schema, table, deletes=deletes)
-        self._cursor = KeptCursor()
+        self._reads, self._writes = PreparedStatements(), PreparedStatements()
         self._alarm = Alarm()
         self._reader = Session(engine, "fetch")
         self._lock_timeout = milliseconds(min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3))
@@ -133,10 +133,10 @@ class PostgresStore:
             if delay_seconds > 0:
                 is_hurried = self._alarm.sleep(delay_seconds)
             given_at = time.monotonic()
-            rows = self._cursor.rows(connection, text, arguments)
+            rows = self._reads.rows(connection, text, arguments)
             fetched = self._fetching.answer(rows, given_at - asked_at)
             if sum(map(size_of, fetched.records)) > KEPT_ANSWER_BYTES_MAX:
-                self._cursor.close()
+                self._reads.release()
             delay_seconds = patience.interval_seconds
             is_over = is_hurried or given_at + delay_seconds >= asked_at + patience.seconds
             if is_over or not fetched.shows_nothing:
@@ -206,8 +206,7 @@ class PostgresStore:
             arguments["delivered_pieces"] = list(settlement.delivered_pieces)
         if any((writes.retries, writes.dead, writes.replayed, writes.died_again, writes.storms)):
             arguments |= _exceptional(settlement)
-        with connection.cursor(binary=True) as cursor:
-            (owned, matched) = cursor.execute(self._settle_sql.text(writes), arguments).fetchall()[0]
+        (owned, matched) = self._writes.rows(connection, self._settle_sql.text(writes), arguments)[0]
         moved = owned == 0 and has_moved(connection, owner)
         self._post(Settled(settlement, matched, fenced=owned == 0, moved=moved))
 
