@@ -1,6 +1,6 @@
 """The metrics: names and labels are a contract (`outboxd_…`); never a key, an id or a payload in a label.
 
-Counters are counted by the batch on children that are kept. Gauges of the relay are made from its last status when
+Counters are counted by the batch. What was acknowledged and the gauges of the relay are made from the status board when
 somebody asks; those of the database are set by the job that measures them.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from outboxd import __version__
@@ -77,10 +77,6 @@ class Metrics:
         def gauge(name: str, sentence: str, *labels: str) -> Gauge:
             return Gauge(name, sentence, labels, namespace="outboxd", registry=registry)
 
-        self.published = counter("records_published_total", "Records that the broker acknowledged.", "topic")
-        self.published_bytes = counter(
-            "published_bytes_total", "Their payload, key and headers before compression.", "topic"
-        )
         self.errors = counter(
             "publish_errors_total", "Failed deliveries, repetitions included.", "topic", "error_code", "class"
         )
@@ -117,13 +113,14 @@ class Metrics:
             self.commit_to_ack,
             self.phases,
             self.batches,
-            _Gauges(lambda: _relay_gauges(board, self.topics)),
-            _Gauges(
+            _Made(lambda: _published(board)),
+            _Made(lambda: _relay_gauges(board, self.topics)),
+            _Made(
                 lambda: [
                     _by_topic("dead_letter_records", "Dead letters to be looked at, counted up to a bound.", self._dead)
                 ]
             ),
-            _Gauges(lambda: [_plain("log_lines_dropped", "Log lines dropped since the start.", dropped_lines())]),
+            _Made(lambda: [_plain("log_lines_dropped", "Log lines dropped since the start.", dropped_lines())]),
         )
         for collector in collectors:
             registry.register(collector)
@@ -133,14 +130,32 @@ class Metrics:
         self._dead = _by_label(self.topics, by_topic.items(), others)
 
 
-class _Gauges(Collector):
-    """Gauges that are made when somebody asks."""
+class _Made(Collector):
+    """Metrics that are made when somebody asks."""
 
     def __init__(self, make: Callable[[], Iterable[Metric]]) -> None:
         self._make = make
 
     def collect(self) -> Iterable[Metric]:
         return self._make()
+
+
+def _published(board: StatusBoard) -> list[Metric]:
+    """What was acknowledged, which the board counts: a counter's lock is dear for what comes hundreds of times a second
+    with a row or two.
+    """
+    families = (
+        ("records_published", "Records that the broker acknowledged.", board.published_by_topic),
+        ("published_bytes", "Their payload, key and headers before compression.", board.published_bytes_by_topic),
+    )
+    made: list[Metric] = []
+    for name, sentence, counts in families:
+        family = CounterMetricFamily(f"outboxd_{name}", sentence, labels=["topic"])
+        # A copy, since the relay's thread may add a topic meanwhile.
+        for topic, count in counts.copy().items():
+            family.add_metric([topic], count)
+        made.append(family)
+    return made
 
 
 def _plain(name: str, sentence: str, value: float) -> Metric:

@@ -28,7 +28,6 @@ class DaemonObserver:
         self._board = board
         self._alert = alert
         self.tracing: Tracing | None = None
-        self._published: dict[str, tuple[Counter, Counter]] = {}
         self._events: dict[str, Counter] = {}
 
     @property
@@ -61,22 +60,9 @@ class DaemonObserver:
 
     def delivered(self, topic: str, rows: int, size_bytes: int) -> None:
         """Records of one topic were acknowledged."""
-        children = self._published.get(topic)
-        if children is None:
-            children = self._children(topic)
-        children[0].inc(rows)
-        children[1].inc(size_bytes)
         self._board.delivered(rows, size_bytes, self._metrics.topics[topic])
         if not self._board.kafka.is_up:
             self._board.kafka_answers(True)
-
-    def _children(self, topic: str) -> tuple[Counter, Counter]:
-        label = self._metrics.topics[topic]
-        children = (self._metrics.published.labels(label), self._metrics.published_bytes.labels(label))
-        if label == topic:
-            # Only topics that have labels of their own are kept, so that this stays bounded.
-            self._published[topic] = children
-        return children
 
     def acknowledged_after(self, seconds: float, rows: int) -> None:
         """`rows` records were acknowledged about `seconds` after they were created."""

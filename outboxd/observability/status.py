@@ -70,13 +70,6 @@ class Point:
     in_memory_rows: int
 
 
-@dataclass(slots=True)
-class _Counts:
-    rows: int = 0
-    size_bytes: int = 0
-    ack_seconds_max: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Acknowledged rows a second, over the last one, ten and six hundred seconds."""
@@ -105,7 +98,11 @@ class StatusBoard:
     advanced_at: float | None = None
     began_at: float = 0.0
     published_by_topic: dict[str, int] = field(default_factory=dict)
-    _counts: _Counts = field(default_factory=_Counts)
+    """Acknowledged rows since the start, by label."""
+    published_bytes_by_topic: dict[str, int] = field(default_factory=dict)
+    _counted: tuple[int, int] = (0, 0)
+    """Of rows and bytes those that the points have."""
+    _ack_seconds_max: float = 0.0
     _points: deque[Point] = field(default_factory=lambda: deque(maxlen=POINTS_MAX))
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _point_began_at: float | None = None
@@ -144,13 +141,16 @@ class StatusBoard:
             self._take_point(status, now)
 
     def _take_point(self, status: RelayStatus, now: float) -> None:
-        counts, self._counts = self._counts, _Counts()
+        rows, size_bytes = sum(self.published_by_topic.values()), sum(self.published_bytes_by_topic.values())
+        rows_before, bytes_before = self._counted
+        self._counted = (rows, size_bytes)
         lasted = now - (self._point_began_at or now)
-        lag = max(counts.ack_seconds_max, status.oldest_in_memory_seconds, self._backlog_seconds(now))
+        lag = max(self._ack_seconds_max, status.oldest_in_memory_seconds, self._backlog_seconds(now))
+        self._ack_seconds_max = 0.0
         point = Point(
             at=self.wall(),
-            rows_per_second=counts.rows / lasted,
-            bytes_per_second=counts.size_bytes / lasted,
+            rows_per_second=(rows - rows_before) / lasted,
+            bytes_per_second=(size_bytes - bytes_before) / lasted,
             lag_seconds=lag,
             in_memory_rows=status.in_memory_rows,
         )
@@ -170,12 +170,11 @@ class StatusBoard:
     def delivered(self, rows: int, size_bytes: int, topic: str = "") -> None:
         """Count acknowledged rows, on the relay's thread; `topic` is a label, so there is a bounded number of them."""
         self.published_by_topic[topic] = self.published_by_topic.get(topic, 0) + rows
-        self._counts.rows += rows
-        self._counts.size_bytes += size_bytes
+        self.published_bytes_by_topic[topic] = self.published_bytes_by_topic.get(topic, 0) + size_bytes
 
     def acknowledged_after(self, seconds: float) -> None:
         """Note how long after its creation a row was acknowledged, on the relay's thread."""
-        self._counts.ack_seconds_max = max(seconds, self._counts.ack_seconds_max)
+        self._ack_seconds_max = max(seconds, self._ack_seconds_max)
 
     # Written by whoever talks to the servers.
 

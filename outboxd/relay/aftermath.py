@@ -93,7 +93,7 @@ class Aftermath:
             failed = [report for report in failed if not _is_sent_back(report)]
         following = self.deliveries.take(reports, now, self.now_ms) if reports else []
         for report in failed:
-            self._lanes[report.record.topic].in_flight -= 1
+            self._lanes.count_in_flight(self._lanes[report.record.topic], -1)
             self._failed(report, now)
         if self.undecided:
             self._decide(now)

@@ -49,7 +49,7 @@ class Deliveries:
                 kept.append(report)
                 continue
             lane = self._lanes[topic]
-            lane.in_flight -= 1
+            self._lanes.count_in_flight(lane, -1)
             if report.error is None:
                 lane.last_delivered_at = now
                 delivered.append(record)
@@ -87,7 +87,7 @@ class Deliveries:
         for topic, share in shares(records).items():
             lane, rows = self._lanes[topic], len(share)
             lane.deliveries += rows
-            lane.in_flight -= rows
+            self._lanes.count_in_flight(lane, -rows)
             lane.last_delivered_at = now
             self._lanes.storms.delivered(topic, now)
             self._observer.delivered(topic, rows, sum(map(size_of, share)))

@@ -70,6 +70,8 @@ class Lanes:
         self._stormed: dict[str, _Stormed] = {}
         self._let_go: dict[str, Fault] = {}
         self.unconfirmed_topics: set[str] = set()
+        self.rows_in_flight = 0
+        """How many reports the producer owes, of all topics."""
 
     def __getitem__(self, topic: str) -> Lane:
         lane = self._lanes.get(topic)
@@ -167,18 +169,24 @@ class Lanes:
                 calmed.append(topic)
         return calmed
 
+    def count_in_flight(self, lane: Lane, rows: int) -> None:
+        """The producer owes so many more reports of this topic, or fewer."""
+        lane.in_flight += rows
+        self.rows_in_flight += rows
+
     def published(self, records: Sequence[Record]) -> None:
         """The producer took these records."""
         for topic, share in shares(records).items():
-            self._lanes[topic].in_flight += len(share)
+            self.count_in_flight(self._lanes[topic], len(share))
 
     def came_back(self, records: Sequence[Record]) -> None:
         """The producer gave these records back, unsent."""
         for record in records:
-            self._lanes[record.topic].in_flight -= 1
+            self.count_in_flight(self._lanes[record.topic], -1)
 
     def nothing_in_flight(self) -> None:
         """The producer was replaced: it owes nothing."""
+        self.rows_in_flight = 0
         for lane in self._lanes.values():
             lane.in_flight = 0
 

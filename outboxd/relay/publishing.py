@@ -59,7 +59,7 @@ class Publishing:
             if not self._may_go(suspects[0]):
                 self._put_back(suspects.pop(0))
             elif state.ports.publisher.publish_alone(suspects[0]):
-                state.lanes[suspects.pop(0).topic].in_flight += 1
+                state.lanes.count_in_flight(state.lanes[suspects.pop(0).topic], 1)
             else:
                 return
 

@@ -63,7 +63,7 @@ class Resting:
             publisher.poll(POLL_SLICE_SECONDS if self._publishing.is_queue_full else 0.0)
             return
         timeout_seconds = min(max(0.0, next_deadline - now), REST_SECONDS_MAX)
-        rows_in_flight = 0 if state.pipelined else state.rows_in_flight
+        rows_in_flight = 0 if state.pipelined else state.lanes.rows_in_flight
         if rows_in_flight:
             # Lingering for a fuller batch pays only in a backlog, and where its keys let enough of it go at once.
             comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.was_full

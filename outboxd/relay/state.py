@@ -114,12 +114,7 @@ class State:
     @property
     def in_flight(self) -> bool:
         """Whether the producer owes reports."""
-        return any(lane.in_flight for lane in self.lanes.topics())
-
-    @property
-    def rows_in_flight(self) -> int:
-        """How many reports the producer owes."""
-        return sum([lane.in_flight for lane in self.lanes.topics()])
+        return self.lanes.rows_in_flight > 0
 
     @property
     def is_idle(self) -> bool:

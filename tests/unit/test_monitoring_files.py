@@ -35,9 +35,8 @@ def series() -> dict[str, set[str]]:
         names = set(getattr(collector, "_labelnames", ())) | set(getattr(collector, "_labels", ()))
         for family in collector.collect():
             for name in _names_of(family):
-                labels[name] = names
-    for name in ("outboxd_breaker_open", "outboxd_dead_letter_records"):
-        labels[name] = {"topic"}
+                # A family that is made when somebody asks knows its labels itself.
+                labels[name] = names | set(getattr(family, "_labelnames", ()))
     return labels
 
 

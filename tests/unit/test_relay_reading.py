@@ -69,7 +69,7 @@ class Bench:
         """The fetch showed these; so many of them are with the producer then."""
         self.reading.on_fetched(Fetched(list(records), 0, UTC_NOW))
         for one in records[:in_flight]:
-            self.state.lanes[one.topic].in_flight += 1
+            self.state.lanes.count_in_flight(self.state.lanes[one.topic], 1)
         self.turn()
 
     def turn(self, after_seconds: float = 0.0) -> int:

@@ -55,7 +55,7 @@ def test_what_is_in_memory_is_counted_and_the_oldest_has_its_age_by_the_database
     relay = make_relay()
     relay.state.ledger.enter([record(1, created_at_ms=1_000), record(2, created_at_ms=9_000)])
     relay.state.aftermath.now_ms = 11_000
-    relay.state.lanes["orders"].in_flight = 2
+    relay.state.lanes.count_in_flight(relay.state.lanes["orders"], 2)
     status = status_of(relay, 100.0)
     assert (status.in_memory_rows, status.in_memory_bytes, status.oldest_in_memory_seconds) == (2, 20, 10.0)
     assert (status.in_flight_rows, status.in_flight_by_topic) == (2, {"orders": 2})

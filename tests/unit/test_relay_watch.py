@@ -34,7 +34,7 @@ class Bench:
         self.state.lanes.published(records)
 
     def deliver(self, topic: str, first_id: int, count: int) -> None:
-        self.state.lanes[topic].in_flight -= count
+        self.state.lanes.count_in_flight(self.state.lanes[topic], -count)
         self.state.ledger.leave(range(first_id, first_id + count))
 
     def wait(self, seconds: float) -> None:
