@@ -42,7 +42,8 @@ class AcknowledgedPlaces:
 
     def note(self, reports: Sequence[Report]) -> None:
         """Keep some of these reports."""
-        for report in (*reports[::STRIDE], reports[-1]):
+        # The last one too, so that few reports at a time leave samples as well.
+        for report in reports[-1:] if len(reports) <= STRIDE else (*reports[::STRIDE], reports[-1]):
             record, error, partition, offset, _ = report
             if error is None and partition is not None and offset is not None:
                 samples = self._samples.get((record.topic, partition))

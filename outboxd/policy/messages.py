@@ -99,9 +99,9 @@ class Loaded:
     moved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """The answer of a fetch. `records` stand in the order of their arms, in id order within an arm.
+class Fetched(NamedTuple):
+    """The answer of a fetch, a tuple as its request is. `records` stand in the order of their arms, in id order within
+    an arm.
 
     `fenced` says that the lease is not ours in the database that was read, `moved` that it is another server's than
     that which gave the lease: nothing that is in memory need be true there. `waited_seconds` is how long after it was

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import orjson
 import psycopg
 
+from outboxd.policy.deferrals import Reread
 from outboxd.policy.messages import DueReplay, DueRetry, Fetched, Pause
 from outboxd.policy.records import Record
 from outboxd.policy.requests import FetchRequest
@@ -33,8 +35,11 @@ class FetchStatement:
 
     def statement(self, request: FetchRequest, owner: Owner) -> tuple[str, dict[str, object]]:
         """Return text and arguments that ask for this; `owner` is who has to own the outbox."""
-        by_key = [wish for wish in request.rereads if wish.gate_key[1] is not None]
-        serial = [wish for wish in request.rereads if wish.gate_key[1] is None]
+        by_key: Sequence[Reread] = ()
+        serial: Sequence[Reread] = ()
+        if request.rereads:
+            by_key = [wish for wish in request.rereads if wish.gate_key[1] is not None]
+            serial = [wish for wish in request.rereads if wish.gate_key[1] is None]
         parts = Parts(
             look_back=bool(request.gap_lows),
             chosen=bool(request.chosen_ids),

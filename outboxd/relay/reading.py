@@ -151,7 +151,11 @@ class Reading:
         if not self.recovering.is_done:
             self.recovering.begin_again(now)
             return
-        limits = state.limits
+        if not (self.awaits_reports and now < self._next_fetch_at and self._wants_new_records_only(now)):
+            self._fetch_more(now)
+
+    def _fetch_more(self, now: float) -> None:
+        state, limits = self._state, self._state.limits
         rows_max = min(limits.batch_rows, state.ledger.rows_free)
         bytes_max = min(limits.batch_bytes, state.ledger.bytes_free)
         # So little room is not worth a fetch: what is in memory has to leave it first.
@@ -177,6 +181,12 @@ class Reading:
             return
         self._ask(state.admission.request(max(rows_max, 1), max(bytes_max, 1)), now, wait)
         self.awaits_reports = False
+
+    def _wants_new_records_only(self, now: float) -> bool:
+        """Whether nothing besides new records is to be read, or may come to be."""
+        state = self._state
+        may_be_due = state.is_crowded or len(state.held) or state.lanes.breakers.open or state.admission.wants_more
+        return not may_be_due and now < self.sweeping.next_at
 
     def _ask(self, request: FetchRequest, now: float, wait: tuple[float, Patience]) -> None:
         delay_seconds, patience = wait

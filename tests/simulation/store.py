@@ -74,8 +74,7 @@ class SimulatedStore:
 
         def fetch() -> Fetched:
             db = self._db
-            return replace(
-                statements.fetch(db, request),
+            return statements.fetch(db, request)._replace(
                 fenced=db.lease.holder != holder,
                 moved=db.server != server,
                 waited_seconds=timeline.now - asked_at,
@@ -146,7 +145,7 @@ class SimulatedStore:
                 return
 
             def read_locks() -> None:
-                answer = replace(event, locks=self._db.locks()) if isinstance(event, Fetched) else event
+                answer = event._replace(locks=self._db.locks()) if isinstance(event, Fetched) else event
                 timeline.after(self._delay(), lambda: self._answer(answer, snapshot_at))
 
             timeline.after(self._dice.uniform(0.0, 0.002), read_locks)
