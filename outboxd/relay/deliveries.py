@@ -55,9 +55,14 @@ class Deliveries:
                 delivered.append(record)
             else:
                 self._lose(record, report.error.fault, now)
+        self._count(delivered)
         if delivered and self._lanes.breakers.open:
             self._holding.close_breakers(delivered, now)
         return kept
+
+    def _count(self, records: Sequence[Record]) -> None:
+        for topic, share in shares(records).items():
+            self._observer.delivered(topic, len(share), sum(map(size_of, share)))
 
     def _lose(self, record: Record, fault: Fault, now: float) -> None:
         self._observer.failed(record.topic, fault.name, fault.fault_class.value)
