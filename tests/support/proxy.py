@@ -21,6 +21,8 @@ from typing import Any, Self, TypeVar
 _CHUNK_BYTES = 64 * 1024
 _CHUNKS_DELAYED_MAX = 1024
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_ACCEPT_TURNS = 5
+"""In so many turns of its loop asyncio hands over what it accepted; cancelled before that, it would leave it open."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 _Result = TypeVar("_Result")
@@ -154,6 +156,8 @@ class TcpProxy:
         server = await asyncio.start_server(self._accept, sock=self._listener)
         await self._closing.wait()
         server.close()
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
         self._cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
