@@ -2,7 +2,7 @@
 
 `load` is the way in. Only the command line, the daemon and the wiring read it; everything else is handed the values it
 needs. Modules: `section` and
-`sections` (every setting, with default, bounds and sentence), `kinds` and `units` (what values may be),
+`sections` (every setting, with default, bounds and sentence), `kind`, `kinds` and `units` (what values may be),
 `librdkafka` (the open section [kafka]), `sources`, `places` and `loading` (from the layers to the value), `mistakes`,
 `redaction`, `template` (the text of config/outboxd.toml).
 """

@@ -1,87 +1,22 @@
-"""The kinds of values a setting may have: how each is read from TOML and from text, bounded, described and shown.
+"""The kinds of values that settings have: whole numbers, durations, sizes, choices, flags and texts.
 
-A kind stands in a field's `Annotated[...]` and is its pydantic validator. Values come in three ways, and each is taken
-strictly as what it is: from TOML (an integer is an integer, a duration is a string), from places that have only text
-(the environment, flags, credentials: `Textual`), and from code (already of the field's type).
+Each refuses with a ValueError of a few words, which `Kind` makes into the sentence that people read.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic_core import PydanticCustomError, core_schema
-
-from outboxd.config.redaction import redact_url
+from outboxd.config.kind import Kind
 from outboxd.config.units import DURATION_FORM, SIZE_FORM, format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pydantic import GetCoreSchemaHandler, ValidationInfo
-
 Number = TypeVar("Number", int, float)
-
-#: The validation context that says: values are as the sources gave them.
-AS_GIVEN = "as given"
-
-
-class Textual(str):
-    """A value from a place that has only text; the setting's kind turns it into the right type."""
-
-    __slots__ = ()
-
-
-class Kind(ABC):
-    """How one kind of value is read, bounded, described and shown."""
-
-    @property
-    @abstractmethod
-    def allowed(self) -> str:
-        """What is allowed, as the end of a sentence that begins with "allowed: "."""
-
-    @property
-    def unit(self) -> str:
-        """The unit, or what takes its place, for the shipped file."""
-        return self.allowed
-
-    @abstractmethod
-    def from_toml(self, value: object) -> Any:
-        """The typed value of what TOML gave; ValueError with the problem when it is of another type."""
-
-    def from_text(self, text: str) -> Any:
-        """The typed value of a text; ValueError with the problem."""
-        return self.from_toml(text)
-
-    @abstractmethod
-    def check(self, value: Any) -> Any:
-        """The typed value when it is within bounds; ValueError with the problem otherwise."""
-
-    def plain(self, value: Any) -> object:
-        """The value as TOML or JSON would hold it."""
-        return value
-
-    def show(self, value: object) -> str:
-        """The problem value as an error quotes it."""
-        return redact_url(repr(value))
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Pydantic's hook: this kind is the field's only validator."""
-        return core_schema.with_info_plain_validator_function(self._validate)
-
-    def _validate(self, value: Any, info: ValidationInfo) -> Any:
-        try:
-            if isinstance(value, Textual):
-                return self.check(self.from_text(str(value)))
-            if info.context == AS_GIVEN:
-                return self.check(self.from_toml(value))
-            return self.check(value)
-        except ValueError as error:
-            problem = f"{self.show(value)} is {error}; allowed: {self.allowed}"
-            raise PydanticCustomError("setting", "{problem}", {"problem": problem}) from None
 
 
 @dataclass(frozen=True)

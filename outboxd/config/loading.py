@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from outboxd.config import sources
-from outboxd.config.kinds import AS_GIVEN
+from outboxd.config.kind import AS_GIVEN
 from outboxd.config.librdkafka import KafkaSettings, property_problem
 from outboxd.config.mistakes import Mistake, config_error, suggestion
 from outboxd.config.model import SECTIONS, Settings, disagreements

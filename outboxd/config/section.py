@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from outboxd.config.kinds import AS_GIVEN, Duration, Kind
+from outboxd.config.kind import AS_GIVEN, Kind
+from outboxd.config.kinds import Duration
 from outboxd.config.redaction import redact
 
 

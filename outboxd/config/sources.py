@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outboxd.config.kinds import Textual
+from outboxd.config.kind import Textual
 from outboxd.config.librdkafka import is_property, property_of_variable
 from outboxd.config.mistakes import Mistake, suggestion
 from outboxd.config.model import SECTIONS
