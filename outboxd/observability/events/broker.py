@@ -1,0 +1,104 @@
+"""What is told of Kafka: topics on hold, brokers that do not answer, the producer, and what became of records."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from outboxd.observability.events.kinds import EventKind
+
+BROKER_EVENTS: Final = (
+    # Topics on hold.
+    EventKind(
+        "breaker_opened",
+        "warning",
+        "The topic {topic} is on hold, its rows stay pending and nothing is counted against them: {cause}",
+        ("topic", "error_code", "cause"),
+        alerts=True,
+    ),
+    EventKind(
+        "breaker_closed",
+        "info",
+        "The topic {topic} goes on after {open_seconds} s on hold for {error_code}.",
+        ("topic", "error_code", "open_seconds"),
+        alerts=True,
+    ),
+    EventKind(
+        "storm_guard",
+        "error",
+        "The topic {topic} is held until an operator resumes it, since many keys in a row failed for good: {cause}",
+        ("topic", "error_code", "cause"),
+        alerts=True,
+    ),
+    # Brokers that do not answer, and records that are stuck.
+    EventKind(
+        "kafka_failed",
+        "error",
+        "No broker answers, so rows wait and nothing is counted against them: {cause}",
+        ("cause",),
+        alerts=True,
+    ),
+    EventKind("kafka_answers", "info", "A broker answers again.", alerts=True),
+    EventKind(
+        "in_flight_stalled",
+        "error",
+        "The oldest record of topic {topic} in memory is stuck: no answer for 10 s. Records in memory: {in_memory}.",
+        ("topic", "in_memory"),
+        alerts=True,
+    ),
+    EventKind("in_flight_moving", "info", "Records move again. Records in memory: {in_memory}.", ("in_memory",)),
+    # The producer and its transactions.
+    EventKind(
+        "producer_rebuilt",
+        "error",
+        "The producer failed and was built anew. Records of unknown outcome go again, in order: {unknown_rows}. Why: "
+        "{cause}",
+        ("error_code", "cause", "unknown_rows"),
+    ),
+    EventKind(
+        "producer_renewed",
+        "info",
+        "The producer was built anew for another configuration. Records without a report go again: {unknown_rows}.",
+        ("unknown_rows",),
+    ),
+    EventKind(
+        "recovered",
+        "info",
+        "What the daemon before this one committed to Kafka and had not settled is settled now, up to transaction "
+        "{transaction}. Rows: {rows}.",
+        ("rows", "transaction"),
+    ),
+    EventKind(
+        "recovery_failed",
+        "warning",
+        "What was committed to Kafka before cannot be read yet, and nothing is sent until it is: {cause}",
+        ("cause",),
+    ),
+    # What became of records.
+    EventKind(
+        "acknowledged_records_lost",
+        "error",
+        "Acknowledged records of {topic}-{partition} are not in the log any more, as after the election of an "
+        "out-of-date replica: at least {count}. `outboxd audit` names their rows, `outboxd audit --republish` sends "
+        "them again.",
+        ("topic", "partition", "count"),
+        alerts=True,
+    ),
+    EventKind(
+        "record_lost",
+        "warning",
+        'A record of topic {topic} was lost ({error_code}), as its route allows with confirm = "none".',
+        ("topic", "error_code", "confirm"),
+    ),
+    EventKind(
+        "row_delivered",
+        "debug",
+        "Row {outbox_id} is at {place}, with the timestamp {created_at}.",
+        ("topic", "outbox_id", "place", "created_at"),
+    ),
+    EventKind(
+        "row_failed",
+        "debug",
+        "Row {outbox_id} was not delivered: {cause}",
+        ("topic", "outbox_id", "error_code", "cause"),
+    ),
+)

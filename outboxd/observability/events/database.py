@@ -1,0 +1,40 @@
+"""What is told of PostgreSQL: its failures, its notifications, and rows that were not as they were expected."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from outboxd.observability.events.kinds import EventKind
+
+DATABASE_EVENTS: Final = (
+    EventKind(
+        "database_failed", "error", "The database failed during {during}: {cause}", ("during", "cause"), alerts=True
+    ),
+    EventKind(
+        "listening", "info", "Notifications of new rows come from now on; an idle outbox is polled about once a second."
+    ),
+    EventKind(
+        "listening_lost",
+        "warning",
+        "No notifications come; the outbox is polled at its usual pace, and listening is tried again later: {cause}",
+        ("cause",),
+    ),
+    EventKind(
+        "settle_fenced",
+        "warning",
+        "A settlement changed nothing ({reason}). Rows that it was to settle: {rows}.",
+        ("rows", "reason"),
+    ),
+    EventKind(
+        "settle_mismatch",
+        "warning",
+        "Rows that a settlement changed: {matched}, not {expected}; somebody else changed or deleted the others.",
+        ("expected", "matched"),
+    ),
+    EventKind(
+        "late_rows_found",
+        "info",
+        "Rows whose ids were drawn long before their insert go now, without order. Rows that the sweep found: {rows}.",
+        ("rows",),
+    ),
+)
