@@ -22,6 +22,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+from outboxd.assembly import Assembly
 from outboxd.config import Settings
 from outboxd.database_watch import DatabaseWatch
 from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, BugError, FencedError, OutboxdError
@@ -52,7 +53,7 @@ from outboxd.reload import compare
 from outboxd.service_manager import ServiceManager
 from outboxd.surroundings import Surroundings
 from outboxd.thread_deaths import deaths_told
-from outboxd.wiring import Assembly, assemble, daemon_name
+from outboxd.wiring import assemble, daemon_name
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits; a report's round trip hangs on it."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaException
 
+from outboxd.assembly import Assembly
 from outboxd.config import Settings
 from outboxd.errors import ConfigError
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
@@ -27,7 +28,6 @@ from outboxd.stopwatch import Stopwatch
 from outboxd.web.app import App
 from outboxd.web.guard import Guard
 from outboxd.web.listening import Listening
-from outboxd.wiring import Assembly
 
 CONTACT_SECONDS = 5.0
 CONTACT_PAUSE_SECONDS = 15.0

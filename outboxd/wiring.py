@@ -1,4 +1,7 @@
-"""Wiring: the only place where configuration and concrete classes meet."""
+"""Wiring: the only place where configuration and concrete classes meet.
+
+It makes the parts of one daemon, and what a process that tries suspects of a crash sends them with.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,20 @@ import random
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 
 from sqlalchemy import Engine
 
+from outboxd.assembly import Assembly, PresentPassword
 from outboxd.config import Settings
-from outboxd.config.sections import RetrySettings
 from outboxd.kafka.client_config import check_client, record_bytes_max
 from outboxd.kafka.lone_transactions import LoneTransactions, TransactionTrialProcess
 from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
-from outboxd.policy.messages import Event, Reconfigured, TransactionEnded
-from outboxd.policy.routes import Confirm, RetryLimits, Route
+from outboxd.policy.messages import Event, TransactionEnded
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.leases import LeaseKeeper
 from outboxd.postgres.ownership import Owner
@@ -31,12 +32,11 @@ from outboxd.postgres.store import PostgresStore
 from outboxd.relay.careful import CarefulPublisher
 from outboxd.relay.careful_transactions import CarefulTransactions
 from outboxd.relay.ports import Observer, Publisher
-from outboxd.relay.relay import Ports, Relay, RelayLimits
+from outboxd.relay.relay import Ports, Relay
+from outboxd.relay_configuration import relay_limits, routes
 
 CONNECTIONS = 10
 """What one daemon may open: fetch, settle, lease, starts, wake-up, three jobs of housekeeping, two of the page."""
-ROW_BYTES = 1024
-"""What a row in flight takes beside its payload, key and headers, in the relay and in the client; measured."""
 
 DecoratePublisher = Callable[[Publisher], Publisher]
 
@@ -50,39 +50,6 @@ class MonotonicClock:
 def daemon_name() -> str:
     """Return `host:pid`, as the lease and the dead letters name this daemon."""
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def retry_limits(retry: RetrySettings) -> RetryLimits:
-    """Return the limits that this section sets: the general one, or a route's with what it overrides."""
-    return RetryLimits(
-        retry.max_attempts, retry.backoff_initial_seconds, retry.backoff_max_seconds, retry.max_age_seconds
-    )
-
-
-def routes(settings: Settings) -> tuple[list[Route], Route]:
-    """Return the routes in their order, and the one for topics that none of them matches."""
-    chosen = []
-    for route in settings.routes:
-        limits = retry_limits(route.effective_retry(settings.retry))
-        holds = route.on_dead_letter == "hold-key"
-        chosen.append(Route(route.topic, Confirm(route.confirm), holds, limits))
-    return chosen, Route(retry=retry_limits(settings.retry))
-
-
-def relay_limits(settings: Settings) -> RelayLimits:
-    """Return the relay's bounds."""
-    relay = settings.relay
-    return RelayLimits(
-        batch_rows=relay.batch_rows,
-        batch_bytes=relay.batch_bytes,
-        max_in_flight_rows=relay.max_in_flight_rows,
-        max_in_flight_bytes=relay.max_in_flight_bytes,
-        row_bytes=ROW_BYTES,
-        poll_interval_min_seconds=relay.poll_interval_min_seconds,
-        poll_interval_max_seconds=relay.poll_interval_max_seconds,
-        sweep_interval_seconds=relay.sweep_interval_seconds,
-        shutdown_timeout_seconds=relay.shutdown_timeout_seconds,
-    )
 
 
 def engine_for(settings: Settings, *, password: Callable[[], str] | None = None, prepares: bool = True) -> Engine:
@@ -100,72 +67,6 @@ def engine_for(settings: Settings, *, password: Callable[[], str] | None = None,
         prepare_threshold=5 if prepares else None,
         pool_size=CONNECTIONS,
     )
-
-
-class PresentPassword:
-    """The database's password, which a reload may change; new connections ask for it."""
-
-    def __init__(self, value: str) -> None:
-        """`value` is the configured one."""
-        self.value = value
-
-    def __call__(self) -> str:
-        """Return the present one."""
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class Assembly:
-    """The parts of one daemon, made and connected to each other, not started."""
-
-    settings: Settings
-    engine: Engine
-    password: PresentPassword
-    mailbox: QueueMailbox
-    store: PostgresStore
-    publisher: KafkaPublisher | TransactionalPublisher
-    lease: LeaseKeeper
-    relay: Relay
-    starts: StartLog
-    trial: TrialProcess
-
-    def waits_for_database(self) -> dict[str, Callable[[], float]]:
-        """Return for each thread that asks the database for how many seconds it has waited for an answer."""
-        return {
-            "fetch": self.store.fetching.seconds,
-            "settle": self.store.settling.seconds,
-            "lease": self.lease.under_way.seconds,
-            "starts": self.starts.under_way.seconds,
-        }
-
-    def watched(self) -> dict[str, Callable[[], float]]:
-        """Return for each thread that may not be stuck for how long its job under way has not advanced, in seconds."""
-        threads = self.waits_for_database()
-        publisher = self.publisher
-        if isinstance(publisher, TransactionalPublisher):
-            threads["transactions"] = publisher.stuck_seconds
-        return threads
-
-    def reconfigure(self, settings: Settings, *, renews: bool) -> None:
-        """Take another configuration while the relay runs, see `outboxd.reload`. May be called on any thread."""
-        limits = relay_limits(settings)
-        self.password.value = settings.database.password
-        self.publisher.take_properties(
-            settings.kafka.properties,
-            in_flight_rows_max=limits.max_in_flight_rows,
-            in_flight_bytes_max=limits.max_in_flight_bytes,
-        )
-        self.trial.take_properties(settings.kafka.properties)
-        self.mailbox.post(Reconfigured(limits, *routes(settings), renews=renews))
-
-    def close(self) -> None:
-        """End what was started: the lease is given up, threads end, connections close."""
-        self.lease.close()
-        self.trial.close()
-        self.starts.close()
-        self.store.close()
-        self.publisher.close()
-        self.engine.dispose()
 
 
 def _publisher(
@@ -256,18 +157,9 @@ def assemble(
     )
     port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
     port = port if trace_publisher is None else trace_publisher(port)
-    rows_max = settings.relay.max_in_flight_rows
     # Each report of a suspect lets the next one go, so the relay does not rest meanwhile.
     wake = partial(mailbox.post, TransactionEnded())
-    trial: TrialProcess
-    if isinstance(publisher, TransactionalPublisher):
-        made = partial(lone_transactions, source=outbox, schema=schema, decorate=decorate_publisher)
-        trial = transaction_trial = TransactionTrialProcess(made, properties, observer.event, wake)
-        port = CarefulTransactions(port, starts, transaction_trial, MonotonicClock(), observer.event, rows_max=rows_max)
-    else:
-        lone = partial(lone_publisher, source=outbox, decorate=decorate_publisher)
-        trial = TrialProcess(lone, properties, observer.event, wake)
-        port = CarefulPublisher(port, starts, trial, MonotonicClock(), observer.event, rows_max=rows_max)
+    trial, port = _careful(settings, port, starts, observer, wake=wake, decorate=decorate_publisher)
     # Jitter needs no secrecy.
     dice = random.Random()  # noqa: S311
     ports = Ports(store, port, lease, mailbox, MonotonicClock(), dice, observer)
@@ -275,6 +167,28 @@ def assemble(
     pipelined = settings.relay.delivery == "exactly-once"
     relay = Relay(ports, relay_limits(settings), chosen, default, until_empty=until_empty, pipelined=pipelined)
     return Assembly(settings, engine, password, mailbox, store, publisher, lease, relay, starts, trial)
+
+
+def _careful(
+    settings: Settings,
+    port: Publisher,
+    starts: StartLog,
+    observer: Observer,
+    *,
+    wake: Callable[[], None],
+    decorate: DecoratePublisher | None,
+) -> tuple[TrialProcess, Publisher]:
+    """Return what tries suspects of a crash, and the broker's port that gives them to it after an unclean end."""
+    outbox, schema = settings.outbox.name, settings.database.schema_
+    properties, rows_max = settings.kafka.properties, settings.relay.max_in_flight_rows
+    clock, event = MonotonicClock(), observer.event
+    if settings.relay.delivery == "exactly-once":
+        made = partial(lone_transactions, source=outbox, schema=schema, decorate=decorate)
+        transaction_trial = TransactionTrialProcess(made, properties, event, wake)
+        return transaction_trial, CarefulTransactions(port, starts, transaction_trial, clock, event, rows_max=rows_max)
+    lone = partial(lone_publisher, source=outbox, decorate=decorate)
+    trial = TrialProcess(lone, properties, event, wake)
+    return trial, CarefulPublisher(port, starts, trial, clock, event, rows_max=rows_max)
 
 
 def lone_publisher(properties: Mapping[str, str], *, source: str, decorate: DecoratePublisher | None) -> Publisher:

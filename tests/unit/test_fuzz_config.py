@@ -15,7 +15,7 @@ from outboxd.config import Settings, load
 from outboxd.config.model import SECTIONS
 from outboxd.config.sections import RouteSettings
 from outboxd.errors import ConfigError
-from outboxd.wiring import relay_limits, retry_limits, routes
+from outboxd.relay_configuration import relay_limits, retry_limits, routes
 
 KNOWN = {name: list(model.fields_by_key()) for name, model in SECTIONS.items()}
 ODD_TEXTS = [
