@@ -4,55 +4,42 @@
             ──SIGHUP──▶ reloaded, and goes on
             ──SIGTERM or SIGINT──▶ draining (STOPPING) ──▶ ended; a second signal ends at once
 
-The relay runs on the main thread, where signals arrive: a signal's handler only leaves a note for a loop to find.
+The relay runs on the main thread, where signals arrive. What may end it has modules of its own: `signals`, `rivals` and
+`thread_deaths`; `conclusion` is what whoever started it sees of its end.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 from outboxd.assembly import Assembly
+from outboxd.conclusion import conclude
 from outboxd.config import Settings
 from outboxd.database_watch import DatabaseWatch
-from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, BugError, FencedError, OutboxdError
+from outboxd.errors import BugError, OutboxdError
 from outboxd.kafka.client_config import check_client
 from outboxd.maintenance.alerts import Alerts
 from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
-from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
 from outboxd.observability.tracing import Tracing, open_tracing
-from outboxd.policy.fencings import (
-    FENCED_CODES,
-    FENCINGS_MAX,
-    PRODUCER_FENCINGS_MAX,
-    RIVAL,
-    WINDOW_SECONDS,
-    Fencings,
-)
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.inspection import check_grants
 from outboxd.postgres.lease_obstacles import check_drained
 from outboxd.postgres.migrate import check_schema
-from outboxd.postgres.pending import describe_pending
 from outboxd.relay.ports import Publisher
 from outboxd.relay.relay import Relay, RelayEnd
 from outboxd.reload import compare
+from outboxd.rivals import RivalObserver, Rivals
 from outboxd.service_manager import ServiceManager
+from outboxd.signals import Signals, ignore_signals
 from outboxd.surroundings import Surroundings
-from outboxd.thread_deaths import deaths_told
+from outboxd.thread_deaths import ThreadDeaths
 from outboxd.wiring import assemble, daemon_name
 
 SWITCH_INTERVAL_SECONDS = 0.0005
@@ -62,8 +49,6 @@ GC_THRESHOLDS = (200_000, 50, 50)
 CLOSING_SECONDS = 10.0
 """What ending takes after the relay's own `shutdown_timeout`."""
 RELAY_THREAD = "relay"
-LEASE, PRODUCER = "lease", "producer"
-"""What a rival took."""
 
 DecoratePublisher = Callable[[Publisher], Publisher]
 
@@ -96,8 +81,9 @@ class Daemon:
         self.metrics.config_reload.set(1)
         about = {"outbox": settings.outbox.name, "daemon": daemon_name()}
         alerts = Alerts(settings.alerts.command, self.log.event, about=about)
-        self.observer = _WatchfulObserver(self.log, self.metrics, self.board, alerts.offer, on_rival=self._on_rival)
-        self._is_transactional = settings.relay.delivery == "exactly-once"
+        is_transactional = settings.relay.delivery == "exactly-once"
+        self._rivals = Rivals(settings.outbox.name, is_transactional=is_transactional, stop=self.stop)
+        self.observer = RivalObserver(self.log, self.metrics, self.board, alerts.offer, self._rivals)
         self._tracing = self._open_tracing()
         self.observer.tracing = self._tracing
         self.assembly: Assembly = assemble(
@@ -114,14 +100,12 @@ class Daemon:
             lambda: self.assembly.lease.last_error,
             self.assembly.waits_for_database(),
         )
-        self._fencings = {LEASE: Fencings(), PRODUCER: Fencings(PRODUCER_FENCINGS_MAX)}
-        self._fenced_by: str | None = None
-        self._death: str | None = None
         self._load_again = load_again
-        self._hangups: SimpleQueue[bool] = SimpleQueue()
+        self._signals = Signals(self.stop, self.reload)
         self._manager = ServiceManager(
             watched={**self.assembly.watched(), "broker-contact": self.surroundings.contact.under_way.seconds}
         )
+        self._deaths = ThreadDeaths(self.observer.event, needed=self._manager.watched, stop=self.stop)
 
     def _open_tracing(self) -> Tracing | None:
         """Traces are a matter beside: where they cannot be had, the daemon says so and relays."""
@@ -155,7 +139,7 @@ class Daemon:
             BugError: a thread that the relay cannot do without has died.
         """
         # To the very end: a second signal while all is being closed finds a daemon that is on its way out already.
-        with self._signals(), deaths_told(self._on_death):
+        with self._signals.taken(), self._deaths.told():
             try:
                 return self._conclude(self._relay())
             finally:
@@ -173,7 +157,7 @@ class Daemon:
         except OutboxdError:
             raise
         except Exception as error:
-            self._on_death(RELAY_THREAD, error)
+            self._deaths.tell(RELAY_THREAD, error)
             raise
         finally:
             self._close()
@@ -192,33 +176,11 @@ class Daemon:
 
     def _close(self) -> None:
         self._manager.stopping(CLOSING_SECONDS)
-        self._hangups.put(False)
+        self._signals.end_hangups()
         self.surroundings.close()
         self.assembly.close()
         if self._tracing is not None:
             self._tracing.close()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Take SIGTERM, SIGINT and SIGHUP, where this is the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            self.stop()
-
-        def reload(_number: int, _frame: FrameType | None) -> None:
-            self._hangups.put(True)
-
-        actions = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
-        threading.Thread(target=self._take_hangups, name="reload", daemon=True).start()
-        former = {number: signal.signal(number, action) for number, action in actions.items()}
-        try:
-            yield
-        finally:
-            for number, former_action in former.items():
-                signal.signal(number, former_action)
 
     # What the service manager is told, on the relay's thread.
 
@@ -240,10 +202,6 @@ class Daemon:
         return (relay.has_fetched or is_standby) and self.surroundings.contact.has_answered
 
     # Reload, on a thread of its own: reading files may take its time.
-
-    def _take_hangups(self) -> None:
-        while self._hangups.get():
-            self.reload()
 
     def reload(self) -> None:
         """Read the configuration again and take what a running daemon can; keep the present one where it is bad."""
@@ -277,81 +235,13 @@ class Daemon:
         if reload.waiting:
             self.observer.event("config_needs_restart", changed=", ".join(reload.waiting))
 
-    # Ends.
-
-    def _on_rival(self, took: str) -> None:
-        """A rival took the lease, or the producer's identity while this daemon held the lease."""
-        if (took == LEASE or self._is_transactional) and self._fencings[took].fenced(time.monotonic()):
-            self._fenced_by = took
-            self.stop()
-
-    def _on_death(self, thread: str, error: BaseException) -> None:
-        """A bug ended a thread. Without one that the relay waits for, only a new process goes on."""
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        self.observer.event(
-            "thread_died", thread=thread, cause=cause, traceback="".join(traceback.format_exception(error))
-        )
-        if thread in self._manager.watched:
-            self._death = f"the thread {thread!r} died: {cause}; the event thread_died in the log has its traceback"
-            self.stop()
+    # Its end.
 
     def _conclude(self, end: RelayEnd) -> int:
-        if self._death is not None:
-            raise BugError(self._death)
-        if self._fenced_by == PRODUCER:
-            raise FencedError(
-                f"another producer took this outbox's transactional.id {PRODUCER_FENCINGS_MAX} times in"
-                f" {WINDOW_SECONDS / 60:.0f} minutes while this daemon held the lease; look for a daemon on another"
-                " database of the same name that uses the same brokers, and give one of the two another schema or"
-                " outbox.name"
-            )
-        if self._fenced_by is not None:
-            raise FencedError(
-                f"rivals took the lease {FENCINGS_MAX} times in {WINDOW_SECONDS / 60:.0f} minutes while this daemon "
-                f"held it; look for another daemon of the outbox {self.settings.outbox.name!r} that writes the table "
-                "lease past its expiry, and at the database server's clock"
-            )
-        if end.reason == "blocked":
-            waiting = f"topics that wait for Kafka: {', '.join(end.blocked_topics)}"
-            print(waiting if end.blocked_topics else "Kafka is not available; the log says why", file=sys.stderr)  # noqa: T201 - for people
-            return EXIT_UNAVAILABLE
-        if end.reason == "empty":
-            self._tell_pending()
-        return EXIT_OK
-
-    def _tell_pending(self) -> None:
-        """List on standard error what is still pending on purpose: paused, held, or not yet available. All else is done
-        by then, and whether it can be listed changes nothing of that.
-        """
-        try:
-            with explained():
-                lines = describe_pending(
-                    self.settings.database.url,
-                    self.settings.database.password,
-                    self.settings.database.schema_,
-                    self.settings.outbox.table,
-                    self.settings.outbox.name,
-                )
-        except OutboxdError as error:
-            lines = [f"what is still pending could not be listed: {error}"]
-        for line in lines:
-            print(line, file=sys.stderr)  # noqa: T201 - for people
-
-
-class _WatchfulObserver(DaemonObserver):
-    """Tells the daemon too when a rival took the lease or the producer's identity."""
-
-    def __init__(self, *parts: object, on_rival: Callable[[str], None]) -> None:
-        super().__init__(*parts)  # type: ignore[arg-type]  # as the base class takes them
-        self._on_rival = on_rival
-
-    def event(self, name: str, **fields: object) -> None:
-        """Something worth a log line happened."""
-        super().event(name, **fields)
-        if name == "lease_lost" and fields.get("reason") == RIVAL:
-            self._on_rival(LEASE)
-        elif name == "producer_rebuilt" and fields.get("error_code") in FENCED_CODES:
-            self._on_rival(PRODUCER)
+        if self._deaths.fatal is not None:
+            raise BugError(self._deaths.fatal)
+        self._rivals.check()
+        return conclude(end, self.settings)
 
 
 def _secrets(settings: Settings) -> list[str]:
@@ -376,6 +266,5 @@ def run_daemon(
     daemon.log.take_libraries()
     code = daemon.run()
     # What is left is the interpreter's own end, which a late signal shall not make look like a crash.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     return code
