@@ -205,7 +205,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read the configuration again and take what a running daemon can; keep the present one where it is bad."""
-        if self._load_again is None:
+        if self._load_again is None or self._manager.is_stopping:
             return
         if self._manager.is_ready:
             self._manager.reloading()
@@ -217,7 +217,8 @@ class Daemon:
             cause = str(error) if isinstance(error, OutboxdError) else f"{type(error).__name__}: {error}"
             self.observer.event("config_reload_failed", cause=cause)
         finally:
-            if self._manager.is_ready:
+            # A stop may have come meanwhile, after which the service manager is told of nothing else.
+            if self._manager.is_ready and not self._manager.is_stopping:
                 self._manager.ready(self.board.sentence())
 
     def _take(self, wanted: Settings) -> None:
@@ -226,11 +227,12 @@ class Daemon:
         # What may be refused comes first: what is refused changes nothing.
         check_client(wanted.kafka.properties)
         reload = compare(self.settings, wanted)
-        self.settings = reload.settings
         self.log.set_level(reload.settings.log.level)
         self.surroundings.reconfigure(reload.settings)
         if reload.taken:
             self.assembly.reconfigure(reload.settings, renews=reload.renews)
+        # Last, so that a reload that fails is compared with what is in effect when it is tried again.
+        self.settings = reload.settings
         self.observer.event("config_reloaded", changed=", ".join(reload.taken) or "nothing new")
         if reload.waiting:
             self.observer.event("config_needs_restart", changed=", ".join(reload.waiting))
