@@ -15,7 +15,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, New
 
 from outboxd.kafka.client_config import DEFAULTS
 from outboxd.kafka.progress import TOPIC_CONFIG
-from outboxd.kafka.transaction_client import TRANSACTION_TIMEOUT_MS
+from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS
 from outboxd.policy.findings import Finding, Weight
 
 ANSWER_SECONDS: Final = 10.0

@@ -15,56 +15,39 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from outboxd.errors import OutboxdError
-from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
+from outboxd.kafka.inbox import delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
 from outboxd.kafka.progress import ProgressBody, ProgressRecord, progress_key
+from outboxd.kafka.transactional_producer import (
+    POLL_SECONDS,
+    TRANSACTION_TIMEOUT_MS,
+    MustAbortError,
+    TransactionalProducer,
+    TransactionsEndedError,
+    given_up,
+)
 from outboxd.kafka.verdicts import Attempt, Faults, Way
-from outboxd.policy.faults import FaultClass, fault_of, own_fault
+from outboxd.policy.faults import FaultClass, fault_of
 from outboxd.policy.messages import DeliveryFault, Report, error_of
 from outboxd.policy.records import Record
 
-TRANSACTION_TIMEOUT_MS = 30_000
-"""How long brokers let one be open: an owner that dies keeps readers waiting so long, or until a successor comes."""
 REPORTS_SECONDS_MAX = 12.0
 PROBE_SECONDS_MAX = 3.0
 """A topic that failed before gets a transaction of its own, and less patience: all others wait meanwhile."""
 ANSWER_SECONDS = 2.0
-CALL_SECONDS = 5.0
-CALLS_SECONDS_MAX = 60.0
-ABANDON_SECONDS = 1.0
-POLL_SECONDS = 0.05
 REPORTS_SLICE_SECONDS = 0.005
 """What was reported so far is noted at first so often, then ever less."""
 OTHERS_SECONDS = 0.05
 """The rest of a refused batch comes with its first record: so long tells who else is suspect."""
 
-FENCED_CODES = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_TXN_STATE,
-        90,  # PRODUCER_FENCED
-    }
-)
-
 MakeProducer = Callable[[Way], Producer]
 ReadAbove = Callable[[int, str], Sequence[ProgressRecord]]
-
-
-class TransactionsEndedError(OutboxdError):
-    """The transactional producer cannot go on; what it had open is resolved by its successor's recovery."""
-
-    def __init__(self, fault: DeliveryFault) -> None:
-        super().__init__(f"{fault.fault.name}: {fault.text}")
-        self.fault = fault
 
 
 class AbortedError(Exception):
@@ -74,10 +57,6 @@ class AbortedError(Exception):
         super().__init__("aborted")
         self.faults = faults
         self.passed = passed
-
-
-class _MustAbortError(Exception):
-    """The library wants the transaction aborted."""
 
 
 class TransactionClient:
@@ -112,11 +91,9 @@ class TransactionClient:
         self.is_wanted = is_wanted
         self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic
-        self._producer: Producer | None = None
-        self._inbox = Inbox()
+        self._producer: TransactionalProducer | None = None
         self._way = Way.SHARED
         self._lineage = ""
-        self._opened_at: float | None = None
         self.number = 0
         """The last transaction that was committed."""
 
@@ -133,15 +110,16 @@ class TransactionClient:
     def _take_producer(self, way: Way) -> None:
         self.drop_producer()
         if not self.is_wanted():
-            raise _given_up()
-        # An inbox for each producer: no report of one before can be taken for one of this.
-        self._inbox = Inbox()
+            raise given_up()
         self._way = way
-        producer = self._producer = self._make_producer(way)
-        try:
-            self._call(producer.init_transactions)
-        except _MustAbortError as error:
-            raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), str(error))) from error
+        # It is there for `purge` while it fences.
+        producer = self._producer = TransactionalProducer(
+            self._make_producer(way),
+            is_wanted=self.is_wanted,
+            timeout_seconds=self._timeout_seconds,
+            monotonic=self._monotonic,
+        )
+        producer.fence()
 
     def drop_producer(self) -> None:
         """Take a new producer for the next transaction."""
@@ -150,7 +128,7 @@ class TransactionClient:
             # Destroying a client waits for its threads; nobody waits for that.
             threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
 
-    def _producer_for(self, way: Way) -> Producer:
+    def _producer_for(self, way: Way) -> TransactionalProducer:
         if self._producer is None or self._way is not way:
             self._take_producer(way)
             newer = self._read_above(self.number, self._lineage)
@@ -164,20 +142,25 @@ class TransactionClient:
     def serve(self) -> None:
         """Let the idle producer tell its news. Raises TransactionsEndedError when it was fenced meanwhile."""
         if self._producer is not None:
-            self._serve(self._producer.poll, 0.0)
+            self._producer.serve()
 
     def purge(self) -> None:
         """Drop what is queued: the transaction under way will be aborted or fenced. May be called on any thread."""
         producer = self._producer
         if producer is not None:
-            producer.purge(in_queue=True, in_flight=True, blocking=False)
+            producer.purge()
+
+    def abandon(self) -> None:
+        """Nobody wants more: spare the readers the wait for the time-out of what is open."""
+        if self._producer is not None:
+            self._producer.abandon()
 
     # What it knows of topics.
 
     def topic_fault(self, topic: str) -> DeliveryFault | None:
         """Return why the topic cannot be written to; None where it can, or where nobody knows."""
         try:
-            found = self._producer_for(self._way).list_topics(topic, timeout=ANSWER_SECONDS).topics.get(topic)
+            found = self._producer_for(self._way).client.list_topics(topic, timeout=ANSWER_SECONDS).topics.get(topic)
         except KafkaException:
             return None
         if found is None or found.error is None:
@@ -190,7 +173,7 @@ class TransactionClient:
         """A partition that fresh metadata does not list is the record's fault, else the topic's."""
         if record.partition is None or fault.fault.code not in PARTITION_CODES:
             return fault
-        return partition_fault(self._producer_for(self._way), record) or fault
+        return partition_fault(self._producer_for(self._way).client, record) or fault
 
     # One transaction.
 
@@ -202,29 +185,27 @@ class TransactionClient:
             TransactionsEndedError: the producer is fenced or failed; the outcome is unknown.
         """
         producer = self._producer_for(part.way)
-        self._opened_at = self._monotonic()
-        self._call(lambda _: producer.begin_transaction())
+        producer.begin()
         self._produce(producer, part.records)
         body = ProgressBody()
         reports = self._await_reports(producer, part, body)
         number = self.number + 1
         value = body.value(number, self._lineage)
         try:
-            producer.produce(self.topic, value, progress_key(number), partition=0)
-            self._call(producer.commit_transaction)
-        except _MustAbortError as error:
-            self._abort(producer)
+            producer.client.produce(self.topic, value, progress_key(number), partition=0)
+            producer.commit()
+        except MustAbortError as error:
+            producer.abort()
             raise AbortedError({}) from error
         except KafkaException as error:
-            raise self._ended(error.args[0]) from error
+            raise producer.ended(error.args[0]) from error
         self.number = number
-        self._opened_at = None
         return reports
 
-    def _produce(self, producer: Producer, records: Iterable[Record]) -> None:
-        produce, headers_of = producer.produce, self._checks.headers
+    def _produce(self, producer: TransactionalProducer, records: Iterable[Record]) -> None:
+        produce, headers_of = producer.client.produce, self._checks.headers
         # A copy that reports to this producer's inbox and to no other.
-        as_reporting = partial(tuple.__new__, self._inbox.record_type)
+        as_reporting = partial(tuple.__new__, producer.inbox.record_type)
         for record in records:
             headers: Any = headers_of(record)
             partition = -1 if record[7] is None else record[7]
@@ -243,23 +224,18 @@ class TransactionClient:
                     )
                     break
                 except BufferError:
-                    self._poll(producer)
-                    if self._inbox.has_failures:
+                    producer.flush()
+                    if producer.inbox.has_failures:
                         # The transaction is to be aborted, and a client in that state sends nothing more.
                         return
                 except KafkaException as error:
-                    self._refused(record, error.args[0])
+                    _refused(producer, record, error.args[0])
                     break
                 except (TypeError, ValueError) as error:
-                    self._inbox.put(Report(record, refusal_fault(error), None, None, True))
+                    producer.inbox.put(Report(record, refusal_fault(error), None, None, True))
                     break
 
-    def _refused(self, record: Record, error: KafkaError) -> None:
-        if error.fatal():
-            raise self._ended(error)
-        self._inbox.put(Report(record, delivery_fault(error, alone=True), None, None, True))
-
-    def _await_reports(self, producer: Producer, part: Attempt, body: ProgressBody) -> list[Report]:
+    def _await_reports(self, producer: TransactionalProducer, part: Attempt, body: ProgressBody) -> list[Report]:
         """Return the reports once all are in, and `body` with them. Else abort, and tell the records' own errors from
         mere purges.
         """
@@ -269,7 +245,7 @@ class TransactionClient:
         has_failed = False
         slice_seconds = REPORTS_SLICE_SECONDS
         while len(reports) < count:
-            came = self._inbox.take()
+            came = producer.inbox.take()
             reports += came
             now = self._monotonic()
             if not has_failed and any(map(error_of, came)):
@@ -280,7 +256,7 @@ class TransactionClient:
             if now >= until:
                 break
             if len(reports) < count:
-                self._poll(producer, slice_seconds)
+                producer.flush(slice_seconds)
                 slice_seconds = min(2 * slice_seconds, POLL_SECONDS)
         faults: Faults = {report.record.id: report.error for report in reports if report.error is not None}
         if not faults and len(reports) == count:
@@ -288,7 +264,7 @@ class TransactionClient:
         passed = frozenset(report.record.id for report in reports if report.error is None)
         if not faults:
             faults = self._unanswered(producer, part.records, passed)
-        self._abort(producer)
+        producer.abort()
         raise AbortedError(
             {
                 record_id: fault
@@ -298,66 +274,18 @@ class TransactionClient:
             passed,
         )
 
-    def _unanswered(self, producer: Producer, records: Sequence[Record], passed: frozenset[int]) -> Faults:
+    def _unanswered(self, producer: TransactionalProducer, records: Sequence[Record], passed: frozenset[int]) -> Faults:
         """No verdict came in time: the topics' fault where brokers answer at all, else nobody's."""
         try:
-            producer.list_topics(self.topic, timeout=ANSWER_SECONDS)
+            producer.client.list_topics(self.topic, timeout=ANSWER_SECONDS)
         except KafkaException as error:
-            raise self._ended(error.args[0]) from error
+            raise producer.ended(error.args[0]) from error
         text = "no broker confirmed the record in time"
         fault = DeliveryFault(fault_of(KafkaError._MSG_TIMED_OUT, "_MSG_TIMED_OUT"), text)
         return {record.id: fault for record in records if record.id not in passed}
 
-    def _poll(self, producer: Producer, seconds: float = POLL_SECONDS) -> None:
-        """Wait a little for all reports. The transaction has all its records, so nothing lingers for more."""
-        if not self.is_wanted():
-            raise _given_up()
-        self._serve(producer.flush, seconds)
 
-    def _serve(self, call: Callable[[float], object], seconds: float) -> None:
-        try:
-            call(seconds)
-        except KafkaException as error:
-            raise self._ended(error.args[0]) from error
-
-    def _abort(self, producer: Producer) -> None:
-        # When it cannot even be aborted, the next producer's init does it.
-        with suppress(_MustAbortError):
-            self._call(producer.abort_transaction)
-        self._opened_at = None
-
-    def abandon(self) -> None:
-        """Nobody wants more: spare the readers the wait for the time-out of what is open."""
-        if self._producer is not None and self._opened_at is not None:
-            with suppress(KafkaException):
-                self._producer.abort_transaction(ABANDON_SECONDS)
-
-    def _call(self, call: Callable[[float], object]) -> None:
-        """Make one transactional call to its end: a call that timed out, or may be repeated, is made again."""
-        deadline = self._monotonic() + CALLS_SECONDS_MAX
-        while True:
-            try:
-                call(CALL_SECONDS)
-            except KafkaException as failed:
-                error: KafkaError = failed.args[0]
-                if error.txn_requires_abort():
-                    raise _MustAbortError(str(error)) from failed
-                is_over = not self.is_wanted() or self._monotonic() >= deadline
-                if error.fatal() or not error.retriable() or is_over:
-                    raise self._ended(error) from failed
-            else:
-                return
-
-    def _ended(self, error: KafkaError) -> TransactionsEndedError:
-        """The producer is at its end: by a rival, or since a transaction of our own was open for too long?"""
-        opened_at, self._opened_at = self._opened_at, None
-        open_seconds = 0.0 if opened_at is None else self._monotonic() - opened_at
-        if error.code() in FENCED_CODES and open_seconds >= self._timeout_seconds:
-            text = f"open for {open_seconds:.1f} s, longer than transaction.timeout.ms: {error.str()}"
-            return TransactionsEndedError(DeliveryFault(own_fault("TRANSACTION_TIMED_OUT"), text))
-        self._opened_at = opened_at
-        return TransactionsEndedError(delivery_fault(error, alone=True))
-
-
-def _given_up() -> TransactionsEndedError:
-    return TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), "ownership ended"))
+def _refused(producer: TransactionalProducer, record: Record, error: KafkaError) -> None:
+    if error.fatal():
+        raise producer.ended(error)
+    producer.inbox.put(Report(record, delivery_fault(error, alone=True), None, None, True))

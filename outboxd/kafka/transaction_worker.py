@@ -9,7 +9,7 @@ from typing import Protocol
 from confluent_kafka import KafkaException
 
 from outboxd.errors import OutboxdError
-from outboxd.kafka.transaction_client import TransactionsEndedError
+from outboxd.kafka.transactional_producer import TransactionsEndedError
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault
 from outboxd.stopwatch import Stopwatch

@@ -36,8 +36,9 @@ from outboxd.kafka.progress import (
     rows_max,
     transactional_id,
 )
-from outboxd.kafka.transaction_client import TRANSACTION_TIMEOUT_MS, TransactionClient, TransactionsEndedError
+from outboxd.kafka.transaction_client import TransactionClient
 from outboxd.kafka.transaction_worker import Jobs, told, work_off
+from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS, TransactionsEndedError
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way, sent_back
 from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded, error_of

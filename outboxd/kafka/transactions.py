@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from outboxd.kafka.transaction_client import AbortedError, TransactionClient, TransactionsEndedError
+from outboxd.kafka.transaction_client import AbortedError, TransactionClient
+from outboxd.kafka.transactional_producer import TransactionsEndedError
 from outboxd.kafka.verdicts import Attempt, Pieces, plan, sent_back, sort_out
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import sys
 
-from confluent_kafka import Producer
-
 from outboxd.cli import main
-from outboxd.kafka.transaction_client import POLL_SECONDS, TransactionClient
+from outboxd.kafka.transactional_producer import POLL_SECONDS, TransactionalProducer
 
 
-def linger(client: TransactionClient, producer: Producer, seconds: float = POLL_SECONDS) -> None:
-    """Stand in for `TransactionClient._poll`: poll, and flush nothing."""
-    client._serve(producer.poll, seconds)
+def linger(producer: TransactionalProducer, seconds: float = POLL_SECONDS) -> None:
+    """Stand in for `TransactionalProducer.flush`: poll, and flush nothing."""
+    producer._serve(producer.client.poll, seconds)
 
 
 if __name__ == "__main__":
-    TransactionClient._poll = linger  # type: ignore[assignment, method-assign]
+    TransactionalProducer.flush = linger  # type: ignore[assignment, method-assign]
     sys.exit(main())

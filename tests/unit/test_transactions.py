@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from outboxd.kafka import transaction_client as module
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.progress import ProgressRecord, decode
-from outboxd.kafka.transaction_client import TransactionClient, TransactionsEndedError
+from outboxd.kafka.transaction_client import TransactionClient
+from outboxd.kafka.transactional_producer import TransactionsEndedError
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way
 from outboxd.policy.messages import Report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from outboxd.kafka.transaction_client import TransactionClient
+from outboxd.kafka.transactional_producer import TransactionalProducer
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.policy import verdicts
 from outboxd.policy.breakers import Breakers, StormGuard
@@ -238,7 +239,7 @@ BUGS = [
         "no progress record",
         TransactionClient,
         "transact",
-        "producer.produce(self.topic, value, progress_key(number), partition=0)",
+        "producer.client.produce(self.topic, value, progress_key(number), partition=0)",
         "pass",
         where=_exactly_once,
     ),
@@ -252,9 +253,9 @@ BUGS = [
     ),
     Mutation(
         "rows are settled without their transaction's commit",
-        TransactionClient,
-        "transact",
-        "self._call(producer.commit_transaction)",
+        TransactionalProducer,
+        "commit",
+        "self._call(self.client.commit_transaction)",
         "pass",
         where=_exactly_once,
     ),

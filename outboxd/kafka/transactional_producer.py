@@ -1,0 +1,165 @@
+"""One transactional producer, from its init to its end: the calls on it, and what their failures mean.
+
+    call ──▶ through
+      │ timed out, or may be repeated: the same call again
+      │ the library wants the transaction aborted: MustAbortError
+      ▼ fenced, fatal, or nobody wants more: TransactionsEndedError
+
+Its init fences every producer of the same `transactional.id` before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from outboxd.errors import OutboxdError
+from outboxd.kafka.inbox import Inbox, delivery_fault
+from outboxd.policy.faults import own_fault
+from outboxd.policy.messages import DeliveryFault
+
+TRANSACTION_TIMEOUT_MS = 30_000
+"""How long brokers let one be open: an owner that dies keeps readers waiting so long, or until a successor comes."""
+CALL_SECONDS = 5.0
+CALLS_SECONDS_MAX = 60.0
+ABANDON_SECONDS = 1.0
+POLL_SECONDS = 0.05
+
+FENCED_CODES = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_TXN_STATE,
+        90,  # PRODUCER_FENCED
+    }
+)
+
+
+class TransactionsEndedError(OutboxdError):
+    """The transactional producer cannot go on; what it had open is resolved by its successor's recovery."""
+
+    def __init__(self, fault: DeliveryFault) -> None:
+        super().__init__(f"{fault.fault.name}: {fault.text}")
+        self.fault = fault
+
+
+class MustAbortError(Exception):
+    """The library wants the transaction aborted."""
+
+
+class TransactionalProducer:
+    """Has at most one transaction open. All but `purge` is called on one thread."""
+
+    def __init__(
+        self,
+        client: Producer,
+        *,
+        is_wanted: Callable[[], bool],
+        timeout_seconds: float = TRANSACTION_TIMEOUT_MS / 1000,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Ask nothing of a broker yet; `fence` does.
+
+        Args:
+            client: the library's producer, which has a `transactional.id`.
+            is_wanted: False when the owner wants no more: waiting ends then.
+            timeout_seconds: its `transaction.timeout.ms`, in seconds.
+            monotonic: the clock that all waiting is measured by.
+        """
+        self.client = client
+        # An inbox for each producer: no report of one before can be taken for one of this.
+        self.inbox = Inbox()
+        self._is_wanted = is_wanted
+        self._timeout_seconds = timeout_seconds
+        self._monotonic = monotonic
+        self._opened_at: float | None = None
+
+    # One transaction.
+
+    def fence(self) -> None:
+        """Fence every producer before this one."""
+        try:
+            self._call(self.client.init_transactions)
+        except MustAbortError as error:
+            raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), str(error))) from error
+
+    def begin(self) -> None:
+        """Open a transaction."""
+        self._opened_at = self._monotonic()
+        self._call(lambda _: self.client.begin_transaction())
+
+    def commit(self) -> None:
+        """Commit it. Raises MustAbortError when it can only be aborted."""
+        self._call(self.client.commit_transaction)
+        self._opened_at = None
+
+    def abort(self) -> None:
+        """Abort it: nothing of it becomes visible."""
+        # When it cannot even be aborted, the next producer's init does it.
+        with suppress(MustAbortError):
+            self._call(self.client.abort_transaction)
+        self._opened_at = None
+
+    def abandon(self) -> None:
+        """Nobody wants more: spare the readers the wait for the time-out of what is open."""
+        if self._opened_at is not None:
+            with suppress(KafkaException):
+                self.client.abort_transaction(ABANDON_SECONDS)
+
+    def _call(self, call: Callable[[float], object]) -> None:
+        """Make one transactional call to its end: a call that timed out, or may be repeated, is made again."""
+        deadline = self._monotonic() + CALLS_SECONDS_MAX
+        while True:
+            try:
+                call(CALL_SECONDS)
+            except KafkaException as failed:
+                error: KafkaError = failed.args[0]
+                if error.txn_requires_abort():
+                    raise MustAbortError(str(error)) from failed
+                is_over = not self._is_wanted() or self._monotonic() >= deadline
+                if error.fatal() or not error.retriable() or is_over:
+                    raise self.ended(error) from failed
+            else:
+                return
+
+    # Its news.
+
+    def serve(self) -> None:
+        """Let the idle producer tell its news. Raises TransactionsEndedError when it was fenced meanwhile."""
+        self._serve(self.client.poll, 0.0)
+
+    def flush(self, seconds: float = POLL_SECONDS) -> None:
+        """Wait a little for all reports. The transaction has all its records, so nothing lingers for more."""
+        if not self._is_wanted():
+            raise given_up()
+        self._serve(self.client.flush, seconds)
+
+    def _serve(self, call: Callable[[float], object], seconds: float) -> None:
+        try:
+            call(seconds)
+        except KafkaException as error:
+            raise self.ended(error.args[0]) from error
+
+    def purge(self) -> None:
+        """Drop what is queued: the transaction under way will be aborted or fenced. May be called on any thread."""
+        self.client.purge(in_queue=True, in_flight=True, blocking=False)
+
+    # Its end.
+
+    def ended(self, error: KafkaError) -> TransactionsEndedError:
+        """The producer is at its end: by a rival, or since a transaction of our own was open for too long?"""
+        opened_at, self._opened_at = self._opened_at, None
+        open_seconds = 0.0 if opened_at is None else self._monotonic() - opened_at
+        if error.code() in FENCED_CODES and open_seconds >= self._timeout_seconds:
+            text = f"open for {open_seconds:.1f} s, longer than transaction.timeout.ms: {error.str()}"
+            return TransactionsEndedError(DeliveryFault(own_fault("TRANSACTION_TIMED_OUT"), text))
+        self._opened_at = opened_at
+        return TransactionsEndedError(delivery_fault(error, alone=True))
+
+
+def given_up() -> TransactionsEndedError:
+    """Return the end of a producer that nobody wants any more."""
+    return TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), "ownership ended"))
