@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -65,6 +65,16 @@ class PartitionQuestions:
         """The record failed with this; is it because its topic lacks the partition that it names?"""
         self._lots.add([Question(producer, record, fault, self._generation)])
 
+    def ask_of(self, producer: Producer, reports: Iterable[Report]) -> list[Report]:
+        """Ask about those reports that leave it open; return the others."""
+        sure: list[Report] = []
+        for report in reports:
+            if report[1] is not None and _is_doubtful(report):
+                self.ask(producer, report.record, report.error)
+            else:
+                sure.append(report)
+        return sure
+
     def forget(self) -> None:
         """Report nothing of what was asked until now: its producer is gone, and its records go by another one."""
         with self._lock:
@@ -84,3 +94,15 @@ class PartitionQuestions:
             for _, record, fault, generation in questions:
                 if generation == self._generation:
                     self._report(Report(record, _fault_of(record, count) or fault, record.partition, None, True))
+
+
+def _is_doubtful(report: Report) -> bool:
+    """Does the topic really lack the partition that the record names? Then it is the record's fault, else the
+    topic's.
+    """
+    return (
+        report.error is not None
+        and report.error.fault.code in PARTITION_CODES
+        and report.record.partition is not None
+        and not report.alone
+    )

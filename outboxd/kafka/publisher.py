@@ -1,7 +1,7 @@
 """The publisher: the relay's broker port on the plain idempotent producer.
 
-One shared producer sends by the batch; a second one, made when first needed, sends suspects of a batch-wide refusal
-one record a batch. Everything here runs on the relay's thread, callbacks included, since they are served by its
+One shared producer sends by the batch; a second one sends suspects of a batch-wide refusal one record a batch, see
+`lone_producer.py`. Everything here runs on the relay's thread, callbacks included, since they are served by its
 `poll`. Only the question whether a topic really lacks a partition goes to a thread of its own: its answer is a
 report in the inbox like any other.
 """
@@ -13,20 +13,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from outboxd.errors import BugError
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.client_config import CLIENT_LOGGER, lone_config, producer_config, record_bytes_max
 from outboxd.kafka.inbox import Inbox, clearer_failure, delivery_fault, refusal_fault
+from outboxd.kafka.lone_producer import ANY_PARTITION, LoneProducer
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, PartitionQuestions
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report, error_of
 from outboxd.policy.records import Record
-
-_ANY_PARTITION = -1
 
 
 class KafkaPublisher:
@@ -63,8 +62,9 @@ class KafkaPublisher:
         self._acknowledged = None if on_lost is None else AcknowledgedPlaces(lambda: self._properties, source, on_lost)
         self._failure: DeliveryFault | None = None
         self.cluster_error: str | None = None
-        self._lone: Producer | None = None
-        self._lone_in_flight = 0
+        self._lone = LoneProducer(
+            lambda: self._make(lone_config(self._properties)), self._checks, self.inbox, self._refused
+        )
         self._partitions = PartitionQuestions(self.inbox.put)
         self._producer = self._make(self._config)
 
@@ -116,7 +116,7 @@ class KafkaPublisher:
                         topic,
                         payload,
                         key,
-                        _ANY_PARTITION if partition is None else partition,
+                        ANY_PARTITION if partition is None else partition,
                         record,  # type: ignore[arg-type]  # a record is its own callback, see Inbox
                         None,
                         created_at_ms,
@@ -160,38 +160,7 @@ class KafkaPublisher:
 
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when the producer's queue is full."""
-        if self._lone is None:
-            self._lone = self._make(lone_config(self._properties))
-        headers = self._checks.headers(record)
-        if isinstance(headers, DeliveryFault):
-            self._refuse(record, headers)
-            return True
-
-        def report(error: KafkaError | None, message: Message) -> None:
-            self._lone_in_flight -= 1
-            fault = None if error is None else delivery_fault(error, alone=True)
-            self.inbox.put(
-                Report(record, fault, message.partition(), message.offset() if error is None else None, True)
-            )
-
-        partition = _ANY_PARTITION if record.partition is None else record.partition
-        try:
-            self._lone.produce(
-                record.topic,
-                record.payload,
-                record.key,
-                partition,
-                on_delivery=report,
-                timestamp=max(1, record.created_at_ms),
-                headers=headers,
-            )
-        except BufferError:
-            return False
-        except (KafkaException, TypeError, ValueError) as error:
-            self._refused(record, error)
-            return True
-        self._lone_in_flight += 1
-        return True
+        return self._lone.publish(record)
 
     # Report.
 
@@ -209,8 +178,7 @@ class KafkaPublisher:
 
     def _serve(self, call: Callable[[float], object], timeout_seconds: float) -> None:
         try:
-            if self._lone_in_flight and self._lone is not None:
-                self._lone.poll(0)
+            self._lone.serve()
             call(timeout_seconds)
         except KafkaException as error:
             self._failed(error)
@@ -238,25 +206,7 @@ class KafkaPublisher:
             self._acknowledged.note(reports)
         if not any(map(error_of, reports)):
             return reports
-        sure: list[Report] = []
-        for report in reports:
-            if report[1] is not None and self._doubts_partition(report):
-                self._partitions.ask(self._producer, report.record, report.error)
-            else:
-                sure.append(report)
-        return sure
-
-    @staticmethod
-    def _doubts_partition(report: Report) -> bool:
-        """Does the topic really lack the partition that the record names? Then it is the record's fault, else the
-        topic's.
-        """
-        return (
-            report.error is not None
-            and report.error.fault.code in PARTITION_CODES
-            and report.record.partition is not None
-            and not report.alone
-        )
+        return self._partitions.ask_of(self._producer, reports)
 
     # Only transactions have these to tell or to learn.
 
@@ -280,12 +230,11 @@ class KafkaPublisher:
     def rebuild(self) -> None:
         """Replace a failed producer. Reports of the old one never come any more, since nobody polls it."""
         self.purge()
-        former = [self._producer] + ([self._lone] if self._lone is not None else [])
+        former = [self._producer, *self._lone.drop()]
         if self._failure is not None and self._acknowledged is not None:
             # Whatever it was, it may have been the log that went back.
             self._acknowledged.suspect()
         self._failure = None
-        self._lone, self._lone_in_flight = None, 0
         self._producer = self._make(self._config)
         self._partitions.forget()
         self.inbox.take()
@@ -294,15 +243,14 @@ class KafkaPublisher:
 
     def purge(self) -> None:
         """Drop what was not sent yet, and stop waiting for what was."""
-        for producer in (self._producer, self._lone):
-            if producer is not None:
-                producer.purge(in_queue=True, in_flight=True, blocking=False)
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        self._lone.purge()
 
     def close(self) -> None:
         """End: whatever is still queued is dropped; its rows are pending."""
         self._partitions.forget()
         self.purge()
-        self._lone = None
+        self._lone.drop()
         if self._acknowledged is not None:
             self._acknowledged.close()
 
@@ -320,9 +268,8 @@ class KafkaPublisher:
         )
         name, password = (properties.get(f"sasl.{each}", "") for each in ("username", "password"))
         if name and password:
-            for producer in (self._producer, self._lone):
-                if producer is not None:
-                    producer.set_sasl_credentials(name, password)
+            self._producer.set_sasl_credentials(name, password)
+            self._lone.take_credentials(name, password)
 
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address). Raises KafkaException when none answers in time."""
