@@ -4,9 +4,6 @@ Records gather while a transaction is under way on the worker thread; when it is
 that gathered, while the relay takes the reports. So a transaction is small and quick when little comes, and grows to
 its limits when much does. No other producer exists in this mode: a suspect goes one record a batch in a transaction
 of the same `transactional.id`.
-
-When a record fails, the worker waits for the relay, and all that gathered behind it goes back: the relay may hold the
-key or the topic by then.
 """
 
 from __future__ import annotations
@@ -15,51 +12,29 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from confluent_kafka import KafkaError, Producer
-from confluent_kafka.admin import AdminClient
-
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
-from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, record_bytes_max, transactional_config
-from outboxd.kafka.inbox import Inbox, clearer_failure
+from outboxd.kafka.client_config import record_bytes_max
+from outboxd.kafka.handover import EndedBatch, Handover
+from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.progress import (
-    UNSETTLED_MAX,
-    ProgressMissingError,
-    ProgressRecord,
-    ensure_topic,
-    progress_topic,
-    read_above,
-    rows_max,
-    transactional_id,
-)
+from outboxd.kafka.progress import rows_max
+from outboxd.kafka.shard_clients import ShardClients
 from outboxd.kafka.transaction_client import TransactionClient
+from outboxd.kafka.transaction_recovery import Recovery
 from outboxd.kafka.transaction_worker import Jobs, told, work_off
-from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS, TransactionsEndedError
 from outboxd.kafka.transactions import Transactions
-from outboxd.kafka.verdicts import Way, sent_back
-from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded, error_of
+from outboxd.kafka.verdicts import sent_back
+from outboxd.policy.messages import DeliveryFault, Event, RecoverFailed, Report
 from outboxd.policy.records import Record
 from outboxd.policy.transaction_size import TransactionSize
 from outboxd.stopwatch import Stopwatch
 
 TRANSACTION_ROWS_MAX = 10_000
 TRANSACTION_BYTES_MAX = 16 << 20
-NEW_TOPIC_SECONDS = 5.0
-NEW_TOPIC_PAUSE_SECONDS = 0.1
 CLOSING_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A batch is through. `number` is its last transaction, None where nothing of it was committed."""
-
-    reports: list[Report]
-    number: int | None
-    has_failed: bool
 
 
 class TransactionalPublisher:
@@ -85,36 +60,24 @@ class TransactionalPublisher:
                 at least.
         """
         self.inbox = Inbox()
-        self._acknowledged = None if on_lost is None else AcknowledgedPlaces(lambda: self._properties, source, on_lost)
-        self.cluster_error: str | None = None
-        self._properties = dict(properties)
+        self._clients = clients = self._make_clients(properties, source, schema)
+        self._acknowledged = (
+            None if on_lost is None else AcknowledgedPlaces(lambda: clients.properties, source, on_lost)
+        )
         self._post = post
-        self._outbox, self._schema = source, schema
-        self._transactional_id = ""
-        self._topic = ""
         record_bytes = record_bytes_max(properties)
         self._checks = MessageChecks(source, record_bytes)
         self._size = TransactionSize(min(TRANSACTION_ROWS_MAX, rows_max(record_bytes)), TRANSACTION_BYTES_MAX)
-        # Between a worker's word to the relay and the end of its life: nobody hears of a worker that is gone, and what
-        # gathers, `_busy` and `_unsettled` are both threads'.
-        self._lock = threading.Lock()
-        self._admin: AdminClient | None = None
         self._forget()
         self._start_worker()
 
     def _forget(self) -> None:
-        self._buffer: list[Record] = []
-        self._buffer_bytes = 0
         self._refusals: list[Report] = []
-        self._ended_batches: SimpleQueue[_Ended] = SimpleQueue()
-        self._taken: list[_Ended] = []
+        self._taken: list[EndedBatch] = []
         self._committed: int | None = None
-        self._unsettled: set[int] = set()
-        self._busy = True
-        self._failure: DeliveryFault | None = None
 
     def _start_worker(self) -> None:
-        self._gone = gone = threading.Event()
+        gone = threading.Event()
         self._jobs = self._make_jobs()
         self._watch = watch = Stopwatch()
 
@@ -123,19 +86,27 @@ class TransactionalPublisher:
             watch.lap()
             return not gone.is_set()
 
+        clients = self._clients
         self._client = client = TransactionClient(
-            self._make_producer,
+            clients.make_producer,
             self._checks,
-            topic=self._topic,
-            read_above=self._read_above,
+            topic=clients.topic,
+            read_above=clients.read_above,
             is_wanted=is_wanted,
-            timeout_seconds=self._timeout_ms / 1000,
+            timeout_seconds=clients.timeout_ms / 1000,
             monotonic=self._monotonic,
         )
+        self._recovery = Recovery(client, clients, gone)
         self._transactions = Transactions(client)
-        self._begin(partial(work_off, self._jobs, client.serve, self._fails_of(gone), watch))
+        self._handover = Handover(
+            self._transactions, self._jobs, gone, self._size, post=self._post, monotonic=self._monotonic
+        )
+        self._begin(partial(work_off, self._jobs, client.serve, self._handover.fail, watch))
 
-    # Time, queue and thread: a simulation has its own.
+    # Clients, time, queue and thread: a simulation has its own.
+
+    def _make_clients(self, properties: Mapping[str, str], source: str, schema: str) -> ShardClients:
+        return ShardClients(properties, source=source, schema=schema, rows_max=TRANSACTION_ROWS_MAX)
 
     def _monotonic(self) -> float:
         return time.monotonic()
@@ -147,100 +118,33 @@ class TransactionalPublisher:
         self._worker = threading.Thread(target=work, name="transactions", daemon=True)
         self._worker.start()
 
-    # The worker's words to the relay.
-
-    def _fails_of(self, gone: threading.Event) -> Callable[[DeliveryFault], None]:
-        def fail(fault: DeliveryFault) -> None:
-            with self._lock:
-                if not gone.is_set():
-                    self._failure = fault
-                    self._post(TransactionEnded())
-
-        return fail
-
-    def _answer(self, gone: threading.Event, event: Event) -> None:
-        with self._lock:
-            if not gone.is_set():
-                self._busy = isinstance(event, RecoverFailed)
-                self._post(event)
+    # Recovery.
 
     def name_after(self, database: str) -> None:
-        """Take the database's own name for it, before the first recovery. May be called on any thread.
-
-        A configured name may be a pooler's: two daemons on two ways to one database have to fence each other.
-        """
-        self._transactional_id = transactional_id(database, self._schema, self._outbox)
-        self._topic = self._client.topic = progress_topic(database, self._schema, self._outbox)
-
-    # Clients.
-
-    @property
-    def _timeout_ms(self) -> int:
-        return int(self._properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
-
-    def _make_producer(self, way: Way) -> Producer:
-        config = transactional_config(
-            self._properties,
-            transactional_id=self._transactional_id,
-            timeout_ms=self._timeout_ms,
-            rows_max=TRANSACTION_ROWS_MAX,
-            is_lone=way is Way.LONE,
-        )
-        return Producer({**config, "error_cb": self._on_error}, logger=CLIENT_LOGGER)
-
-    def _on_error(self, error: KafkaError) -> None:
-        self.cluster_error = clearer_failure(self.cluster_error, error)
-
-    def _read_above(self, number: int, lineage: str) -> Sequence[ProgressRecord]:
-        return read_above(self._properties, self._topic, number, lineage)
-
-    # Recovery.
+        """Take the database's own name for it, before the first recovery. May be called on any thread."""
+        self._clients.name_after(database)
+        self._client.topic = self._clients.topic
 
     def begin_recover(self, settled: int, lineage: str) -> None:
         """Fence the owner before, and post what it committed above `settled`: that is settled before anything goes."""
-        self._busy = True
-        client, gone = self._client, self._gone
+        handover, recovery = self._handover, self._recovery
+        handover.await_recovery()
 
         def recover() -> None:
             try:
-                recovered = self._recover(client, gone, settled, lineage)
+                recovered = recovery.recover(settled, lineage)
             except Exception as error:  # noqa: BLE001 - the relay begins again and says why, whatever it is
-                self._answer(gone, RecoverFailed(told(error)))
+                handover.answer(RecoverFailed(told(error)))
             else:
-                self._answer(gone, recovered)
+                handover.answer(recovered)
 
         self._jobs.put(recover)
-
-    def _recover(self, client: TransactionClient, gone: threading.Event, settled: int, lineage: str) -> Recovered:
-        client.fence()
-        try:
-            records = self._read_above(settled, lineage)
-        except ProgressMissingError:
-            if settled:
-                raise
-            ensure_topic(self._properties, self._topic)
-            records = self._read_new(gone, settled, lineage)
-        number = records[-1].number if records else settled
-        client.begin(lineage, number)
-        return Recovered(number, [row for record in records for row in record.rows])
-
-    def _read_new(self, gone: threading.Event, settled: int, lineage: str) -> Sequence[ProgressRecord]:
-        """Read a topic that was just made: not every broker may know it yet."""
-        deadline = time.monotonic() + NEW_TOPIC_SECONDS
-        while True:
-            try:
-                return self._read_above(settled, lineage)
-            except ProgressMissingError:
-                if gone.wait(NEW_TOPIC_PAUSE_SECONDS) or time.monotonic() > deadline:
-                    raise
 
     # Publish.
 
     def publish(self, records: Sequence[Record], start: int) -> int:
         """Take records for the next transaction, from index `start` on; return the index of the first one not taken."""
-        # The worker may take what gathered meanwhile: there is never less room than is seen here.
-        rows_free = self._size.rows - len(self._buffer)
-        bytes_free = self._size.size_bytes - self._buffer_bytes
+        rows_free, bytes_free = self._handover.room()
         refused_keys: set[tuple[str, str | None]] = set()
         accepted: list[Record] = []
         accepted_bytes = 0
@@ -259,10 +163,7 @@ class TransactionalPublisher:
             else:
                 accepted.append(record)
                 accepted_bytes += record[9]
-        with self._lock:
-            self._buffer += accepted
-            self._buffer_bytes += accepted_bytes
-        self._hand_over()
+        self._handover.add(accepted, accepted_bytes)
         return taken
 
     def publish_alone(self, record: Record) -> bool:
@@ -270,49 +171,16 @@ class TransactionalPublisher:
         self._transactions.suspect(record.id)
         return self.publish([record], 0) == 1
 
-    def _hand_over(self) -> None:
-        """Give the worker what gathered, where it waits for that."""
-        with self._lock:
-            if not self._busy:
-                self._go_on()
-
-    def _go_on(self) -> None:
-        """Make all that gathered the worker's next job, on either thread, under the lock."""
-        self._busy = bool(self._buffer) and len(self._unsettled) < UNSETTLED_MAX
-        if self._busy:
-            batch, self._buffer, self._buffer_bytes = self._buffer, [], 0
-            self._jobs.put(partial(self._deliver, batch, self._transactions, self._gone))
-
-    def _deliver(self, batch: Sequence[Record], transactions: Transactions, gone: threading.Event) -> None:
-        """The worker's job: deliver the batch; then go on with what gathered meanwhile, unless a record failed."""
-        began_at, former = self._monotonic(), transactions.client.number
-        try:
-            reports = transactions.deliver(batch)
-        except TransactionsEndedError as failed:
-            self._fails_of(gone)(failed.fault)
-            return
-        number = transactions.client.number if transactions.client.number > former else None
-        ended = _Ended(reports, number, has_failed=any(map(error_of, reports)))
-        with self._lock:
-            if gone.is_set():
-                return
-            self._size.took(self._monotonic() - began_at)
-            if number is not None:
-                self._unsettled.add(number)
-            self._ended_batches.put(ended)
-            if not ended.has_failed:
-                self._go_on()
-        self._post(TransactionEnded())
-
     # Report.
 
     def poll(self, timeout_seconds: float) -> None:
         """Wait for a transaction's end, no longer than this."""
-        if self._busy and not self._taken and timeout_seconds > 0:
+        ended = self._handover.ended
+        if self._handover.is_busy and not self._taken and timeout_seconds > 0:
             with suppress(Empty):
-                self._taken.append(self._ended_batches.get(timeout=timeout_seconds))
-        while not self._ended_batches.empty():
-            self._taken.append(self._ended_batches.get())
+                self._taken.append(ended.get(timeout=timeout_seconds))
+        while not ended.empty():
+            self._taken.append(ended.get())
 
     def flush(self, timeout_seconds: float) -> None:
         """Wait for a transaction's end: its commit waits for nothing more anyway."""
@@ -332,10 +200,7 @@ class TransactionalPublisher:
                 self._committed = ended.number
         if any(ended.has_failed for ended in taken):
             # What gathered behind a failed record passes the relay's gates once more.
-            with self._lock:
-                self._busy = False
-                gathered, self._buffer, self._buffer_bytes = self._buffer, [], 0
-            reports += map(sent_back, gathered)
+            reports += map(sent_back, self._handover.take_back())
         return reports + refusals
 
     def committed(self) -> int | None:
@@ -345,9 +210,7 @@ class TransactionalPublisher:
 
     def settled(self, number: int) -> None:
         """All transactions up to this one are settled."""
-        with self._lock:
-            self._unsettled = {unsettled for unsettled in self._unsettled if unsettled > number}
-        self._hand_over()
+        self._handover.settled(number)
 
     # Failure and end.
 
@@ -357,13 +220,13 @@ class TransactionalPublisher:
 
     def failure(self) -> DeliveryFault | None:
         """Return what ended the producer, or None while it works."""
-        return self._failure
+        return self._handover.failure
 
     def rebuild(self) -> None:
         """Forget everything: a new worker waits for the recovery that must come first."""
         self.purge()
         self._jobs.put(None)
-        if self._failure is not None and self._acknowledged is not None:
+        if self._handover.failure is not None and self._acknowledged is not None:
             # Whatever it was, it may have been the log that went back.
             self._acknowledged.suspect()
         self._forget()
@@ -371,8 +234,7 @@ class TransactionalPublisher:
 
     def purge(self) -> None:
         """Drop what was not sent yet: the open transaction will never be committed."""
-        with self._lock:
-            self._gone.set()
+        self._handover.end()
         self._client.purge()
 
     def close(self) -> None:
@@ -388,15 +250,13 @@ class TransactionalPublisher:
     ) -> None:
         """Build the next producer with these; it has limits of its own. May be called on any thread."""
         del in_flight_rows_max, in_flight_bytes_max
-        self._properties = dict(properties)
-        self._admin = None
+        self._clients.take_properties(properties)
 
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address), asked by a client that takes part in no transaction."""
-        admin = self._admin or AdminClient(
-            {**DEFAULTS, **self._properties, "client.id": "outboxd-contact"}, logger=CLIENT_LOGGER
-        )
-        self._admin = admin
-        metadata = admin.list_topics(timeout=timeout_seconds)
-        self.cluster_error = None
-        return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
+        return self._clients.contact(timeout_seconds)
+
+    @property
+    def cluster_error(self) -> str | None:
+        """Return what people are told of the cluster's failure, None while it works. May be called on any thread."""
+        return self._clients.cluster_error

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaError
 
 from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.progress import ProgressRecord, decode
+from outboxd.kafka.shard_clients import ShardClients
 from outboxd.kafka.transaction_worker import Jobs
-from outboxd.kafka.transactional_publisher import TRANSACTION_BYTES_MAX, TransactionalPublisher
+from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.verdicts import Way
 from outboxd.policy.records import Record
-from outboxd.policy.transaction_size import TransactionSize
 from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.database import Row
@@ -45,16 +45,19 @@ class SimulatedTransactionalPublisher(TransactionalPublisher):
         self._broker = broker
         self._coordinator = coordinator
         self._batch_rows = batch_rows
-        self._clients: list[TransactionalClient] = []
+        self._producers: list[TransactionalClient] = []
         self._threads: list[SimulatedThread] = []
         self.dice = dice
         self.queue_rows_max = queue_rows_max
         properties = {"transaction.timeout.ms": str(int(timeout_seconds * 1000))}
         super().__init__(properties, daemon.post, source="default", schema="outboxd")
-        self._size = TransactionSize(queue_rows_max, TRANSACTION_BYTES_MAX)
+        self._size.rows_max = self._size.rows = queue_rows_max
         self.name_after("simulated")
 
     # What the real one has made for it.
+
+    def _make_clients(self, properties: Mapping[str, str], source: str, schema: str) -> ShardClients:
+        return SimulatedClients(self, properties, source, schema)
 
     def _monotonic(self) -> float:
         return self._broker.timeline.now
@@ -70,16 +73,22 @@ class SimulatedTransactionalPublisher(TransactionalPublisher):
         jobs.thread = thread
         self._threads = [one for one in self._threads if not one.is_over] + [thread]
 
-    def _make_producer(self, way: Way) -> Any:
-        if self._clients:
-            # The one before was dropped: its threads end, what it sent may arrive.
-            self._clients[-1].is_gone = True
-        rows = 1 if way is Way.LONE else self._batch_rows
-        client = TransactionalClient(self, self._coordinator, self._broker, batch_rows=rows)
-        self._clients.append(client)
-        return client
+    def _tell_the_relay(self) -> None:
+        if not self._handover.ended.empty() or self._handover.failure is not None:
+            self._daemon.wake_soon()
 
-    def _read_above(self, number: int, lineage: str) -> Sequence[ProgressRecord]:
+    # What its clients ask.
+
+    def make_producer(self, way: Way) -> TransactionalClient:
+        if self._producers:
+            # The one before was dropped: its threads end, what it sent may arrive.
+            self._producers[-1].is_gone = True
+        rows = 1 if way is Way.LONE else self._batch_rows
+        producer = TransactionalClient(self, self._coordinator, self._broker, batch_rows=rows)
+        self._producers.append(producer)
+        return producer
+
+    def read_above(self, number: int, lineage: str) -> Sequence[ProgressRecord]:
         until = self._monotonic() + READ_SECONDS
         self.pause(self.dice.uniform(0.001, 0.05))
         while self._monotonic() < self._broker.down_until:
@@ -89,12 +98,6 @@ class SimulatedTransactionalPublisher(TransactionalPublisher):
         records = [decode(value) for value in self._coordinator.progress]
         ours = [record for record in records if record.lineage == lineage and record.number > number]
         return sorted(ours, key=lambda record: record.number)
-
-    def _tell_the_relay(self) -> None:
-        if not self._ended_batches.empty() or self._failure is not None:
-            self._daemon.wake_soon()
-
-    # What the client asks.
 
     def frozen_until(self) -> float:
         return self._daemon.frozen_until
@@ -134,12 +137,28 @@ class SimulatedTransactionalPublisher(TransactionalPublisher):
 
     def fail(self) -> None:
         """The producer dies of a fatal error."""
-        if self._clients:
-            self._clients[-1].fail(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "fatal", True))
+        if self._producers:
+            self._producers[-1].fail(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "fatal", True))
 
     def die(self) -> None:
         """The process is killed: nothing more leaves it; what is on the network may land."""
-        for client in self._clients:
-            client.is_gone = True
+        for producer in self._producers:
+            producer.is_gone = True
         for thread in self._threads:
             thread.kill()
+
+
+class SimulatedClients(ShardClients):
+    """The real names, and clients of the simulation's broker."""
+
+    def __init__(
+        self, publisher: SimulatedTransactionalPublisher, properties: Mapping[str, str], source: str, schema: str
+    ) -> None:
+        super().__init__(properties, source=source, schema=schema, rows_max=publisher.queue_rows_max)
+        self._publisher = publisher
+
+    def make_producer(self, way: Way) -> Any:
+        return self._publisher.make_producer(way)
+
+    def read_above(self, number: int, lineage: str) -> Sequence[ProgressRecord]:
+        return self._publisher.read_above(number, lineage)

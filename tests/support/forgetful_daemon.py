@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from outboxd.cli import main
-from outboxd.kafka import transactional_publisher
+from outboxd.kafka import shard_clients
 from outboxd.kafka.progress import ProgressRecord
 
 
@@ -19,5 +19,5 @@ def find_nothing(*_: object) -> Sequence[ProgressRecord]:
 
 
 if __name__ == "__main__":
-    transactional_publisher.read_above = find_nothing  # type: ignore[attr-defined, assignment]  # the part that is taken away
+    shard_clients.read_above = find_nothing  # type: ignore[attr-defined, assignment]  # the part that is taken away
     sys.exit(main())

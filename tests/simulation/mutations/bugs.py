@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from outboxd.kafka.transaction_client import TransactionClient
+from outboxd.kafka.transaction_recovery import Recovery
 from outboxd.kafka.transactional_producer import TransactionalProducer
-from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.policy import verdicts
 from outboxd.policy.breakers import Breakers, StormGuard
 from outboxd.policy.deferrals import Deferrals
@@ -245,9 +245,9 @@ BUGS = [
     ),
     Mutation(
         "the progress records are not read",
-        TransactionalPublisher,
-        "_recover",
-        "records = self._read_above(settled, lineage)",
+        Recovery,
+        "recover",
+        "records = self._clients.read_above(settled, lineage)",
         "records = []",
         where=_exactly_once,
     ),

@@ -1,0 +1,96 @@
+"""The clients of a shard with exactly-once delivery: its producers, the reader of its progress, and one that only asks.
+
+A shard is one outbox of one database. Its names in Kafka are made of theirs, so that two daemons of one outbox fence
+each other and read each other's progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import KafkaError, Producer
+from confluent_kafka.admin import AdminClient
+
+from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, transactional_config
+from outboxd.kafka.inbox import clearer_failure
+from outboxd.kafka.progress import ProgressRecord, ensure_topic, progress_topic, read_above, transactional_id
+from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS
+from outboxd.kafka.verdicts import Way
+
+
+class ShardClients:
+    """Makes them with the properties and names of the present. May be called on any thread."""
+
+    def __init__(self, properties: Mapping[str, str], *, source: str, schema: str, rows_max: int) -> None:
+        """Make nothing that speaks to a broker yet.
+
+        Args:
+            properties: the user's librdkafka properties.
+            source: the outbox's name.
+            schema: that of outboxd's tables.
+            rows_max: the most rows of one transaction.
+        """
+        self.properties: Mapping[str, str] = dict(properties)
+        self.transactional_id = ""
+        self.topic = ""
+        """The progress topic."""
+        self.cluster_error: str | None = None
+        self._outbox, self._schema = source, schema
+        self._rows_max = rows_max
+        self._admin: AdminClient | None = None
+
+    def name_after(self, database: str) -> None:
+        """Take the database's own name for it, before anything is made.
+
+        A configured name may be a pooler's: two daemons on two ways to one database have to fence each other.
+        """
+        self.transactional_id = transactional_id(database, self._schema, self._outbox)
+        self.topic = progress_topic(database, self._schema, self._outbox)
+
+    def take_properties(self, properties: Mapping[str, str]) -> None:
+        """Make the next ones with these."""
+        self.properties = dict(properties)
+        self._admin = None
+
+    # Producers.
+
+    @property
+    def timeout_ms(self) -> int:
+        """How long a transaction may be open, in milliseconds."""
+        return int(self.properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+
+    def make_producer(self, way: Way) -> Producer:
+        """Return a producer of the shard's `transactional.id`; its init will fence all before it."""
+        config = transactional_config(
+            self.properties,
+            transactional_id=self.transactional_id,
+            timeout_ms=self.timeout_ms,
+            rows_max=self._rows_max,
+            is_lone=way is Way.LONE,
+        )
+        return Producer({**config, "error_cb": self._on_error}, logger=CLIENT_LOGGER)
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.cluster_error = clearer_failure(self.cluster_error, error)
+
+    # The progress topic.
+
+    def read_above(self, number: int, lineage: str) -> Sequence[ProgressRecord]:
+        """Return the committed progress records above a number, see `progress.read_above`."""
+        return read_above(self.properties, self.topic, number, lineage)
+
+    def ensure_topic(self) -> None:
+        """Make the progress topic where it is missing."""
+        ensure_topic(self.properties, self.topic)
+
+    # One that only asks.
+
+    def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
+        """Return the brokers as (id, address), asked by a client that takes part in no transaction."""
+        admin = self._admin or AdminClient(
+            {**DEFAULTS, **self.properties, "client.id": "outboxd-contact"}, logger=CLIENT_LOGGER
+        )
+        self._admin = admin
+        metadata = admin.list_topics(timeout=timeout_seconds)
+        self.cluster_error = None
+        return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
