@@ -183,7 +183,12 @@ def rows_max(record_bytes_max: int) -> int:
 
 
 def ensure_topic(properties: Mapping[str, str], topic: str, timeout_seconds: float = 30.0) -> None:
-    """Make the progress topic where it is missing. Raises KafkaException when the cluster refuses."""
+    """Make the progress topic where it is missing.
+
+    Raises:
+        KafkaException: the cluster refuses.
+        BrokerUnavailableError: it did not answer in time.
+    """
     # Kept alive until its futures are through.
     admin = AdminClient(dict(properties), logger=CLIENT_LOGGER)
     wanted = NewTopic(topic, num_partitions=1, config=dict(TOPIC_CONFIG))
@@ -193,6 +198,10 @@ def ensure_topic(properties: Mapping[str, str], topic: str, timeout_seconds: flo
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
+    except TimeoutError as late:
+        raise BrokerUnavailableError(
+            f"the progress topic {topic} was not made within {timeout_seconds:g} s; look at the brokers, or make it"
+        ) from late
 
 
 def read_above(

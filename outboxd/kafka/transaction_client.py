@@ -58,6 +58,10 @@ class AbortedError(Exception):
         self.faults = faults
         self.passed = passed
 
+    def forget_frames(self) -> None:
+        """Hold the aborted producer no longer: where this came from knows it, and it is destroyed elsewhere."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+
 
 class TransactionClient:
     """Holds one producer at a time. All but `purge` is called on one thread."""

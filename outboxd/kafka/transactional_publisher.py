@@ -193,6 +193,8 @@ class TransactionalPublisher:
         taken, self._taken = self._taken, []
         refusals, self._refusals = self._refusals, []
         reports = [report for ended in taken for report in ended.reports]
+        if any(ended.number is not None for ended in taken):
+            self._clients.cluster_error = None
         if reports and self._acknowledged is not None:
             self._acknowledged.note(reports)
         for ended in taken:

@@ -68,6 +68,7 @@ class Transactions:
             try:
                 pieces.delivered(part, client.transact(part))
             except AbortedError as aborted:
+                aborted.forget_frames()
                 client.drop_producer()
                 if aborted.faults:
                     self._after_abort(part, aborted, pieces)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -123,8 +125,9 @@ class Client:
 
 
 def transactions_on(broker: Broker, **options: Any) -> Transactions:
+    make: type[Client] = options.pop("make", Client)
     client = TransactionClient(
-        lambda way: cast(Any, Client(broker, way)),
+        lambda way: cast(Any, make(broker, way)),
         MessageChecks("default", 1_000_000),
         topic=PROGRESS,
         read_above=lambda number, _: [record for record in broker.progress if record.number > number],
@@ -190,6 +193,20 @@ def test_a_poison_row_among_thousands_is_found_in_few_transactions() -> None:
     delivered, failed, back = split(transactions_on(broker).deliver(batch))
     assert (len(delivered), failed, back) == (9_999, {4_321: "MSG_SIZE_TOO_LARGE"}, [])
     assert sum(outcome == "abort" for _, outcome, _ in broker.transactions) <= 8
+
+
+@pytest.mark.parametrize("why", ["a record failed", "the library wants it"])
+def test_an_aborted_producer_is_destroyed_where_nobody_waits_for_its_threads(why: str) -> None:
+    destroyed_on: SimpleQueue[str] = SimpleQueue()
+
+    class MortalClient(Client):
+        def __del__(self) -> None:
+            destroyed_on.put(threading.current_thread().name)
+
+    broker = Broker(causeless_aborts=int(why != "a record failed"))
+    transactions = transactions_on(broker, make=MortalClient)
+    transactions.deliver([record(1, payload_bytes=5_000 if why == "a record failed" else 10), record(2)])
+    assert destroyed_on.get(timeout=10) == "former-producer"
 
 
 @pytest.mark.parametrize("heals", [True, False])
