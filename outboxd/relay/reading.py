@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.pacing import Pacing
-from outboxd.policy.records import FailureHistory
-from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.loading import LOAD, Loading
 from outboxd.relay.orders import Orders
-from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Loaded, Patience, Swept
+from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, Swept
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.state import State
 from outboxd.relay.sweeping import Sweeping
@@ -22,7 +21,6 @@ PATIENCE_SECONDS_MAX = 1.0
 NO_WAIT = (0.0, IMPATIENT)
 ORDERS_SECONDS = 1.0
 """So often operators are heard while memory is full and nothing is read."""
-LOAD = "load"
 
 
 class Reading:
@@ -36,8 +34,7 @@ class Reading:
         self.sweeping = Sweeping(state)
         self.recovering = Recovering(state)
         self._orders = Orders(state)
-        self.loaded = False
-        self._load_at: float | None = None
+        self.loading = Loading(state, self._orders, self.recovering)
         self.has_fetched = False
         self.read_all = False
         self.was_full = False
@@ -52,42 +49,6 @@ class Reading:
         self._patient_until = 0.0
         self._orders_at = 0.0
         self.pace(listening=listening)
-
-    # Loading.
-
-    def load(self) -> None:
-        """Ask for what a new owner must know before its first fetch."""
-        self._load_at = None
-        self._state.reading = LOAD
-        self._state.ports.store.begin_load()
-
-    def on_loaded(self, loaded: Loaded) -> None:
-        """Hold the keys and topics that were held when the owner before this one ended."""
-        state = self._state
-        state.reading = None
-        self.loaded = True
-        state.aftermath.now_ms = loaded.now_ms
-        self._orders.on_pauses(loaded.pauses, 0.0)
-        now = state.ports.clock.monotonic()
-        for holder in loaded.holders:
-            state.lanes.meet([holder.topic])
-            held_state = HeldState.SCHEDULED
-            if holder.dead_letter_id is not None:
-                held_state = HeldState.WANTED if holder.replaying else HeldState.DEAD
-            history = FailureHistory(holder.attempts, holder.first_failed_at_ms, holder.dead_letter_id)
-            gate_key = state.gate.key_for(holder.topic, holder.key)
-            why = "retry" if holder.dead_letter_id is None else "dead letter"
-            # No pause is longer than this, whatever the database's clock was when it was written.
-            longest = state.lanes[holder.topic].route.retry.backoff_max_seconds
-            due_at = now + min(holder.due_in_seconds, longest)
-            if holder.dead_letter_id is None:
-                state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
-            state.held.add(
-                HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at, holder.key)
-            )
-        state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
-        if state.pipelined:
-            self.recovering.begin(loaded)
 
     # Fetching.
 
@@ -118,8 +79,8 @@ class Reading:
         if state.reading is not None or state.draining:
             # A fetch that cannot begin would be due for ever, and the loop would never rest.
             return []
-        if not self.loaded:
-            return [] if self._load_at is None else [self._load_at]
+        if not self.loading.is_done:
+            return self.loading.deadlines()
         if state.is_crowded:
             return [self._orders_at]
         if not self.recovering.is_done:
@@ -144,9 +105,8 @@ class Reading:
         state = self._state
         if state.reading is not None or state.draining:
             return
-        if not self.loaded:
-            if self._load_at is not None and now >= self._load_at:
-                self.load()
+        if not self.loading.is_done:
+            self.loading.begin_again(now)
             return
         if not self.recovering.is_done:
             self.recovering.begin_again(now)
@@ -294,7 +254,7 @@ class Reading:
         if self._failures == 1:
             state.ports.observer.event("database_failed", during="fetch", cause=failed.message)
         if request == LOAD:
-            self._load_at = now + pause
+            self.loading.failed(now + pause)
             return
         state.ledger.fetch_ended()
         if failed.lost:

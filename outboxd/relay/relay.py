@@ -201,7 +201,7 @@ class Relay:
             case Swept():
                 self._reading.on_swept(event)
             case Loaded():
-                self._reading.on_loaded(event)
+                self._reading.loading.on_loaded(event)
             case FetchFailed():
                 self._reading.on_failed(event)
 
@@ -224,7 +224,7 @@ class Relay:
         """Load once nothing of an ownership before is under way: what it still writes belongs to what is read then."""
         is_answered = not self._stale_reads and not self._stale_settlements
         if is_answered and self.state.token is not None and self._draining_until is None:
-            self._reading.load()
+            self._reading.loading.begin()
 
     def _begin_anew(self, token: int | None) -> None:
         """Start as a new owner does, with a new producer; what is under way belongs to the ownership before."""
@@ -314,7 +314,7 @@ class Relay:
                 self._finish("stopped")
             elif now >= self._draining_until:
                 self._finish("shutdown_timeout")
-        elif self._until_empty and state.token is not None and self._reading.loaded:
+        elif self._until_empty and state.token is not None and self._reading.loading.is_done:
             end = consider_empty(state, self._reading, self._watch, now)
             if end is not None:
                 self._finish(end.reason, end.blocked_topics)

@@ -32,7 +32,7 @@ class Bench:
         )
         self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)
         self.reading = Reading(self.state)
-        self.reading.loaded = self.reading.read_all = True
+        self.reading.loading.is_done = self.reading.read_all = True
         self.reading.sweeping.swept_empty = True
         self.watch = Watch(self.state)
 

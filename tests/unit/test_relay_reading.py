@@ -61,7 +61,7 @@ class Bench:
         )
         self.state = State(cast(Ports, cast(Any, ports)), LIMITS, (), Route(), token=1, pipelined=pipelined)
         self.reading = Reading(self.state)
-        self.reading.loaded = True
+        self.reading.loading.is_done = True
         self.reading.sweeping.next_at = float("inf")
         self.reading.fetch(self.seconds)
 
@@ -218,8 +218,8 @@ def test_a_fetch_that_is_not_patient_is_not_hurried() -> None:
 
 def test_a_load_that_fails_is_tried_again_after_a_pause_that_grows_and_not_before() -> None:
     bench = Bench()
-    bench.reading.loaded = False
-    bench.reading.load()
+    bench.reading.loading.is_done = False
+    bench.reading.loading.begin()
     for _ in range(20):
         bench.reading.on_failed(FetchFailed("no answer", lost=True))
         asked = len(bench.loads)

@@ -18,10 +18,10 @@ from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.holding import Holding
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
+from outboxd.relay.loading import Loading
 from outboxd.relay.orders import Orders
 from outboxd.relay.probing import Probing
 from outboxd.relay.publishing import Publishing
-from outboxd.relay.reading import Reading
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.relay import Relay
 from outboxd.relay.settling import Settling
@@ -150,7 +150,7 @@ BUGS = [
     ),
     Mutation(
         "what the owner before held is not loaded",
-        Reading,
+        Loading,
         "on_loaded",
         "for holder in loaded.holders:",
         "for holder in ():",

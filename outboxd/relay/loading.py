@@ -1,0 +1,76 @@
+"""Loading: what a new owner must know before its first fetch, which is what the owner before held."""
+
+from __future__ import annotations
+
+from outboxd.policy.records import FailureHistory
+from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.orders import Orders
+from outboxd.relay.ports import KeyHolder, Loaded
+from outboxd.relay.recovering import Recovering
+from outboxd.relay.state import State
+
+LOAD = "load"
+"""What `State.reading` is while a load is under way."""
+
+
+class Loading:
+    """The beginning of the reading side; nothing is fetched before it `is_done`."""
+
+    def __init__(self, state: State, orders: Orders, recovering: Recovering) -> None:
+        """`state` is the relay's memory of this ownership; `recovering` begins with what was loaded."""
+        self._state = state
+        self._orders = orders
+        self._recovering = recovering
+        self.is_done = False
+        self._again_at: float | None = None
+
+    def begin(self) -> None:
+        """Ask for what a new owner must know."""
+        self._again_at = None
+        self._state.reading = LOAD
+        self._state.ports.store.begin_load()
+
+    def begin_again(self, now: float) -> None:
+        """Ask again after a failure, when its pause is over."""
+        if self._again_at is not None and now >= self._again_at:
+            self.begin()
+
+    def failed(self, again_at: float) -> None:
+        """The database did not answer: it is asked again then."""
+        self._again_at = again_at
+
+    def deadlines(self) -> list[float]:
+        """Return when it is to be begun again; while it is under way its answer comes by itself."""
+        return [] if self._again_at is None else [self._again_at]
+
+    def on_loaded(self, loaded: Loaded) -> None:
+        """Hold the keys and topics that were held when the owner before this one ended."""
+        state = self._state
+        state.reading = None
+        self.is_done = True
+        state.aftermath.now_ms = loaded.now_ms
+        self._orders.on_pauses(loaded.pauses, 0.0)
+        now = state.ports.clock.monotonic()
+        for holder in loaded.holders:
+            self._hold(holder, now)
+        state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
+        if state.pipelined:
+            self._recovering.begin(loaded)
+
+    def _hold(self, holder: KeyHolder, now: float) -> None:
+        state = self._state
+        state.lanes.meet([holder.topic])
+        held_state = HeldState.SCHEDULED
+        if holder.dead_letter_id is not None:
+            held_state = HeldState.WANTED if holder.replaying else HeldState.DEAD
+        history = FailureHistory(holder.attempts, holder.first_failed_at_ms, holder.dead_letter_id)
+        gate_key = state.gate.key_for(holder.topic, holder.key)
+        why = "retry" if holder.dead_letter_id is None else "dead letter"
+        # No pause is longer than this, whatever the database's clock was when it was written.
+        longest = state.lanes[holder.topic].route.retry.backoff_max_seconds
+        due_at = now + min(holder.due_in_seconds, longest)
+        if holder.dead_letter_id is None:
+            state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
+        state.held.add(
+            HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at, holder.key)
+        )
