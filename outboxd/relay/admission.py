@@ -7,12 +7,8 @@ behind the cut were not read, and stay wanted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import islice
 
-from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Arm, GateKey, Record, id_of, topic_of
 from outboxd.policy.topic_holds import TopicHolds
@@ -22,20 +18,7 @@ from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import Fetched, FetchRequest
 from outboxd.relay.probing import Probing
-
-KEYS_REREAD_MAX = 100
-TOPICS_CAUGHT_UP_MAX = 4
-CHOSEN_ROWS_MAX = 500
-
-
-@dataclass(slots=True)
-class Cursors:
-    """How far the outbox was read."""
-
-    position: int = 0
-    retry: tuple[datetime, int] | None = None
-    replay: int = 0
-    available: datetime | None = None
+from outboxd.relay.wishes import Wishes
 
 
 @dataclass(slots=True)
@@ -49,96 +32,27 @@ class Admitted:
 
 
 class Admission:
-    """Asks for records and decides, with the key gate and the topic holds, which of them go."""
+    """Decides, with the key gate and the topic holds, which of the records that were read go."""
 
-    def __init__(self, gate: KeyGate, topics: TopicHolds, held: HeldRecords, ledger: Ledger, lanes: Lanes) -> None:
+    def __init__(
+        self,
+        *,
+        gate: KeyGate,
+        topics: TopicHolds,
+        held: HeldRecords,
+        ledger: Ledger,
+        lanes: Lanes,
+        probing: Probing,
+        wishes: Wishes,
+    ) -> None:
         """All of these are the relay's; admission changes them, on the relay's thread."""
         self._gate = gate
         self._topics = topics
         self._held = held
         self._ledger = ledger
         self._lanes = lanes
-        self.gaps = Gaps()
-        self.probing = Probing(breakers=lanes.breakers, topics=topics, gate=gate, held=held, ledger=ledger)
-        self.cursors = Cursors()
-        self._found: dict[int, None] = {}
-
-    # Asking.
-
-    def request(self, rows_max: int, bytes_max: int) -> FetchRequest:
-        """Return what to ask the database for now, within these limits."""
-        closed = self._topics.held
-        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, self.probing.ids, self._topics.deferred)
-        self._held.asked(chosen)
-        found = list(islice(self._found, CHOSEN_ROWS_MAX))
-        for record_id in [record_id for record_id in found if record_id in self._held]:
-            # Held meanwhile, so it is known; it would else be wanted for ever.
-            found.remove(record_id)
-            del self._found[record_id]
-        lows, highs = self.gaps.ranges()
-        cursors = self.cursors
-        return FetchRequest(
-            position=cursors.position,
-            rows_max=rows_max,
-            bytes_max=bytes_max,
-            gap_lows=lows,
-            gap_highs=highs,
-            want_locks=bool(lows),
-            chosen_ids=[held.id for held in chosen if not held.is_replay] + found,
-            replay_ids=[held.history.dead_letter_id or 0 for held in chosen if held.is_replay],
-            rereads=self._gate.rereads(KEYS_REREAD_MAX, closed),
-            reread_rows_max=self._gate.waiting_per_key_max,
-            catch_ups=[*self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX), *self.probing.reads],
-            catch_up_rows_max=rows_max,
-            retry_cursor=cursors.retry,
-            replay_cursor=cursors.replay,
-            available_cursor=cursors.available,
-            want_discards=self._held.has_dead,
-        )
-
-    def request_for_orders(self) -> FetchRequest:
-        """Return what to ask the database for while there is no room for any record: what operators want, what is
-        due.
-        """
-        cursors = self.cursors
-        return FetchRequest(
-            position=cursors.position,
-            rows_max=1,
-            bytes_max=1,
-            forward=False,
-            retry_cursor=cursors.retry,
-            replay_cursor=cursors.replay,
-            available_cursor=cursors.available,
-            want_discards=self._held.has_dead,
-        )
-
-    def found_by_sweep(self, record_ids: Sequence[int]) -> None:
-        """The sweep saw these pending, and nobody knows them: they are read by id next, without order."""
-        self._found.update(dict.fromkeys(record_ids))
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether something besides new records waits to be read."""
-        return bool(self._held.wanted_count or self._found or self._gate.wants_rereads or self._topics.catch_ups(1))
-
-    @property
-    def has_open_wishes(self) -> bool:
-        """Whether anything that waits to be read again could go: it is of no held topic, and behind no held record."""
-        closed = self._topics.held
-        return bool(
-            self._found
-            or self._gate.rereads(1, closed)
-            or self._topics.catch_ups(1)
-            or self._held.has_wanted_turn(closed)
-        )
-
-    def start_again(self) -> None:
-        """Read from the beginning: the database may be another one than before, or ownership is new."""
-        self.gaps.clear()
-        self.cursors = Cursors()
-        self._found.clear()
-
-    # Taking the answer.
+        self._probing = probing
+        self._wishes = wishes
 
     def take(self, request: FetchRequest, fetched: Fetched, now: float) -> Admitted:
         """Merge the parts, note what was not read, and let the gates decide."""
@@ -163,13 +77,13 @@ class Admission:
         self._lanes.meet(topics)
         if self._topics.touches(topics):
             fresh = self._pass_topics(fresh)
-        probes = self.probing.take(request, special, cut_arm, now) if self.probing.reads else []
+        probes = self._probing.take(request, special, cut_arm, now) if self._probing.reads else []
         self._admit(fresh, probes, admitted, now)
         self._gate.settle_rereads(request.rereads)
         return admitted
 
     def _note_cursors(self, fetched: Fetched) -> None:
-        cursors = self.cursors
+        cursors = self._wishes.cursors
         cursors.retry = fetched.retry_cursor or cursors.retry
         cursors.available = fetched.available_cursor or cursors.available
         # Once all were listed it begins anew: operators replay in any order.
@@ -178,7 +92,9 @@ class Admission:
         elif self._held.takes_replays:
             cursors.replay = fetched.replays[-1].outbox_id
         if fetched.available_ids:
-            self.found_by_sweep([i for i in fetched.available_ids if not self._ledger.knows(i) and i not in self._held])
+            self._wishes.found_by_sweep(
+                [i for i in fetched.available_ids if not self._ledger.knows(i) and i not in self._held]
+            )
 
     def _note_look_back(
         self, request: FetchRequest, special: list[Record], locks: frozenset[str], cut_arm: int | None
@@ -188,7 +104,7 @@ class Admission:
             return
         found = [record.id for record in special if record.arm == Arm.LOOK_BACK]
         complete_to = found[-1] if found and cut_arm == Arm.LOOK_BACK else None
-        self.gaps.looked_back(asked, found, locks, complete_to=complete_to)
+        self._wishes.gaps.looked_back(asked, found, locks, complete_to=complete_to)
 
     def _note_chosen(
         self, request: FetchRequest, special: list[Record], cut_arm: int | None, now: float
@@ -208,7 +124,7 @@ class Admission:
                 vanished.append(held)
         for record_id in request.chosen_ids:
             if cut_arm is None or cut_arm > Arm.CHOSEN or record_id in shown:
-                self._found.pop(record_id, None)
+                self._wishes.found.pop(record_id, None)
         return vanished
 
     def _without_changed(self, special: list[Record]) -> list[Record]:
@@ -254,11 +170,11 @@ class Admission:
     def _note_forward(self, forward: list[Record]) -> None:
         if not forward:
             return
-        position = self.cursors.position
+        position = self._wishes.cursors.position
         last_id = forward[-1].id
         if last_id - position != len(forward):
-            self.gaps.seen_below(position, last_id, map(id_of, forward))
-        self.cursors.position = last_id
+            self._wishes.gaps.seen_below(position, last_id, map(id_of, forward))
+        self._wishes.cursors.position = last_id
 
     def _own_turn(self, special: list[Record], refused: Refused) -> list[Record]:
         """Return the special records without those whose answer cannot be used."""
@@ -307,7 +223,7 @@ class Admission:
         passed, dropped = self._topics.split(fresh, self._held)
         for record in dropped:
             if record.id not in self._held:
-                self.probing.dropped(record)
+                self._probing.dropped(record)
                 continue
             if self._lanes.breakers.is_probe(record.topic, record.id):
                 passed.append(record)

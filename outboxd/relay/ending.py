@@ -41,7 +41,7 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
         return None
     # What a pause or a held key keeps waiting is waited for by nobody.
     goes_on = len(state.ledger) or not state.settling.is_empty or state.aftermath.undecided
-    if goes_on or state.admission.has_open_wishes or not reading.read_all:
+    if goes_on or state.wishes.has_open or not reading.read_all:
         return None
     if reading.sweeping.swept_empty:
         return RelayEnd("empty", len(state.ledger))
@@ -51,7 +51,7 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
 
 def _is_blocked(state: State, closed: Sequence[str]) -> bool:
     """Nothing goes but behind these breakers, and each was probed in vain: none opened only a moment ago."""
-    if state.admission.has_open_wishes or any(record.topic not in closed for record in state.ledger.records.values()):
+    if state.wishes.has_open or any(record.topic not in closed for record in state.ledger.records.values()):
         return False
     breakers = state.lanes.breakers.open
     return all(

@@ -91,7 +91,7 @@ class Reading:
         """Return when something besides new records is to be read."""
         state = self._state
         deadlines = [self.sweeping.next_at]
-        if state.admission.wants_more:
+        if state.wishes.wants_more:
             deadlines.append(self._next_wanted_at)
         if state.held.next_due_at is not None:
             deadlines.append(state.held.next_due_at)
@@ -125,13 +125,13 @@ class Reading:
         )
         if state.is_crowded:
             if now >= self._orders_at:
-                self._ask(state.admission.request_for_orders(), now, NO_WAIT)
+                self._ask(state.wishes.request_for_orders(), now, NO_WAIT)
             return
         if self.sweeping.sweep(now, gives_way=now >= self._next_fetch_at):
             self.read_all = False
             return
         state.held.want_due(now)
-        probing = state.admission.probing
+        probing = state.probing
         has_probes = probing.look(now)
         for topic in probing.idle_topics:
             # Whatever the breaker opened for is gone; new records are the probe.
@@ -139,13 +139,13 @@ class Reading:
         wait = NO_WAIT if has_probes else self._wait(now)
         if wait is None:
             return
-        self._ask(state.admission.request(max(rows_max, 1), max(bytes_max, 1)), now, wait)
+        self._ask(state.wishes.request(max(rows_max, 1), max(bytes_max, 1)), now, wait)
         self.awaits_reports = False
 
     def _wants_new_records_only(self, now: float) -> bool:
         """Whether nothing besides new records is to be read, or may come to be."""
         state = self._state
-        may_be_due = state.is_crowded or len(state.held) or state.lanes.breakers.open or state.admission.wants_more
+        may_be_due = state.is_crowded or len(state.held) or state.lanes.breakers.open or state.wishes.wants_more
         return not may_be_due and now < self.sweeping.next_at
 
     def _ask(self, request: FetchRequest, now: float, wait: tuple[float, Patience]) -> None:
@@ -162,7 +162,7 @@ class Reading:
         yet.
         """
         delay_seconds = max(0.0, self._next_fetch_at - now)
-        if delay_seconds > 0 and self._state.admission.wants_more and now >= self._next_wanted_at:
+        if delay_seconds > 0 and self._state.wishes.wants_more and now >= self._next_wanted_at:
             self._next_wanted_at = now + WANTED_PAUSE_SECONDS
             return NO_WAIT
         if delay_seconds > 0 and self.awaits_reports:
@@ -175,7 +175,7 @@ class Reading:
     def _patience_seconds(self, now: float) -> float:
         """Return for how long nothing but the next new record can matter: the loop need not hear of empty answers."""
         state = self._state
-        is_idle = state.is_idle and not state.admission.gaps and not state.lanes.pauses
+        is_idle = state.is_idle and not state.wishes.gaps and not state.lanes.pauses
         if not is_idle or self._pause < self._pacing.pause_seconds_max:
             return 0.0
         return min(PATIENCE_SECONDS_MAX, min(self._other_deadlines()) - now)
@@ -258,4 +258,4 @@ class Reading:
             return
         state.ledger.fetch_ended()
         if failed.lost:
-            state.admission.start_again()
+            state.wishes.start_again()

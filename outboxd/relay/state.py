@@ -30,7 +30,9 @@ from outboxd.relay.ports import (
     Publisher,
     SweepRequest,
 )
+from outboxd.relay.probing import Probing
 from outboxd.relay.settling import Settling
+from outboxd.relay.wishes import Wishes
 
 __all__ = ["Ports", "RelayLimits", "State"]
 
@@ -79,7 +81,19 @@ class State:
         self.held = HeldRecords(self.gate)
         self.lanes = Lanes(routes, default_route, self.topics, self.gate, clock=ports.clock)
         self.settling = Settling(settlement_rows_max(limits))
-        self.admission = Admission(self.gate, self.topics, self.held, self.ledger, self.lanes)
+        self.probing = Probing(
+            breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
+        )
+        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing)
+        self.admission = Admission(
+            gate=self.gate,
+            topics=self.topics,
+            held=self.held,
+            ledger=self.ledger,
+            lanes=self.lanes,
+            probing=self.probing,
+            wishes=self.wishes,
+        )
         self.aftermath = Aftermath(
             gate=self.gate,
             topics=self.topics,
@@ -122,7 +136,7 @@ class State:
         return (
             not len(self.ledger)
             and self.settling.is_empty
-            and not self.admission.wants_more
+            and not self.wishes.wants_more
             and not self.aftermath.undecided
         )
 

@@ -48,15 +48,15 @@ class Sweeping:
         state = self._state
         if self._cursor is None:
             self._cursor = FIRST_ID
-            self._strides.begin(state.admission.cursors.position)
+            self._strides.begin(state.wishes.cursors.position)
             self._began_at = now
             self._walked_seconds = 0.0
             self._was_idle = state.is_idle
             state.held.want_overdue(now)
-            state.admission.cursors.retry = None
-            state.admission.cursors.replay = 0
+            state.wishes.cursors.retry = None
+            state.wishes.cursors.replay = 0
         keys = [key for key in state.gate.deferred_keys if key[1] is not None][:SKIPPED_KEYS_MAX]
-        position = state.admission.cursors.position
+        position = state.wishes.cursors.position
         chunk_end = self._strides.end(position)
         self._is_last_chunk = chunk_end == position
         request = SweepRequest(
@@ -90,7 +90,7 @@ class Sweeping:
         ]
         state.ledger.fetch_ended()
         if found:
-            state.admission.found_by_sweep(found)
+            state.wishes.found_by_sweep(found)
             state.ports.observer.event("late_rows_found", rows=len(found))
         # Not the time between its chunks: an outage would put off the next walk for twenty times as long.
         self._walked_seconds += now - self._chunk_began_at

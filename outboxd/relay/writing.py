@@ -81,7 +81,7 @@ class Writing:
         if settlement.storms:
             state.lanes.storms_noted([pattern for pattern, _ in settlement.storms])
         if settlement.retries:
-            state.admission.cursors.retry = None
+            state.wishes.cursors.retry = None
         return True
 
     def _on_retry_written(self, record_id: int, retry: Retry, now: float) -> None:

@@ -210,7 +210,7 @@ def describe(daemon: Daemon, row: Row) -> str:
         "deferred": state.gate.deferred_keys.get(gate_key) if gate_key else None,
         "topic held": state.topics.held.get(row.topic),
         "topic deferred": state.topics.deferred.get(row.topic),
-        "position": state.admission.cursors.position,
+        "position": state.wishes.cursors.position,
         "breaker": breaker and (breaker.fault.name, breaker.failures, breaker.next_probe_at, breaker.probing_id),
         "reading": state.reading is not None,
         "rows": len(state.ledger),

@@ -21,8 +21,8 @@ from outboxd.policy.records import FIRST_ID
 from outboxd.policy.requests import Settlement, SweepRequest
 from outboxd.policy.topic_holds import CatchUp
 from outboxd.postgres.overview import look
-from outboxd.relay.admission import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX
 from outboxd.relay.sweeping import SKIPPED_KEYS_MAX, SWEEP_ROWS_MAX
+from outboxd.relay.wishes import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX
 from tests.support.daemon_statements import BATCH_ROWS, Pieces
 from tests.support.large_outbox import DEAD_LETTERS, RETRIES, ROWS
 from tests.support.plans import Bound

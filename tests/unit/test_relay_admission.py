@@ -15,6 +15,8 @@ from outboxd.relay.admission import Admission, Admitted
 from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
+from outboxd.relay.probing import Probing
+from outboxd.relay.wishes import Wishes
 from tests.unit.records import record
 
 
@@ -26,7 +28,7 @@ class StillClock:
 
 
 class Bench:
-    """An admission with its parts."""
+    """An admission with its parts, and the wishes that it answers."""
 
     def __init__(self, rows_max: int = 100) -> None:
         self.rows_max = rows_max
@@ -35,10 +37,22 @@ class Bench:
         self.held = HeldRecords(self.gate)
         self.ledger = Ledger(1_000, 1_000_000)
         self.lanes = Lanes([], Route(), self.topics, self.gate, clock=StillClock())
-        self.admission = Admission(self.gate, self.topics, self.held, self.ledger, self.lanes)
+        probing = Probing(
+            breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
+        )
+        self.wishes = Wishes(self.gate, self.topics, self.held, probing)
+        self.admission = Admission(
+            gate=self.gate,
+            topics=self.topics,
+            held=self.held,
+            ledger=self.ledger,
+            lanes=self.lanes,
+            probing=probing,
+            wishes=self.wishes,
+        )
 
     def fetch(self, *answer: Record) -> Admitted:
-        request = self.admission.request(self.rows_max, 1_000_000)
+        request = self.wishes.request(self.rows_max, 1_000_000)
         now = datetime(2026, 1, 1, tzinfo=UTC)
         return self.admission.take(request, Fetched(list(answer), 0, now), 0.0)
 
@@ -62,8 +76,8 @@ def test_the_forward_read_goes_on_behind_its_last_record_and_leaves_gaps() -> No
 
     bench.fetch(record(2, key="a"), record(5, key="b"))
 
-    assert bench.admission.cursors.position == 5
-    assert bench.admission.gaps.ranges() == ([1, 3], [1, 4])
+    assert bench.wishes.cursors.position == 5
+    assert bench.wishes.gaps.ranges() == ([1, 3], [1, 4])
 
 
 def test_what_is_in_memory_is_not_taken_twice() -> None:
@@ -80,7 +94,7 @@ def test_gaps_behind_a_cut_stay_open() -> None:
 
     bench.fetch(record(1, key="c", arm=Arm.LOOK_BACK), record(2, key="d", arm=Arm.LOOK_BACK))
 
-    assert bench.admission.gaps.ranges() == ([4], [5])
+    assert bench.wishes.gaps.ranges() == ([4], [5])
 
 
 def test_a_chosen_record_behind_a_cut_is_wanted_again_and_one_that_is_not_shown_has_vanished() -> None:
@@ -115,7 +129,7 @@ def test_a_held_record_that_the_gate_refuses_is_still_held() -> None:
 
     assert ids(admitted) == [3], "an older one of its key came up in the same snapshot"
     assert 5 in bench.held
-    assert bench.admission.wants_more
+    assert bench.wishes.wants_more
 
 
 @pytest.mark.parametrize(("arm", "dead_letter_id"), [(Arm.REPLAY, 7), (Arm.CHOSEN, None)])
@@ -137,11 +151,11 @@ def test_a_held_record_that_is_read_again_with_another_key_is_gone_from_the_key_
 def test_what_the_sweep_found_is_read_by_its_id_once() -> None:
     bench = Bench()
     bench.fetch(record(9, key="x"))
-    bench.admission.found_by_sweep([4])
+    bench.wishes.found_by_sweep([4])
 
-    assert bench.admission.wants_more
+    assert bench.wishes.wants_more
     assert ids(bench.fetch(record(4, arm=Arm.CHOSEN))) == [4]
-    assert not bench.admission.wants_more
+    assert not bench.wishes.wants_more
 
 
 def test_records_of_a_held_topic_are_dropped_and_the_topic_catches_up_later() -> None:
@@ -151,28 +165,28 @@ def test_records_of_a_held_topic_are_dropped_and_the_topic_catches_up_later() ->
     assert ids(bench.fetch(record(1), record(2, topic="free"))) == [2]
     assert len(bench.ledger) == 1
     bench.topics.release("orders", HoldReason.PAUSED, 1.0)
-    assert list(bench.admission.request(9, 9).catch_ups) == [CatchUp("orders", 1)]
+    assert list(bench.wishes.request(9, 9).catch_ups) == [CatchUp("orders", 1)]
     assert ids(bench.fetch(record(1, arm=Arm.CATCH_UP))) == [1]
-    assert not bench.admission.wants_more
+    assert not bench.wishes.wants_more
 
 
 def test_after_a_lost_connection_everything_is_read_from_the_beginning() -> None:
     bench = Bench()
     bench.fetch(record(2))
 
-    bench.admission.start_again()
+    bench.wishes.start_again()
 
-    request = bench.admission.request(9, 9)
+    request = bench.wishes.request(9, 9)
     assert (request.position, list(request.gap_lows)) == (0, [])
 
 
 def test_a_row_that_the_sweep_found_and_that_is_held_meanwhile_is_wanted_no_more() -> None:
     bench = Bench()
-    bench.admission.found_by_sweep([7, 8])
+    bench.wishes.found_by_sweep([7, 8])
     bench.held.add(HeldRecord(7, "orders", ("orders", "k"), NO_HISTORY, HeldState.SCHEDULED, "retry", 0.0, 1e9))
-    assert list(bench.admission.request(9, 9).chosen_ids) == [8]
+    assert list(bench.wishes.request(9, 9).chosen_ids) == [8]
     bench.fetch(record(8, arm=Arm.CHOSEN))
-    assert not bench.admission.wants_more
+    assert not bench.wishes.wants_more
 
 
 def test_the_list_of_replays_is_not_read_on_while_there_is_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +196,8 @@ def test_the_list_of_replays_is_not_read_on_while_there_is_no_room_for_more(monk
     bench.held.add(HeldRecord(7, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))
     now = datetime(2026, 1, 1, tzinfo=UTC)
     listed = Fetched([], 0, now, replays=[DueReplay(80, 8, "orders", "k", 1)])
-    bench.admission.take(bench.admission.request(9, 9), listed, 0.0)
-    assert bench.admission.cursors.replay == 0
+    bench.admission.take(bench.wishes.request(9, 9), listed, 0.0)
+    assert bench.wishes.cursors.replay == 0
     bench.held.remove(7)
-    bench.admission.take(bench.admission.request(9, 9), listed, 0.0)
-    assert bench.admission.cursors.replay == 8
+    bench.admission.take(bench.wishes.request(9, 9), listed, 0.0)
+    assert bench.wishes.cursors.replay == 8

@@ -30,7 +30,7 @@ class Now:
                 observer=None,
             ),
             limits=SimpleNamespace(sweep_interval_seconds=INTERVAL_SECONDS),
-            admission=SimpleNamespace(cursors=SimpleNamespace(position=POSITION, retry=None, replay=0)),
+            wishes=SimpleNamespace(cursors=SimpleNamespace(position=POSITION, retry=None, replay=0)),
             gate=SimpleNamespace(deferred_keys={}),
             topics=SimpleNamespace(held={}, deferred={}),
             ledger=nothing,
@@ -119,7 +119,7 @@ def test_a_position_that_went_back_ends_the_walk_there() -> None:
     walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.0)
     began = now.sweeping.next_at
     now.chunk(begins=began, lasts=0.001, cursor=None)
-    now.state.admission.cursors.position = 0
+    now.state.wishes.cursors.position = 0
     now.chunk(begins=now.seconds, lasts=0.001, cursor=None)
 
     assert now.asked[-1].position == 0

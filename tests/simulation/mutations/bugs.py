@@ -26,6 +26,7 @@ from outboxd.relay.recovering import Recovering
 from outboxd.relay.relay import Relay
 from outboxd.relay.settling import Settling
 from outboxd.relay.sweeping import Sweeping
+from outboxd.relay.wishes import Wishes
 from outboxd.relay.writing import Writing
 from tests.simulation.mutations.patching import Mutation
 from tests.simulation.scenario import Scenario
@@ -67,7 +68,7 @@ BUGS = [
         "self._gate.hold(held.gate_key, held.id)",
         "self._gate.release(held.gate_key, held.id)",
     ),
-    Mutation("no look-back", Admission, "request", "lows, highs = self.gaps.ranges()", "lows, highs = [], []"),
+    Mutation("no look-back", Wishes, "request", "lows, highs = self.gaps.ranges()", "lows, highs = [], []"),
     Mutation("gaps close without the fence", Gaps, "_closes", "if gap.fence is None:", "return True\n    if False:"),
     Mutation(
         "a cut look-back counts as whole",

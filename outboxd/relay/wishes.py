@@ -1,0 +1,117 @@
+"""Wishes: what the next fetch is to show, by how far the outbox was read and by what waits to be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from outboxd.policy.gaps import Gaps
+from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.topic_holds import TopicHolds
+from outboxd.relay.held_records import HeldRecords
+from outboxd.relay.ports import FetchRequest
+from outboxd.relay.probing import Probing
+
+KEYS_REREAD_MAX = 100
+TOPICS_CAUGHT_UP_MAX = 4
+CHOSEN_ROWS_MAX = 500
+
+
+@dataclass(slots=True)
+class Cursors:
+    """How far the outbox was read."""
+
+    position: int = 0
+    retry: tuple[datetime, int] | None = None
+    replay: int = 0
+    available: datetime | None = None
+
+
+class Wishes:
+    """Makes the requests; admission notes in `cursors`, `gaps` and `found` what their answers showed."""
+
+    def __init__(self, gate: KeyGate, topics: TopicHolds, held: HeldRecords, probing: Probing) -> None:
+        """All of these are the relay's; each has records of its own kind that wait to be read again."""
+        self._gate = gate
+        self._topics = topics
+        self._held = held
+        self._probing = probing
+        self.gaps = Gaps()
+        self.cursors = Cursors()
+        self.found: dict[int, None] = {}
+        """Ids of pending records that nobody knows; they are read without order."""
+
+    def request(self, rows_max: int, bytes_max: int) -> FetchRequest:
+        """Return what to ask the database for now, within these limits."""
+        closed = self._topics.held
+        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, self._probing.ids, self._topics.deferred)
+        self._held.asked(chosen)
+        found = list(islice(self.found, CHOSEN_ROWS_MAX))
+        for record_id in [record_id for record_id in found if record_id in self._held]:
+            # Held meanwhile, so it is known; it would else be wanted for ever.
+            found.remove(record_id)
+            del self.found[record_id]
+        lows, highs = self.gaps.ranges()
+        cursors = self.cursors
+        return FetchRequest(
+            position=cursors.position,
+            rows_max=rows_max,
+            bytes_max=bytes_max,
+            gap_lows=lows,
+            gap_highs=highs,
+            want_locks=bool(lows),
+            chosen_ids=[held.id for held in chosen if not held.is_replay] + found,
+            replay_ids=[held.history.dead_letter_id or 0 for held in chosen if held.is_replay],
+            rereads=self._gate.rereads(KEYS_REREAD_MAX, closed),
+            reread_rows_max=self._gate.waiting_per_key_max,
+            catch_ups=[*self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX), *self._probing.reads],
+            catch_up_rows_max=rows_max,
+            retry_cursor=cursors.retry,
+            replay_cursor=cursors.replay,
+            available_cursor=cursors.available,
+            want_discards=self._held.has_dead,
+        )
+
+    def request_for_orders(self) -> FetchRequest:
+        """Return what to ask the database for while there is no room for any record: what operators want, what is
+        due.
+        """
+        cursors = self.cursors
+        return FetchRequest(
+            position=cursors.position,
+            rows_max=1,
+            bytes_max=1,
+            forward=False,
+            retry_cursor=cursors.retry,
+            replay_cursor=cursors.replay,
+            available_cursor=cursors.available,
+            want_discards=self._held.has_dead,
+        )
+
+    def found_by_sweep(self, record_ids: Sequence[int]) -> None:
+        """The sweep saw these pending, and nobody knows them: they are read by id next, without order."""
+        self.found.update(dict.fromkeys(record_ids))
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether something besides new records waits to be read."""
+        return bool(self._held.wanted_count or self.found or self._gate.wants_rereads or self._topics.catch_ups(1))
+
+    @property
+    def has_open(self) -> bool:
+        """Whether anything that waits to be read again could go: it is of no held topic, and behind no held record."""
+        closed = self._topics.held
+        return bool(
+            self.found
+            or self._gate.rereads(1, closed)
+            or self._topics.catch_ups(1)
+            or self._held.has_wanted_turn(closed)
+        )
+
+    def start_again(self) -> None:
+        """Read from the beginning: the database may be another one than before, or ownership is new."""
+        self.gaps.clear()
+        self.cursors = Cursors()
+        self.found.clear()
