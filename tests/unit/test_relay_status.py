@@ -13,7 +13,6 @@ from outboxd.policy.records import FailureHistory, Record
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.relay import Ports, Relay, RelayEnd, RelayLimits
-from outboxd.relay.state import State
 from outboxd.relay.status import SHOWN_MAX, status_of
 from tests.unit.test_status_board import Clock
 
@@ -35,7 +34,8 @@ def make_relay(*, token: int | None = 7) -> Relay:
     port = cast("Any", _Silent())
     ports = Ports(port, port, port, port, port, port, port)
     relay = Relay(ports, RelayLimits())
-    relay.state = State(ports, RelayLimits(), (), relay.state.lanes._default, token=token)
+    if token is not None:
+        relay.ownership.own(token)
     return relay
 
 

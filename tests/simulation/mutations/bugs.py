@@ -50,8 +50,8 @@ BUGS = [
         "a key is read again before what was admitted of it left memory",
         Relay,
         "_relay",
-        "self._publishing.take_back(now)\n    if not self._stale_reads:",
-        "if not self._stale_reads:",
+        "ownership.publishing.take_back(now)\n    if not ownership.stale_reads:",
+        "if not ownership.stale_reads:",
         where=_exactly_once,
     ),
     Mutation(
