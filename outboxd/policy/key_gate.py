@@ -17,36 +17,29 @@ before anything newer of it goes, a held record of it included.
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from outboxd.policy.deferrals import Deferrals, Reread
-from outboxd.policy.key_queues import KeyQueues
+from outboxd.policy.key_rereads import KeyRereads
+from outboxd.policy.key_states import HELD, KeyStates
 from outboxd.policy.records import GateKey, Record
-
-HELD = -1
-REREADING = -2
 
 
 class KeyGate:
-    """Holds one entry a key that is not free; nothing for the others.
-
-    A busy key has a queue, with the record that is with the producer in front. A key that is neither busy nor free is
-    stopped, HELD or REREADING. `held` lists the failed, unsettled ids of a key in ascending order.
-    """
+    """Lets records go by the states of their `keys`; what was deferred is asked for, and answered, by `rereads`."""
 
     def __init__(self, *, waiting_per_key_max: int = 256, pipelined: bool = False) -> None:
         """`pipelined` lets many records of a key go at once, for a producer that keeps their order all or nothing."""
         self.waiting_per_key_max = waiting_per_key_max
-        self.held: dict[GateKey, list[int]] = {}
         self.serial_topics: set[str] = set()
         self.pipelined = pipelined
         self.holds = 0
         """How often a key was held: what was admitted before the last time may be behind a held record by now."""
-        self._queues = KeyQueues()
-        self._stopped: dict[GateKey, int] = {}
-        self._deferrals = Deferrals()
-        self._dropped: list[Record] = []
+        self.keys = KeyStates()
+        self.rereads = KeyRereads(self.keys)
+        self.held = self.keys.held
+        """The failed, unsettled ids of each held key, in ascending order."""
+        self._queues = self.keys.queues
+        self._deferrals = self.keys.deferrals
 
     # What goes.
 
@@ -98,36 +91,20 @@ class KeyGate:
         gate_key = self.key_of(record)
         if gate_key is None:
             return True
-        owner = self.owner_of(gate_key)
+        owner = self.keys.owner_of(gate_key)
         if owner is None and self._deferrals.covers(gate_key, record.id):
             # A reread was cut before it showed all of the key: what comes by another way is not its next record.
-            self._defer(gate_key, record)
+            self.keys.defer(gate_key, record)
             return False
         if owner is None:
             if not self.pipelined:
-                self._begin(gate_key, record)
+                self.keys.begin(gate_key, record)
             return True
         if owner == HELD and self._goes_before_held(gate_key, record.id):
             self._admit_held(gate_key, record)
             return True
         self._wait(gate_key, record)
         return False
-
-    def owner_of(self, gate_key: GateKey) -> int | None:
-        """Return the id of the key's record that is with the producer, HELD or REREADING where none is and the key is
-        stopped, None where it is free.
-        """
-        owner = self._queues.owner_of(gate_key)
-        return self._stopped.get(gate_key) if owner is None else owner
-
-    def _begin(self, gate_key: GateKey, record: Record) -> None:
-        self._stopped.pop(gate_key, None)
-        is_plain = gate_key not in self.held and gate_key not in self._deferrals.from_ids
-        self._queues.begin(gate_key, record, is_plain=is_plain)
-
-    def _stop(self, gate_key: GateKey, why: int) -> None:
-        self._queues.end(gate_key)
-        self._stopped[gate_key] = why
 
     def _goes_before_held(self, gate_key: GateKey, record_id: int) -> bool:
         """Say whether it is the held record itself, or a late one before it that no unfinished reread will show."""
@@ -137,36 +114,27 @@ class KeyGate:
     def is_behind(self, record: Record) -> bool:
         """Say whether an admitted record may not go any more, since an earlier one of its key came to be held."""
         gate_key = self.key_of(record)
-        owner = None if gate_key is None else self.owner_of(gate_key)
+        owner = None if gate_key is None else self.keys.owner_of(gate_key)
         if gate_key is None or owner is None:
             return False
         return not (owner == HELD and record.id <= self.held[gate_key][0])
 
     def _admit_held(self, gate_key: GateKey, record: Record) -> None:
-        held = self.held[gate_key]
-        if record.id in held:
-            held.remove(record.id)
-            if not held:
-                del self.held[gate_key]
+        if record.id in self.held[gate_key]:
+            self.keys.hold_ended(gate_key, record.id)
         if not self.pipelined:
-            self._begin(gate_key, record)
+            self.keys.begin(gate_key, record)
         else:
             # What was deferred between this one and the next held one goes before that.
-            self._free(gate_key)
+            self.keys.free(gate_key)
 
     def _wait(self, gate_key: GateKey, record: Record) -> None:
         if gate_key not in self._queues or gate_key in self.held or self._deferrals.covers(gate_key, record.id):
-            self._defer(gate_key, record)
+            self.keys.defer(gate_key, record)
             return
         last = self._queues.wait(gate_key, record, self.waiting_per_key_max)
         if last is not None:
-            self._defer(gate_key, last)
-
-    def _defer(self, gate_key: GateKey, record: Record) -> None:
-        if gate_key not in self._deferrals.from_ids:
-            self._queues.not_plain(gate_key)
-        self._deferrals.defer(gate_key, record.id)
-        self._dropped.append(record)
+            self.keys.defer(gate_key, last)
 
     # What becomes of a record that went.
 
@@ -177,23 +145,21 @@ class KeyGate:
         held = self.held.get(gate_key)
         if held is not None and record_id in held:
             # A held record can end without being sent again: discarded, or vanished from the table.
-            held.remove(record_id)
-            if not held:
-                del self.held[gate_key]
-            if self.owner_of(gate_key) == HELD:
-                self._free(gate_key)
+            self.keys.hold_ended(gate_key, record_id)
+            if self.keys.owner_of(gate_key) == HELD:
+                self.keys.free(gate_key)
             return None
         if self._queues.owner_of(gate_key) != record_id:
             return None
         following = self._queues.proceed(gate_key)
         if following is None:
-            self._free(gate_key)
+            self.keys.free(gate_key)
         return following
 
     def release_all(self, records: Sequence[Record]) -> list[Record]:
         """These records were delivered: return the records of their keys that go next, now busy."""
         if self.pipelined or self.serial_topics:
-            if self.pipelined and not self._stopped:
+            if self.pipelined and not self.keys.stopped:
                 return []
             keyed = [(self.key_of(record), record[1]) for record in records]
             successors = [self.release(gate_key, record_id) for gate_key, record_id in keyed if gate_key is not None]
@@ -224,32 +190,10 @@ class KeyGate:
         """Return the ids of the records that wait in memory."""
         return self._queues.waiting_ids()
 
-    def _free(self, gate_key: GateKey) -> None:
-        """Nothing of the key is with the producer any more: what comes first, a held record or a deferred one?"""
-        from_id = self._deferrals.from_ids.get(gate_key)
-        held = self.held.get(gate_key)
-        if from_id is not None and (held is None or from_id <= held[0]):
-            self._stop(gate_key, REREADING)
-            self._deferrals.wanted[gate_key] = None
-            return
-        self._deferrals.wanted.pop(gate_key, None)
-        if held is not None:
-            self._stop(gate_key, HELD)
-        else:
-            self._queues.end(gate_key)
-            self._stopped.pop(gate_key, None)
-
     def hold(self, gate_key: GateKey, record_id: int) -> None:
         """The record failed and stays unsettled: its key waits for it. What waited in memory is deferred."""
         self.holds += 1
-        self._queues.not_plain(gate_key)
-        held = self.held.setdefault(gate_key, [])
-        if record_id not in held:
-            bisect.insort(held, record_id)
-        self._defer_waiting(gate_key)
-        owner = self.owner_of(gate_key)
-        if owner is None or owner < 0 or owner == record_id:
-            self._free(gate_key)
+        self.keys.hold(gate_key, record_id)
 
     def take_turn(self, record: Record, read_from: int, *, past_held: bool = False) -> bool:
         """Let a probe go out of turn, where it is the lowest of its key in what was read from `read_from` on.
@@ -271,7 +215,7 @@ class KeyGate:
         if held is not None:
             self._admit_held(gate_key, record)
         elif not self.pipelined:
-            self._begin(gate_key, record)
+            self.keys.begin(gate_key, record)
         return True
 
     def is_turn_of(self, gate_key: GateKey, record_id: int) -> bool:
@@ -279,7 +223,7 @@ class KeyGate:
         producer.
         """
         held = self.held.get(gate_key)
-        return held is not None and held[0] == record_id and self._stopped.get(gate_key) == HELD
+        return held is not None and held[0] == record_id and self.keys.stopped.get(gate_key) == HELD
 
     def is_busy(self, gate_key: GateKey) -> bool:
         """Say whether a record of the key is with the producer."""
@@ -289,67 +233,15 @@ class KeyGate:
         """Say whether the record is covered by a deferral of its key, so that it will be read again."""
         return self._deferrals.covers(gate_key, record_id)
 
-    # What is read again.
-
-    def rereads(self, keys_max: int, held_topics: Collection[str] = ()) -> list[Reread]:
-        """Return keys whose deferred records are wanted now, at most `keys_max`, none of a held topic."""
-        return self._deferrals.rereads(keys_max, held_topics)
-
-    def reread(self, wish: Reread, complete_to: int | None) -> bool:
-        """Take the answer of a reread; its records are given to `admit` next, then `settle_rereads` is called.
-
-        `complete_to` is None when the answer showed all of the key below the position, else the last id that it showed.
-        Returns False when the answer is not usable, since the key was held or deferred from a lower id meanwhile: its
-        records are dropped, and come again.
-        """
-        gate_key = wish.gate_key
-        if self._stopped.get(gate_key) != REREADING or self._deferrals.from_ids.get(gate_key) != wish.from_id:
-            return False
-        self._deferrals.answered(wish, complete_to)
-        if gate_key in self.held:
-            self._stopped[gate_key] = HELD
-        else:
-            del self._stopped[gate_key]
-        return True
-
-    def settle_rereads(self, wishes: Iterable[Reread]) -> None:
-        """After `admit` of rereads: a key that is still deferred, and of which nothing went, wants to be read again
-        at once.
-        """
-        for wish in wishes:
-            owner = self.owner_of(wish.gate_key)
-            if owner is None or owner == HELD:
-                self._free(wish.gate_key)
-
-    def nothing_to_reread(self, topic: str, from_id: int, shown: Container[GateKey | None]) -> None:
-        """A read of all that is pending in the topic from `from_id` on showed records of the keys in `shown` only:
-        nothing of the others that were to be read again is there any more.
-        """
-        gone = [
-            Reread(gate_key, first_id)
-            for gate_key, first_id in self._deferrals.from_ids.items()
-            if gate_key[0] == topic and first_id >= from_id and gate_key not in shown
-        ]
-        self.settle_rereads([wish for wish in gone if self.reread(wish, None)])
-
     def defer_waiting(self, topics: Collection[str]) -> None:
         """Drop the records of these topics that wait in memory: their topic is held, and that may take long."""
         for gate_key in self._queues.keys_of(topics):
-            self._defer_waiting(gate_key)
-
-    def _defer_waiting(self, gate_key: GateKey) -> None:
-        for record in self._queues.cut(gate_key):
-            self._defer(gate_key, record)
+            self.keys.defer_waiting(gate_key)
 
     def take_dropped(self) -> list[Record]:
         """Return the records that were deferred since the last call: they are to leave memory."""
-        dropped, self._dropped = self._dropped, []
+        dropped, self.keys.dropped = self.keys.dropped, []
         return dropped
-
-    @property
-    def wants_rereads(self) -> bool:
-        """Whether any key waits to be read again."""
-        return bool(self._deferrals.wanted)
 
     @property
     def deferred_keys(self) -> dict[GateKey, int]:

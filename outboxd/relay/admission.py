@@ -79,7 +79,7 @@ class Admission:
             fresh = self._pass_topics(fresh)
         probes = self._probing.take(request, special, cut_arm, now) if self._probing.reads else []
         self._admit(fresh, probes, admitted, now)
-        self._gate.settle_rereads(request.rereads)
+        self._gate.rereads.settle(request.rereads)
         return admitted
 
     def _note_cursors(self, fetched: Fetched) -> None:
@@ -152,7 +152,7 @@ class Admission:
         for wish in request.rereads:
             ids = ids_by_key.get(wish.gate_key, [])
             state = completeness(ids, shown, request.reread_rows_max, Arm.REREAD, cut_arm)
-            if isinstance(state, NotRead) or not self._gate.reread(wish, state):
+            if isinstance(state, NotRead) or not self._gate.rereads.answered(wish, state):
                 refused.gate_keys.add(wish.gate_key)
 
     def _note_catch_ups(

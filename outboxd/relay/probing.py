@@ -112,7 +112,7 @@ class Probing:
                 continue
             if breaker.read_from is None:
                 # What is parked of a key may wait for a reread that would show nothing: all of the key died since.
-                self._gate.nothing_to_reread(wish.topic, wish.from_id, set(map(self._gate.key_of, shown)))
+                self._gate.rereads.nothing_left(wish.topic, wish.from_id, set(map(self._gate.key_of, shown)))
             breaker.look_again()
             breaker.wants_untried = False
             breaker.nothing_untried = True

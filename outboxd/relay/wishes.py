@@ -64,7 +64,7 @@ class Wishes:
             want_locks=bool(lows),
             chosen_ids=[held.id for held in chosen if not held.is_replay] + found,
             replay_ids=[held.history.dead_letter_id or 0 for held in chosen if held.is_replay],
-            rereads=self._gate.rereads(KEYS_REREAD_MAX, closed),
+            rereads=self._gate.rereads.wanted(KEYS_REREAD_MAX, closed),
             reread_rows_max=self._gate.waiting_per_key_max,
             catch_ups=[*self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX), *self._probing.reads],
             catch_up_rows_max=rows_max,
@@ -97,7 +97,7 @@ class Wishes:
     @property
     def wants_more(self) -> bool:
         """Whether something besides new records waits to be read."""
-        return bool(self._held.wanted_count or self.found or self._gate.wants_rereads or self._topics.catch_ups(1))
+        return bool(self._held.wanted_count or self.found or self._gate.rereads.are_wanted or self._topics.catch_ups(1))
 
     @property
     def has_open(self) -> bool:
@@ -105,7 +105,7 @@ class Wishes:
         closed = self._topics.held
         return bool(
             self.found
-            or self._gate.rereads(1, closed)
+            or self._gate.rereads.wanted(1, closed)
             or self._topics.catch_ups(1)
             or self._held.has_wanted_turn(closed)
         )

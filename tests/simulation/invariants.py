@@ -205,7 +205,7 @@ def describe(daemon: Daemon, row: Row) -> str:
     facts = {
         "in memory": row.id in state.ledger.records,
         "held": held,
-        "busy": state.gate.owner_of(gate_key) if gate_key else None,
+        "busy": state.gate.keys.owner_of(gate_key) if gate_key else None,
         "held ids": state.gate.held.get(gate_key) if gate_key else None,
         "deferred": state.gate.deferred_keys.get(gate_key) if gate_key else None,
         "topic held": state.topics.held.get(row.topic),

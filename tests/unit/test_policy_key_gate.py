@@ -32,7 +32,7 @@ def test_one_record_a_key_goes_and_the_others_follow_one_by_one() -> None:
     assert ids(gate.release_all([record(1)])) == [2]
     assert ids(gate.release_all([record(2)])) == [4]
     assert gate.release_all([record(4)]) == []
-    assert (gate.owner_of(KEY), gate.owner_of(("orders", "other"))) == (None, 3)
+    assert (gate.keys.owner_of(KEY), gate.keys.owner_of(("orders", "other"))) == (None, 3)
 
 
 def test_what_a_pipelined_gate_deferred_between_two_held_records_goes_before_the_second() -> None:
@@ -43,14 +43,14 @@ def test_what_a_pipelined_gate_deferred_between_two_held_records_goes_before_the
 
     assert ids(gate.admit([record(1)])) == [1]
     assert gate.admit([record(3)]) == []
-    assert [wish.from_id for wish in gate.rereads(10)] == [2]
+    assert [wish.from_id for wish in gate.rereads.wanted(10)] == [2]
 
 
 def test_records_without_a_key_have_no_order() -> None:
     gate = KeyGate()
 
     assert ids(gate.admit([record(1, key=None), record(2, key=None)])) == [1, 2]
-    assert gate.owner_of(KEY) is None
+    assert gate.keys.owner_of(KEY) is None
 
 
 def test_a_topic_that_goes_one_at_a_time_is_one_key() -> None:
@@ -79,10 +79,10 @@ def test_what_is_beyond_the_limit_leaves_memory_and_is_read_again() -> None:
 
     assert ids(gate.take_dropped()) == [4]
     assert gate.deferred_keys == {KEY: 4}
-    assert gate.rereads(9) == [], "not before what waits has gone"
+    assert gate.rereads.wanted(9) == [], "not before what waits has gone"
     for one in (1, 2, 3):
         gate.release_all([record(one)])
-    assert gate.rereads(9) == [Reread(KEY, 4)]
+    assert gate.rereads.wanted(9) == [Reread(KEY, 4)]
 
 
 def test_while_a_key_is_read_again_nothing_newer_of_it_goes() -> None:
@@ -93,7 +93,7 @@ def test_while_a_key_is_read_again_nothing_newer_of_it_goes() -> None:
 
     assert gate.admit([record(9)]) == []
     assert ids(gate.take_dropped()) == [9]
-    assert gate.reread(Reread(KEY, 3), complete_to=None)
+    assert gate.rereads.answered(Reread(KEY, 3), complete_to=None)
     assert ids(gate.admit([record(3), record(9)])) == [3]
 
 
@@ -103,12 +103,12 @@ def test_a_reread_that_was_cut_goes_on_behind_the_cut() -> None:
     gate.release_all([record(1)])
     gate.release_all([record(2)])
 
-    assert gate.reread(Reread(KEY, 3), complete_to=5)
+    assert gate.rereads.answered(Reread(KEY, 3), complete_to=5)
     assert ids(gate.admit([record(3), record(5)])) == [3]
-    gate.settle_rereads([Reread(KEY, 3)])
+    gate.rereads.settle([Reread(KEY, 3)])
     gate.release_all([record(3)])
     gate.release_all([record(5)])
-    assert gate.rereads(9) == [Reread(KEY, 6)]
+    assert gate.rereads.wanted(9) == [Reread(KEY, 6)]
 
 
 def test_a_late_record_does_not_pass_what_a_cut_reread_has_not_shown_yet() -> None:
@@ -117,12 +117,12 @@ def test_a_late_record_does_not_pass_what_a_cut_reread_has_not_shown_yet() -> No
     gate.take_dropped()
     gate.release(KEY, 1)
     gate.release(KEY, 2)
-    (wish,) = gate.rereads(10)
+    (wish,) = gate.rereads.wanted(10)
     # The limit was reached before any record of this key; the look-back, read before it, shows one that came late.
-    assert gate.reread(wish, complete_to=2)
+    assert gate.rereads.answered(wish, complete_to=2)
     assert gate.admit([record(7)]) == []
-    gate.settle_rereads([wish])
-    assert gate.rereads(10) == [Reread(KEY, 3)]
+    gate.rereads.settle([wish])
+    assert gate.rereads.wanted(10) == [Reread(KEY, 3)]
 
 
 def test_a_held_record_has_its_turn_once_a_read_of_its_topic_shows_that_nothing_before_it_is_left() -> None:
@@ -133,13 +133,13 @@ def test_a_held_record_has_its_turn_once_a_read_of_its_topic_shows_that_nothing_
     gate.hold(KEY, 7)
     assert not gate.is_turn_of(KEY, 7), "3 goes first, and was dropped from memory"
 
-    gate.nothing_to_reread("orders", 4, set())
-    gate.nothing_to_reread("others", 3, set())
-    gate.nothing_to_reread("orders", 3, {KEY})
+    gate.rereads.nothing_left("orders", 4, set())
+    gate.rereads.nothing_left("others", 3, set())
+    gate.rereads.nothing_left("orders", 3, {KEY})
     assert not gate.is_turn_of(KEY, 7)
-    gate.nothing_to_reread("orders", 3, set())
+    gate.rereads.nothing_left("orders", 3, set())
     assert gate.is_turn_of(KEY, 7)
-    assert gate.rereads(10) == []
+    assert gate.rereads.wanted(10) == []
 
 
 def test_an_answer_is_of_no_use_once_something_lower_was_deferred() -> None:
@@ -149,8 +149,8 @@ def test_an_answer_is_of_no_use_once_something_lower_was_deferred() -> None:
     gate.release_all([record(2)])
     gate.admit([record(5)])
 
-    assert not gate.reread(Reread(KEY, 8), complete_to=None)
-    assert gate.rereads(9) == [Reread(KEY, 5)]
+    assert not gate.rereads.answered(Reread(KEY, 8), complete_to=None)
+    assert gate.rereads.wanted(9) == [Reread(KEY, 5)]
 
 
 def test_a_failed_record_holds_its_key_and_no_other() -> None:
@@ -162,7 +162,7 @@ def test_a_failed_record_holds_its_key_and_no_other() -> None:
     assert gate.is_turn_of(KEY, 1)
     assert ids(gate.admit([record(1)])) == [1]
     gate.release_all([record(1)])
-    assert gate.rereads(9) == [Reread(KEY, 2)]
+    assert gate.rereads.wanted(9) == [Reread(KEY, 2)]
 
 
 def test_an_older_record_may_pass_the_held_one_and_a_newer_one_may_not() -> None:
@@ -182,8 +182,8 @@ def test_what_was_deferred_before_a_held_record_is_read_before_it_goes() -> None
     gate.take_dropped()
 
     assert not gate.is_turn_of(KEY, 9)
-    assert gate.rereads(9) == [Reread(KEY, 3)]
-    assert gate.reread(Reread(KEY, 3), complete_to=None)
+    assert gate.rereads.wanted(9) == [Reread(KEY, 3)]
+    assert gate.rereads.answered(Reread(KEY, 3), complete_to=None)
     assert ids(gate.admit([record(3)])) == [3]
 
 
@@ -196,7 +196,7 @@ def test_held_records_go_in_order_and_one_that_ends_lets_the_next_have_its_turn(
     gate.release(KEY, 2)
     assert gate.is_turn_of(KEY, 4)
     gate.release(KEY, 4)
-    assert gate.owner_of(KEY) is None
+    assert gate.keys.owner_of(KEY) is None
 
 
 def test_keys_of_held_topics_are_not_read_again_yet() -> None:
@@ -204,8 +204,8 @@ def test_keys_of_held_topics_are_not_read_again_yet() -> None:
     gate.hold(KEY, 1)
     gate.release(KEY, 1)
 
-    assert gate.rereads(9, {"orders"}) == []
-    assert gate.rereads(9) == [Reread(KEY, 2)]
+    assert gate.rereads.wanted(9, {"orders"}) == []
+    assert gate.rereads.wanted(9) == [Reread(KEY, 2)]
 
 
 @pytest.mark.parametrize(("read_from", "may"), [(2, True), (3, False)])
@@ -224,7 +224,7 @@ def test_a_probe_may_not_pass_a_held_record_nor_one_with_the_producer() -> None:
     assert not busy.take_turn(record(2), 0)
     assert not held.take_turn(record(2), 0)
     assert held.take_turn(record(1), 0)
-    assert held.owner_of(KEY) == 1
+    assert held.keys.owner_of(KEY) == 1
 
 
 class GateMachine(RuleBasedStateMachine):
@@ -279,15 +279,15 @@ class GateMachine(RuleBasedStateMachine):
             self.with_producer |= set(ids(self.gate.admit([record(one)])))
             assert one in self.with_producer
 
-    @precondition(lambda self: self.gate.wants_rereads)
+    @precondition(lambda self: self.gate.rereads.are_wanted)
     @rule(rows_max=st.integers(1, 5))
     def read_again(self, rows_max: int) -> None:
-        wish = self.gate.rereads(1)[0]
+        wish = self.gate.rereads.wanted(1)[0]
         shown = sorted(one for one in self.pending if one >= wish.from_id)[:rows_max]
         complete_to = shown[-1] if len(shown) == rows_max else None
-        assert self.gate.reread(wish, complete_to)
+        assert self.gate.rereads.answered(wish, complete_to)
         self._admit(shown)
-        self.gate.settle_rereads([wish])
+        self.gate.rereads.settle([wish])
 
     @invariant()
     def one_at_a_time_and_in_order(self) -> None:
@@ -298,7 +298,7 @@ class GateMachine(RuleBasedStateMachine):
         for _ in range(4 * self.last_id + 4):
             if self.with_producer:
                 self.deliver()
-            elif self.gate.wants_rereads:
+            elif self.gate.rereads.are_wanted:
                 self.read_again(3)
             elif self.held:
                 self.try_again()

@@ -11,6 +11,7 @@ from outboxd.policy.deferrals import Deferrals
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.key_queues import KeyQueues
+from outboxd.policy.key_states import KeyStates
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.admission import Admission
 from outboxd.relay.aftermath import Aftermath
@@ -114,9 +115,9 @@ BUGS = [
     Mutation("a cut reread counts as whole", Deferrals, "answered", "if complete_to is None:", "if True:"),
     Mutation(
         "deferrals of keys are forgotten",
-        KeyGate,
-        "_defer",
-        "self._deferrals.defer(gate_key, record.id)",
+        KeyStates,
+        "defer",
+        "self.deferrals.defer(gate_key, record.id)",
         "pass",
     ),
     Mutation(
@@ -207,8 +208,8 @@ BUGS = [
         "what was deferred between two held records is overtaken by the second",
         KeyGate,
         "_admit_held",
-        "self._free(gate_key)",
-        "if gate_key not in self.held: self._free(gate_key)",
+        "self.keys.free(gate_key)",
+        "if gate_key not in self.held: self.keys.free(gate_key)",
         where=_exactly_once,
         first_seed=2780,
     ),
