@@ -92,6 +92,9 @@ class Relay:
         self.turns += 1
         for event in self._ports.mailbox.take():
             self._take(event)
+        if self.end is not None:
+            # Told to stop a second time: the lease is given up, and nothing is done without it any more.
+            return
         now = self._ports.clock.monotonic()
         if self.ownership.state.token is not None:
             if now >= self._ports.lease.trusted_until():

@@ -204,7 +204,8 @@ def test_a_second_signal_ends_a_drain_that_waits_for_a_silent_broker(rig: Rig, k
     finally:
         kafka.resume(0)
     assert ended.code == 0
-    assert daemon.events("ended", reason="forced")
+    assert [ended["reason"] for ended in daemon.events("ended")] == ["forced"]
+    assert not daemon.events("lease_lost")
     assert rig.daemon().run("--until-empty").code == 0
     rig.check().assert_holds(duplicates_max=100)
 
