@@ -32,7 +32,6 @@ from outboxd.postgres.failures import explained
 from outboxd.postgres.inspection import check_grants
 from outboxd.postgres.lease_obstacles import check_drained
 from outboxd.postgres.migrate import check_schema
-from outboxd.relay.ports import Publisher
 from outboxd.relay.relay import Relay, RelayEnd
 from outboxd.reload import compare
 from outboxd.rivals import RivalObserver, Rivals
@@ -40,7 +39,7 @@ from outboxd.service_manager import ServiceManager
 from outboxd.signals import Signals, ignore_signals
 from outboxd.surroundings import Surroundings
 from outboxd.thread_deaths import ThreadDeaths
-from outboxd.wiring import assemble, daemon_name
+from outboxd.wiring import DecoratePublisher, assemble, daemon_name
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits; a report's round trip hangs on it."""
@@ -49,8 +48,6 @@ GC_THRESHOLDS = (200_000, 50, 50)
 CLOSING_SECONDS = 10.0
 """What ending takes after the relay's own `shutdown_timeout`."""
 RELAY_THREAD = "relay"
-
-DecoratePublisher = Callable[[Publisher], Publisher]
 
 
 class Daemon:

@@ -52,7 +52,7 @@ def daemon_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def engine_for(settings: Settings, *, password: Callable[[], str] | None = None, prepares: bool = True) -> Engine:
+def engine_for(settings: Settings, *, password: Callable[[], str] | None = None) -> Engine:
     """Return the daemon's engine. Lock waits and idle transactions end well within the lease's ttl.
 
     `password` is asked for each new connection; without it the configured one is used for all.
@@ -64,7 +64,7 @@ def engine_for(settings: Settings, *, password: Callable[[], str] | None = None,
         password or database.password,
         lock_timeout_seconds=bound_seconds,
         idle_in_transaction_timeout_seconds=bound_seconds,
-        prepare_threshold=5 if prepares else None,
+        prepare_threshold=5,
         pool_size=CONNECTIONS,
     )
 

@@ -1,7 +1,8 @@
 """The relay: the one loop that moves committed rows to the broker and their outcomes back.
 
-Each turn takes the mail, publishes what was admitted, takes the reports, settles, asks for more, and rests until
-something happens. All state is the loop's own; other threads only leave events in the mailbox.
+Each turn takes the mail, asks the database for more, publishes what was admitted, takes the reports, settles, and rests
+until something happens. It asks first, so that the database reads while the producer is fed. All state is the loop's
+own; other threads only leave events in the mailbox.
 
 A life: standing by ──lease granted──▶ load ──▶ relay ──lease lost──▶ standing by; a stop drains, and ends.
 """
