@@ -67,20 +67,18 @@ def measure(
 ) -> tuple[Latency, int]:
     """Measure with a daemon that runs already, through an empty topic; return how many rows went in all, too.
 
-    What is written in the first two seconds warms all up and is not counted.
+    What is written in the first two seconds warms all up and is not counted. The same writer goes on: after a rest the
+    daemon would poll more rarely, and the first rows of a steady rate would be those that wait for that.
     """
     warm_rows, rows = round(rows_per_second * WARM_SECONDS), round(rows_per_second * seconds)
     connections = max(1, round(rows_per_second / _CONNECTION_ROWS_PER_SECOND))
     reader = _Reader(stand.kafka.bootstrap, topic)
     reader.start()
     try:
-        warm = start_writing(stand, Writing(topic, warm_rows, rows_per_second, connections))
-        ended_rate(warm, warm_rows, rows_per_second)
+        writer = start_writing(stand, Writing(topic, warm_rows + rows, rows_per_second, connections))
         reader.wait(warm_rows)
-        writer = start_writing(stand, Writing(topic, rows, rows_per_second, connections))
-        reader.wait(warm_rows + 1)
         cpu_before, began = cpu_seconds(daemon.pid), time.perf_counter()
-        reached = ended_rate(writer, rows, rows_per_second)
+        reached = ended_rate(writer, warm_rows + rows, rows_per_second)
         cores = (cpu_seconds(daemon.pid) - cpu_before) / (time.perf_counter() - began)
         reader.wait(warm_rows + rows)
     finally:
