@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 
 class Stopwatch:
@@ -14,14 +14,18 @@ class Stopwatch:
         """Nothing is under way."""
         self._began_at: float | None = None
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """A job is under way within this."""
+    def running(self) -> Self:
+        """Return what a `with` statement takes: a job is under way within it."""
+        return self
+
+    def __enter__(self) -> Self:
         self._began_at = time.monotonic()
-        try:
-            yield
-        finally:
-            self._began_at = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._began_at = None
 
     def lap(self) -> None:
         """The job under way advances: it is measured from now on. On the thread that runs it."""

@@ -48,6 +48,7 @@ class Session:
         self._prepare_threshold = prepare_threshold
         self._jobs: SimpleQueue[tuple[Job, OnFailure] | None] = SimpleQueue()
         self._pooled: PoolProxiedConnection | None = None
+        self._driver: Driver | None = None
         self.under_way = Stopwatch()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -72,7 +73,8 @@ class Session:
         self._disconnect()
 
     def _connection(self) -> Connection:
-        if self._pooled is None:
+        # Kept apart, since the pool looks for it anew whenever it is asked.
+        if self._driver is None:
             pooled = self._engine.raw_connection()
             driver: Driver = pooled.driver_connection  # type: ignore[assignment]  # the engine makes them
             driver.prepare_threshold = None if driver.is_pooled else self._prepare_threshold
@@ -80,8 +82,8 @@ class Session:
             if self._statement_timeout_seconds is not None and not driver.is_pooled:
                 limit = milliseconds(self._statement_timeout_seconds)
                 driver.execute("SELECT set_config('statement_timeout', %s, false)", (limit,))
-            self._pooled = pooled
-        return self._pooled.driver_connection  # type: ignore[return-value]  # the engine is psycopg's
+            self._pooled, self._driver = pooled, driver
+        return self._driver
 
     def _failed(self, error: Exception) -> tuple[str, bool]:
         if isinstance(error, _POOLED):
@@ -92,6 +94,6 @@ class Session:
         return in_words(error), True
 
     def _disconnect(self) -> None:
-        pooled, self._pooled = self._pooled, None
+        pooled, self._pooled, self._driver = self._pooled, None, None
         if pooled is not None:
             pooled.invalidate()

@@ -60,7 +60,8 @@ class Admission:
         self._note_cursors(fetched)
         cut_arm = cut_arm_of(records, request)
         special, forward = divide(records)
-        special = self._without_changed(special)
+        if special and len(self._held):
+            special = self._without_changed(special)
         self._note_look_back(request, special, fetched.locks, cut_arm)
         vanished = self._note_chosen(request, special, cut_arm, now)
         refused = Refused()
@@ -199,7 +200,7 @@ class Admission:
             ready = probes + ready
         if len(self._held):
             self._resume(fresh, ready, admitted, now)
-        self._ledger.leave([record.id for record in self._gate.take_dropped()])
+        self._ledger.forget(self._gate.take_dropped())
         admitted.ready = ready
 
     def _resume(self, fresh: list[Record], ready: list[Record], admitted: Admitted, now: float) -> None:

@@ -68,7 +68,7 @@ class Holding:
             self._held.park_topic(topic)
             self._topics.hold(topic, HoldReason.BREAKER, now)
             self._gate.defer_waiting([topic])
-            self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
+            self._ledger.forget(self._gate.take_dropped())
             self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
 
     def try_again(self, topic: str, fault: Fault, now: float) -> None:
@@ -81,6 +81,6 @@ class Holding:
         gate_key = self._gate.key_of(record)
         self._histories.suspicions.forget(record.id)
         self._ledger.leave([record.id])
-        self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
+        self._ledger.forget(self._gate.take_dropped())
         self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now, due_at, record.key))
-        self._ledger.leave([waiting.id for waiting in self._gate.take_dropped()])
+        self._ledger.forget(self._gate.take_dropped())

@@ -110,6 +110,11 @@ class Ledger:
         # Without a line of Python a record: a settlement lets go thousands.
         self.size_bytes -= sum(map(size_of, map(self.records.pop, record_ids, repeat(_NOBODY))))
 
+    def forget(self, records: Sequence[Record]) -> None:
+        """Records that the key gate dropped, which is mostly none, leave memory."""
+        if records:
+            self.leave([record.id for record in records])
+
     def oldest(self) -> Record | None:
         """Return the record that has been in memory for the longest time."""
         return next(iter(self.records.values()), None)

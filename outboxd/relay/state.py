@@ -158,7 +158,7 @@ class State:
 
     def forget_dropped(self) -> None:
         """What the gate deferred leaves memory."""
-        self.ledger.leave([record.id for record in self.gate.take_dropped()])
+        self.ledger.forget(self.gate.take_dropped())
 
     def drop_unpublished(self) -> None:
         """Drop what the producer has not taken: it stays pending in the database."""
