@@ -204,7 +204,8 @@ class Housekeeping:
     def measure(self) -> Measured:
         """Count what is pending, in retry and dead."""
         row = self._row(_BACKLOG, counted_max=COUNTED_MAX)
-        due_at = self._oldest_due.at()
+        # An idle outbox is not asked what none of its rows can tell: each question is a transaction of four statements.
+        due_at = self._oldest_due.at() if row.pending else None
         looked_at = {"counted_max": COUNTED_MAX, "kinds_max": KINDS_MAX + 1, "looked_at_max": LOOKED_AT_MAX}
         found = [Kind(**kind._mapping) for kind in self._rows(_KINDS, **looked_at)]
         # Of other outboxes too, some of them: those have no rows here.

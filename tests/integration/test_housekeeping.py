@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import event
 
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge
 from outboxd.policy.records import FIRST_ID
@@ -170,6 +171,24 @@ def test_old_starts_go_but_for_the_latest_hundred(housekeeping: Housekeeping, co
 def test_an_idle_outbox_measures_nothing(housekeeping: Housekeeping) -> None:
     found = housekeeping.measure()
     assert (found.pending, found.oldest_pending_seconds, found.in_retry, found.kinds) == (0, 0.0, 0, ())
+
+
+def test_an_idle_outbox_is_not_asked_since_when_its_oldest_row_is_due(
+    housekeeping: Housekeeping, connection: Connection
+) -> None:
+    asked: list[str] = []
+    event.listen(
+        housekeeping._engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, text, *_: asked.append(text),
+    )
+    housekeeping.measure()
+    idle = len(asked)
+    publish(connection, 1, published=None)
+    housekeeping.measure()
+    assert idle < len(asked) - idle
+    assert not any("due_at" in text for text in asked[:idle])
+    assert any("due_at" in text for text in asked[idle:])
 
 
 def test_what_is_pending_is_counted_up_to_a_bound_with_the_age_of_the_oldest_that_is_due(
