@@ -144,26 +144,34 @@ def _published(board: StatusBoard) -> list[Metric]:
     """What was acknowledged, which the board counts: a counter's lock is dear for what comes hundreds of times a second
     with a row or two.
     """
-    families = (
-        ("records_published", "Records that the broker acknowledged.", board.published_by_topic),
-        ("published_bytes", "Their payload, key and headers before compression.", board.published_bytes_by_topic),
-    )
-    made: list[Metric] = []
-    for name, sentence, counts in families:
-        family = CounterMetricFamily(f"outboxd_{name}", sentence, labels=["topic"])
-        # A copy, since the relay's thread may add a topic meanwhile.
-        for topic, count in counts.copy().items():
-            family.add_metric([topic], count)
-        made.append(family)
-    return made
+    # Copies, since the relay's thread may add a topic meanwhile.
+    return [
+        _by_topic(
+            "records_published",
+            "Records that the broker acknowledged.",
+            board.published_by_topic.copy(),
+            CounterMetricFamily,
+        ),
+        _by_topic(
+            "published_bytes",
+            "Their payload, key and headers before compression.",
+            board.published_bytes_by_topic.copy(),
+            CounterMetricFamily,
+        ),
+    ]
 
 
 def _plain(name: str, sentence: str, value: float) -> Metric:
     return GaugeMetricFamily(f"outboxd_{name}", sentence, value=value)
 
 
-def _by_topic(name: str, sentence: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(f"outboxd_{name}", sentence, labels=["topic"])
+def _by_topic(
+    name: str,
+    sentence: str,
+    values: Mapping[str, float],
+    kind: type[CounterMetricFamily | GaugeMetricFamily] = GaugeMetricFamily,
+) -> Metric:
+    family = kind(f"outboxd_{name}", sentence, labels=["topic"])
     for topic, value in values.items():
         family.add_metric([topic], value)
     return family

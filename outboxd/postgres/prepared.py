@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -37,7 +38,6 @@ class PreparedStatements:
         """Nothing is prepared yet."""
         self._connection: Connection | None = None
         self._transformer: abc.Transformer | None = None
-        self._texts: dict[str, tuple[bytes, list[str], list[PyFormat]]] = {}
         self._prepared: dict[tuple[str, Sequence[int]], bytes] = {}
         self._count = 0
 
@@ -53,7 +53,7 @@ class PreparedStatements:
         if self._transformer is None:
             self._transformer = Transformer(connection)
         transformer, pgconn = self._transformer, connection.pgconn
-        query, names, formats = self._texts.get(text) or self._number(text)
+        query, names, formats = _numbered(text)
         values = transformer.dump_sequence([arguments[name] for name in names], formats)
         types = transformer.types or ()
         name = self._prepared.get((text, types)) or self._prepare(pgconn, text, query, types)
@@ -68,18 +68,6 @@ class PreparedStatements:
         """Let go of the answer; what is prepared stays."""
         self._transformer = None
 
-    def _number(self, text: str) -> tuple[bytes, list[str], list[PyFormat]]:
-        """Write the named parameters as the server numbers them."""
-        names: dict[str, int] = {}
-
-        def numbered(match: re.Match[str]) -> str:
-            name = match.group(1)
-            return "%" if name is None else f"${names.setdefault(name, len(names) + 1)}"
-
-        query = _PLACEHOLDER.sub(numbered, text).encode()
-        self._texts[text] = found = (query, list(names), [PyFormat.AUTO] * len(names))
-        return found
-
     def _prepare(self, pgconn: PGconn, text: str, query: bytes, types: Sequence[int]) -> bytes:
         if len(self._prepared) >= PREPARED_MAX:
             oldest = self._prepared.pop(next(iter(self._prepared)))
@@ -89,6 +77,19 @@ class PreparedStatements:
         _checked(pgconn, pgconn.prepare(name, query, types))
         self._prepared[text, types] = name
         return name
+
+
+@lru_cache(maxsize=2 * PREPARED_MAX)
+def _numbered(text: str) -> tuple[bytes, list[str], list[PyFormat]]:
+    """Return the text with its named parameters as the server numbers them, their names, and how each may go."""
+    names: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return "%" if name is None else f"${names.setdefault(name, len(names) + 1)}"
+
+    query = _PLACEHOLDER.sub(number, text).encode()
+    return query, list(names), [PyFormat.AUTO] * len(names)
 
 
 def _checked(pgconn: PGconn, result: PGresult) -> None:

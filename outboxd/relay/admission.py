@@ -132,14 +132,11 @@ class Admission:
         """Return the special records without those that somebody gave another key while they were held: what was held
         is gone then, and frees the key it was held by.
         """
-        return [
-            record
-            for record in special
-            if not (record.id in self._held and self._has_other_key(record, self._held.by_id[record.id]))
-        ]
+        return [record for record in special if not self._has_other_key(record)]
 
-    def _has_other_key(self, record: Record, held: HeldRecord) -> bool:
-        return held.gate_key is not None and self._gate.key_of(record) != held.gate_key
+    def _has_other_key(self, record: Record) -> bool:
+        held = self._held.by_id.get(record.id)
+        return held is not None and held.gate_key is not None and self._gate.key_of(record) != held.gate_key
 
     def _note_rereads(
         self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: Refused

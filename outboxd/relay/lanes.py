@@ -109,8 +109,6 @@ class Lanes:
 
     def pause(self, pauses: Sequence[Pause], asked_at: float) -> tuple[list[str], list[str]]:
         """Take the rows of `control` as of `asked_at` or later. Return the topics that stop and that go on by that."""
-        if not (pauses or self.pauses or self._stormed):
-            return [], []
         if list(pauses) == list(self.pauses):
             return [], self._calmed(pauses, asked_at)
         ended = [pause for pause in self.pauses if pause not in pauses]

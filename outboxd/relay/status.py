@@ -117,7 +117,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         turns=relay.turns,
         in_memory_rows=len(state.ledger),
         in_memory_bytes=state.ledger.size_bytes,
-        in_flight_rows=sum(lane.in_flight for lane in flying),
+        in_flight_rows=state.lanes.rows_in_flight,
         in_flight_by_topic={lane.topic: lane.in_flight for lane in largest},
         settling_rows=state.settling.rows + (0 if under_way is None else under_way.rows),
         oldest_in_memory_seconds=0.0
