@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from outboxd.errors import OutboxdError
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.policy.faults import own_fault
+from outboxd.policy.fencings import FENCED_CODES
 from outboxd.policy.messages import DeliveryFault
 
 TRANSACTION_TIMEOUT_MS = 30_000
@@ -27,15 +28,6 @@ CALL_SECONDS = 5.0
 CALLS_SECONDS_MAX = 60.0
 ABANDON_SECONDS = 1.0
 POLL_SECONDS = 0.05
-
-FENCED_CODES = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_TXN_STATE,
-        90,  # PRODUCER_FENCED
-    }
-)
 
 
 class TransactionsEndedError(OutboxdError):
@@ -153,7 +145,8 @@ class TransactionalProducer:
         """The producer is at its end: by a rival, or since a transaction of our own was open for too long?"""
         opened_at, self._opened_at = self._opened_at, None
         open_seconds = 0.0 if opened_at is None else self._monotonic() - opened_at
-        if error.code() in FENCED_CODES and open_seconds >= self._timeout_seconds:
+        is_told_so = error.name() in FENCED_CODES or error.code() == KafkaError.INVALID_TXN_STATE
+        if is_told_so and open_seconds >= self._timeout_seconds:
             text = f"open for {open_seconds:.1f} s, longer than transaction.timeout.ms: {error.str()}"
             return TransactionsEndedError(DeliveryFault(own_fault("TRANSACTION_TIMED_OUT"), text))
         self._opened_at = opened_at

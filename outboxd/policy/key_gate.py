@@ -17,7 +17,7 @@ before anything newer of it goes, a held record of it included.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 
 from outboxd.policy.key_rereads import KeyRereads
 from outboxd.policy.key_states import HELD, KeyStates
@@ -237,6 +237,19 @@ class KeyGate:
         """Drop the records of these topics that wait in memory: their topic is held, and that may take long."""
         for gate_key in self._queues.keys_of(topics):
             self.keys.defer_waiting(gate_key)
+
+    def first_ids(self) -> set[int]:
+        """Return the ids of the keyed records that are with the producer."""
+        return self._queues.first_ids()
+
+    def defer_behind(self, topic: str, record_ids: Container[int]) -> bool:
+        """Drop what waits in memory behind these records of the topic, which are stuck with the producer; what comes
+        later of their keys is dropped too, until they are through. Return whether anything was dropped.
+        """
+        gate_keys = self._queues.keys_behind(topic, record_ids)
+        for gate_key in gate_keys:
+            self.keys.defer_waiting(gate_key)
+        return bool(gate_keys)
 
     def take_dropped(self) -> list[Record]:
         """Return the records that were deferred since the last call: they are to leave memory."""

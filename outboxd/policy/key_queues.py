@@ -7,7 +7,7 @@ record in front too: what was delivered then lets the next one go without a look
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection
+from collections.abc import Collection, Container
 
 from outboxd.policy.records import GateKey, Record, id_of
 
@@ -82,6 +82,18 @@ class KeyQueues:
     def keys_of(self, topics: Collection[str]) -> list[GateKey]:
         """Return the busy keys of these topics."""
         return [gate_key for gate_key in self.by_key if gate_key[0] in topics]
+
+    def first_ids(self) -> set[int]:
+        """Return the ids of the records that are with the producer, of all busy keys."""
+        return {queue[0].id for queue in self.by_key.values()}
+
+    def keys_behind(self, topic: str, record_ids: Container[int]) -> list[GateKey]:
+        """Return the keys of the topic that wait behind one of these records."""
+        return [
+            gate_key
+            for gate_key, queue in self.by_key.items()
+            if gate_key[0] == topic and len(queue) > 1 and queue[0].id in record_ids
+        ]
 
     def waiting_ids(self) -> set[int]:
         """Return the ids of all records that wait."""

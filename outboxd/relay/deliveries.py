@@ -38,14 +38,17 @@ class Deliveries:
         self._histories = histories
         self._holding = holding
         self._observer = observer
+        self._refused_ids: set[int] = set()
+        """Fire-and-forget records that the producer did not take: they are not settled."""
 
     def count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
-        """Take fire-and-forget records' reports aside: they are settled already, and only tell how the topic is."""
+        """Take the reports of settled fire-and-forget records aside: they only tell how the topic is."""
         kept: list[Report] = []
         delivered: list[Record] = []
+        refused_ids, self._refused_ids = self._refused_ids, set()
         for report in reports:
             record, topic = report.record, report.record.topic
-            if topic not in self._lanes.unconfirmed_topics:
+            if topic not in self._lanes.unconfirmed_topics or record.id in refused_ids:
                 kept.append(report)
                 continue
             lane = self._lanes[topic]
@@ -73,8 +76,20 @@ class Deliveries:
             breakers.probe_failed(record.topic, record.id, fault, fault.meaning, now)
         breakers.probe_ended(record.topic, record.id, now)
 
-    def unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
-        """The producer took fire-and-forget records, and that settles them; return what their keys let go next."""
+    def unconfirmed(self, records: Sequence[Record], reports: Sequence[Report], now: float) -> list[Record]:
+        """The producer was given fire-and-forget records, and what it took is settled by that; return what their keys
+        let go next.
+
+        `reports` came since. One that tells of a failure so early is a refusal of `produce()` itself, since no callback
+        was served meanwhile: that record was never on its way, so it has the outcome that it would have on any route.
+        """
+        failed = {report.record.id for report in reports if report.error is not None}
+        if failed:
+            self._refused_ids = {record.id for record in records if record.id in failed}
+            records = [record for record in records if record.id not in failed]
+        return self._settle_unconfirmed(records, now) if records else []
+
+    def _settle_unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
         reports = [Report(record, None, None, None) for record in records]
         if self._histories.by_id:
             reports = self._delivered_at_last(reports)

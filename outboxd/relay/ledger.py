@@ -49,13 +49,15 @@ class Ledger:
         return max(0, self.bytes_max + self._bytes_beside - self.size_bytes - self.row_bytes * len(self.records))
 
     def count_beside(self, topics: Collection[str]) -> None:
-        """Let records of these topics, which are stuck, take no room from the others: half of the rows and a quarter of
-        the bytes stay free of them, beyond the limits where it has to be.
+        """Let records of these topics, which are stuck, take little room from the others.
+
+        Half of the rows and a quarter of the bytes stay free of them, beyond the limits where it has to be. Where that
+        room gets stuck too, a sixteenth and an eighth do, so that topics that follow each other take little more.
         """
         stuck = [record for record in self.records.values() if record.topic in topics] if topics else []
-        self._rows_beside = _beside(len(stuck), self.rows_max, self.rows_max // 2)
+        self._rows_beside = _beside(len(stuck), self.rows_max, self.rows_max // 2, self.rows_max // 16)
         size_bytes = sum(map(size_of, stuck)) + self.row_bytes * len(stuck)
-        self._bytes_beside = _beside(size_bytes, self.bytes_max, self.bytes_max // 4)
+        self._bytes_beside = _beside(size_bytes, self.bytes_max, self.bytes_max // 4, self.bytes_max // 8)
 
     def fetch_begins(self) -> None:
         """From now on, remember what leaves: the snapshot that is being read may still show it as pending."""
@@ -120,8 +122,9 @@ class Ledger:
         return next(iter(self.records.values()), None)
 
 
-def _beside(stuck: int, limit: int, free: int) -> int:
-    """Return how much is to be counted beside the limit, so that `free` is left where all of it is stuck. A batch may
-    have gone beyond the limit.
+def _beside(stuck: int, limit: int, free: int, least: int) -> int:
+    """Return how much is to be counted beside the limit, so that `free` is left where all of it is stuck, and `least`
+    where more than all is. A batch may have gone beyond the limit.
     """
-    return min(stuck, max(0, stuck - limit) + free)
+    beyond = max(0, stuck - limit)
+    return min(stuck, beyond + max(free - beyond, least))

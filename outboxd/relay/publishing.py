@@ -21,6 +21,8 @@ class Publishing:
         """`state` is the relay's memory of this ownership."""
         self._state = state
         self._holds_seen = 0
+        self._unconfirmed: list[Record] = []
+        """Fire-and-forget records that the producer was given in this turn."""
         self.is_queue_full = False
 
     def take_back(self, now: float) -> None:
@@ -48,7 +50,7 @@ class Publishing:
         published = batch if taken == len(batch) else batch[:taken]
         state.lanes.published(published)
         if state.lanes.unconfirmed_topics:
-            self._settle_unconfirmed(published)
+            self._unconfirmed += [record for record in published if record.topic in state.lanes.unconfirmed_topics]
         if state.ready_at >= len(state.ready):
             state.ready, state.ready_at = [], 0
 
@@ -59,7 +61,10 @@ class Publishing:
             if not self._may_go(suspects[0]):
                 self._put_back(suspects.pop(0))
             elif state.ports.publisher.publish_alone(suspects[0]):
-                state.lanes.count_in_flight(state.lanes[suspects.pop(0).topic], 1)
+                suspect = suspects.pop(0)
+                state.lanes.count_in_flight(state.lanes[suspect.topic], 1)
+                if suspect.topic in state.lanes.unconfirmed_topics:
+                    self._unconfirmed.append(suspect)
             else:
                 return
 
@@ -104,16 +109,13 @@ class Publishing:
         )
         state.forget_dropped()
 
-    def _settle_unconfirmed(self, published: Sequence[Record]) -> None:
-        state = self._state
-        lossy = [record for record in published if record.topic in state.lanes.unconfirmed_topics]
-        if lossy:
-            state.ready += state.aftermath.deliveries.unconfirmed(lossy, state.ports.clock.monotonic())
-
     def report(self, now: float) -> None:
         """Take the delivery reports that came by the last rest; replace the producer where it failed."""
         state, publisher = self._state, self._state.ports.publisher
         reports = publisher.take_reports()
+        if self._unconfirmed:
+            given, self._unconfirmed = self._unconfirmed, []
+            state.ready += state.aftermath.deliveries.unconfirmed(given, reports, now)
         if reports or state.aftermath.undecided:
             self._go_next(state.aftermath.take(reports, now))
         transaction = publisher.committed()

@@ -6,7 +6,7 @@ from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.pacing import Pacing
 from outboxd.relay.loading import LOAD, Loading
 from outboxd.relay.orders import Orders
-from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, Swept
+from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, SweepRequest, Swept
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.state import State
 from outboxd.relay.sweeping import Sweeping
@@ -252,7 +252,8 @@ class Reading:
         for held in asked:
             state.lanes.breakers.probe_ended(held.topic, held.id, now)
         if self._failures == 1:
-            state.ports.observer.event("database_failed", during="fetch", cause=failed.message)
+            during = "sweep" if isinstance(request, SweepRequest) else "load" if request == LOAD else "fetch"
+            state.ports.observer.event("database_failed", during=during, cause=failed.message)
         if request == LOAD:
             self.loading.failed(now + pause)
             return

@@ -3,8 +3,12 @@ time-out.
 
 Once a second it notes the oldest record in memory, and that of each topic that takes more than a quarter of what may be
 in flight, or of every topic where memory is full: one stuck topic must not hide another. A topic whose oldest record
-stays the same for ten seconds is stuck; it is held, and what it has in memory is partly counted beside the limits, so
-that other topics go on.
+stays the same for ten seconds is stuck.
+
+Mostly one partition is: its leader is away or frozen. Which keys go there shows by their records, which get no report
+while those of others do. So what waits in memory behind the stuck records leaves it first, where memory is full, and
+what else the topic has goes on. Where that frees nothing, or where what is with the producer takes too much, the topic
+is held, and what it has in memory is partly counted beside the limits, so that other topics go on.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ STALL_SECONDS = 10.0
 OUTAGE_SECONDS = 30.0
 LARGE_SHARE = 4
 """A stuck topic is put on hold once it takes one part in so many of what may be in flight."""
+SUSPECT_SECONDS = STALL_SECONDS / 2
+"""Records that were with the producer so long ago, and still are while something is stuck, are stuck too."""
 
 
 class Watch:
@@ -30,6 +36,9 @@ class Watch:
         """By topic: the id of its oldest record in memory, and since when it is that."""
         self._stalled_topic: str | None = None
         """The topic of which it was told that nothing moves."""
+        self._sent: tuple[set[int], set[int]] = set(), set()
+        """The keyed records that were with the producer the last two times that this was noted."""
+        self._sent_at = float("-inf")
 
     def look(self, now: float) -> None:
         """Look once a second."""
@@ -38,10 +47,7 @@ class Watch:
         self.next_at = now + WATCH_SECONDS
         state = self._state
         # Where memory is full, nothing of any topic is read because of them, however small they are.
-        rows_min = 1 if state.is_crowded else state.limits.max_in_flight_rows
-        large = {
-            lane.topic for lane in state.lanes.topics() if lane.in_flight and lane.in_flight * LARGE_SHARE >= rows_min
-        }
+        large = self._taking(1 if state.is_crowded else state.limits.max_in_flight_rows)
         watched = {topic for topic, breaker in state.lanes.breakers.open.items() if breaker.is_watched}
         told = set() if self._stalled_topic is None else {self._stalled_topic}
         self._note(large | watched | told, now)
@@ -49,10 +55,31 @@ class Watch:
         for topic in watched - stuck:
             state.aftermath.holding.close_breaker(topic, now)
         self._tell(stuck)
+        self._note_sent(now)
+        relieved = self._relieve(stuck & large - watched - self._taking(state.limits.max_in_flight_rows))
         fault = own_fault("IN_FLIGHT_TOO_OLD")
-        for topic in stuck & large - watched:
+        for topic in stuck & large - watched - relieved:
             state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
-        state.ledger.count_beside(stuck & (watched | large))
+        state.ledger.count_beside(stuck & (watched | large) - relieved)
+
+    def _taking(self, rows_min: int) -> set[str]:
+        """Return the topics that have one part in LARGE_SHARE of so many records, or more, with the producer."""
+        lanes = self._state.lanes.topics()
+        return {lane.topic for lane in lanes if lane.in_flight and lane.in_flight * LARGE_SHARE >= rows_min}
+
+    def _note_sent(self, now: float) -> None:
+        """While something is still: note what is with the producer, to know later what was there for long."""
+        if all(now - since < SUSPECT_SECONDS for _, since in self._oldest.values()):
+            self._sent, self._sent_at = (set(), set()), float("-inf")
+        elif now - self._sent_at >= SUSPECT_SECONDS:
+            self._sent, self._sent_at = (self._sent[1], self._state.gate.first_ids()), now
+
+    def _relieve(self, topics: set[str]) -> set[str]:
+        """Drop from memory what waits behind stuck records of these topics. Return those of which anything did."""
+        gate = self._state.gate
+        relieved = {topic for topic in topics if gate.defer_behind(topic, self._sent[0])}
+        self._state.ledger.forget(gate.take_dropped())
+        return relieved
 
     def nothing_moves(self, now: float) -> bool:
         """Whether a topic has been stuck for so long that no restart of a broker explains it, and nothing of any topic

@@ -81,6 +81,21 @@ def test_none_settles_without_waiting_for_reports_and_notes_no_offset(rig: Rig) 
     )
 
 
+def test_none_leaves_what_the_producer_refuses_to_its_own_outcome(rig: Rig) -> None:
+    lossy = rig.topic(prefix="metrics")
+    good = [rig.insert(lossy, "k") for _ in range(3)]
+    bad = rig.insert(lossy, "k", headers='{"outbox-id": "mine"}')
+    good.append(rig.insert(lossy, "k"))
+    daemon = rig.daemon([{"topic": "metrics-*", "confirm": "none"}])
+
+    assert daemon.run("--until-empty", timeout_seconds=60).code == 0
+
+    assert [id_of(record) for record in rig.kafka.consume(lossy)] == good
+    letters = rig.dead_letters()
+    assert {row_id: letter["error_code"] for row_id, letter in letters.items()} == {bad: "INVALID_HEADERS"}
+    assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE published_at IS NOT NULL") == len(good)
+
+
 def test_a_row_waits_for_its_time_and_does_not_hold_its_key(rig: Rig) -> None:
     topic = rig.topic(partitions=1)
     never = rig.insert(topic, "k", available_at="2999-01-01")

@@ -1,4 +1,4 @@
-"""A topic whose leader is away, with more rows than memory takes: the topics of other brokers go on."""
+"""A leader is away, with more rows than memory takes: the topics, and the partitions, of other brokers go on."""
 
 from __future__ import annotations
 
@@ -44,5 +44,46 @@ def test_a_topic_without_a_leader_that_fills_memory_holds_up_no_other_for_long(
             mock.set_up(1)
             wait_for(lambda: is_published("sick", 20_001), timeout_seconds=60, what="the sick topic's rows")
             assert daemon.stop().code == 0
+        finally:
+            daemon.kill()
+
+
+def test_a_partition_without_a_leader_that_fills_memory_holds_up_its_own_keys_only(
+    database: Database, tmp_path: Path
+) -> None:
+    keys, rows_per_key = 50, 400
+    with database.connect() as sql, MockCluster(2) as mock:
+        mock.create_topic("half", partitions=2)
+        for partition, leader in enumerate((1, 2)):
+            mock.set_leader("half", partition, leader)
+        daemon = DaemonProcess(
+            tmp_path, {"database": {"url": database.url}, "kafka": {"bootstrap.servers": mock.bootstrap}}
+        )
+        daemon.start()
+        try:
+            insert = (
+                "INSERT INTO outboxd.outbox (topic, key, payload) SELECT 'half', 'key-' || i %% %s::int,"
+                " convert_to(repeat('x', 900), 'UTF8') FROM generate_series(1, %s) AS i"
+            )
+            sql.execute(insert, (keys, keys * 2))
+            published = "SELECT count(published_at) FROM outboxd.outbox"
+            wait_for(lambda: value(sql, published) == keys * 2, timeout_seconds=30, what="the first rows")
+            well_keys = value(sql, "SELECT count(DISTINCT key) FROM outboxd.outbox WHERE published_partition = 1")
+            assert 0 < well_keys < keys
+            mock.set_down(1)
+            sql.execute(insert, (keys, keys * rows_per_key))
+            well_rows = keys * 2 + well_keys * rows_per_key
+            wait_for(lambda: value(sql, published) == well_rows, timeout_seconds=40, what="the other partition's rows")
+            mock.set_up(1)
+            wait_for(
+                lambda: value(sql, published) == keys * (rows_per_key + 2), timeout_seconds=60, what="the others' rows"
+            )
+            assert daemon.stop().code == 0
+            assert daemon.events("breaker_opened") == []
+            not_after = (
+                "SELECT count(*) FROM (SELECT published_offset < lag(published_offset)"
+                " OVER (PARTITION BY key ORDER BY id) AS is_wrong FROM outboxd.outbox) AS pairs WHERE is_wrong"
+            )
+            assert value(sql, not_after) == 0
         finally:
             daemon.kill()

@@ -33,3 +33,30 @@ def test_fire_and_forget_records_are_counted_once_acknowledged_and_lost_ones_are
     assert sorted(counted) == [("a", 2, 150), ("b", 1, 100)]
     assert told == ["a", "record_lost"]
     assert state.lanes.rows_in_flight == 0
+
+
+def test_a_fire_and_forget_record_that_the_producer_refuses_is_not_settled_and_has_its_own_outcome() -> None:
+    told: list[str] = []
+    observer = SimpleNamespace(
+        wants_rows=False,
+        failed=lambda topic, code, kind: told.append(code),
+        died=lambda topic, reason: told.append(reason),
+        event=lambda name, **fields: told.append(name),
+    )
+    clock, dice = SimpleNamespace(monotonic=lambda: 0.0), SimpleNamespace(random=lambda: 0.5)
+    ports = SimpleNamespace(clock=clock, observer=observer, dice=dice)
+    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=Confirm.NONE), token=1)
+    records = [record(1, topic="a", key="k"), record(2, topic="a", key="l"), record(3, topic="a", key="k")]
+    state.lanes.meet(["a"])
+    state.ledger.enter(records)
+    given = state.gate.admit(records)
+    state.lanes.published(given)
+    refused = DeliveryFault(own_fault("INVALID_HEADERS"), "a number")
+    reports = [Report(records[1], refused, None, None, True)]
+
+    assert state.aftermath.deliveries.unconfirmed(given, reports, 0.0) == [records[2]]
+    assert state.settling.ids == [1]
+    assert state.aftermath.take(reports, 0.0) == []
+
+    assert told == ["INVALID_HEADERS", "invalid"]
+    assert state.settling.known_ids() == {1, 2}

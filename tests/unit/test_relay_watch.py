@@ -37,6 +37,23 @@ class Bench:
         self.state.lanes.count_in_flight(self.state.lanes[topic], -count)
         self.state.ledger.leave(range(first_id, first_id + count))
 
+    def send_keyed(self, topic: str, keys: str, first_id: int, count: int) -> list[int]:
+        """Read so many records, round these keys; return the ids of those that went to the producer."""
+        records = [record(first_id + place, topic=topic, key=keys[place % len(keys)]) for place in range(count)]
+        self.state.lanes.meet([topic])
+        self.state.ledger.enter(records)
+        going = self.state.gate.admit(records)
+        self.state.ledger.forget(self.state.gate.take_dropped())
+        self.state.lanes.published(going)
+        return [each.id for each in going]
+
+    def deliver_keyed(self, topic: str, record_id: int) -> list[int]:
+        """Have the producer report a record; return the ids of those that went to it by that."""
+        following = self.state.gate.release_all([self.state.ledger.records[record_id]])
+        self.deliver(topic, record_id, 1)
+        self.state.lanes.published(following)
+        return [each.id for each in following]
+
     def wait(self, seconds: float) -> None:
         for _ in range(round(seconds / WATCH_SECONDS)):
             self.now += WATCH_SECONDS
@@ -118,3 +135,56 @@ def test_where_memory_is_full_every_stuck_topic_is_held_and_makes_room_for_other
     bench.wait(WATCH_SECONDS)
     assert bench.held == set()
     assert ledger.rows_free == LIMITS.max_in_flight_rows - 1
+
+
+def test_where_one_partition_is_stuck_what_waits_behind_it_leaves_memory_and_the_rest_of_the_topic_goes_on() -> None:
+    bench = Bench()
+    # "s" and "t" go to the stuck partition, the others get their reports.
+    assert bench.send_keyed("one", "abst", 1, 80) == [1, 2, 3, 4]
+    going = [1, 2]
+    bench.state.is_crowded = True
+    while len(bench.state.ledger) > 40:
+        going = [following for each in going for following in bench.deliver_keyed("one", each)]
+    assert sorted(bench.state.ledger.records) == sorted([*range(3, 81, 4), *range(4, 81, 4)])
+
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+
+    assert bench.held == set()
+    assert sorted(bench.state.ledger.records) == [3, 4]
+    assert bench.state.gate.deferred_keys == {("one", "s"): 7, ("one", "t"): 8}
+    # What comes later of these keys takes no room either; the others are not read again.
+    assert bench.send_keyed("one", "abst", 81, 4) == [81, 82]
+    assert sorted(bench.state.ledger.records) == [3, 4, 81, 82]
+    bench.deliver_keyed("one", 3)
+    assert [wish.from_id for wish in bench.state.gate.rereads.wanted(10)] == [7]
+
+
+def test_a_stuck_topic_is_held_where_nothing_waits_behind_what_the_producer_has() -> None:
+    bench = Bench()
+    bench.state.is_crowded = True
+    bench.send_keyed("one", "abcdefgh", 1, 8)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.held == {"one"}
+
+
+def test_a_stuck_topic_is_held_at_once_where_the_producer_has_a_quarter_of_all() -> None:
+    bench = Bench()
+    bench.state.is_crowded = True
+    bench.send_keyed("one", "".join(map(chr, range(65, 95))), 1, 60)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.held == {"one"}
+
+
+def test_topics_that_get_stuck_one_after_the_other_do_not_multiply_what_is_in_memory() -> None:
+    bench = Bench()
+    first_id = 1
+    for place in range(20):
+        topic = f"topic-{place}"
+        rows = bench.state.ledger.rows_free
+        bench.send(topic, first_id, rows)
+        first_id += rows
+        bench.state.is_crowded = True
+        bench.wait(STALL_SECONDS + WATCH_SECONDS)
+        assert topic in bench.held
+    assert bench.state.ledger.rows_free == LIMITS.max_in_flight_rows // 16
+    assert len(bench.state.ledger) == 150 + 18 * (LIMITS.max_in_flight_rows // 16)

@@ -60,7 +60,7 @@ BUGS = [
         Publishing,
         "publish",
         "state.lanes.published(published)\n",
-        "state.lanes.published(published)\n    state.aftermath.deliveries.unconfirmed(published, 0.0)\n",
+        "state.lanes.published(published)\n    state.aftermath.deliveries.unconfirmed(published, (), 0.0)\n",
     ),
     Mutation(
         "the key of a failed record is not held",
