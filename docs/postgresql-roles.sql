@@ -46,13 +46,13 @@ GRANT USAGE ON SCHEMA :"schema" TO :"writer", :"relay", :"operator", :"reader";
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"schema" FROM PUBLIC;
 -- But for what the views call: by the caller's rights they tell nobody what he could not read, and whoever was granted a view
 -- alone can go on reading it.
-GRANT EXECUTE ON FUNCTION table_of(text), retried_keys(text), backlog_of(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION readable(bytea, integer), table_of(text), retried_keys(text), backlog_of(text) TO PUBLIC;
 
 -- --- writer: puts rows in, and cannot read, change or delete them. The id is what INSERT … RETURNING gives back.
 GRANT INSERT (topic, key, payload, headers, partition, event_id, created_at, available_at), SELECT (id)
     ON :"outbox" TO :"writer";
 GRANT EXECUTE ON FUNCTION enqueue(text, text, bytea, jsonb), enqueue(text, text, text, jsonb),
-    enqueue(text, text, jsonb, jsonb) TO :"writer";
+    enqueue(text, text, jsonb, jsonb), enqueue(text, text, json, jsonb) TO :"writer";
 
 -- --- relay: what the daemon does, and no DDL. It inserts into the outbox for `outboxd send` only.
 GRANT SELECT, INSERT, UPDATE, DELETE ON :"outbox", retry, dead_letter, lease, control, start, progress TO :"relay";

@@ -18,6 +18,12 @@ connection: Connection | None = context.config.attributes.get("connection")
 # The letters of outboxd's name read as a number: a constant, so that any two migrations exclude each other.
 LOCK_KEY = int.from_bytes(b"outboxd", "big")
 
+
+def _literal(text_: str) -> str:
+    # No dollars: a schema's name may have those of any tag.
+    return "'" + text_.replace("'", "''") + "'"
+
+
 context.configure(
     connection=connection,
     dialect_name=None if connection is not None else "postgresql",
@@ -32,14 +38,16 @@ context.configure(
     on_version_apply=context.config.attributes.get("on_version_apply"),
 )
 
+# CREATE SCHEMA IF NOT EXISTS asks for a right on the database even where the schema exists.
 with context.begin_transaction():
     if connection is None:
         output = context.get_context().impl.static_output
         output(f"SELECT pg_advisory_xact_lock({LOCK_KEY});")
-        output(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)};")
+        name = _literal(quoted(schema))
+        body = f"BEGIN IF to_regnamespace({name}) IS NULL THEN CREATE SCHEMA {quoted(schema)}; END IF; END"
+        output(f"DO {_literal(body)};")
     else:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
-        # CREATE SCHEMA IF NOT EXISTS asks for a right on the database even where the schema exists.
         present = connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
         if present is None:
             connection.exec_driver_sql(f"CREATE SCHEMA {quoted(schema).replace('%', '%%')}")

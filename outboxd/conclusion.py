@@ -11,14 +11,18 @@ from outboxd.postgres.pending import describe_pending
 from outboxd.relay.relay import RelayEnd
 
 
-def conclude(end: RelayEnd, settings: Settings) -> int:
-    """Return the exit code of a relay that ended so, and say what waits, where it was to end with nothing left."""
+def conclude(end: RelayEnd, settings: Settings, *, until_empty: bool) -> int:
+    """Return the exit code of a relay that ended so, and say what waits; `until_empty`: it was to be nothing."""
     if end.reason == "blocked":
         waiting = f"topics that wait for Kafka: {', '.join(end.blocked_topics)}"
         print(waiting if end.blocked_topics else "Kafka is not available; the log says why", file=sys.stderr)  # noqa: T201 - for people
         return EXIT_UNAVAILABLE
     if end.reason == "empty":
         _tell_pending(settings)
+    elif until_empty:
+        # Whoever waits for an empty outbox must not take a signal for that.
+        print("stopped before the outbox was known to be empty", file=sys.stderr)  # noqa: T201 - for people
+        return EXIT_UNAVAILABLE
     return EXIT_OK
 
 

@@ -29,7 +29,7 @@ from outboxd.observability.status import StatusBoard
 from outboxd.observability.tracing import Tracing, open_tracing
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
-from outboxd.postgres.inspection import check_grants
+from outboxd.postgres.inspection import check_grants, check_table
 from outboxd.postgres.lease_obstacles import check_drained
 from outboxd.postgres.migrate import check_schema
 from outboxd.relay.relay import Relay, RelayEnd
@@ -73,6 +73,7 @@ class Daemon:
         """
         self.settings = settings
         self.log = log or open_log(settings.log.level, settings.log.format, secrets=_secrets(settings))
+        self._until_empty = until_empty
         self.board = StatusBoard(outbox=settings.outbox.name, daemon=daemon_name())
         self.metrics = Metrics(self.board, dropped_lines=lambda: self.log.dropped)
         self.metrics.config_reload.set(1)
@@ -119,10 +120,13 @@ class Daemon:
     # Its life.
 
     def check(self) -> None:
-        """Refuse to start where the schema is missing or old, a grant is missing, or PostgreSQL does not answer."""
+        """Refuse to start where the schema or the table is missing or old, a grant is missing, or PostgreSQL does not
+        answer.
+        """
         with explained(), self.assembly.engine.connect() as connection:
             check_schema(connection, self.settings.database.schema_)
             check_grants(connection, self.settings.database.schema_, self.settings.outbox.table)
+            check_table(connection, self.settings.database.schema_, self.settings.outbox.table)
             if self.settings.relay.delivery == "exactly-once":
                 driver: Any = connection.connection.driver_connection
                 check_drained(driver, self.settings.database.schema_, self.settings.outbox.name)
@@ -240,7 +244,7 @@ class Daemon:
         if self._deaths.fatal is not None:
             raise BugError(self._deaths.fatal)
         self._rivals.check()
-        return conclude(end, self.settings)
+        return conclude(end, self.settings, until_empty=self._until_empty)
 
 
 def _secrets(settings: Settings) -> list[str]:

@@ -51,6 +51,7 @@ def audit(
     """
     from outboxd.cli.database import opened
     from outboxd.cli.dead.filters import parse_since
+    from outboxd.kafka.client_config import check_client
     from outboxd.kafka.log_reader import LogReader
     from outboxd.kafka.topic_limits import is_compacted
     from outboxd.maintenance.audit import audit as hold_against
@@ -64,6 +65,7 @@ def audit(
         rows = PublishedRows(engine, settings.database.schema_, settings.outbox.table)
         properties = settings.kafka.properties
         settings.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
+        check_client(properties)
         reader = LogReader(properties, settings.outbox.name)
         try:
             low, high = rows.span()

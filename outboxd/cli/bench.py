@@ -45,9 +45,13 @@ def bench(
     """
     from outboxd.bench.measuring import Bounds
     from outboxd.bench.run import run
+    from outboxd.kafka.client_config import check_client
 
     settings = load_settings()
     settings.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
+    check_client(settings.kafka.properties)
+    if as_json and not yes:
+        raise UsageError("--json needs --yes: there is nobody to ask")
     if not yes:
         _ask(settings, rows, seconds, exactly_once=exactly_once)
     errors = stderr_console()

@@ -151,12 +151,13 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     else:
         try:
             database, outbox = settings.database, settings.outbox
-            found = postgres.inspect(engine, database.schema_, outbox.table, outbox.name)
+            exactly_once = settings.relay.delivery == "exactly-once"
+            found = postgres.inspect(engine, database.schema_, outbox.table, outbox.name, exactly_once=exactly_once)
         finally:
             engine.dispose()
         yield from found.findings
         topics |= found.pending_topics
-        if settings.relay.delivery == "exactly-once" and found.database:
+        if exactly_once and found.database:
             names = (found.database, settings.database.schema_, settings.outbox.name)
             transactional = (transactional_id(*names), progress_topic(*names))
     if settings.alerts.dead_letter_topic:

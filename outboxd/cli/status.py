@@ -32,6 +32,9 @@ def status(
         schema, outbox = settings.database.schema_, settings.outbox.name
         overview = look(engine, schema, settings.outbox.table, outbox)
     daemon = DaemonPage(settings.http.address, settings.http.token).status()
+    if daemon is not None and daemon["outbox"] != outbox:
+        # Of two daemons on one machine one may have the address that both were given.
+        daemon = None
     if as_json:
         print_json({"outbox": outbox, "schema": schema, **as_document(overview), "daemon": daemon})
         return

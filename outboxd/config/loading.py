@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from outboxd.config import sources
 from outboxd.config.kind import AS_GIVEN
-from outboxd.config.librdkafka import KafkaSettings, property_problem
+from outboxd.config.librdkafka import KafkaSettings, is_property, property_problem
 from outboxd.config.mistakes import Mistake, config_error, suggestion
 from outboxd.config.model import SECTIONS, Settings, disagreements
 from outboxd.config.places import DEFAULT, Origin
@@ -109,7 +109,10 @@ class _Assembly:
         properties: dict[str, str] = {}
         for full, entry in self._entries.items():
             section, _, key = full.partition(".")
-            if section != sources.KAFKA or key.endswith("_file"):
+            if section != sources.KAFKA:
+                continue
+            if key.endswith("_file"):
+                self._check_file_of(full, key.removesuffix("_file"), entry)
                 continue
             self._origins[full] = entry.origin
             if isinstance(entry.value, bool):
@@ -124,6 +127,13 @@ class _Assembly:
                 self._refuse(full, problem)
             properties[key] = value
         return KafkaSettings(properties=properties)
+
+    def _check_file_of(self, full: str, key: str, entry: sources.Entry) -> None:
+        """What is in the file is a property of its own; here is what names it."""
+        if not isinstance(entry.value, str):
+            self._refuse(full, "not the path of a file; allowed: a string")
+        elif not is_property(key):
+            self._refuse(full, f"no such property: {property_problem(key, '')}")
 
     def _route(self, index: int, entries: dict[str, Entry]) -> RouteSettings | None:
         name = f"{sources.ROUTE}[{index}]"

@@ -211,7 +211,8 @@ class HousekeepingSettings(Section):
         86_400.0, "Age since publishing at which a delivered row is removed."
     )
     dead_letter_retention_seconds: Annotated[float, Duration("1s", "36500d", zero="kept for ever")] = option(
-        90 * 86_400.0, "Age since its resolution at which a replayed or discarded dead letter is removed."
+        90 * 86_400.0,
+        "Age since its resolution at which a replayed or discarded dead letter is removed; ten minutes at least.",
     )
 
 

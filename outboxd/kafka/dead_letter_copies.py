@@ -85,11 +85,17 @@ class DeadLetterCopier:
             headers = copy_headers(letter, self._source, orjson.loads, payload_left_out=without)
             payload = None if without else letter.payload
             key = None if is_killer or len(letter.key or "") > KEY_CHARS_MAX else letter.key
-            try:
-                producer.produce(self._topic, payload, key, headers=list(headers), on_delivery=reported(letter))
-                owed += 1
-            except KafkaException as error:
-                refused.append((letter, error.args[0]))
+            while not stop.is_set():
+                try:
+                    producer.produce(self._topic, payload, key, headers=list(headers), on_delivery=reported(letter))
+                    owed += 1
+                except BufferError:
+                    # The queue may be set to less than a batch: what is in it has to leave it first.
+                    producer.poll(0.1)
+                    continue
+                except KafkaException as error:
+                    refused.append((letter, error.args[0]))
+                break
         deadline = time.monotonic() + SEND_SECONDS_MAX + 5.0
         while owed and not stop.is_set():
             producer.poll(0.1)

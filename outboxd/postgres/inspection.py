@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaError
 from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.failures import explained
-from outboxd.postgres.lease_obstacles import other_outbox_of
+from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.migrate import VERSION_TABLE, check_schema, required_revision
 from outboxd.postgres.names import quoted
 from outboxd.postgres.sql_text import in_schema
@@ -43,8 +43,11 @@ class Inspection:
     database: str
 
 
-def inspect(engine: Engine, schema: str, table: str, outbox: str) -> Inspection:
-    """Look at everything; what cannot be looked at because of an earlier problem is left out."""
+def inspect(engine: Engine, schema: str, table: str, outbox: str, *, exactly_once: bool = False) -> Inspection:
+    """Look at everything; what cannot be looked at because of an earlier problem is left out.
+
+    `exactly_once`: that is how the daemon is to deliver.
+    """
     findings: list[Finding] = []
     topics: dict[str, int] = {}
     database = ""
@@ -60,6 +63,8 @@ def inspect(engine: Engine, schema: str, table: str, outbox: str) -> Inspection:
                 findings.extend(_table(connection, schema, table))
                 if not missing:
                     findings.extend(_other_outbox(connection, schema, table, outbox))
+                if not missing and exactly_once:
+                    findings.extend(_doubt(connection, schema, outbox))
                 if not any(finding.weight.is_problem for finding in findings):
                     findings.append(Finding("grants", Weight.FINE, "the role may do all that the daemon does"))
                     topics = _pending_topics(connection, schema, table)
@@ -146,6 +151,12 @@ def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding
             )
 
 
+def check_table(connection: Connection, schema: str, table: str) -> None:
+    """Refuse a table that is not there, or lacks a column. Raises SchemaError."""
+    for finding in _table(connection, schema, table):
+        raise SchemaError(f"{finding.message}: {finding.remedy}")
+
+
 def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
     full = f"{quoted(schema)}.{quoted(table)}"
     found = set(
@@ -175,6 +186,13 @@ def _other_outbox(connection: Connection, schema: str, table: str, outbox: str) 
     other = other_outbox_of(driver, schema, outbox, table)
     if other is not None:
         yield Finding("database", Weight.MISCONFIGURED, other.problem, other.remedy)
+
+
+def _doubt(connection: Connection, schema: str, outbox: str) -> Iterator[Finding]:
+    driver: Any = connection.connection.driver_connection
+    doubt = doubt_of(driver, schema, outbox)
+    if doubt is not None:
+        yield Finding("database", Weight.MISCONFIGURED, doubt)
 
 
 def _pending_topics(connection: Connection, schema: str, table: str) -> dict[str, int]:

@@ -172,7 +172,7 @@ class SettleSql:
     def _replayed(self) -> str:
         return (
             f"replayed AS (UPDATE {self._schema}.dead_letter AS l SET status = 'replayed', resolved_at = now(),"
-            " note = concat_ws(E'\\n', l.note, 'delivered to ' || l.topic"
+            " note = concat_ws(E'\\n', nullif(l.note, ''), 'delivered to ' || l.topic"
             " || coalesce('-' || nullif(d.partition, -1), '')"
             " || coalesce('@' || nullif(d.record_offset, -1), ''))"
             " FROM ours, unnest(%(replayed_ids)s::bigint[], %(replayed_partitions)s::bigint[],"

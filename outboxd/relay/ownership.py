@@ -156,7 +156,7 @@ class Ownership:
         self._begin_anew(self.state.token)
         self._load_when_answered()
         self._ports.observer.event("producer_renewed", unknown_rows=unsettled)
-        self._ports.observer.duplicates_possible(unsettled)
+        self._duplicates_possible(unsettled)
 
     # Ending.
 
@@ -170,7 +170,12 @@ class Ownership:
         if token is not None:
             self._ports.lease.give_up(token)
         self._ports.observer.event("lease_lost", reason=reason, unsettled_rows=unsettled)
-        self._ports.observer.duplicates_possible(unsettled)
+        self._duplicates_possible(unsettled)
+
+    def _duplicates_possible(self, rows: int) -> None:
+        if not self._pipelined:
+            # What a transaction did is found out by whoever comes next.
+            self._ports.observer.duplicates_possible(rows)
 
     def drain(self) -> None:
         """The relay is to end: nothing new is read any more, and what the producer took is settled."""

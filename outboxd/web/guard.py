@@ -58,7 +58,11 @@ class Guard:
 
     def may_read_keys(self, environ: Environ) -> bool:
         """Say whether keys may be shown, where the rest may be shown to all."""
-        return self.is_loopback or self._has_token(environ)
+        try:
+            self.check_reading(environ)
+        except Refusal:
+            return False
+        return True
 
     def check_changing(self, environ: Environ) -> None:
         """Refuse a change without the token, or one that another site's page asks for."""

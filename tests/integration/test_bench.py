@@ -111,6 +111,23 @@ def test_without_a_terminal_it_wants_a_yes(config: Path, environ: dict[str, str]
     assert "--yes" in done.stderr
 
 
+def test_one_document_has_no_question_before_it(config: Path, environ: dict[str, str]) -> None:
+    done = bench(config, environ, "--json")
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "--json needs --yes" in done.stderr
+
+
+def test_a_client_that_cannot_be_made_is_a_matter_of_configuration(
+    rig: Rig, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    kafka = {"bootstrap.servers": "127.0.0.1:1", "security.protocol": "SSL", "ssl.ca.location": "/nowhere.pem"}
+    done = bench(
+        write_config(tmp_path / "tls.toml", {"database": {"url": rig.database.url}, "kafka": kafka}), environ, *SMALL
+    )
+    assert done.returncode == 78
+    assert "the client refuses [kafka]" in done.stderr
+
+
 def test_a_broker_that_is_away_is_said_and_nothing_is_left(
     rig: Rig, tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -226,6 +226,21 @@ def test_without_brokers_configured_it_says_how_to_name_them(
     assert any("bootstrap.servers is not set" in finding["message"] for finding in answer.document["findings"])
 
 
+def test_rows_in_doubt_are_a_problem_for_exactly_once_delivery(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO outboxd.lease (outbox, shard, holder, daemon, token, expires_at, undrained)"
+            " VALUES ('default', 0, gen_random_uuid(), 'there:1', 1, now() - interval '1 min', true)"
+        )
+    assert shell_with(kafka.bootstrap)("check").code == 0
+    answer = shell_with(kafka.bootstrap, OUTBOXD_RELAY__DELIVERY="exactly-once")("check", "--json")
+    assert answer.code == 78
+    assert ("database", "misconfigured") in problems(answer.document)
+    assert any("did not drain it" in finding["message"] for finding in answer.document["findings"])
+
+
 def test_a_table_that_an_outbox_of_another_name_relays_is_a_problem(
     kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
 ) -> None:

@@ -68,6 +68,23 @@ def test_migrate_sql_of_a_database_with_tables_prints_its_upgrade_which_psql_run
     assert f"from {required_revision()} to revision {required_revision()}" in nothing
 
 
+def test_migrate_sql_needs_no_right_to_make_a_schema_that_is_there(empty_database: Database) -> None:
+    with empty_database.connect() as connection:
+        connection.execute("DROP ROLE IF EXISTS owner_of_one")
+        connection.execute("CREATE ROLE owner_of_one LOGIN")
+        connection.execute("CREATE SCHEMA outboxd AUTHORIZATION owner_of_one")
+    psql = empty_database.server.installation.bin_dir / "psql"
+    done = subprocess.run(
+        [psql, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", empty_database.url_as("owner_of_one")],
+        input=print_sql("outboxd"), text=True, check=False, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    with empty_database.connect() as connection:
+        assert value(connection, "SELECT outboxd.enqueue('t', 'k', 'hello')") == 1
+        connection.execute("DROP OWNED BY owner_of_one")
+        connection.execute("DROP ROLE owner_of_one")
+
+
 def test_migrate_sql_of_an_empty_database_begins_there(empty_database: Database) -> None:
     assert migrate(empty_database.url, "--sql").stdout == print_sql("outboxd").rstrip() + "\n"
 

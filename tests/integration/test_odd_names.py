@@ -90,7 +90,7 @@ def test_odd_names_of_schema_and_table_are_relayed_retried_buried_replayed_and_l
     ended = daemon.run("--until-empty")
 
     assert ended.code == 0, ended.err
-    assert f"still pending: 1 rows of topic {name!r}, held or committed late, from id 3" in ended.err
+    assert f"still pending: 1 row of topic {name!r}, held or committed late, from id 3" in ended.err
     assert value(sql, f"SELECT (attempts, reason, holds_key)::text FROM {DEAD}") == "(2,exhausted,t)"
     assert shell.ok("status", "--json").document["pending"] == 1
     shell.ok("pause", "*")

@@ -230,13 +230,14 @@ OURS = {"outbox": "default", "daemon": "here:1", "version": "1", "state": "relay
     ("told", "understood"),
     [
         (json.dumps(OURS), OURS),
+        (json.dumps({**OURS, "outbox": "another"}), None),
         ('{"state": "green", "relay": "on"}', None),
         ('{"relay": {"breakers": [1], "held_topics": [{}]}}', None),
         ("[" * 100_000, None),
         ("[]", None),
         ("<html>", None),
     ],
-    ids=["ours", "other words", "alike", "deep", "a list", "no JSON"],
+    ids=["ours", "of another outbox", "other words", "alike", "deep", "a list", "no JSON"],
 )
 def test_status_asks_the_daemon_where_it_listens_and_takes_nothing_else_for_one(
     database: Database,

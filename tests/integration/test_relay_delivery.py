@@ -92,7 +92,7 @@ def test_none_leaves_what_the_producer_refuses_to_its_own_outcome(rig: Rig) -> N
 
     assert [id_of(record) for record in rig.kafka.consume(lossy)] == good
     letters = rig.dead_letters()
-    assert {row_id: letter["error_code"] for row_id, letter in letters.items()} == {bad: "INVALID_HEADERS"}
+    assert {row_id: letter["error_code"] for row_id, letter in letters.items()} == {bad: "RESERVED_HEADER"}
     assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE published_at IS NOT NULL") == len(good)
 
 

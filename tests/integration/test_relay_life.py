@@ -44,14 +44,14 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def start_standby(rig: Rig, standby: DaemonProcess) -> None:
+def start_standby(rig: Rig, standby: DaemonProcess, *arguments: str) -> None:
     """Start a daemon beside the owner, and wait until it asks for the lease."""
     asking = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         " AND query ~ 'lease.*expires_at'"
     )
     rig.wait_until(f"SELECT ({asking}) = 1")
-    standby.start()
+    standby.start(*arguments)
     rig.wait_until(f"SELECT ({asking}) = 2")
 
 
@@ -126,6 +126,15 @@ def test_a_missing_schema_is_a_matter_of_configuration_and_says_what_to_do(
     assert ended.code == 78
     assert "outboxd migrate" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_table_that_is_not_there_is_a_matter_of_configuration_too(rig: Rig) -> None:
+    ended = rig.daemon(outbox={"table": "nope"}).run("--until-empty")
+    assert ended.code == 78
+    assert "there is no table" in ended.err
+    assert "nope" in ended.err
+    assert "Traceback" not in ended.err
+    assert rig.count("SELECT count(*) FROM outboxd.lease") == 0
 
 
 def test_an_unreachable_postgresql_is_a_server_unavailable(rig: Rig) -> None:
@@ -284,6 +293,20 @@ def test_until_empty_waits_for_a_dead_owners_lease(rig: Rig) -> None:
     assert rig.daemon(cluster={"lease_ttl": f"{TTL_SECONDS}s"}).run("--until-empty").code == 0
 
     assert rig.pending() == 0
+
+
+def test_until_empty_that_is_stopped_before_is_no_success(rig: Rig) -> None:
+    owner = rig.daemon()
+    owner.start()
+    owner.wait_for_event("owner")
+    waiting = rig.daemon()
+    start_standby(rig, waiting, "--until-empty")
+
+    ended = waiting.stop()
+
+    assert ended.code == 69
+    assert "stopped before the outbox was known to be empty" in ended.err
+    assert owner.stop().code == 0
 
 
 # --- Topics

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Connection, Letters, value
@@ -40,6 +40,8 @@ def letters(connection: Connection) -> Letters:
         ("enqueue('t', 'k', %s)", ("as text",), b"as text"),
         ("enqueue('t', 'k', %s)", (b"\xfe",), b"\xfe"),
         ("enqueue('t', 'k', %s)", (Jsonb([1]),), b"[1]"),
+        ("enqueue('t', 'k', %s)", (Json({"b": 1, "a": 2}),), b'{"b": 1, "a": 2}'),
+        ("enqueue('t', 'k', json_build_object('a', 1))", (), b'{"a" : 1}'),
         ("enqueue(%s, %s, %s, %s)", ("t", "k", "all", '{"h": "v"}'), b"all"),
     ],
 )
@@ -343,6 +345,12 @@ def test_discard_resolves_and_says_who_and_why(connection: Connection, letters: 
     row = connection.execute("SELECT status, resolved_by, resolved_at IS NOT NULL, note FROM outboxd.dead_letter")
     assert row.fetchone() == ("discarded", "postgres", True, "test data")
     assert value(connection, "SELECT count(*) FROM outboxd.held_keys") == 0
+
+
+def test_without_a_reason_there_is_no_note(connection: Connection, letters: Letters) -> None:
+    replayed, discarded = letters.bury(letters.enqueue()), letters.bury(letters.enqueue("bills"))
+    connection.execute("SELECT outboxd.replay(%s), outboxd.discard(%s)", (replayed, discarded))
+    assert value(connection, "SELECT count(*) FROM outboxd.dead_letter WHERE note IS NULL AND status <> 'dead'") == 2
 
 
 @pytest.mark.parametrize("status", ["replaying", "replayed", "discarded"])

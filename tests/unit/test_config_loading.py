@@ -358,6 +358,14 @@ def test_a_secret_file_that_cannot_be_read_or_is_given_twice_is_told(tmp_path: P
     assert "http.token_file: given together with http.token; allowed: one of the two" in line
 
 
+def test_a_file_for_a_property_of_kafka_is_named_by_a_text_and_for_a_property_that_there_is(tmp_path: Path) -> None:
+    (line,) = mistakes(write(tmp_path, "[kafka]\n'sasl.password_file' = 42\n"))
+    assert "kafka.sasl.password_file: not the path of a file" in line
+    (line,) = mistakes(write(tmp_path, "[kafka]\n'sasl.pasword_file' = ''\n"))
+    assert "no such property" in line
+    assert load(write(tmp_path, "[kafka]\n'sasl.password_file' = ''\n"), {}, {}).kafka.properties == {}
+
+
 def test_a_secret_is_not_taken_from_flags_where_ps_would_show_it() -> None:
     (line,) = mistakes(None, {"database.password": "hunter2"})
     assert "is seen by `ps`" in line

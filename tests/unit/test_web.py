@@ -329,6 +329,20 @@ def test_this_machines_names_are_answered_at_whatever_port_a_tunnel_has(site: Si
     assert site.ask("/status", Host=host)[0] == 200
 
 
+def test_what_is_shown_to_all_tells_nobody_which_of_many_tokens_is_right(sites: Callable[..., Site]) -> None:
+    site = sites(listen_host="0.0.0.0")
+    site.board.publish(replace(IDLE, held=[HeldStatus(7, "orders", "anna@example", "dead", "MSG", 1, 5.0, None, 3)]))
+    host = {"Host": "outboxd.example"}
+    for number in range(10):
+        told = site.json("/status", **host, Authorization=f"Bearer {number}")[1]
+        assert told["relay"]["held"][0]["key"] is None
+    told = site.json("/status", **host, Authorization=f"Bearer {TOKEN}")[1]
+    assert told["relay"]["held"][0]["key"] is None
+    site.clock.now += 61
+    told = site.json("/status", **host, Authorization=f"Bearer {TOKEN}")[1]
+    assert told["relay"]["held"][0]["key"] == "anna@example"
+
+
 def test_on_another_address_keys_and_payloads_need_the_token_and_the_rest_does_not(sites: Callable[..., Site]) -> None:
     site = sites(listen_host="0.0.0.0")
     site.board.publish(replace(IDLE, held=[HeldStatus(7, "orders", "anna@example", "dead", "MSG", 1, 5.0, None, 3)]))
