@@ -37,6 +37,7 @@ class Breaker:
 
     `read_from` is where the next look for an untried record begins, and `keys_read` are the keys met before it: a later
     record of those is not the lowest of its key. `nothing_untried`: the last look met all and found none to try.
+    `looks_below`: what is parked waits for the present look, which may show a lower record of its key.
     """
 
     fault: Fault
@@ -50,6 +51,7 @@ class Breaker:
     keys_read: set[GateKey] = field(default_factory=set)
     began_again: bool = False
     nothing_untried: bool = False
+    looks_below: bool = False
 
     def look_again(self) -> None:
         """Look for untried records from the beginning: all were met, or an older one came up."""

@@ -24,6 +24,7 @@ class FetchRequest(NamedTuple):
         replay_ids: dead letters, by their own ids, to be read for a replay.
         rereads, reread_rows_max: keys to be read again, and how many records of each.
         catch_ups, catch_up_rows_max: topics to be read again, and how many records of each.
+        probe_reads, probe_rows_max: held topics to be looked at for a probe, and how many records of each.
         retry_cursor, replay_cursor, available_cursor: from where due retries, replays and delayed records are listed.
         want_locks: whether to list the transactions that hold the outbox.
         want_discards: whether to list dead letters that held their key and were discarded lately.
@@ -41,6 +42,8 @@ class FetchRequest(NamedTuple):
     reread_rows_max: int = 0
     catch_ups: Sequence[CatchUp] = ()
     catch_up_rows_max: int = 0
+    probe_reads: Sequence[CatchUp] = ()
+    probe_rows_max: int = 0
     retry_cursor: tuple[datetime, int] | None = None
     replay_cursor: int = 0
     available_cursor: datetime | None = None

@@ -9,7 +9,7 @@ are not in the text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ class Parts(NamedTuple):
     reread: bool
     reread_serial: bool
     catch_up: bool
+    probe: bool
     forward: bool
     locks: bool
     discards: bool
@@ -65,21 +66,7 @@ class FetchSql:
         self.text = lru_cache(maxsize=64)(self._text)
 
     def _text(self, parts: Parts) -> str:
-        arms = []
-        if parts.look_back:
-            arms.append(self._look_back())
-        if parts.chosen:
-            arms.append(self._chosen())
-        if parts.replay:
-            arms.append(self._replay())
-        if parts.reread:
-            arms.append(self._reread())
-        if parts.reread_serial:
-            arms.append(self._by_topic(Arm.REREAD, "serial", "reread_rows_max"))
-        if parts.catch_up:
-            arms.append(self._by_topic(Arm.CATCH_UP, "catch_up", "catch_up_rows_max"))
-        if parts.forward:
-            arms.append(self._forward())
+        arms = self._arms(parts)
         meta = self._meta(parts)
         if not arms:
             return meta
@@ -94,6 +81,20 @@ class FetchSql:
             f"\nFROM ({' UNION ALL '.join(arms)}) AS a) AS b"
             f"\nWHERE running_bytes - size_bytes < %(bytes_max)s ORDER BY {order} LIMIT %(rows_max)s)"
         )
+
+    def _arms(self, parts: Parts) -> list[str]:
+        """What may show records, in the order in which it stands in the answer."""
+        makers: list[tuple[bool, Callable[[], str]]] = [
+            (parts.look_back, self._look_back),
+            (parts.chosen, self._chosen),
+            (parts.replay, self._replay),
+            (parts.reread, self._reread),
+            (parts.reread_serial, lambda: self._by_topic(Arm.REREAD, "serial", "reread_rows_max")),
+            (parts.catch_up, lambda: self._by_topic(Arm.CATCH_UP, "catch_up", "catch_up_rows_max")),
+            (parts.probe, lambda: self._by_topic(Arm.CATCH_UP, "probe", "probe_rows_max")),
+            (parts.forward, self._forward),
+        ]
+        return [make() for is_wanted, make in makers if is_wanted]
 
     def _fitting_rows(self) -> str:
         """How many of the forward rows the byte limit lets through.

@@ -47,6 +47,7 @@ class FetchStatement:
             reread=bool(by_key),
             reread_serial=bool(serial),
             catch_up=bool(request.catch_ups),
+            probe=bool(request.probe_reads),
             forward=request.forward,
             locks=request.want_locks,
             discards=request.want_discards,
@@ -85,6 +86,10 @@ class FetchStatement:
             arguments["catch_up_rows_max"] = request.catch_up_rows_max
             arguments["catch_up_topics"] = [wish.topic for wish in request.catch_ups]
             arguments["catch_up_ids"] = Int8Array([wish.from_id for wish in request.catch_ups])
+        if request.probe_reads:
+            arguments["probe_rows_max"] = request.probe_rows_max
+            arguments["probe_topics"] = [wish.topic for wish in request.probe_reads]
+            arguments["probe_ids"] = Int8Array([wish.from_id for wish in request.probe_reads])
         return self._sql.text(parts), arguments
 
     def answer(self, rows: list[tuple[Any, ...]], waited_seconds: float) -> Fetched:

@@ -156,6 +156,9 @@ class Admission:
     def _note_catch_ups(
         self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: Refused
     ) -> None:
+        if request.probe_reads:
+            # Their topics are held: what they show is for a probe only.
+            refused.topics.update(wish.topic for wish in request.probe_reads)
         if not request.catch_ups:
             return
         shown = [record for record in special if record.arm == Arm.CATCH_UP]
@@ -164,6 +167,7 @@ class Admission:
             state = completeness(ids, shown, request.catch_up_rows_max, Arm.CATCH_UP, cut_arm)
             if isinstance(state, NotRead) or not self._topics.caught_up(wish, state):
                 refused.topics.add(wish.topic)
+        self._wishes.caught_up(len(shown), is_cut=cut_arm == Arm.CATCH_UP)
 
     def _note_forward(self, forward: list[Record]) -> None:
         if not forward:

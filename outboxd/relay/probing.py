@@ -2,6 +2,8 @@
 
 By turns it is one that failed before and one that has not been tried: the lowest of its key in a short read of the
 topic. Else one sick record alone would keep its topic waiting for ever, and nobody could tell whose the fault is.
+A read that shows none has had its turn too, and the next one goes on behind it: a long backlog of few keys is not
+walked through at once, since other topics are to be read meanwhile.
 """
 
 from __future__ import annotations
@@ -13,6 +15,11 @@ from outboxd.policy.requests import FetchRequest
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
 from outboxd.relay.held_records import HeldRecords, HeldState
 from outboxd.relay.ledger import Ledger
+
+PROBE_ROWS_MAX = 500
+"""So many records a short read shows."""
+KEYS_READ_MAX = 20_000
+"""With more keys met than that it begins again, lest they fill memory."""
 
 
 class Probing:
@@ -48,7 +55,12 @@ class Probing:
         candidate = None
         if from_id is None or not breaker.wants_untried:
             candidate = self._held.probe_candidate(topic)
-        if candidate is not None and self._may_pass_another(candidate.id, topic) and not breaker.nothing_untried:
+        breaker.looks_below = (
+            candidate is not None
+            and not breaker.nothing_untried
+            and self._may_pass_another(candidate.id, topic, breaker)
+        )
+        if breaker.looks_below:
             candidate = None
         if candidate is not None:
             breaker.wants_untried = True
@@ -63,11 +75,11 @@ class Probing:
             # All that is parked waits behind a dead letter or a retry of its key.
             self._breakers.no_probe(topic, now)
 
-    def _may_pass_another(self, record_id: int, topic: str) -> bool:
-        """Say whether lower records of the topic were seen late and wait for it: one may be of the same key, and is the
-        probe then.
+    def _may_pass_another(self, record_id: int, topic: str, breaker: Breaker) -> bool:
+        """Say whether lower records of the topic were seen late and wait for it, and were not looked at: one may be of
+        the same key, and is the probe then.
         """
-        return self._topics.deferred.get(topic, record_id) < record_id
+        return self._topics.deferred.get(topic, record_id) < record_id and (breaker.read_from or 0) <= record_id
 
     def _lowest_untried(self, topic: str) -> int | None:
         """Return the lowest id of the topic that waits only for the breaker, not behind a failed record of its key.
@@ -105,10 +117,9 @@ class Probing:
                 breaker.wants_untried = False
                 probes.append(probe)
                 continue
-            was_cut = len(shown) >= request.catch_up_rows_max or (cut_arm is not None and cut_arm <= Arm.CATCH_UP)
+            was_cut = len(shown) >= request.probe_rows_max or (cut_arm is not None and cut_arm <= Arm.CATCH_UP)
             if was_cut:
-                # None yet; the next look goes on behind these.
-                breaker.read_from = shown[-1].id + 1 if shown else breaker.read_from
+                self._go_on_behind(shown, wish.topic, breaker, now)
                 continue
             if breaker.read_from is None:
                 # What is parked of a key may wait for a reread that would show nothing: all of the key died since.
@@ -119,6 +130,15 @@ class Probing:
             self._breakers.no_probe(wish.topic, now)
         self.reads = []
         return probes
+
+    def _go_on_behind(self, shown: list[Record], topic: str, breaker: Breaker, now: float) -> None:
+        """None among these. What is parked has its turn before the next look, unless it waits for that, or is none."""
+        breaker.read_from = shown[-1].id + 1 if shown else breaker.read_from
+        if len(breaker.keys_read) > KEYS_READ_MAX:
+            breaker.look_again()
+        if not breaker.looks_below and self._held.has_candidate(topic):
+            breaker.wants_untried = False
+            self._breakers.no_probe(topic, now)
 
     def dropped(self, record: Record) -> None:
         """A record of a held topic was seen and dropped: where it is older than what is looked at, begin again."""

@@ -12,10 +12,14 @@ from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.ports import FetchRequest
-from outboxd.relay.probing import Probing
+from outboxd.relay.probing import PROBE_ROWS_MAX, Probing
 
 KEYS_REREAD_MAX = 100
 TOPICS_CAUGHT_UP_MAX = 4
+CATCH_UP_PARTS, PARTS = 3, 4
+"""Topics that catch up take three parts in four of a fetch: others' new records do not wait for a long backlog."""
+CATCH_UP_ROWS_MAX = 1_000_000
+"""No limit but the fetch's own."""
 CHOSEN_ROWS_MAX = 500
 
 
@@ -40,6 +44,7 @@ class Wishes:
         self._probing = probing
         self.gaps = Gaps()
         self.cursors = Cursors()
+        self._catch_up_rows_max = CATCH_UP_ROWS_MAX
         self.found: dict[int, None] = {}
         """Ids of pending records that nobody knows; they are read without order."""
 
@@ -55,6 +60,7 @@ class Wishes:
             del self.found[record_id]
         lows, highs = self.gaps.ranges()
         cursors = self.cursors
+        catch_ups = self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX)
         return FetchRequest(
             position=cursors.position,
             rows_max=rows_max,
@@ -66,13 +72,28 @@ class Wishes:
             replay_ids=[held.history.dead_letter_id or 0 for held in chosen if held.is_replay],
             rereads=self._gate.rereads.wanted(KEYS_REREAD_MAX, closed),
             reread_rows_max=self._gate.waiting_per_key_max,
-            catch_ups=[*self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX), *self._probing.reads],
-            catch_up_rows_max=rows_max,
+            catch_ups=catch_ups,
+            catch_up_rows_max=self._catch_up_rows(rows_max, len(catch_ups)),
+            probe_reads=self._probing.reads,
+            probe_rows_max=PROBE_ROWS_MAX,
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
             available_cursor=cursors.available,
             want_discards=self._held.has_dead,
         )
+
+    def _catch_up_rows(self, rows_max: int, topics: int) -> int:
+        """Return how many records of each topic that catches up are read at once: some room is left to what is new."""
+        share = min(rows_max * CATCH_UP_PARTS // PARTS, self._catch_up_rows_max)
+        return max(1, share // topics) if topics else 0
+
+    def caught_up(self, rows: int, *, is_cut: bool) -> None:
+        """A fetch showed so many records of topics that catch up; `is_cut`: they left no room for what is new."""
+        if is_cut:
+            # Large ones: it was the bytes that were too many.
+            self._catch_up_rows_max = max(1, rows * CATCH_UP_PARTS // PARTS)
+        elif self._catch_up_rows_max < CATCH_UP_ROWS_MAX:
+            self._catch_up_rows_max = min(CATCH_UP_ROWS_MAX, 2 * self._catch_up_rows_max)
 
     def request_for_orders(self) -> FetchRequest:
         """Return what to ask the database for while there is no room for any record: what operators want, what is

@@ -146,9 +146,13 @@ def _records(db: Database, request: FetchRequest) -> list[Record]:
         reread += matching[: request.reread_rows_max]
     add(Arm.REREAD, sorted(reread, key=lambda row: row.id))
     caught_up: list[Row] = []
-    for catch_up in request.catch_ups:
-        matching = [r for r in seen if r.topic == catch_up.topic and catch_up.from_id <= r.id <= position]
-        caught_up += matching[: request.catch_up_rows_max]
+    for wishes, rows_max in (
+        (request.catch_ups, request.catch_up_rows_max),
+        (request.probe_reads, request.probe_rows_max),
+    ):
+        for catch_up in wishes:
+            matching = [r for r in seen if r.topic == catch_up.topic and catch_up.from_id <= r.id <= position]
+            caught_up += matching[:rows_max]
     add(Arm.CATCH_UP, sorted(caught_up, key=lambda row: row.id))
     if request.forward:
         add(Arm.FORWARD, [row for row in seen if row.id > position][: request.rows_max])

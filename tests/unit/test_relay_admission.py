@@ -170,6 +170,26 @@ def test_records_of_a_held_topic_are_dropped_and_the_topic_catches_up_later() ->
     assert not bench.wishes.wants_more
 
 
+def test_topics_that_catch_up_leave_a_fourth_of_a_fetch_to_what_is_new_also_where_their_records_are_large() -> None:
+    bench = Bench()
+    for topic in ("a", "b"):
+        bench.topics.hold(topic, HoldReason.PAUSED, 0.0)
+    bench.fetch(record(1, topic="a"), record(2, topic="b"))
+    assert bench.wishes.request(100, 9).catch_up_rows_max == 0
+    for topic in ("a", "b"):
+        bench.topics.release(topic, HoldReason.PAUSED, 1.0)
+    assert bench.wishes.request(100, 9).catch_up_rows_max == 37
+
+    # They took all bytes that a fetch may bring.
+    bench.fetch(*(record(10 + place, topic="a", arm=Arm.CATCH_UP, size_bytes=125_000) for place in range(8)))
+
+    assert bench.wishes.request(100, 9).catch_up_rows_max == 3
+    bench.fetch(record(18, topic="a", arm=Arm.CATCH_UP), record(90, topic="new"))
+    assert (
+        bench.wishes.request(100, 9).catch_up_rows_max == 6 if len(bench.wishes.request(100, 9).catch_ups) == 2 else 12
+    )
+
+
 def test_after_a_lost_connection_everything_is_read_from_the_beginning() -> None:
     bench = Bench()
     bench.fetch(record(2))

@@ -5,27 +5,32 @@ from __future__ import annotations
 from outboxd.policy.breakers import Breakers
 from outboxd.policy.faults import fault_of
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import Arm
+from outboxd.policy.records import NO_HISTORY, Arm
 from outboxd.policy.requests import FetchRequest
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
-from outboxd.relay.held_records import HeldRecords
+from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.probing import Probing
 from tests.unit.records import record
 
 TOPIC = "orders"
 LATER = 100.0
-REQUEST = FetchRequest(position=9, rows_max=10, bytes_max=10_000, catch_up_rows_max=10)
+REQUEST = FetchRequest(position=9, rows_max=10, bytes_max=10_000, probe_rows_max=10)
 
 
-def probing_of(*deferred_ids: int) -> tuple[Probing, Breakers]:
-    """Return the probing of a topic whose breaker is open, and of which these records were seen since."""
+def probing_of(*deferred_ids: int, parked: int | None = None) -> tuple[Probing, Breakers]:
+    """Return the probing of a topic whose breaker is open, and of which these records were seen since; of their key one
+    may be parked.
+    """
     breakers, topics, gate = Breakers(), TopicHolds(), KeyGate()
     fault = fault_of(7)
     breakers.trip(TOPIC, fault, fault.meaning, 0.0)
     topics.hold(TOPIC, HoldReason.BREAKER, 0.0)
     topics.split([record(one, topic=TOPIC) for one in deferred_ids], ())
     held, ledger = HeldRecords(gate), Ledger(100, 100_000)
+    held.park_topic(TOPIC)
+    if parked is not None:
+        held.add(HeldRecord(parked, TOPIC, (TOPIC, "k"), NO_HISTORY, HeldState.PARKED, "", 0.0, key="k"))
     return Probing(breakers=breakers, topics=topics, gate=gate, held=held, ledger=ledger), breakers
 
 
@@ -46,3 +51,48 @@ def test_no_record_is_a_probe_where_a_late_one_below_it_shows_up_in_the_same_sna
 
     assert probing.take(REQUEST, [record(5, arm=Arm.CATCH_UP)], None, LATER) == []
     assert breakers.open[TOPIC].probing_id is None
+
+
+def test_a_short_read_of_one_sick_key_has_had_its_turn_and_the_next_one_goes_on_behind_it() -> None:
+    probing, breakers = probing_of(5, 6, parked=1)
+    breakers.open[TOPIC].wants_untried = True
+    shown = [record(5 + place, arm=Arm.CATCH_UP) for place in range(REQUEST.probe_rows_max)]
+    assert probing.look(LATER)
+    assert [wish.from_id for wish in probing.reads] == [5]
+
+    assert probing.take(REQUEST, shown, None, LATER) == []
+
+    # Nothing more at once: other topics are to be read. Then the parked one tries the topic.
+    assert not probing.look(LATER)
+    assert probing.look(LATER + 1)
+    assert (probing.ids, probing.reads) == ([1], [])
+    breakers.probe_failed(TOPIC, 1, fault_of(7), "", LATER + 1)
+    assert probing.look(LATER + 10)
+    assert [wish.from_id for wish in probing.reads] == [15]
+
+
+def test_where_nothing_is_parked_the_look_for_a_probe_goes_on_at_once() -> None:
+    probing, _ = probing_of(5)
+    probing._gate.admit([record(4)])
+    shown = [record(5 + place, arm=Arm.CATCH_UP) for place in range(REQUEST.probe_rows_max)]
+    assert probing.look(LATER)
+
+    assert probing.take(REQUEST, shown, None, LATER) == []
+
+    assert probing.look(LATER)
+    assert [wish.from_id for wish in probing.reads] == [15]
+
+
+def test_a_parked_record_waits_until_what_was_seen_late_below_it_was_looked_at_but_no_longer() -> None:
+    probing, _ = probing_of(5, parked=14)
+    probing._ledger.enter(shown := [record(5 + place, arm=Arm.CATCH_UP) for place in range(REQUEST.probe_rows_max)])
+    assert probing.look(LATER)
+    assert ([wish.from_id for wish in probing.reads], probing.ids) == ([5], [])
+
+    assert probing.take(REQUEST, shown[:5], Arm.CATCH_UP, LATER) == []
+    assert probing.look(LATER)
+    assert ([wish.from_id for wish in probing.reads], probing.ids) == ([10], [])
+
+    assert probing.take(REQUEST, shown[5:], Arm.CATCH_UP, LATER) == []
+    assert probing.look(LATER)
+    assert ([wish.from_id for wish in probing.reads], probing.ids) == ([], [14])
