@@ -33,8 +33,8 @@ class KeyGate:
         self.serial_topics: set[str] = set()
         self.pipelined = pipelined
         self.holds = 0
-        """How often a key was held, or was to be read again from an earlier record on: what was admitted before the last
-        time may be behind that by now.
+        """How often a key was held, or is to be read again from an earlier record on: what was admitted before the
+        last time may be behind that by now.
         """
         self.keys = KeyStates()
         self.rereads = KeyRereads(self.keys)

@@ -161,3 +161,24 @@ def test_a_pause_outlives_the_daemon(rig: Rig) -> None:
     assert "100 rows" in ended.err
     assert "paused" in ended.err
     rig.check().assert_holds(pending=100)
+
+
+def test_a_topic_that_catches_up_leaves_room_to_what_is_new_of_others(rig: Rig) -> None:
+    long, short = rig.topic(), rig.topic()
+    rig.sql.execute("SELECT outboxd.pause(%s, 'a test')", (long,))
+    rig.insert_many([long], 150_000, keys=2_000)
+    daemon = rig.daemon()
+    daemon.start()
+    # Read behind all of them, so they were seen and dropped.
+    rig.insert(short)
+    rig.wait_until_settled(but=150_000)
+
+    rig.sql.execute("SELECT outboxd.resume(%s)", (long,))
+    daemon.wait_for_event("topic_resumed", topic=long)
+    other = rig.insert(short)
+    rig.wait_until("SELECT published_at IS NOT NULL FROM outboxd.outbox WHERE id = %s", other)
+
+    assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE topic = %s AND published_at IS NULL", long) > 10_000
+    rig.wait_until_settled(timeout_seconds=60)
+    assert daemon.stop().code == 0
+    rig.check().assert_holds()

@@ -48,6 +48,15 @@ BUGS = [
         where=_exactly_once,
     ),
     Mutation(
+        "what a transaction sent back is read again behind what was admitted after it",
+        Aftermath,
+        "readmit",
+        "self._gate.holds += 1",
+        "pass",
+        first_seed=1_290,
+        where=_exactly_once,
+    ),
+    Mutation(
         "a key is read again before what was admitted of it left memory",
         Relay,
         "_relay",
