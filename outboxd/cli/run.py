@@ -20,7 +20,7 @@ def run(
         typer.Option(
             "--until-empty",
             help="End with 0 when no committed row is left to be relayed; rows paused, held or not yet available are "
-            "listed on standard error.",
+            "listed on standard error. Ends with 69 where Kafka keeps it from that, or a signal.",
         ),
     ] = False,
 ) -> None:
