@@ -27,6 +27,8 @@ WATCHED_SECONDS = 1.0
 """A failure may be reported this long after a delivery that came later: so long a topic is still watched after it."""
 WATCHED_TRIES = 3
 """So often a row fails with what its topic stormed with, after an operator let the topic go, before it is blamed."""
+LOOK_ON_SECONDS = 0.05
+"""The pause between two short reads of one look for a probe."""
 _NOTE_BEGINS = "storm guard: many keys in a row failed for good with "
 _NOTE_ENDS = ", none was delivered between"
 
@@ -37,7 +39,8 @@ class Breaker:
 
     `read_from` is where the next look for an untried record begins, and `keys_read` are the keys met before it: a later
     record of those is not the lowest of its key. `nothing_untried`: the last look met all and found none to try.
-    `looks_below`: what is parked waits for the present look, which may show a lower record of its key.
+    `looks_below`: what is parked waits for the present look, which may show a lower record of its key. A look that takes
+    longer than until `turn_ends_at` waits for what is parked.
     """
 
     fault: Fault
@@ -52,6 +55,7 @@ class Breaker:
     began_again: bool = False
     nothing_untried: bool = False
     looks_below: bool = False
+    turn_ends_at: float = float("inf")
 
     def look_again(self) -> None:
         """Look for untried records from the beginning: all were met, or an older one came up."""
@@ -106,6 +110,15 @@ class Breakers:
         if breaker is not None and breaker.probing_id is None:
             breaker.next_probe_at = now + probe_delay_seconds(0)
 
+    def look_on(self, topic: str, now: float) -> None:
+        """A short read showed nothing to probe with, and there is more to look at: a little later, since a long backlog
+        of few keys is not to be walked through while other topics wait.
+        """
+        breaker = self.open.get(topic)
+        if breaker is not None and breaker.probing_id is None:
+            breaker.next_probe_at = now + LOOK_ON_SECONDS
+            breaker.turn_ends_at = min(breaker.turn_ends_at, now + probe_delay_seconds(breaker.failures))
+
     def probes_due(self, now: float) -> list[str]:
         """Return the topics that want a probe now."""
         return [
@@ -116,7 +129,9 @@ class Breakers:
 
     def probing(self, topic: str, record_id: int) -> None:
         """This record is the topic's probe."""
-        self.open[topic].probing_id = record_id
+        breaker = self.open[topic]
+        breaker.probing_id = record_id
+        breaker.turn_ends_at = float("inf")
 
     def is_probe(self, topic: str, record_id: int) -> bool:
         """Say whether the record is the topic's probe."""

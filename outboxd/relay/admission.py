@@ -167,7 +167,7 @@ class Admission:
             state = completeness(ids, shown, request.catch_up_rows_max, Arm.CATCH_UP, cut_arm)
             if isinstance(state, NotRead) or not self._topics.caught_up(wish, state):
                 refused.topics.add(wish.topic)
-        self._wishes.caught_up(len(shown), is_cut=cut_arm == Arm.CATCH_UP)
+        self._wishes.caught_up(len(shown), len(special), is_cut=cut_arm == Arm.CATCH_UP)
 
     def _note_forward(self, forward: list[Record]) -> None:
         if not forward:

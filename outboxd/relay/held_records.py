@@ -155,13 +155,6 @@ class HeldRecords:
                 return held
         return None
 
-    def has_candidate(self, topic: str) -> bool:
-        """Whether any parked record could probe the topic now."""
-        return any(
-            held.gate_key is None or self._gate.is_turn_of(held.gate_key, held.id)
-            for held in map(self.by_id.__getitem__, self._parked.get(topic, ()))
-        )
-
     def has_parked(self, topic: str) -> bool:
         """Whether anything is parked behind the topic's breaker."""
         return bool(self._parked.get(topic))

@@ -2,8 +2,8 @@
 
 By turns it is one that failed before and one that has not been tried: the lowest of its key in a short read of the
 topic. Else one sick record alone would keep its topic waiting for ever, and nobody could tell whose the fault is.
-A read that shows none has had its turn too, and the next one goes on behind it: a long backlog of few keys is not
-walked through at once, since other topics are to be read meanwhile.
+Where a read shows none the next one goes on behind it, a little later: a long backlog of few keys is not walked through
+at once, since other topics are to be read meanwhile; and after some seconds what failed before has its turn first.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Probing:
         breaker.began_again = False
         from_id = self._lowest_untried(topic)
         candidate = None
-        if from_id is None or not breaker.wants_untried:
+        if from_id is None or not breaker.wants_untried or now >= breaker.turn_ends_at:
             candidate = self._held.probe_candidate(topic)
         breaker.looks_below = (
             candidate is not None
@@ -119,7 +119,8 @@ class Probing:
                 continue
             was_cut = len(shown) >= request.probe_rows_max or (cut_arm is not None and cut_arm <= Arm.CATCH_UP)
             if was_cut:
-                self._go_on_behind(shown, wish.topic, breaker, now)
+                self._go_on_behind(shown, breaker)
+                self._breakers.look_on(wish.topic, now)
                 continue
             if breaker.read_from is None:
                 # What is parked of a key may wait for a reread that would show nothing: all of the key died since.
@@ -131,14 +132,11 @@ class Probing:
         self.reads = []
         return probes
 
-    def _go_on_behind(self, shown: list[Record], topic: str, breaker: Breaker, now: float) -> None:
-        """None among these. What is parked has its turn before the next look, unless it waits for that, or is none."""
+    def _go_on_behind(self, shown: list[Record], breaker: Breaker) -> None:
+        """None among these: the next look goes on behind them."""
         breaker.read_from = shown[-1].id + 1 if shown else breaker.read_from
         if len(breaker.keys_read) > KEYS_READ_MAX:
             breaker.look_again()
-        if not breaker.looks_below and self._held.has_candidate(topic):
-            breaker.wants_untried = False
-            self._breakers.no_probe(topic, now)
 
     def dropped(self, record: Record) -> None:
         """A record of a held topic was seen and dropped: where it is older than what is looked at, begin again."""

@@ -87,10 +87,10 @@ class Wishes:
         share = min(rows_max * CATCH_UP_PARTS // PARTS, self._catch_up_rows_max)
         return max(1, share // topics) if topics else 0
 
-    def caught_up(self, rows: int, *, is_cut: bool) -> None:
-        """A fetch showed so many records of topics that catch up; `is_cut`: they left no room for what is new."""
-        if is_cut:
-            # Large ones: it was the bytes that were too many.
+    def caught_up(self, rows: int, all_rows: int, *, is_cut: bool) -> None:
+        """So many of all records that a fetch showed are of topics that catch up; `is_cut`: what is new had no room."""
+        if is_cut and 2 * rows > all_rows:
+            # Large ones: it was their bytes that were too many.
             self._catch_up_rows_max = max(1, rows * CATCH_UP_PARTS // PARTS)
         elif self._catch_up_rows_max < CATCH_UP_ROWS_MAX:
             self._catch_up_rows_max = min(CATCH_UP_ROWS_MAX, 2 * self._catch_up_rows_max)

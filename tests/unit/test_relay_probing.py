@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outboxd.policy.breakers import Breakers
+from outboxd.policy.breakers import LOOK_ON_SECONDS, Breakers
 from outboxd.policy.faults import fault_of
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import NO_HISTORY, Arm
@@ -53,7 +53,7 @@ def test_no_record_is_a_probe_where_a_late_one_below_it_shows_up_in_the_same_sna
     assert breakers.open[TOPIC].probing_id is None
 
 
-def test_a_short_read_of_one_sick_key_has_had_its_turn_and_the_next_one_goes_on_behind_it() -> None:
+def test_a_look_for_a_probe_goes_on_behind_what_it_showed_a_little_later_and_gives_way_to_what_is_parked() -> None:
     probing, breakers = probing_of(5, 6, parked=1)
     breakers.open[TOPIC].wants_untried = True
     shown = [record(5 + place, arm=Arm.CATCH_UP) for place in range(REQUEST.probe_rows_max)]
@@ -62,24 +62,15 @@ def test_a_short_read_of_one_sick_key_has_had_its_turn_and_the_next_one_goes_on_
 
     assert probing.take(REQUEST, shown, None, LATER) == []
 
-    # Nothing more at once: other topics are to be read. Then the parked one tries the topic.
+    # Not at once: other topics are to be read.
     assert not probing.look(LATER)
+    assert probing.look(LATER + LOOK_ON_SECONDS)
+    assert [wish.from_id for wish in probing.reads] == [15]
+    # And not for ever, while what failed before might get through.
     assert probing.look(LATER + 1)
     assert (probing.ids, probing.reads) == ([1], [])
     breakers.probe_failed(TOPIC, 1, fault_of(7), "", LATER + 1)
     assert probing.look(LATER + 10)
-    assert [wish.from_id for wish in probing.reads] == [15]
-
-
-def test_where_nothing_is_parked_the_look_for_a_probe_goes_on_at_once() -> None:
-    probing, _ = probing_of(5)
-    probing._gate.admit([record(4)])
-    shown = [record(5 + place, arm=Arm.CATCH_UP) for place in range(REQUEST.probe_rows_max)]
-    assert probing.look(LATER)
-
-    assert probing.take(REQUEST, shown, None, LATER) == []
-
-    assert probing.look(LATER)
     assert [wish.from_id for wish in probing.reads] == [15]
 
 
@@ -90,9 +81,9 @@ def test_a_parked_record_waits_until_what_was_seen_late_below_it_was_looked_at_b
     assert ([wish.from_id for wish in probing.reads], probing.ids) == ([5], [])
 
     assert probing.take(REQUEST, shown[:5], Arm.CATCH_UP, LATER) == []
-    assert probing.look(LATER)
+    assert probing.look(LATER + 1)
     assert ([wish.from_id for wish in probing.reads], probing.ids) == ([10], [])
 
-    assert probing.take(REQUEST, shown[5:], Arm.CATCH_UP, LATER) == []
-    assert probing.look(LATER)
+    assert probing.take(REQUEST, shown[5:], Arm.CATCH_UP, LATER + 1) == []
+    assert probing.look(LATER + 2)
     assert ([wish.from_id for wish in probing.reads], probing.ids) == ([], [14])
