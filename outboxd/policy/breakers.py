@@ -39,7 +39,7 @@ class Breaker:
 
     `read_from` is where the next look for an untried record begins, and `keys_read` are the keys met before it: a later
     record of those is not the lowest of its key. `nothing_untried`: the last look met all and found none to try.
-    `looks_below`: what is parked waits for the present look, which may show a lower record of its key. A look that takes
+    `looks_below`: what is parked waits for the present look, which may show a lower one of its key. A look that takes
     longer than until `turn_ends_at` waits for what is parked.
     """
 
