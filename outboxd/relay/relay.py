@@ -218,6 +218,10 @@ class Relay:
         unsettled = len(state.ledger)
         if state.token is not None:
             # A fetch may be under way: what it would show was never published by this owner.
+            if reason != "empty":
+                # First, since what the producer still has must not land behind what the next owner sends. Where all is
+                # settled that is fire-and-forget at most, which nobody sends again.
+                self._ports.publisher.purge()
             drained = reason in ("stopped", "empty") and state.leaves_no_doubt
             emptied = drained and reason == "empty"
             self._ports.lease.give_up(state.token, drained=drained, emptied=emptied)

@@ -1,4 +1,4 @@
-"""What the lease is given up with when the relay stops: whether anything that it published is in doubt."""
+"""What the lease is given up with when the relay stops: whether anything is in doubt, and nothing left to be sent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from outboxd.policy.faults import fault_of
 from outboxd.policy.messages import (
@@ -244,3 +246,29 @@ def test_a_settlement_that_is_answered_after_a_renewal_tells_of_what_was_in_doub
     bench.pending.clear()
     bench.turns(4, StopRequested())
     assert stopped_as_drained(bench)
+
+
+@pytest.mark.parametrize("reason", ["shutdown_timeout", "forced", "blocked"])
+def test_what_the_producer_still_has_is_dropped_before_the_lease_is_given_up(reason: str) -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    assert [row.id for row in bench.with_producer] == [1]
+    match reason:
+        case "shutdown_timeout":
+            bench.turns(1, StopRequested())
+            bench.now += bench.relay.state.limits.shutdown_timeout_seconds
+            bench.turns(1)
+        case "forced":
+            bench.turns(1, StopRequested(), StopRequested())
+        case _:
+            bench.relay._finish(reason)
+    assert bench.relay.end is not None
+    assert bench.relay.end.reason == reason
+    assert bench.calls == ["purge", "give up"]
+
+
+def test_fire_and_forget_records_that_are_on_their_way_are_not_dropped_where_all_is_settled() -> None:
+    bench = Bench()
+    bench.turns()
+    bench.relay._finish("empty")
+    assert bench.calls == ["give up"]
