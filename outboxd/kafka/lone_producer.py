@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from outboxd.kafka.former_producers import serve_last_reports
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.policy.messages import DeliveryFault, Report
@@ -87,8 +88,12 @@ class LoneProducer:
             self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     def drop(self) -> list[Producer]:
-        """Let go of the producer, so that the next record makes another; return it for its end, if there was one."""
+        """Let go of the producer, so that the next record makes another; return it for its end, if there was one. Its
+        last reports are in the inbox then.
+        """
         former = [] if self._producer is None else [self._producer]
+        for producer in former:
+            serve_last_reports(producer)
         self._producer, self._in_flight = None, 0
         return former
 

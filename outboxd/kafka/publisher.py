@@ -8,7 +8,6 @@ report in the inbox like any other.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from outboxd.errors import BugError
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.client_config import CLIENT_LOGGER, lone_config, producer_config, record_bytes_max
+from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import Inbox, clearer_failure, delivery_fault, refusal_fault
 from outboxd.kafka.lone_producer import ANY_PARTITION, LoneProducer
 from outboxd.kafka.messages import MessageChecks
@@ -228,8 +228,11 @@ class KafkaPublisher:
         return self._failure
 
     def rebuild(self) -> None:
-        """Replace a failed producer. Reports of the old one never come any more, since nobody polls it."""
+        """Replace a failed producer. Reports of the old one never come any more: the last ones are thrown away here,
+        and nobody polls it again.
+        """
         self.purge()
+        serve_last_reports(self._producer)
         former = [self._producer, *self._lone.drop()]
         if self._failure is not None and self._acknowledged is not None:
             # Whatever it was, it may have been the log that went back.
@@ -238,8 +241,7 @@ class KafkaPublisher:
         self._producer = self._make(self._config)
         self._partitions.forget()
         self.inbox.take()
-        # Destroying a client waits for its threads; the relay does not.
-        threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
+        destroy(former)
 
     def purge(self) -> None:
         """Drop what was not sent yet, and stop waiting for what was."""
@@ -250,6 +252,7 @@ class KafkaPublisher:
         """End: whatever is still queued is dropped; its rows are pending."""
         self._partitions.forget()
         self.purge()
+        serve_last_reports(self._producer)
         self._lone.drop()
         if self._acknowledged is not None:
             self._acknowledged.close()

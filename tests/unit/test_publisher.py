@@ -1,12 +1,17 @@
-"""What the client raises out of its own poll is the producer's failure, never the daemon's end."""
+"""The publisher around its producers: what these raise is their failure, never the daemon's end; and one that another
+replaces leaves nothing behind.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
 from outboxd.kafka.publisher import KafkaPublisher
+from outboxd.policy.messages import Report
+from outboxd.policy.records import Arm
 
 
 class FailingProducer:
@@ -24,6 +29,9 @@ class FailingProducer:
 
     flush = poll
 
+    def __len__(self) -> int:
+        return 0
+
 
 @pytest.mark.parametrize("call", ["poll", "flush"])
 def test_a_report_that_a_fatal_error_swallows_is_a_failure_of_the_producer(
@@ -39,4 +47,47 @@ def test_a_report_that_a_fatal_error_swallows_is_a_failure_of_the_producer(
     assert "a report was lost as the producer failed" in failure.text
     publisher.rebuild()
     assert publisher.failure() is None
+    publisher.close()
+
+
+UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("call", ["rebuild", "close"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_former_producer_keeps_no_record_that_it_never_reported(call: str, *, alone: bool) -> None:
+    publisher = KafkaPublisher(UNREACHABLE, source="shop", in_flight_rows_max=10, in_flight_bytes_max=1_000)
+    payload = b"x" * 1_000
+    kept_before = sys.getrefcount(payload)
+    record = publisher.inbox.record_type(Arm.FORWARD, 1, "event", "orders", "k", payload, "{}", None, 1, 1_000)
+    if alone:
+        assert publisher.publish_alone(record)
+    else:
+        assert publisher.publish([record], 0) == 1
+    del record
+    assert sys.getrefcount(payload) > kept_before
+    getattr(publisher, call)()
+    publisher.inbox.take()
+    assert sys.getrefcount(payload) == kept_before
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_a_former_producer_reports_at_its_end_is_not_taken_for_news(*, alone: bool) -> None:
+    publisher = KafkaPublisher(UNREACHABLE, source="shop", in_flight_rows_max=10, in_flight_bytes_max=1_000)
+    record = publisher.inbox.record_type(Arm.FORWARD, 1, "event", "orders", "k", b"x", "{}", None, 1, 1)
+    send = publisher.publish_alone if alone else lambda record: publisher.publish([record], 0)
+    send(record)
+    publisher.purge()
+    publisher.rebuild()
+    assert publisher.take_reports() == []
+    send(record)
+    publisher.poll(0.0)
+    assert publisher.take_reports() == []
+    # The next one's own reports come all the same.
+    publisher.purge()
+    reports: list[Report] = []
+    while not reports:
+        publisher.poll(0.01)
+        reports = publisher.take_reports()
+    assert [(report.record, report.alone) for report in reports] == [(record, alone)]
     publisher.close()
