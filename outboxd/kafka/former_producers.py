@@ -11,14 +11,16 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
+
+from outboxd.kafka.producer_maker import AnyProducer
 
 REPORTS_SECONDS_MAX: Final = 0.1
 """After so long no more reports are waited for. A purge's come within a millisecond, and cost 3 µs a record."""
 POLL_SECONDS: Final = 0.005
 
 
-def serve_last_reports(producer: Producer) -> None:
+def serve_last_reports(producer: AnyProducer) -> None:
     """Drop what the producer has, and serve the reports of that, so that the client lets go of the records.
 
     The reports land where all of this producer's do, before this returns. They are of no interest any more: whoever
@@ -35,4 +37,8 @@ def serve_last_reports(producer: Producer) -> None:
 
 def destroy(former: list[Any]) -> None:
     """Let go of producers that nobody else knows any more, which waits for their threads: on a thread of its own."""
-    threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
+    try:
+        threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
+    except RuntimeError:
+        # No thread is to be had; these give theirs back.
+        former.clear()
