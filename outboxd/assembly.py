@@ -81,6 +81,8 @@ class Assembly:
 
     def close(self) -> None:
         """End what was started: the lease is given up, threads end, connections close."""
+        # A relay that ended by an error has its lease and its records still; the next owner sends newer ones.
+        self.publisher.purge()
         self.lease.close()
         self.trial.close()
         self.starts.close()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
+from outboxd.kafka.former_producers import serve_last_reports
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
+from outboxd.kafka.producer_maker import NO_PRODUCER, AnyProducer
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 
@@ -24,12 +26,12 @@ class LoneProducer:
     """Holds one producer at a time, or none yet."""
 
     def __init__(
-        self, make_producer: Callable[[], Producer], checks: MessageChecks, inbox: Inbox, refused: Refused
+        self, make_producer: Callable[[], AnyProducer], checks: MessageChecks, inbox: Inbox, refused: Refused
     ) -> None:
         """Make nothing yet; the first record does.
 
         Args:
-            make_producer: makes a producer of one record a batch.
+            make_producer: makes a producer of one record a batch, or returns the stand-in.
             checks: the records' headers.
             inbox: where reports land, marked as those of records that went alone.
             refused: is told of a record that `produce()` raised for; the record is through with that.
@@ -38,12 +40,12 @@ class LoneProducer:
         self._checks = checks
         self._inbox = inbox
         self._refused = refused
-        self._producer: Producer | None = None
+        self._producer: AnyProducer | None = None
         self._in_flight = 0
 
     def publish(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when the producer's queue is full."""
-        if self._producer is None:
+        if self._producer is None or self._producer is NO_PRODUCER:
             self._producer = self._make_producer()
         headers = self._checks.headers(record)
         if isinstance(headers, DeliveryFault):
@@ -86,9 +88,13 @@ class LoneProducer:
         if self._producer is not None:
             self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
-    def drop(self) -> list[Producer]:
-        """Let go of the producer, so that the next record makes another; return it for its end, if there was one."""
+    def drop(self) -> list[AnyProducer]:
+        """Let go of the producer, so that the next record makes another; return it for its end, if there was one. Its
+        last reports are in the inbox then.
+        """
         former = [] if self._producer is None else [self._producer]
+        for producer in former:
+            serve_last_reports(producer)
         self._producer, self._in_flight = None, 0
         return former
 

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from outboxd.kafka.lots import Lots
+from outboxd.kafka.producer_maker import AnyProducer
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
@@ -18,7 +19,7 @@ PARTITION_CODES = (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PA
 """What the client says of a partition that is not there, and of a topic that is not (yet) there."""
 
 
-def partition_fault(producer: Producer, record: Record) -> DeliveryFault | None:
+def partition_fault(producer: AnyProducer, record: Record) -> DeliveryFault | None:
     """Return the record's own fault when its topic is there and lacks its partition; None when that is not proved.
 
     Blocks for up to `METADATA_SECONDS`.
@@ -26,7 +27,7 @@ def partition_fault(producer: Producer, record: Record) -> DeliveryFault | None:
     return _fault_of(record, partition_count(producer, record.topic))
 
 
-def partition_count(producer: Producer, topic: str) -> int | None:
+def partition_count(producer: AnyProducer, topic: str) -> int | None:
     """Return how many partitions the topic has; None where that is not known. Blocks for up to `METADATA_SECONDS`."""
     try:
         metadata = producer.list_topics(topic, timeout=METADATA_SECONDS).topics.get(topic)
@@ -45,7 +46,7 @@ def _fault_of(record: Record, count: int | None) -> DeliveryFault | None:
 class Question(NamedTuple):
     """A record that failed with `fault`, and the producer that sent it: the one of that generation."""
 
-    producer: Producer
+    producer: AnyProducer
     record: Record
     fault: DeliveryFault | None
     generation: int
@@ -61,11 +62,11 @@ class PartitionQuestions:
         self._generation = 0
         self._lock = threading.Lock()
 
-    def ask(self, producer: Producer, record: Record, fault: DeliveryFault | None) -> None:
+    def ask(self, producer: AnyProducer, record: Record, fault: DeliveryFault | None) -> None:
         """The record failed with this; is it because its topic lacks the partition that it names?"""
         self._lots.add([Question(producer, record, fault, self._generation)])
 
-    def ask_of(self, producer: Producer, reports: Iterable[Report]) -> list[Report]:
+    def ask_of(self, producer: AnyProducer, reports: Iterable[Report]) -> list[Report]:
         """Ask about those reports that leave it open; return the others."""
         sure: list[Report] = []
         for report in reports:

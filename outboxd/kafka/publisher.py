@@ -8,20 +8,21 @@ report in the inbox like any other.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from outboxd.errors import BugError
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
-from outboxd.kafka.client_config import CLIENT_LOGGER, lone_config, producer_config, record_bytes_max
-from outboxd.kafka.inbox import Inbox, clearer_failure, delivery_fault, refusal_fault
+from outboxd.kafka.client_config import lone_config, producer_config, record_bytes_max
+from outboxd.kafka.former_producers import destroy, serve_last_reports
+from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.lone_producer import ANY_PARTITION, LoneProducer
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, PartitionQuestions
+from outboxd.kafka.producer_maker import NO_PRODUCER, AnyProducer, ProducerMaker
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report, error_of
@@ -61,19 +62,17 @@ class KafkaPublisher:
         self.topics = KnownTopics(lambda: self._properties, record_bytes_max(properties))
         self._acknowledged = None if on_lost is None else AcknowledgedPlaces(lambda: self._properties, source, on_lost)
         self._failure: DeliveryFault | None = None
-        self.cluster_error: str | None = None
+        self._maker = maker = ProducerMaker()
         self._lone = LoneProducer(
-            lambda: self._make(lone_config(self._properties)), self._checks, self.inbox, self._refused
+            lambda: maker.try_to_make(lone_config(self._properties)), self._checks, self.inbox, self._refused
         )
         self._partitions = PartitionQuestions(self.inbox.put)
-        self._producer = self._make(self._config)
+        self._producer: AnyProducer = maker.make(self._config)
 
-    def _make(self, config: Mapping[str, object]) -> Producer:
-        # What the client says of itself comes with `poll`, by the standard logging, instead of on standard error.
-        return Producer({**config, "error_cb": self._on_error, "logger": CLIENT_LOGGER})
-
-    def _on_error(self, error: KafkaError) -> None:
-        self.cluster_error = clearer_failure(self.cluster_error, error)
+    @property
+    def cluster_error(self) -> str | None:
+        """Return what people are told of the cluster's failure, None while it works. May be called on any thread."""
+        return self._maker.cluster_error
 
     # Publish.
 
@@ -177,6 +176,8 @@ class KafkaPublisher:
         self._serve(self._producer.flush, timeout_seconds)
 
     def _serve(self, call: Callable[[float], object], timeout_seconds: float) -> None:
+        if self._producer is NO_PRODUCER:
+            self._producer = self._maker.try_to_make(self._config)
         try:
             self._lone.serve()
             call(timeout_seconds)
@@ -195,13 +196,13 @@ class KafkaPublisher:
         if kafka_error.fatal():
             self._failure = delivery_fault(kafka_error, alone=True)
         else:
-            self.cluster_error = clearer_failure(self.cluster_error, kafka_error)
+            self._maker.note(kafka_error)
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
         reports = self.inbox.take()
         if reports and self.cluster_error is not None and any(report[1] is None for report in reports):
-            self.cluster_error = None
+            self._maker.cluster_error = None
         if reports and self._acknowledged is not None:
             self._acknowledged.note(reports)
         if not any(map(error_of, reports)):
@@ -228,18 +229,20 @@ class KafkaPublisher:
         return self._failure
 
     def rebuild(self) -> None:
-        """Replace a failed producer. Reports of the old one never come any more, since nobody polls it."""
+        """Replace a failed producer, by a stand-in while none can be made. Reports of the old one never come any more:
+        the last ones are thrown away here, and nobody polls it again.
+        """
         self.purge()
+        serve_last_reports(self._producer)
         former = [self._producer, *self._lone.drop()]
         if self._failure is not None and self._acknowledged is not None:
             # Whatever it was, it may have been the log that went back.
             self._acknowledged.suspect()
         self._failure = None
-        self._producer = self._make(self._config)
+        self._producer = self._maker.try_to_make(self._config)
         self._partitions.forget()
         self.inbox.take()
-        # Destroying a client waits for its threads; the relay does not.
-        threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
+        destroy(former)
 
     def purge(self) -> None:
         """Drop what was not sent yet, and stop waiting for what was."""
@@ -250,6 +253,7 @@ class KafkaPublisher:
         """End: whatever is still queued is dropped; its rows are pending."""
         self._partitions.forget()
         self.purge()
+        serve_last_reports(self._producer)
         self._lone.drop()
         if self._acknowledged is not None:
             self._acknowledged.close()
@@ -274,6 +278,6 @@ class KafkaPublisher:
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address). Raises KafkaException when none answers in time."""
         metadata = self._producer.list_topics(timeout=timeout_seconds)
-        self.cluster_error = None
+        self._maker.cluster_error = None
         self.topics.refresh(time.monotonic())
         return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]

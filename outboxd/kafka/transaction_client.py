@@ -12,7 +12,6 @@ already.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
@@ -126,11 +126,13 @@ class TransactionClient:
         producer.fence()
 
     def drop_producer(self) -> None:
-        """Take a new producer for the next transaction."""
+        """Let go of the producer; the next transaction takes a new one."""
         if self._producer is not None:
             former, self._producer = [self._producer], None
-            # Destroying a client waits for its threads; nobody waits for that.
-            threading.Thread(target=former.clear, name="former-producer", daemon=True).start()
+            serve_last_reports(former[0].client)
+            # Nobody looks into its inbox any more, which its type of record keeps until cycles are looked for.
+            former[0].inbox.take()
+            destroy(former)
 
     def _producer_for(self, way: Way) -> TransactionalProducer:
         if self._producer is None or self._way is not way:

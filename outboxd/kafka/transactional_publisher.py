@@ -227,6 +227,8 @@ class TransactionalPublisher:
     def rebuild(self) -> None:
         """Forget everything: a new worker waits for the recovery that must come first."""
         self.purge()
+        # The worker's last job, since its producer has to be let go of in order.
+        self._jobs.put(self._client.drop_producer)
         self._jobs.put(None)
         if self._handover.failure is not None and self._acknowledged is not None:
             # Whatever it was, it may have been the log that went back.

@@ -73,6 +73,7 @@ class Orders:
     def _release_held(self, held: HeldRecord) -> None:
         state = self._state
         state.held.remove(held.id)
+        state.in_doubt.discard(held.id)
         state.aftermath.histories.forget(held.id)
         if held.gate_key is not None:
             following = state.gate.release(held.gate_key, held.id)

@@ -11,11 +11,11 @@ before they came, since what is still being written belongs to what is read then
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.routes import Route
-from outboxd.relay.ports import DeliveryFault, Reconfigured
+from outboxd.relay.ports import DeliveryFault, Reconfigured, Settled, SettleFailed
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.reading import Reading
 from outboxd.relay.resting import Resting
@@ -53,8 +53,10 @@ class Ownership:
         self.stale_settlements = 0
         self._begin(None)
 
-    def _begin(self, token: int | None) -> None:
-        """Start as a new owner does, or stand by without a token: nothing in memory is true any more."""
+    def _begin(self, token: int | None, in_doubt: Iterable[int] = ()) -> None:
+        """Start as a new owner does, or stand by without a token: nothing in memory is true any more but that these
+        rows are in doubt.
+        """
         self.state = State(
             self._ports,
             self._limits,
@@ -63,6 +65,7 @@ class Ownership:
             token=token,
             pipelined=self._pipelined,
             draining=self._is_draining,
+            in_doubt=in_doubt,
         )
         self.renewing_until: float | None = None
         self.publishing = Publishing(self.state)
@@ -85,9 +88,11 @@ class Ownership:
         self.stale_reads -= 1
         self._load_when_answered()
 
-    def stale_settlement_answered(self) -> None:
+    def stale_settlement_answered(self, event: Settled | SettleFailed) -> None:
         """What an ownership before wrote was answered."""
         self.stale_settlements -= 1
+        if isinstance(event, Settled) and not event.fenced:
+            self.state.in_doubt.difference_update(event.settlement.delivered_ids)
         self._load_when_answered()
 
     def _load_when_answered(self) -> None:
@@ -103,7 +108,9 @@ class Ownership:
         self.stale_reads += self.state.reading is not None
         self.stale_settlements += self.state.settling.under_way is not None
         self._ports.publisher.rebuild()
-        self._begin(token)
+        # Without the lease, what is unsettled is the successor's; and what transactions did is always found out.
+        keeps_doubt = token is not None and not self._pipelined
+        self._begin(token, self.state.left_in_doubt() if keeps_doubt else ())
 
     def resolve(self, failure: DeliveryFault) -> None:
         """The transactional producer ended with outcomes unknown: own the outbox as if anew, so that they are resolved

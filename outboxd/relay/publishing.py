@@ -147,6 +147,7 @@ class Publishing:
                 state.lanes.breakers.probe_ended(topic, breaker.probing_id, state.ports.clock.monotonic())
         state.ready = sorted(unsettled + state.ready[state.ready_at :], key=lambda record: record.id)
         state.ready_at = 0
+        state.in_doubt.update(map(id_of, unsettled))
         state.ports.observer.duplicates_possible(len(unsettled))
         state.ports.observer.event(
             "producer_rebuilt",

@@ -185,7 +185,7 @@ class Relay:
     def _take_settled(self, event: Settled | SettleFailed) -> None:
         ownership = self.ownership
         if ownership.stale_settlements:
-            ownership.stale_settlement_answered()
+            ownership.stale_settlement_answered(event)
         elif isinstance(event, SettleFailed):
             ownership.writing.on_failed(event)
         elif not ownership.writing.on_settled(event):
@@ -218,7 +218,11 @@ class Relay:
         unsettled = len(state.ledger)
         if state.token is not None:
             # A fetch may be under way: what it would show was never published by this owner.
-            drained = reason in ("stopped", "empty") and state.is_settled and state.holds_nothing
+            if reason != "empty":
+                # First, since what the producer still has must not land behind what the next owner sends. Where all is
+                # settled that is fire-and-forget at most, which nobody sends again.
+                self._ports.publisher.purge()
+            drained = reason in ("stopped", "empty") and state.leaves_no_doubt
             emptied = drained and reason == "empty"
             self._ports.lease.give_up(state.token, drained=drained, emptied=emptied)
         self.end = RelayEnd(reason, unsettled, blocked_topics)

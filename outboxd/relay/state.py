@@ -6,7 +6,7 @@ trusted then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from outboxd.policy.key_gate import KeyGate
@@ -68,8 +68,11 @@ class State:
         token: int | None = None,
         pipelined: bool = False,
         draining: bool = False,
+        in_doubt: Iterable[int] = (),
     ) -> None:
-        """`token` is the lease's, None while another daemon owns the outbox; `draining` reads nothing new."""
+        """`token` is the lease's, None while another daemon owns the outbox; `draining` reads nothing new; `in_doubt`
+        are the rows that the memory before left in doubt under the same lease.
+        """
         self.ports = ports
         self.limits = limits
         self.token = token
@@ -108,6 +111,10 @@ class State:
         self.ready: list[Record] = []
         self.ready_at = 0
         self.unconfirmed: list[Record] = []
+        self.in_doubt = set(in_doubt)
+        """The rows whose records may be in Kafka though no report said so: the producer that had them is gone, or
+        memory began anew. They go again; until that is settled the outbox is not drained.
+        """
         self.wants_reload = False
         """Whether what is held was changed behind the relay's back, so that only the database knows it."""
         self.is_crowded = False
@@ -151,10 +158,21 @@ class State:
         return self.is_settled and self.reading is None
 
     @property
-    def holds_nothing(self) -> bool:
-        """No record that was tried, or that one before may have tried, waits for anything; dead letters may."""
-        is_held = any(not held.is_replay and held.state is not HeldState.DEAD for held in self.held.by_id.values())
-        return not (is_held or self.topics.held or self.topics.deferred or self.gate.deferred_keys)
+    def leaves_no_doubt(self) -> bool:
+        """No record that was tried, or that one before may have tried, is unsettled; dead letters may wait."""
+        waits = self.topics.held or self.topics.deferred or self.gate.deferred_keys
+        return self.is_settled and not (waits or self.in_doubt or self.aftermath.suspects or self._held_ids())
+
+    def _held_ids(self) -> set[int]:
+        """Return the rows of the outbox that wait for their turn once more: most were tried and failed."""
+        held = self.held.by_id.values()
+        return {each.id for each in held if not each.is_replay and each.state is not HeldState.DEAD}
+
+    def left_in_doubt(self) -> set[int]:
+        """Return the rows that are in doubt once this memory is given up. What the producer has not taken was dropped
+        from it before.
+        """
+        return self.in_doubt | self.ledger.records.keys() | self._held_ids()
 
     def forget_dropped(self) -> None:
         """What the gate deferred leaves memory."""

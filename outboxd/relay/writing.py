@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from outboxd.policy.backoff import failure_pause_seconds
@@ -69,13 +70,13 @@ class Writing:
         state.ports.observer.phase("settle", now - self._began_at, settlement.rows)
         if settlement.transaction is not None:
             state.ports.publisher.settled(settlement.transaction)
-        state.ledger.leave(settlement.delivered_ids)
+        self._let_go(settlement.delivered_ids)
         for record_id, retry in settlement.retries:
             self._on_retry_written(record_id, retry, now)
         for record_id, death in settlement.dead:
             self._on_death_written(record_id, death, None, now)
         written = [state.settling.letter_written(dead_letter_id) for dead_letter_id, _, _ in settlement.replayed]
-        state.ledger.leave([replayed_id for replayed_id in written if replayed_id is not None])
+        self._let_go([replayed_id for replayed_id in written if replayed_id is not None])
         for dead_letter_id, death in settlement.died_again:
             self._on_death_written(state.settling.letter_written(dead_letter_id), death, dead_letter_id, now)
         if settlement.storms:
@@ -83,6 +84,12 @@ class Writing:
         if settlement.retries:
             state.wishes.cursors.retry = None
         return True
+
+    def _let_go(self, record_ids: Collection[int]) -> None:
+        """What became of these is written: they leave memory, and nobody is in doubt of them."""
+        self._state.ledger.leave(record_ids)
+        if self._state.in_doubt:
+            self._state.in_doubt.difference_update(record_ids)
 
     def _on_retry_written(self, record_id: int, retry: Retry, now: float) -> None:
         state = self._state
@@ -107,7 +114,7 @@ class Writing:
         if record is None:
             return
         state.aftermath.histories.forget(record.id)
-        state.ledger.leave([record.id])
+        self._let_go([record.id])
         gate_key = state.gate.key_of(record)
         if gate_key is None:
             return

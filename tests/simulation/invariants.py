@@ -27,6 +27,7 @@ class Invariants:
         self._storm_keys: dict[tuple[str, int], set[str | int]] = {}
         self._sent_as_shown_at: dict[str, float] = {}
         self._sent_after: dict[str, list[Row]] = {}
+        self._sent_under: dict[int | None, set[str]] = {}
         self.duplicates = 0
 
     # At every step.
@@ -39,6 +40,7 @@ class Invariants:
         lease = self._world.db.lease
         row = self._world.row(record.event_id)
         topic = record.topic
+        self._sent_under.setdefault(daemon.relay.state.token, set()).add(record.event_id)
         # A failover may lose the lease too, and a clock that is set may end it: its owner hears of it a little later.
         is_told = (
             daemon.lease.server == self._world.db.server and self._world.timeline.now > self._world.two_owners_until
@@ -84,6 +86,17 @@ class Invariants:
                     f"{row.id} of {topic}/{row.key} is in the log before {older.id}",
                     (row.id, older.id, f"{topic}/{row.key}"),
                 )
+
+    def on_drained(self, daemon: Daemon, token: int) -> None:
+        """An owner says that nothing it published is unsettled: exactly-once delivery may begin on that."""
+        world = self._world
+        if world.scenario.exactly_once or daemon.lease.server != world.db.server:
+            return
+        for event_id in sorted(self._sent_under.get(token, ())):
+            row = world.row(event_id)
+            if world.db.pending.get(row.id) is row:
+                raise Violation("drained", f"{daemon.name} gives the lease up with {row.id} in doubt", (row.id,))
+        world.count("leases given up as drained")
 
     def _is_passed_over(self, older: Row, row: Row) -> bool:
         if older.is_locked and row.is_locked and self._world.holds_key(older):

@@ -31,9 +31,10 @@ class SimulatedLease:
         return self._trusted_until
 
     def give_up(self, token: int, *, drained: bool = False, emptied: bool = False) -> None:
-        del drained, emptied  # They only matter where delivery changes to exactly-once.
         if self._token is not None and self._token != token:
             return
+        if drained or emptied:
+            self._daemon.world.invariants.on_drained(self._daemon, token)
         holder = self.holder
         self._token, self._trusted_until = None, float("-inf")
         self._acquisitions += 1

@@ -118,6 +118,9 @@ class TransactionalClient:
 
     # Calls that do not.
 
+    def __len__(self) -> int:
+        return self._outstanding + len(self._reports)
+
     def produce(self, topic: str, value: bytes, key: Any, partition: int, callback: Any = None, *_: Any) -> None:
         if self._fatal is not None:
             raise KafkaException(self._fatal)

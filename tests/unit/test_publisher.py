@@ -1,12 +1,20 @@
-"""What the client raises out of its own poll is the producer's failure, never the daemon's end."""
+"""The publisher around its producers: what these raise is their failure, never the daemon's end; and one that another
+replaces leaves nothing behind.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException
 
+from outboxd.kafka import producer_maker
 from outboxd.kafka.publisher import KafkaPublisher
+from outboxd.policy.messages import Report
+from outboxd.policy.records import Arm
 
 
 class FailingProducer:
@@ -24,12 +32,15 @@ class FailingProducer:
 
     flush = poll
 
+    def __len__(self) -> int:
+        return 0
+
 
 @pytest.mark.parametrize("call", ["poll", "flush"])
 def test_a_report_that_a_fatal_error_swallows_is_a_failure_of_the_producer(
     call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outboxd.kafka.publisher.Producer", FailingProducer)
+    monkeypatch.setattr("outboxd.kafka.producer_maker.Producer", FailingProducer)
     publisher = KafkaPublisher({}, source="shop", in_flight_rows_max=10, in_flight_bytes_max=1_000)
     assert publisher.failure() is None
     getattr(publisher, call)(0.001)
@@ -39,4 +50,137 @@ def test_a_report_that_a_fatal_error_swallows_is_a_failure_of_the_producer(
     assert "a report was lost as the producer failed" in failure.text
     publisher.rebuild()
     assert publisher.failure() is None
+    publisher.close()
+
+
+UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("call", ["rebuild", "close"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_former_producer_keeps_no_record_that_it_never_reported(call: str, *, alone: bool) -> None:
+    publisher = KafkaPublisher(UNREACHABLE, source="shop", in_flight_rows_max=10, in_flight_bytes_max=1_000)
+    payload = b"x" * 1_000
+    kept_before = sys.getrefcount(payload)
+    record = publisher.inbox.record_type(Arm.FORWARD, 1, "event", "orders", "k", payload, "{}", None, 1, 1_000)
+    if alone:
+        assert publisher.publish_alone(record)
+    else:
+        assert publisher.publish([record], 0) == 1
+    del record
+    assert sys.getrefcount(payload) > kept_before
+    getattr(publisher, call)()
+    publisher.inbox.take()
+    assert sys.getrefcount(payload) == kept_before
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_a_former_producer_reports_at_its_end_is_not_taken_for_news(*, alone: bool) -> None:
+    publisher = KafkaPublisher(UNREACHABLE, source="shop", in_flight_rows_max=10, in_flight_bytes_max=1_000)
+    record = publisher.inbox.record_type(Arm.FORWARD, 1, "event", "orders", "k", b"x", "{}", None, 1, 1)
+    send = publisher.publish_alone if alone else lambda record: publisher.publish([record], 0)
+    send(record)
+    publisher.purge()
+    publisher.rebuild()
+    assert publisher.take_reports() == []
+    send(record)
+    publisher.poll(0.0)
+    assert publisher.take_reports() == []
+    # The next one's own reports come all the same.
+    publisher.purge()
+    reports: list[Report] = []
+    while not reports:
+        publisher.poll(0.01)
+        reports = publisher.take_reports()
+    assert [(report.record, report.alone) for report in reports] == [(record, alone)]
+    publisher.close()
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+        monkeypatch.setattr(producer_maker, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A directory of certificates, which the client looks for when it is made."""
+    directory = tmp_path / "certificates"
+    directory.mkdir()
+    return directory
+
+
+def publisher_with(certificates: Path) -> KafkaPublisher:
+    properties = {**UNREACHABLE, "security.protocol": "ssl", "ssl.ca.location": str(certificates)}
+    return KafkaPublisher(properties, source="shop", in_flight_rows_max=10, in_flight_bytes_max=1_000)
+
+
+def test_a_producer_that_cannot_be_made_is_made_later_and_nothing_is_taken_before(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock(monkeypatch)
+    publisher = publisher_with(certificates)
+    record = publisher.inbox.record_type(Arm.FORWARD, 1, "event", "orders", "k", b"x", "{}", None, 1, 1)
+    certificates.rmdir()
+    publisher.rebuild()
+    for _ in range(100):
+        assert publisher.publish([record], 0) == 0
+        assert not publisher.publish_alone(record)
+        publisher.poll(0.001)
+        publisher.flush(0.001)
+        publisher.purge()
+    assert clock.slept == [0.001] * 200, "it rests as it does while no broker answers"
+    assert (publisher.failure(), publisher.take_reports()) == (None, [])
+    assert "ssl.ca.location" in str(publisher.cluster_error)
+    with pytest.raises(KafkaException):
+        publisher.contact(0.001)
+    assert caplog.text.count("no producer can be made") == 1
+
+    clock.now += producer_maker.PAUSE_SECONDS
+    publisher.poll(0.0)
+    assert caplog.text.count("no producer can be made") == 2, "tried again, in vain"
+    certificates.mkdir()
+    publisher.poll(0.0)
+    assert publisher.publish([record], 0) == 0, "not before another pause"
+    clock.now += producer_maker.PAUSE_SECONDS
+    publisher.poll(0.0)
+    assert publisher.cluster_error is None
+    assert publisher.publish([record], 0) == 1
+    assert publisher.publish_alone(record)
+    publisher.close()
+
+
+def test_a_record_that_is_to_go_alone_waits_for_a_producer_that_cannot_be_made(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    publisher = publisher_with(certificates)
+    record = publisher.inbox.record_type(Arm.FORWARD, 1, "event", "orders", "k", b"x", "{}", None, 1, 1)
+    certificates.rmdir()
+    assert not publisher.publish_alone(record)
+    assert publisher.publish([record], 0) == 1, "the shared one is there"
+    certificates.mkdir()
+    clock.now += producer_maker.PAUSE_SECONDS
+    assert publisher.publish_alone(record)
+    publisher.close()
+
+
+def test_where_no_thread_is_to_be_had_a_former_producer_is_let_go_of_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    publisher = KafkaPublisher(UNREACHABLE, source="shop", in_flight_rows_max=10, in_flight_bytes_max=1_000)
+    monkeypatch.setattr("threading.Thread.start", fail)
+    publisher.rebuild()
     publisher.close()

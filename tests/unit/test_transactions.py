@@ -21,6 +21,7 @@ from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.progress import ProgressRecord, decode
 from outboxd.kafka.transaction_client import TransactionClient
 from outboxd.kafka.transactional_producer import TransactionsEndedError
+from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way
 from outboxd.policy.messages import Report
@@ -118,6 +119,9 @@ class Client:
 
     def purge(self, **_: Any) -> None: ...
 
+    def __len__(self) -> int:
+        return len(self.queue)
+
     def list_topics(self, topic: str, timeout: float) -> Any:
         del timeout
         error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic in self.broker.missing else None
@@ -207,6 +211,50 @@ def test_an_aborted_producer_is_destroyed_where_nobody_waits_for_its_threads(why
     transactions = transactions_on(broker, make=MortalClient)
     transactions.deliver([record(1, payload_bytes=5_000 if why == "a record failed" else 10), record(2)])
     assert destroyed_on.get(timeout=10) == "former-producer"
+
+
+def test_a_producer_that_is_let_go_of_has_reported_all_that_it_had() -> None:
+    made: list[Client] = []
+
+    class ClosedClient(Client):
+        """Tells nothing before it is purged."""
+
+        is_purged = False
+
+        def __init__(self, broker: Broker, way: Way) -> None:
+            super().__init__(broker, way)
+            made.append(self)
+
+        def poll(self, _seconds: float) -> None:
+            if self.is_purged and self.queue:
+                # One at a time, and each with a fatal error behind it.
+                self.queue.pop()[2](KafkaError(KafkaError._PURGE_QUEUE), SimpleNamespace(partition=lambda: 0))
+                raise KafkaException(KafkaError(KafkaError._FENCED, "fenced", True))
+
+        def purge(self, **_: Any) -> None:
+            self.is_purged = True
+
+    transactions = transactions_on(Broker(), make=ClosedClient)
+    producer = transactions.client._producer
+    assert producer is not None
+    transactions.deliver([record(1), record(2)])
+    assert [len(client) for client in made] == [0], "the transaction had no answer and was aborted"
+    assert len(producer.inbox) == 0
+
+
+def test_a_worker_that_is_replaced_lets_go_of_its_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go: SimpleQueue[TransactionClient] = SimpleQueue()
+
+    def note(client: TransactionClient) -> None:
+        let_go.put(client)
+
+    monkeypatch.setattr(TransactionClient, "drop_producer", note)
+    publisher = TransactionalPublisher({}, lambda _: None, source="default", schema="outboxd")
+    former = publisher._client
+    publisher.rebuild()
+    assert let_go.get(timeout=10) is former
+    assert publisher._client is not former
+    publisher.close()
 
 
 @pytest.mark.parametrize("heals", [True, False])

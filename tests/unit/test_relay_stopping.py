@@ -1,0 +1,274 @@
+"""What the lease is given up with when the relay stops: whether anything is in doubt, and nothing left to be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from outboxd.policy.faults import fault_of
+from outboxd.policy.messages import (
+    DeliveryFault,
+    Event,
+    Fetched,
+    LeaseGranted,
+    Loaded,
+    Reconfigured,
+    Report,
+    Settled,
+    StopRequested,
+    Swept,
+)
+from outboxd.policy.records import Record
+from outboxd.policy.requests import FetchRequest, Settlement
+from outboxd.policy.routes import Route
+from outboxd.relay.ownership import RENEWAL_SECONDS_MAX
+from outboxd.relay.relay import Ports, Relay, RelayLimits
+from tests.unit.records import record
+
+FATAL = DeliveryFault(fault_of(45), "fatal")
+NOT_ENOUGH_REPLICAS_AFTER_APPEND = DeliveryFault(fault_of(20), "it is in the log of the leader")
+
+TOO_LARGE = DeliveryFault(fault_of(10), "too large")
+
+
+class Bench:
+    """A relay between a database, which answers at once, and a producer that reports when the test says so."""
+
+    def __init__(self, *rows: Record) -> None:
+        self.pending = {row.id: row for row in rows}
+        self.mail: list[Event] = [LeaseGranted(1)]
+        self.calls: list[str] = []
+        self.given_up: dict[str, bool] = {}
+        self.with_producer: list[Record] = []
+        self.reports: list[Report] = []
+        self.fault: DeliveryFault | None = None
+        self.now = 100.0
+        self.trusted_until = float("inf")
+        observer = SimpleNamespace(wants_rows=False, **dict.fromkeys(OBSERVED, lambda *_, **__: None))
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        dice = SimpleNamespace(random=lambda: 0.5)
+        lease = SimpleNamespace(trusted_until=lambda: self.trusted_until, give_up=self.give_up)
+        mailbox = SimpleNamespace(take=self.take, wait=lambda _: None)
+        ports = Ports(*(cast(Any, port) for port in (self, self, lease, mailbox, clock, dice, observer)))
+        self.relay = Relay(ports, RelayLimits())
+
+    # What happens.
+
+    def turns(self, count: int = 4, *events: Event) -> None:
+        """Let the relay have these, and make turns."""
+        self.mail += events
+        for _ in range(count):
+            if self.relay.end is None:
+                self.now += 0.05
+                self.relay.turn()
+
+    def deliver(self) -> None:
+        """All that the producer has is acknowledged."""
+        self.reports += [Report(row, None, 0, row.id) for row in self.with_producer]
+        self.with_producer = []
+
+    def fail(self) -> None:
+        """The producer comes to its end, and reports nothing of what it has."""
+        self.fault = FATAL
+
+    def take(self) -> list[Event]:
+        mail, self.mail = self.mail, []
+        return mail
+
+    def give_up(self, _token: int, **given_up_as: bool) -> None:
+        self.calls.append("give up")
+        self.given_up = given_up_as
+
+    # The database.
+
+    def begin_load(self) -> None:
+        self.mail.append(Loaded((), (), 0))
+
+    def begin_fetch(self, request: FetchRequest, *_: object) -> None:
+        forward = [row for row in self.pending.values() if request.forward and row.id > request.position]
+        self.mail.append(Fetched(forward, 0, datetime.now(UTC)))
+
+    def hurry_fetch(self) -> None: ...
+
+    def begin_sweep(self, _: object) -> None:
+        self.mail.append(Swept((), None))
+
+    def begin_settle(self, settlement: Settlement, _token: int) -> None:
+        for row_id in settlement.delivered_ids:
+            del self.pending[row_id]
+        self.mail.append(Settled(settlement, settlement.rows))
+
+    # The producer.
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        self.with_producer += records[start:]
+        return len(records)
+
+    def publish_alone(self, suspect: Record) -> bool:
+        self.with_producer.append(suspect)
+        return True
+
+    def poll(self, _: float) -> None: ...
+
+    flush = poll
+
+    def take_reports(self) -> list[Report]:
+        reports, self.reports = self.reports, []
+        return reports
+
+    def committed(self) -> None: ...
+
+    def failure(self) -> DeliveryFault | None:
+        return self.fault
+
+    def rebuild(self) -> None:
+        self.calls.append("rebuild")
+        self.fault, self.with_producer, self.reports = None, [], []
+
+    def purge(self) -> None:
+        self.calls.append("purge")
+
+
+OBSERVED = ("event", "delivered", "acknowledged_after", "failed", "retried", "died", "duplicates_possible", "phase")
+RENEWS = Reconfigured(RelayLimits(), (), Route(), renews=True)
+
+
+def stopped_as_drained(bench: Bench) -> bool:
+    """Whether the relay, which has come to its end, said that nothing is in doubt."""
+    assert bench.relay.end is not None
+    assert bench.relay.end.reason == "stopped"
+    return bench.given_up["drained"]
+
+
+def test_a_stop_with_nothing_unsettled_is_drained() -> None:
+    bench = Bench(record(1), record(2, key="other"))
+    bench.turns()
+    bench.deliver()
+    bench.turns(4, StopRequested())
+    assert stopped_as_drained(bench)
+
+
+def test_where_the_producer_fails_while_it_drains_what_it_had_is_in_doubt() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.turns(2, StopRequested())
+    assert bench.relay.end is None, "the record is on its way"
+    bench.fail()
+    bench.turns()
+    assert not stopped_as_drained(bench)
+
+
+def test_what_a_failed_producer_had_is_in_doubt_where_a_stop_comes_before_it_went_again() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.fail()
+    bench.turns(1)
+    assert bench.with_producer == []
+    bench.turns(4, StopRequested())
+    assert not stopped_as_drained(bench)
+
+
+def test_what_a_failed_producer_had_is_in_doubt_no_more_once_it_went_again_and_is_settled() -> None:
+    bench = Bench(record(1), record(2, key="other"))
+    bench.turns()
+    bench.fail()
+    bench.turns()
+    bench.deliver()
+    bench.turns()
+    bench.turns(4, StopRequested())
+    assert stopped_as_drained(bench)
+
+
+def test_what_a_renewal_did_not_wait_for_is_in_doubt() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.turns(2, RENEWS)
+    bench.now += RENEWAL_SECONDS_MAX
+    bench.turns(1)
+    assert bench.calls.count("rebuild") == 1
+    bench.turns(4, StopRequested())
+    assert not stopped_as_drained(bench)
+
+
+def test_what_a_renewal_did_not_wait_for_is_in_doubt_no_more_once_it_went_again_and_is_settled() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.turns(2, RENEWS)
+    bench.now += RENEWAL_SECONDS_MAX
+    bench.turns(8)
+    bench.deliver()
+    bench.turns()
+    bench.turns(4, StopRequested())
+    assert stopped_as_drained(bench)
+
+
+def test_what_failed_and_was_parked_before_a_renewal_is_in_doubt_after_it() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.reports = [Report(row, NOT_ENOUGH_REPLICAS_AFTER_APPEND, 0, None, True) for row in bench.with_producer]
+    bench.with_producer = []
+    bench.turns(2)
+    assert 1 in bench.relay.state.held
+    bench.turns(1, RENEWS)
+    assert 1 not in bench.relay.state.held
+    bench.turns(4, StopRequested())
+    assert not stopped_as_drained(bench)
+
+
+def test_what_was_refused_with_its_batch_and_did_not_go_again_is_in_doubt() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.turns(1, StopRequested())
+    bench.reports = [Report(row, TOO_LARGE, 0, None) for row in bench.with_producer]
+    bench.turns(1)
+    assert not stopped_as_drained(bench)
+
+
+def test_a_settlement_that_is_answered_after_a_renewal_tells_of_what_was_in_doubt() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.deliver()
+    settled: list[Event] = []
+
+    def settle_late(settlement: Settlement, _token: int) -> None:
+        settled.append(Settled(settlement, settlement.rows))
+
+    bench.begin_settle = settle_late  # type: ignore[method-assign]
+    bench.turns(2, RENEWS)
+    bench.now += RENEWAL_SECONDS_MAX
+    bench.turns(1)
+    assert bench.relay.state.in_doubt == {1}
+    bench.turns(1, *settled)
+    bench.pending.clear()
+    bench.turns(4, StopRequested())
+    assert stopped_as_drained(bench)
+
+
+@pytest.mark.parametrize("reason", ["shutdown_timeout", "forced", "blocked"])
+def test_what_the_producer_still_has_is_dropped_before_the_lease_is_given_up(reason: str) -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    assert [row.id for row in bench.with_producer] == [1]
+    match reason:
+        case "shutdown_timeout":
+            bench.turns(1, StopRequested())
+            bench.now += bench.relay.state.limits.shutdown_timeout_seconds
+            bench.turns(1)
+        case "forced":
+            bench.turns(1, StopRequested(), StopRequested())
+        case _:
+            bench.relay._finish(reason)
+    assert bench.relay.end is not None
+    assert bench.relay.end.reason == reason
+    assert bench.calls == ["purge", "give up"]
+
+
+def test_fire_and_forget_records_that_are_on_their_way_are_not_dropped_where_all_is_settled() -> None:
+    bench = Bench()
+    bench.turns()
+    bench.relay._finish("empty")
+    assert bench.calls == ["give up"]
