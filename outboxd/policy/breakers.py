@@ -8,7 +8,8 @@ A probe is a real record: the lowest unsettled one of its key; successive probes
 failed and one that has not been tried, so that one sick record does not keep a whole topic waiting. Any delivery on
 the topic closes its breaker. A storm (twenty different keys of a topic fail for good with one code, none delivered
 between) is not a breaker's to close: an operator says so. From then on the topic has a breaker like any other, whose
-probes die of nothing that stormed.
+probes die of nothing that stormed. Rows that name what Kafka allows no topic to be called make no storm: such a name
+never becomes legal, so that to hold them would serve nobody.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from outboxd.policy.backoff import probe_delay_seconds
 from outboxd.policy.faults import Fault, fault_named
 from outboxd.policy.records import GateKey
+from outboxd.policy.row_checks import topic_name_problem
 
 STORM_KEYS = 20
 """So many different keys failing for good with one code, and none delivered between, are no longer the rows' fault."""
@@ -168,6 +170,8 @@ class StormGuard:
 
         Failures with other codes between say nothing about the topic, so each code has a count of its own.
         """
+        if not can_storm(topic):
+            return False
         storm = self._storms.setdefault(topic, {}).setdefault(code, _Storm())
         storm.keys.add(record_id if key is None else key)
         storm.rows += 1
@@ -198,6 +202,14 @@ class StormGuard:
             return False
         watched.tries[record_id] = watched.tries.get(record_id, 0) + 1
         return watched.tries[record_id] < WATCHED_TRIES
+
+
+def can_storm(topic: str) -> bool:
+    """Say whether Kafka may have a topic of this name, so that what its rows fail with may be the topic's fault.
+
+    So whatever stands in the column `topic`, the storm guard notes none in `control` that its index would refuse.
+    """
+    return topic_name_problem(topic) is None
 
 
 def storm_note(fault: Fault) -> str:

@@ -9,7 +9,7 @@ import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from outboxd.policy.breakers import Breakers, StormGuard, storm_of
+from outboxd.policy.breakers import Breakers, StormGuard, can_storm, storm_of
 from outboxd.policy.faults import Fault
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Record, topic_of
@@ -133,6 +133,9 @@ class Lanes:
                 self._let_storm_go(topic, fault)
 
     def _let_storm_go(self, topic: str, fault: Fault) -> None:
+        if not can_storm(topic):
+            # Each of its rows is to blame by itself, whatever held it: there is nothing to be careful for.
+            return
         self.storms.calm(topic, fault.code)
         self._let_go[topic] = fault
 

@@ -87,6 +87,15 @@ def test_rows_without_a_key_count_one_by_one() -> None:
     assert guard.failed_for_good("t", 10, None, 2)
 
 
+def test_rows_of_a_topic_that_kafka_can_never_have_make_no_storm_whatever_they_fail_with() -> None:
+    guard = StormGuard(keys_max=2, rows_max=3)
+
+    for topic in ("x" * 250, "ü" * 4_000, "orders/created", ""):
+        for code in (-1001, -1003):
+            assert not any(guard.failed_for_good(topic, code, f"k{number}", number) for number in range(9))
+    assert [guard.failed_for_good("x" * 249, -1003, f"k{number}", number) for number in range(2)] == [False, True]
+
+
 def test_a_delivery_or_an_operator_begins_the_count_anew() -> None:
     guard = StormGuard(keys_max=2)
 
