@@ -17,7 +17,7 @@ from itertools import islice
 from types import MappingProxyType
 
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import FailureHistory, GateKey
+from outboxd.policy.records import FailureHistory, GateKey, Record
 
 NONE: Mapping[str, int] = MappingProxyType({})
 REPLAYS_MAX = 20_000
@@ -79,6 +79,11 @@ class HeldRecords:
 
     def __len__(self) -> int:
         return len(self.by_id)
+
+    def has_other_key(self, record: Record) -> bool:
+        """Say whether somebody gave the record another key while it was held: what was held is gone then."""
+        held = self.by_id.get(record.id)
+        return held is not None and held.gate_key is not None and self._gate.key_of(record) != held.gate_key
 
     def add(self, held: HeldRecord) -> None:
         """Take a record that left memory; its key waits for it."""
