@@ -110,6 +110,11 @@ class TopicHolds:
         chosen = [CatchUp(topic, from_id) for topic, from_id in self._deferred.items() if topic not in self._reasons]
         return chosen[:topics_max]
 
+    @property
+    def want_catch_ups(self) -> bool:
+        """Whether any topic that goes is to be read again."""
+        return not self._deferred.keys() <= self._reasons.keys()
+
     def caught_up(self, wish: CatchUp, complete_to: int | None) -> bool:
         """Take the answer of a catch-up; its records go through `split` next.
 
