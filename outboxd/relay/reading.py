@@ -139,7 +139,11 @@ class Reading:
         wait = NO_WAIT if has_probes else self._wait(now)
         if wait is None:
             return
-        self._ask(state.wishes.request(max(rows_max, 1), max(bytes_max, 1)), now, wait)
+        request = state.wishes.request(max(rows_max, 1), max(bytes_max, 1))
+        if state.wishes.wants_more and not request.reads_again:
+            # All of it waits behind something else of its key, and that may take long.
+            self._next_wanted_at = now + limits.poll_interval_max_seconds
+        self._ask(request, now, wait)
         self.awaits_reports = False
 
     def _wants_new_records_only(self, now: float) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from outboxd.policy.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECONDS_MIN
 from outboxd.policy.deferrals import Reread
-from outboxd.policy.records import NO_HISTORY, Record
+from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import CatchUp
 from outboxd.relay.held_records import HeldRecord, HeldState
@@ -248,6 +248,24 @@ def test_a_topic_that_is_paused_under_load_has_an_idle_outbox_asked_no_more_ofte
     assert fetches_within(bench, 10.0, PAUSED) == fetches_within(idle, 10.0, PAUSED)
     assert not bench.state.wishes.wants_more
     assert bench.state.is_idle
+
+
+def test_a_replay_behind_another_dead_letter_of_its_key_has_an_idle_outbox_asked_no_more_often() -> None:
+    idle, bench = Bench(), Bench()
+    for each in (idle, bench):
+        each.reading.on_fetched(Fetched([], 0, UTC_NOW))
+        each.state.held.add(HeldRecord(1, "orders", ("orders", "k"), NO_HISTORY, HeldState.DEAD, "dead letter", 0.0))
+    replay = FailureHistory(1, None, 70)
+    bench.state.held.add(HeldRecord(2, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))
+    for each in (idle, bench):
+        fetches_within(each, 5.0)
+
+    assert fetches_within(bench, 10.0) == pytest.approx(fetches_within(idle, 10.0), rel=0.05)
+    assert bench.state.is_idle
+    bench.state.held.remove(1)
+    bench.state.gate.release(("orders", "k"), 1)
+    fetches_within(bench, 2 * LIMITS.poll_interval_max_seconds)
+    assert 2 not in bench.state.held, "asked for, and gone from the database"
 
 
 def test_what_waited_for_a_pause_to_end_is_asked_for_at_once_when_it_does() -> None:
