@@ -33,7 +33,9 @@ class KeyGate:
         self.serial_topics: set[str] = set()
         self.pipelined = pipelined
         self.holds = 0
-        """How often a key was held: what was admitted before the last time may be behind a held record by now."""
+        """How often a key was held, or an admitted record put behind: what was admitted before the last time may stand
+        behind that one by now.
+        """
         self.keys = KeyStates()
         self.rereads = KeyRereads(self.keys)
         self.held = self.keys.held
@@ -118,6 +120,13 @@ class KeyGate:
         if gate_key is None or owner is None:
             return False
         return not (owner == HELD and record.id <= self.held[gate_key][0])
+
+    def put_behind(self, record: Record) -> None:
+        """An admitted record `is_behind`: its key is read again from there, and what was admitted of it after that has
+        to come back too.
+        """
+        self.holds += 1
+        self.admit([record])
 
     def _admit_held(self, gate_key: GateKey, record: Record) -> None:
         if record.id in self.held[gate_key]:

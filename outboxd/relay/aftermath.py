@@ -122,7 +122,7 @@ class Aftermath:
             if record.id in self.histories.by_id:
                 self.holding.leave(record, HeldState.WANTED, "behind a held record", now)
             else:
-                self._gate.admit([record])
+                self._gate.put_behind(record)
         self._ledger.forget(self._gate.take_dropped())
         return going
 
