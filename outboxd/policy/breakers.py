@@ -14,6 +14,7 @@ never becomes legal, so that to hold them would serve nobody.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from outboxd.policy.backoff import probe_delay_seconds
@@ -29,6 +30,8 @@ WATCHED_SECONDS = 1.0
 """A failure may be reported this long after a delivery that came later: so long a topic is still watched after it."""
 WATCHED_TRIES = 3
 """So often a row fails with what its topic stormed with, after an operator let the topic go, before it is blamed."""
+STORM_TOPICS_MAX = 10_000
+"""Of so many topics failures are counted; beyond that, those of the topic that failed the longest time ago are not."""
 _NOTE_BEGINS = "storm guard: many keys in a row failed for good with "
 _NOTE_ENDS = ", none was delivered between"
 
@@ -158,11 +161,14 @@ class StormGuard:
     since where a topic has one key only no other row could ever show that the fault is the row's.
     """
 
-    def __init__(self, keys_max: int = STORM_KEYS, rows_max: int = STORM_ROWS) -> None:
-        """`keys_max` different keys make a storm, and so do `rows_max` rows."""
+    def __init__(
+        self, keys_max: int = STORM_KEYS, rows_max: int = STORM_ROWS, topics_max: int = STORM_TOPICS_MAX
+    ) -> None:
+        """`keys_max` different keys make a storm, and so do `rows_max` rows; at most `topics_max` are counted."""
         self._keys_max = keys_max
         self._rows_max = rows_max
-        self._storms: dict[str, dict[int, _Storm]] = {}
+        self._topics_max = topics_max
+        self._storms: OrderedDict[str, dict[int, _Storm]] = OrderedDict()
         self._watched: dict[str, _Watched] = {}
 
     def failed_for_good(self, topic: str, code: int, key: str | None, record_id: int) -> bool:
@@ -173,6 +179,9 @@ class StormGuard:
         if not can_storm(topic):
             return False
         storm = self._storms.setdefault(topic, {}).setdefault(code, _Storm())
+        self._storms.move_to_end(topic)
+        if len(self._storms) > self._topics_max:
+            self._storms.popitem(last=False)
         storm.keys.add(record_id if key is None else key)
         storm.rows += 1
         return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max
@@ -189,6 +198,10 @@ class StormGuard:
         """An operator says that the topic may go on after its storm of this code: count from zero, and watch."""
         self._storms.pop(topic, None)
         self._watched[topic] = _Watched(code)
+
+    def forget(self, topic: str) -> None:
+        """Nothing is left of the topic, so that nothing fails in it that was sent before an operator let it go."""
+        self._watched.pop(topic, None)
 
     def is_watched(self, topic: str, code: int, record_id: int, now: float) -> bool:
         """Count a record's failure where the topic was let go after a storm of this code and nothing was delivered

@@ -18,6 +18,7 @@ before anything newer of it goes, a held record of it included.
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Sequence
+from itertools import chain
 
 from outboxd.policy.key_rereads import KeyRereads
 from outboxd.policy.key_states import HELD, KeyStates
@@ -194,6 +195,11 @@ class KeyGate:
             by_id[first[1]] = queue
             append(first)
         return following
+
+    def topics(self) -> set[str]:
+        """Return the topics of the keys that are not free."""
+        keys = self.keys
+        return {gate_key[0] for gate_key in chain(self._queues.by_key, keys.stopped, keys.held, self.deferred_keys)}
 
     def waiting_ids(self) -> set[int]:
         """Return the ids of the records that wait in memory."""

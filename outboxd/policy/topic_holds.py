@@ -33,7 +33,7 @@ class CatchUp:
 
 
 class TopicHolds:
-    """Holds one entry a topic that is not free."""
+    """Holds one entry a topic that is not free, and one a topic that was held until it is forgotten."""
 
     def __init__(self) -> None:
         """Start with every topic free."""
@@ -73,6 +73,10 @@ class TopicHolds:
         del self._reasons[topic]
         self._held_seconds[topic] = self._held_seconds.get(topic, 0.0) + now - self._since.pop(topic)
         return True
+
+    def forget(self, topic: str) -> None:
+        """Nothing is left of the topic, which is neither held nor to be read again: nobody asks for its own time."""
+        self._held_seconds.pop(topic, None)
 
     def own_time(self, topic: str, now: float) -> float:
         """Return a clock in seconds that stands still while the topic is held."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.pacing import Pacing
+from outboxd.relay.forgetting import forget_idle_topics
 from outboxd.relay.loading import LOAD, Loading
 from outboxd.relay.orders import Orders
 from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, SweepRequest, Swept
@@ -211,6 +212,7 @@ class Reading:
         for gone in admitted.vanished:
             self._orders.on_vanished(gone)
         state.ready += admitted.ready
+        forget_idle_topics(state, now)
         if request.forward:
             self._plan_next(len(fetched.records), bool(admitted.ready), now)
         if fetched.records or has_recovered:
