@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from outboxd.kafka.messages import TOPICS_REMEMBERED_MAX
 from outboxd.kafka.transaction_client import AbortedError, TransactionClient
 from outboxd.kafka.transactional_producer import TransactionsEndedError
 from outboxd.kafka.verdicts import Attempt, Pieces, plan, sent_back, sort_out
@@ -91,6 +92,9 @@ class Transactions:
         self._suspects.update(sorted_out.suspects)
         self._suspects.difference_update(sorted_out.blamed)
         pieces.take(sorted_out)
+        if len(self._sick_topics) >= TOPICS_REMEMBERED_MAX:
+            # What is left of topics that nothing is sent to any more: one that is sick still is found so again.
+            self._sick_topics.clear()
         self._sick_topics |= sorted_out.sick_topics
         self._known_topics -= sorted_out.sick_topics
 
@@ -100,6 +104,8 @@ class Transactions:
         for topic in set(map(topic_of, records)) - self._known_topics:
             fault = self.client.topic_fault(topic)
             if fault is None:
+                if len(self._known_topics) >= TOPICS_REMEMBERED_MAX:
+                    self._known_topics.clear()
                 self._known_topics.add(topic)
             else:
                 missing[topic] = fault

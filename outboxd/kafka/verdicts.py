@@ -158,11 +158,14 @@ def plan(records: Sequence[Record], suspects: Collection[int], sick_topics: Coll
     """Return the transactions to try a batch in: sound records first, then suspects, then topics that failed before."""
     if not suspects and not sick_topics:
         return [Attempt(records)] if records else []
-    probes = {topic: [record for record in records if record.topic == topic] for topic in sick_topics}
-    sound, doubtful = _divide([record for record in records if record.topic not in sick_topics], suspects)
+    probes: dict[str, list[Record]] = {}
+    others: list[Record] = []
+    for record in records:
+        (probes.setdefault(record.topic, []) if record.topic in sick_topics else others).append(record)
+    sound, doubtful = _divide(others, suspects)
     attempts = [Attempt(sound)] if sound else []
     attempts += _narrowed(doubtful)
-    attempts += [Attempt(probe, Way.SHARED, is_probe=True) for probe in probes.values() if probe]
+    attempts += [Attempt(probe, Way.SHARED, is_probe=True) for probe in probes.values()]
     return attempts
 
 

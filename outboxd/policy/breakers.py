@@ -8,16 +8,19 @@ A probe is a real record: the lowest unsettled one of its key; successive probes
 failed and one that has not been tried, so that one sick record does not keep a whole topic waiting. Any delivery on
 the topic closes its breaker. A storm (twenty different keys of a topic fail for good with one code, none delivered
 between) is not a breaker's to close: an operator says so. From then on the topic has a breaker like any other, whose
-probes die of nothing that stormed.
+probes die of nothing that stormed. Rows that name what Kafka allows no topic to be called make no storm: such a name
+never becomes legal, so that to hold them would serve nobody.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from outboxd.policy.backoff import probe_delay_seconds
 from outboxd.policy.faults import Fault, fault_named
 from outboxd.policy.records import GateKey
+from outboxd.policy.row_checks import topic_name_problem
 
 STORM_KEYS = 20
 """So many different keys failing for good with one code, and none delivered between, are no longer the rows' fault."""
@@ -29,6 +32,8 @@ WATCHED_TRIES = 3
 """So often a row fails with what its topic stormed with, after an operator let the topic go, before it is blamed."""
 LOOK_ON_SECONDS = 0.05
 """The pause between two short reads of one look for a probe."""
+STORM_TOPICS_MAX = 10_000
+"""Of so many topics failures are counted; beyond that, those of the topic that failed the longest time ago are not."""
 _NOTE_BEGINS = "storm guard: many keys in a row failed for good with "
 _NOTE_ENDS = ", none was delivered between"
 
@@ -173,11 +178,14 @@ class StormGuard:
     since where a topic has one key only no other row could ever show that the fault is the row's.
     """
 
-    def __init__(self, keys_max: int = STORM_KEYS, rows_max: int = STORM_ROWS) -> None:
-        """`keys_max` different keys make a storm, and so do `rows_max` rows."""
+    def __init__(
+        self, keys_max: int = STORM_KEYS, rows_max: int = STORM_ROWS, topics_max: int = STORM_TOPICS_MAX
+    ) -> None:
+        """`keys_max` different keys make a storm, and so do `rows_max` rows; at most `topics_max` are counted."""
         self._keys_max = keys_max
         self._rows_max = rows_max
-        self._storms: dict[str, dict[int, _Storm]] = {}
+        self._topics_max = topics_max
+        self._storms: OrderedDict[str, dict[int, _Storm]] = OrderedDict()
         self._watched: dict[str, _Watched] = {}
 
     def failed_for_good(self, topic: str, code: int, key: str | None, record_id: int) -> bool:
@@ -185,7 +193,12 @@ class StormGuard:
 
         Failures with other codes between say nothing about the topic, so each code has a count of its own.
         """
+        if not can_storm(topic):
+            return False
         storm = self._storms.setdefault(topic, {}).setdefault(code, _Storm())
+        self._storms.move_to_end(topic)
+        if len(self._storms) > self._topics_max:
+            self._storms.popitem(last=False)
         storm.keys.add(record_id if key is None else key)
         storm.rows += 1
         return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max
@@ -203,6 +216,10 @@ class StormGuard:
         self._storms.pop(topic, None)
         self._watched[topic] = _Watched(code)
 
+    def forget(self, topic: str) -> None:
+        """Nothing is left of the topic, so that nothing fails in it that was sent before an operator let it go."""
+        self._watched.pop(topic, None)
+
     def is_watched(self, topic: str, code: int, record_id: int, now: float) -> bool:
         """Count a record's failure where the topic was let go after a storm of this code and nothing was delivered
         since; return whether it is still not to be blamed.
@@ -215,6 +232,14 @@ class StormGuard:
             return False
         watched.tries[record_id] = watched.tries.get(record_id, 0) + 1
         return watched.tries[record_id] < WATCHED_TRIES
+
+
+def can_storm(topic: str) -> bool:
+    """Say whether Kafka may have a topic of this name, so that what its rows fail with may be the topic's fault.
+
+    So whatever stands in the column `topic`, the storm guard notes none in `control` that its index would refuse.
+    """
+    return topic_name_problem(topic) is None
 
 
 def storm_note(fault: Fault) -> str:

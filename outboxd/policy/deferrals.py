@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from outboxd.policy.records import GateKey
+from outboxd.policy.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Deferrals:
     def __init__(self) -> None:
         """Start with nothing deferred."""
         self.from_ids: dict[GateKey, int] = {}
-        self.wanted: dict[GateKey, None] = {}
+        self.wanted: Wanted[GateKey] = Wanted()
 
     def defer(self, gate_key: GateKey, record_id: int) -> None:
         """The record was dropped: its key is to be read again from there."""
@@ -35,7 +36,7 @@ class Deferrals:
 
     def answered(self, wish: Reread, complete_to: int | None) -> None:
         """The key was read again: in full, or up to this id."""
-        self.wanted.pop(wish.gate_key, None)
+        self.wanted.discard(wish.gate_key)
         if complete_to is None:
             del self.from_ids[wish.gate_key]
         else:

@@ -18,6 +18,7 @@ before anything newer of it goes, a held record of it included.
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Sequence
+from itertools import chain
 
 from outboxd.policy.key_rereads import KeyRereads
 from outboxd.policy.key_states import HELD, KeyStates
@@ -33,8 +34,8 @@ class KeyGate:
         self.serial_topics: set[str] = set()
         self.pipelined = pipelined
         self.holds = 0
-        """How often a key was held, or is to be read again from an earlier record on: what was admitted before the
-        last time may be behind that by now.
+        """How often a key was held, or an admitted record put behind: what was admitted before the last time may stand
+        behind that one by now.
         """
         self.keys = KeyStates()
         self.rereads = KeyRereads(self.keys)
@@ -121,6 +122,13 @@ class KeyGate:
             return False
         return not (owner == HELD and record.id <= self.held[gate_key][0])
 
+    def put_behind(self, record: Record) -> None:
+        """An admitted record `is_behind`: its key is read again from there, and what was admitted of it after that has
+        to come back too.
+        """
+        self.holds += 1
+        self.admit([record])
+
     def _admit_held(self, gate_key: GateKey, record: Record) -> None:
         if record.id in self.held[gate_key]:
             self.keys.hold_ended(gate_key, record.id)
@@ -187,6 +195,11 @@ class KeyGate:
             by_id[first[1]] = queue
             append(first)
         return following
+
+    def topics(self) -> set[str]:
+        """Return the topics of the keys that are not free."""
+        keys = self.keys
+        return {gate_key[0] for gate_key in chain(self._queues.by_key, keys.stopped, keys.held, self.deferred_keys)}
 
     def waiting_ids(self) -> set[int]:
         """Return the ids of the records that wait in memory."""

@@ -8,6 +8,7 @@ wanted ──asked for──▶ answered in full, and admitted ──▶ the key
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable
+from collections.abc import Set as AbstractSet
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.key_states import HELD, REREADING, KeyStates
@@ -21,10 +22,9 @@ class KeyRereads:
         """`keys` are the gate's."""
         self._keys = keys
 
-    @property
-    def are_wanted(self) -> bool:
-        """Whether any key waits to be read again."""
-        return bool(self._keys.deferrals.wanted)
+    def are_wanted(self, held_topics: AbstractSet[str]) -> bool:
+        """Say whether any key waits to be read again that is of no held topic."""
+        return self._keys.deferrals.wanted.are_open(held_topics)
 
     def wanted(self, keys_max: int, held_topics: Collection[str] = ()) -> list[Reread]:
         """Return keys whose deferred records are wanted now, at most `keys_max`, none of a held topic."""

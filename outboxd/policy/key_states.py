@@ -51,9 +51,9 @@ class KeyStates:
         held = self.held.get(gate_key)
         if from_id is not None and (held is None or from_id <= held[0]):
             self._stop(gate_key, REREADING)
-            self.deferrals.wanted[gate_key] = None
+            self.deferrals.wanted.add(gate_key, gate_key[0])
             return
-        self.deferrals.wanted.pop(gate_key, None)
+        self.deferrals.wanted.discard(gate_key)
         if held is not None:
             self._stop(gate_key, HELD)
         else:

@@ -50,6 +50,11 @@ class FetchRequest(NamedTuple):
     want_locks: bool = False
     want_discards: bool = False
 
+    @property
+    def reads_again(self) -> bool:
+        """Whether it asks for records that were seen before."""
+        return bool(self.chosen_ids or self.replay_ids or self.rereads or self.catch_ups or self.probe_reads)
+
 
 @dataclass(frozen=True, slots=True)
 class SweepRequest:

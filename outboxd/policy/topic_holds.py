@@ -33,7 +33,7 @@ class CatchUp:
 
 
 class TopicHolds:
-    """Holds one entry a topic that is not free."""
+    """Holds one entry a topic that is not free, and one a topic that was held until it is forgotten."""
 
     def __init__(self) -> None:
         """Start with every topic free."""
@@ -74,6 +74,10 @@ class TopicHolds:
         self._held_seconds[topic] = self._held_seconds.get(topic, 0.0) + now - self._since.pop(topic)
         return True
 
+    def forget(self, topic: str) -> None:
+        """Nothing is left of the topic, which is neither held nor to be read again: nobody asks for its own time."""
+        self._held_seconds.pop(topic, None)
+
     def own_time(self, topic: str, now: float) -> float:
         """Return a clock in seconds that stands still while the topic is held."""
         return min(now, self._since.get(topic, now)) - self._held_seconds.get(topic, 0.0)
@@ -109,6 +113,11 @@ class TopicHolds:
         """Return the topics that are to be read again now, at most `topics_max`."""
         chosen = [CatchUp(topic, from_id) for topic, from_id in self._deferred.items() if topic not in self._reasons]
         return chosen[:topics_max]
+
+    @property
+    def want_catch_ups(self) -> bool:
+        """Whether any topic that goes is to be read again."""
+        return not self._deferred.keys() <= self._reasons.keys()
 
     def caught_up(self, wish: CatchUp, complete_to: int | None) -> bool:
         """Take the answer of a catch-up; its records go through `split` next.

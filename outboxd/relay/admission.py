@@ -60,15 +60,15 @@ class Admission:
         self._note_cursors(fetched)
         cut_arm = cut_arm_of(records, request)
         special, forward = divide(records)
-        if special and len(self._held):
-            special = self._without_changed(special)
         self._note_look_back(request, special, fetched.locks, cut_arm)
         vanished = self._note_chosen(request, special, cut_arm, now)
         refused = Refused()
         self._note_rereads(request, special, cut_arm, refused)
         self._note_catch_ups(request, special, cut_arm, refused)
         self._note_forward(forward)
-        fresh = self._ledger.unknown(merge(self._own_turn(special, refused), forward))
+        # Only now without the changed ones: what was read, and how far, the whole answer tells.
+        usable = self._without_changed(special) if special and len(self._held) else special
+        fresh = self._ledger.unknown(merge(self._own_turn(usable, refused), forward))
         if len(self._held):
             fresh = [
                 record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
@@ -113,15 +113,14 @@ class Admission:
         """Return the records that were asked for and are gone from the database; those behind a cut stay wanted."""
         if not request.chosen_ids and not request.replay_ids:
             return []
-        shown = {record.id for record in special if record.arm in (Arm.CHOSEN, Arm.REPLAY)}
+        shown = {record.id: record for record in special if record.arm in (Arm.CHOSEN, Arm.REPLAY)}
         vanished: list[HeldRecord] = []
         for held in self._held.asked_records():
-            if held.id in shown:
-                continue
+            record = shown.get(held.id)
             arm = Arm.REPLAY if held.is_replay else Arm.CHOSEN
-            if cut_arm is not None and cut_arm <= arm:
+            if record is None and cut_arm is not None and cut_arm <= arm:
                 self._want_again(held, now)
-            else:
+            elif record is None or self._held.has_other_key(record):
                 vanished.append(held)
         for record_id in request.chosen_ids:
             if cut_arm is None or cut_arm > Arm.CHOSEN or record_id in shown:
@@ -132,11 +131,7 @@ class Admission:
         """Return the special records without those that somebody gave another key while they were held: what was held
         is gone then, and frees the key it was held by.
         """
-        return [record for record in special if not self._has_other_key(record)]
-
-    def _has_other_key(self, record: Record) -> bool:
-        held = self._held.by_id.get(record.id)
-        return held is not None and held.gate_key is not None and self._gate.key_of(record) != held.gate_key
+        return [record for record in special if not self._held.has_other_key(record)]
 
     def _note_rereads(
         self, request: FetchRequest, special: list[Record], cut_arm: int | None, refused: Refused

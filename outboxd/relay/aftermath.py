@@ -122,10 +122,7 @@ class Aftermath:
             if record.id in self.histories.by_id:
                 self.holding.leave(record, HeldState.WANTED, "behind a held record", now)
             else:
-                self._gate.admit([record])
-        if len(going) < len(records):
-            # Others of these keys may have been admitted already, and go no sooner than what is read again now.
-            self._gate.holds += 1
+                self._gate.put_behind(record)
         self._ledger.forget(self._gate.take_dropped())
         return going
 

@@ -24,7 +24,15 @@ class NotRead:
 def completeness(
     ids: list[int], shown: list[Record], rows_max: int, arm: Arm, cut_arm: int | None
 ) -> int | NotRead | None:
-    """Return None when the part was read in full, the last id up to which it was, or that it was not read."""
+    """Return up to where a part was read: None for in full, an id for no further than that one, or that it was not.
+
+    Args:
+        ids: the ids of those records of the part that one wish asked for.
+        shown: all records of the part, as the database gave them.
+        rows_max: how many records were asked for by one wish.
+        arm: the part.
+        cut_arm: the part in which a limit cut the answer.
+    """
     if cut_arm is not None and cut_arm < arm:
         return NotRead()
     limits = [ids[-1]] if len(ids) >= rows_max else []

@@ -58,6 +58,8 @@ class Deliveries:
                 delivered.append(record)
             else:
                 self._lose(record, report.error.fault, now)
+        if delivered:
+            self._lanes.last_delivered_at = now
         self._count(delivered)
         if delivered and self._lanes.breakers.open:
             self._holding.close_breakers(delivered, now)
@@ -104,6 +106,7 @@ class Deliveries:
         if self._histories.by_id:
             reports = self._delivered_at_last(reports)
         self._note_settled(reports, now)
+        self._lanes.last_delivered_at = now
         for topic, share in shares(records).items():
             lane, rows = self._lanes[topic], len(share)
             lane.deliveries += rows

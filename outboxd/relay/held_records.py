@@ -11,13 +11,15 @@ Only ids, keys and counts are kept here: the record itself is read again when it
 from __future__ import annotations
 
 import enum
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import FailureHistory, GateKey
+from outboxd.policy.records import FailureHistory, GateKey, Record
+from outboxd.policy.wanted import Wanted
 
 NONE: Mapping[str, int] = MappingProxyType({})
 REPLAYS_MAX = 20_000
@@ -66,7 +68,7 @@ class HeldRecords:
         """`gate` says whose turn it is within a key."""
         self._gate = gate
         self.by_id: dict[int, HeldRecord] = {}
-        self._wanted: dict[int, None] = {}
+        self._wanted: Wanted[int] = Wanted()
         self._asked: list[int] = []
         self._parked: dict[str, dict[int, None]] = {}
         self._parking_topics: set[str] = set()
@@ -79,6 +81,11 @@ class HeldRecords:
 
     def __len__(self) -> int:
         return len(self.by_id)
+
+    def has_other_key(self, record: Record) -> bool:
+        """Say whether somebody gave the record another key while it was held: what was held is gone then."""
+        held = self.by_id.get(record.id)
+        return held is not None and held.gate_key is not None and self._gate.key_of(record) != held.gate_key
 
     def add(self, held: HeldRecord) -> None:
         """Take a record that left memory; its key waits for it."""
@@ -113,10 +120,10 @@ class HeldRecords:
             self._parked.setdefault(held.topic, {})[held.id] = None
         else:
             held.state = HeldState.WANTED
-            self._wanted[held.id] = None
+            self._wanted.add(held.id, held.topic)
 
     def _forget_place(self, record_id: int) -> None:
-        self._wanted.pop(record_id, None)
+        self._wanted.discard(record_id)
         self._later.pop(record_id, None)
         self._dead.discard(record_id)
         former = self.by_id.get(record_id)
@@ -135,7 +142,7 @@ class HeldRecords:
         """The topic's breaker opened: what is wanted of it waits behind it."""
         self._parking_topics.add(topic)
         for record_id in [wanted_id for wanted_id in self._wanted if self.by_id[wanted_id].topic == topic]:
-            del self._wanted[record_id]
+            self._wanted.discard(record_id)
             self._place(self.by_id[record_id])
 
     def want_parked(self, topic: str) -> None:
@@ -182,13 +189,16 @@ class HeldRecords:
                 blocked.append(record_id)
         for record_id in blocked:
             # Last again, so that the next look sees others first and each look is short.
-            del self._wanted[record_id]
-            self._wanted[record_id] = None
+            self._wanted.put_last(record_id)
         return chosen
 
-    def has_wanted_turn(self, closed: Container[str]) -> bool:
+    def are_wanted(self, closed: AbstractSet[str]) -> bool:
+        """Say whether any record waits to be read again that is of a topic that is not `closed`."""
+        return self._wanted.are_open(closed)
+
+    def has_wanted_turn(self, closed: AbstractSet[str]) -> bool:
         """Whether it is any wanted record's turn, of a topic that is not `closed`."""
-        return any(
+        return self._wanted.are_open(closed) and any(
             held.topic not in closed and (held.gate_key is None or self._gate.is_turn_of(held.gate_key, held.id))
             for held in map(self.by_id.__getitem__, self._wanted)
         )
@@ -232,8 +242,3 @@ class HeldRecords:
     def next_due_at(self) -> float | None:
         """When the next replay that failed is due; None when there is none."""
         return min(self._later.values(), default=None)
-
-    @property
-    def wanted_count(self) -> int:
-        """How many wait to be read again."""
-        return len(self._wanted)

@@ -1,21 +1,28 @@
 """Lanes: what the relay keeps for each topic it met: its route, its breaker, how it is doing.
 
-A lane is made once, when the first record of a topic is read, so that the hot path looks nothing up in globs.
+A lane is made when the first record of a topic is read, so that the hot path looks nothing up in globs. An application
+may write a topic of its own into each row: where there are many lanes, those of topics of which nothing is left are
+forgotten, and made anew when they are met again.
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from outboxd.policy.breakers import Breakers, StormGuard, storm_of
+from outboxd.policy.breakers import Breakers, StormGuard, can_storm, storm_of
 from outboxd.policy.faults import Fault
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Record, topic_of
 from outboxd.policy.routes import Confirm, Route, matches_pattern, route_for
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
 from outboxd.relay.ports import Clock, Pause
+
+LANES_KEPT_MAX = 5_000
+"""So many lanes are kept, whatever is left of their topics."""
+LOOK_SECONDS = 60.0
+"""Where most of more lanes than that are needed, a look for idle ones is taken so seldom, or once they have doubled."""
 
 
 def shares(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
@@ -72,6 +79,11 @@ class Lanes:
         self.unconfirmed_topics: set[str] = set()
         self.rows_in_flight = 0
         """How many reports the producer owes, of all topics."""
+        self.last_delivered_at = float("-inf")
+        """When a record of any topic was delivered last."""
+        self._needed = 0
+        """How many lanes the last look for idle ones left."""
+        self._looked_at = float("-inf")
 
     def __getitem__(self, topic: str) -> Lane:
         lane = self._lanes.get(topic)
@@ -133,6 +145,9 @@ class Lanes:
                 self._let_storm_go(topic, fault)
 
     def _let_storm_go(self, topic: str, fault: Fault) -> None:
+        if not can_storm(topic):
+            # Each of its rows is to blame by itself, whatever held it: there is nothing to be careful for.
+            return
         self.storms.calm(topic, fault.code)
         self._let_go[topic] = fault
 
@@ -177,12 +192,12 @@ class Lanes:
     def published(self, records: Sequence[Record]) -> None:
         """The producer took these records."""
         for topic, share in shares(records).items():
-            self.count_in_flight(self._lanes[topic], len(share))
+            self.count_in_flight(self[topic], len(share))
 
     def came_back(self, records: Sequence[Record]) -> None:
         """The producer gave these records back, unsent."""
         for record in records:
-            self.count_in_flight(self._lanes[record.topic], -1)
+            self.count_in_flight(self[record.topic], -1)
 
     def nothing_in_flight(self) -> None:
         """The producer was replaced: it owes nothing."""
@@ -193,3 +208,26 @@ class Lanes:
     def topics(self) -> list[Lane]:
         """Return all lanes."""
         return list(self._lanes.values())
+
+    def are_many(self, now: float) -> bool:
+        """Say whether there are so many lanes that a look for idle ones pays."""
+        count = len(self._lanes)
+        return count > LANES_KEPT_MAX and (count > 2 * self._needed or now - self._looked_at >= LOOK_SECONDS)
+
+    def forget_idle(self, needed: Container[str], delivered_before: float, now: float) -> None:
+        """Forget the lanes of topics of which nothing is left, and whatever else is kept of them.
+
+        `needed` are the topics that others have something of; what was delivered before `delivered_before` says nothing
+        about its topic any more.
+        """
+        for topic, lane in list(self._lanes.items()):
+            is_held = topic in self._topics.held or topic in self._topics.deferred
+            is_busy = lane.in_flight or lane.last_delivered_at >= delivered_before
+            if topic in needed or is_held or is_busy or topic in self.breakers.open:
+                continue
+            del self._lanes[topic]
+            self._gate.serial_topics.discard(topic)
+            self.unconfirmed_topics.discard(topic)
+            self._topics.forget(topic)
+            self.storms.forget(topic)
+        self._needed, self._looked_at = len(self._lanes), now

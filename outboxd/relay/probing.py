@@ -110,7 +110,8 @@ class Probing:
                 self._breakers.no_probe(wish.topic, now)
                 continue
             shown = [record for record in records if record.arm == Arm.CATCH_UP and record.topic == wish.topic]
-            probe = self._first_fit(shown, breaker, wish.from_id)
+            usable = [record for record in shown if not self._held.has_other_key(record)]
+            probe = self._first_fit(usable, breaker, wish.from_id)
             if probe is not None:
                 self._breakers.probing(wish.topic, probe.id)
                 breaker.read_from = probe.id + 1

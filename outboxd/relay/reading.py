@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.pacing import Pacing
+from outboxd.relay.forgetting import forget_idle_topics
 from outboxd.relay.loading import LOAD, Loading
 from outboxd.relay.orders import Orders
 from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, SweepRequest, Swept
@@ -139,7 +140,11 @@ class Reading:
         wait = NO_WAIT if has_probes else self._wait(now)
         if wait is None:
             return
-        self._ask(state.wishes.request(max(rows_max, 1), max(bytes_max, 1)), now, wait)
+        request = state.wishes.request(max(rows_max, 1), max(bytes_max, 1))
+        if state.wishes.wants_more and not request.reads_again:
+            # All of it waits behind something else of its key, and that may take long.
+            self._next_wanted_at = now + limits.poll_interval_max_seconds
+        self._ask(request, now, wait)
         self.awaits_reports = False
 
     def _wants_new_records_only(self, now: float) -> bool:
@@ -207,6 +212,7 @@ class Reading:
         for gone in admitted.vanished:
             self._orders.on_vanished(gone)
         state.ready += admitted.ready
+        forget_idle_topics(state, now)
         if request.forward:
             self._plan_next(len(fetched.records), bool(admitted.ready), now)
         if fetched.records or has_recovered:

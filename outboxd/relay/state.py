@@ -139,11 +139,11 @@ class State:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is in memory, wanted, or being settled."""
+        """Nothing is in memory, may be read again, or is being settled."""
         return (
             not len(self.ledger)
             and self.settling.is_empty
-            and not self.wishes.wants_more
+            and not self.wishes.has_open
             and not self.aftermath.undecided
         )
 

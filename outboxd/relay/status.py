@@ -108,7 +108,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     lanes = state.lanes.topics()
     flying = [lane for lane in lanes if lane.in_flight]
     largest = heapq.nlargest(SHOWN_MAX, flying, key=lambda lane: lane.in_flight)
-    last_delivered_at = max((lane.last_delivered_at for lane in lanes), default=float("-inf"))
+    last_delivered_at = state.lanes.last_delivered_at
     oldest = state.ledger.oldest()
     under_way = state.settling.under_way
     return RelayStatus(

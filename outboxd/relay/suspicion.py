@@ -8,11 +8,14 @@ again, is itself to blame. Until then nobody is.
 from __future__ import annotations
 
 import enum
+from collections import OrderedDict
 
 from outboxd.relay.ports import Report
 
 BATCH_MATES_SECONDS = 1.0
 """How long a row that was refused alone waits for what its batch-mates meet."""
+PASSED_MAX = 1_000
+"""Of so many topics it is remembered that a suspect passed: a mate of an earlier one is not blamed, its topic held."""
 
 
 class Finding(enum.Enum):
@@ -35,7 +38,7 @@ class Suspicions:
         """Start with none."""
         self._since: dict[int, tuple[float, int]] = {}
         self._sent_again: set[int] = set()
-        self._passed_at: dict[tuple[str, int], float] = {}
+        self._passed_at: OrderedDict[tuple[str, int], float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._since)
@@ -50,7 +53,11 @@ class Suspicions:
         suspected = self._since.pop(report.record.id, None)
         self._sent_again.discard(report.record.id)
         if suspected is not None and report.alone:
-            self._passed_at[report.record.topic, suspected[1]] = now
+            topic_and_code = report.record.topic, suspected[1]
+            self._passed_at[topic_and_code] = now
+            self._passed_at.move_to_end(topic_and_code)
+            if len(self._passed_at) > PASSED_MAX:
+                self._passed_at.popitem(last=False)
 
     def find(self, report: Report, code: int, refused_at: float, now: float, *, others_in_flight: bool) -> Finding:
         """Return what is known of a record that was refused alone at `refused_at`, at the time `now`."""

@@ -88,8 +88,7 @@ class Watch:
         if self._stalled_topic is None:
             return False
         since = self._oldest[self._stalled_topic][1]
-        lanes = self._state.lanes.topics()
-        return now - since >= OUTAGE_SECONDS and all(lane.last_delivered_at <= since for lane in lanes)
+        return now - since >= OUTAGE_SECONDS and self._state.lanes.last_delivered_at <= since
 
     def _note(self, topics: set[str], now: float) -> None:
         """Note the oldest record of all, and that of each of these topics."""

@@ -117,17 +117,23 @@ class Wishes:
 
     @property
     def wants_more(self) -> bool:
-        """Whether something besides new records waits to be read."""
-        return bool(self._held.wanted_count or self.found or self._gate.rereads.are_wanted or self._topics.catch_ups(1))
+        """Whether something besides new records waits to be read, of a topic that is not held. Asked in every turn."""
+        closed = self._topics.held.keys()
+        return bool(
+            self.found
+            or self._held.are_wanted(closed)
+            or self._gate.rereads.are_wanted(closed)
+            or self._topics.want_catch_ups
+        )
 
     @property
     def has_open(self) -> bool:
         """Whether anything that waits to be read again could go: it is of no held topic, and behind no held record."""
-        closed = self._topics.held
+        closed = self._topics.held.keys()
         return bool(
             self.found
-            or self._gate.rereads.wanted(1, closed)
-            or self._topics.catch_ups(1)
+            or self._gate.rereads.are_wanted(closed)
+            or self._topics.want_catch_ups
             or self._held.has_wanted_turn(closed)
         )
 

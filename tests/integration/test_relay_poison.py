@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -60,6 +62,25 @@ def test_every_kind_of_poison_is_dead_lettered_with_its_cause_and_all_others_are
             "error_message"
         ]
     rig.check().assert_holds(dead=len(expected))
+
+
+def test_rows_with_a_topic_longer_than_any_index_takes_all_die_and_keep_no_other_row_from_being_settled(
+    rig: Rig,
+) -> None:
+    topic = rig.topic(partitions=1)
+    # Without any regularity, so that PostgreSQL cannot make it smaller.
+    endless = "".join(random.Random(4_000).choices(string.ascii_letters + string.digits, k=4_000))
+    dead = {rig.insert(endless, f"key-{number}", headers='{"n": 1}' if number % 2 else "{}") for number in range(60)}
+    good = [rig.insert(topic, f"key-{number}") for number in range(5)]
+
+    ended = rig.daemon().run("--until-empty", timeout_seconds=30)
+
+    assert ended.code == 0, ended.err
+    letters = rig.dead_letters()
+    assert set(letters) == dead
+    assert {letter["error_code"] for letter in letters.values()} == {"INVALID_TOPIC"}
+    assert rig.count("SELECT count(*) FROM outboxd.control") == 0
+    assert sorted(map(id_of, rig.kafka.consume(topic))) == good
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.simulation.campaign import Tally, outcomes
+from tests.simulation.campaign import Tally, outcomes, run_seed
 from tests.simulation.scenario import scenario
 from tests.simulation.world import World
 
@@ -15,6 +15,7 @@ SEEDS = int(os.environ.get("OUTBOXD_TEST_SEEDS", "2000"))
 CHUNK = 250
 """So many are bound by one time limit, on whatever machine."""
 FAULT_KINDS_MIN = 15
+FORGETFUL_SEEDS = 100
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
@@ -30,6 +31,21 @@ def test_no_history_breaks_an_invariant(first: int) -> None:
     assert sum(name.startswith("fault ") for name in tally.counts) >= FAULT_KINDS_MIN, tally.told()
     assert tally.counts["duplicates at-least-once"] > 0
     assert tally.counts["transactions committed"] > 0
+
+
+def test_no_invariant_is_broken_where_topics_are_forgotten_as_soon_as_nothing_is_left_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("outboxd.relay.lanes.LANES_KEPT_MAX", 0)
+    monkeypatch.setattr("outboxd.relay.lanes.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.relay.forgetting.NEIGHBOURS_SECONDS", 0.0)
+    tally, told = Tally(), []
+    for seed in range(FORGETFUL_SEEDS):
+        outcome = run_seed(seed)
+        tally.add(outcome)
+        told += [outcome.failure] if outcome.failure else []
+
+    assert not told, f"{sorted(tally.failing)[:20]}\n{told[0]}"
 
 
 def test_every_history_has_a_crash_and_a_fault() -> None:

@@ -87,6 +87,24 @@ def test_rows_without_a_key_count_one_by_one() -> None:
     assert guard.failed_for_good("t", 10, None, 2)
 
 
+def test_rows_of_a_topic_that_kafka_can_never_have_make_no_storm_whatever_they_fail_with() -> None:
+    guard = StormGuard(keys_max=2, rows_max=3)
+
+    for topic in ("x" * 250, "ü" * 4_000, "orders/created", ""):
+        for code in (-1001, -1003):
+            assert not any(guard.failed_for_good(topic, code, f"k{number}", number) for number in range(9))
+    assert [guard.failed_for_good("x" * 249, -1003, f"k{number}", number) for number in range(2)] == [False, True]
+
+
+def test_failures_are_counted_of_a_bounded_number_of_topics_those_that_failed_last() -> None:
+    guard = StormGuard(keys_max=3, topics_max=2)
+
+    for number, topic in enumerate(["a", "b", "a", "c"]):
+        assert not guard.failed_for_good(topic, 10, f"k{number}", number)
+    assert guard.failed_for_good("a", 10, "k", 9), "it had failed twice, and later than another"
+    assert not any(guard.failed_for_good("b", 10, f"l{number}", 10 + number) for number in range(2))
+
+
 def test_a_delivery_or_an_operator_begins_the_count_anew() -> None:
     guard = StormGuard(keys_max=2)
 

@@ -279,7 +279,7 @@ class GateMachine(RuleBasedStateMachine):
             self.with_producer |= set(ids(self.gate.admit([record(one)])))
             assert one in self.with_producer
 
-    @precondition(lambda self: self.gate.rereads.are_wanted)
+    @precondition(lambda self: self.gate.rereads.are_wanted(set()))
     @rule(rows_max=st.integers(1, 5))
     def read_again(self, rows_max: int) -> None:
         wish = self.gate.rereads.wanted(1)[0]
@@ -298,7 +298,7 @@ class GateMachine(RuleBasedStateMachine):
         for _ in range(4 * self.last_id + 4):
             if self.with_producer:
                 self.deliver()
-            elif self.gate.rereads.are_wanted:
+            elif self.gate.rereads.are_wanted(set()):
                 self.read_again(3)
             elif self.held:
                 self.try_again()

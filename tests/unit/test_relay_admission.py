@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from outboxd.policy.faults import fault_of
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import DueReplay, Fetched
 from outboxd.policy.records import NO_HISTORY, Arm, FailureHistory, Record
@@ -37,17 +38,17 @@ class Bench:
         self.held = HeldRecords(self.gate)
         self.ledger = Ledger(1_000, 1_000_000)
         self.lanes = Lanes([], Route(), self.topics, self.gate, clock=StillClock())
-        probing = Probing(
+        self.probing = Probing(
             breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
         )
-        self.wishes = Wishes(self.gate, self.topics, self.held, probing)
+        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing)
         self.admission = Admission(
             gate=self.gate,
             topics=self.topics,
             held=self.held,
             ledger=self.ledger,
             lanes=self.lanes,
-            probing=probing,
+            probing=self.probing,
             wishes=self.wishes,
         )
 
@@ -146,6 +147,93 @@ def test_a_held_record_that_is_read_again_with_another_key_is_gone_from_the_key_
     assert admitted.vanished == [held]
     assert ids(admitted) == [2]
     assert not admitted.resumed
+
+
+def changed(bench: Bench, *record_ids: int, state: HeldState = HeldState.SCHEDULED) -> list[HeldRecord]:
+    """Hold records by a key that their rows do not have any more."""
+    held = [HeldRecord(one, "orders", ("orders", f"was-{one}"), NO_HISTORY, state, "retry", 0.0) for one in record_ids]
+    for each in held:
+        bench.held.add(each)
+    return held
+
+
+def test_a_topic_catches_up_behind_a_cut_though_all_that_was_shown_has_another_key_than_it_is_held_by() -> None:
+    bench = Bench(rows_max=2)
+    bench.topics.hold("orders", HoldReason.PAUSED, 0.0)
+    bench.fetch(record(1), record(2))
+    bench.topics.release("orders", HoldReason.PAUSED, 1.0)
+    changed(bench, 1, 2)
+
+    assert ids(bench.fetch(record(1, arm=Arm.CATCH_UP), record(2, arm=Arm.CATCH_UP))) == []
+
+    assert bench.topics.deferred == {"orders": 3}
+    assert {1, 2} <= set(bench.held.by_id)
+
+
+def test_a_key_is_read_on_behind_a_full_answer_though_a_held_record_was_given_that_key_meanwhile() -> None:
+    bench = Bench()
+    bench.gate.waiting_per_key_max = 0
+    bench.fetch(record(1), record(2))
+    bench.gate.release(("orders", "k"), 1)
+    bench.ledger.leave([1])
+    bench.gate.waiting_per_key_max = 2
+    changed(bench, 3)
+
+    admitted = bench.fetch(record(2, arm=Arm.REREAD), record(3, arm=Arm.REREAD))
+
+    assert ids(admitted) == [2]
+    assert bench.gate.deferred_keys == {("orders", "k"): 4}
+
+
+def test_a_key_is_read_on_behind_a_cut_though_all_that_was_shown_of_it_was_held_by_another_one() -> None:
+    bench = Bench(rows_max=1)
+    bench.gate.waiting_per_key_max = 0
+    bench.fetch(record(1), record(2))
+    bench.gate.release(("orders", "k"), 1)
+    bench.ledger.leave([1])
+    bench.gate.waiting_per_key_max = 9
+    changed(bench, 3)
+
+    assert ids(bench.fetch(record(3, arm=Arm.REREAD))) == []
+
+    assert bench.gate.deferred_keys == {("orders", "k"): 4}
+
+
+def test_gaps_behind_a_cut_stay_open_though_all_that_was_shown_has_another_key_than_it_is_held_by() -> None:
+    bench = Bench(rows_max=2)
+    bench.fetch(record(3, key="a"), record(6, key="b"))
+    bench.fetch()
+    changed(bench, 1, 2)
+
+    bench.fetch(record(1, arm=Arm.LOOK_BACK), record(2, arm=Arm.LOOK_BACK))
+
+    assert bench.wishes.gaps.ranges() == ([4], [5])
+
+
+def test_a_record_that_is_read_again_with_another_key_is_gone_however_the_answer_was_cut() -> None:
+    bench = Bench(rows_max=1)
+    held = changed(bench, 1, state=HeldState.WANTED)
+
+    assert bench.fetch(record(1, arm=Arm.CHOSEN)).vanished == held
+
+
+@pytest.mark.parametrize("changed_ids", [[1, 2], [2], [1]])
+def test_a_probe_is_looked_for_behind_a_cut_though_what_was_shown_has_another_key_than_it_is_held_by(
+    changed_ids: list[int],
+) -> None:
+    bench = Bench(rows_max=2)
+    bench.lanes.breakers.trip("orders", fault_of(7), "why", 0.0)
+    bench.topics.hold("orders", HoldReason.BREAKER, 0.0)
+    bench.fetch(record(1))
+    changed(bench, *changed_ids)
+    # One that is in memory is no probe either.
+    bench.ledger.enter([record(one) for one in (1, 2) if one not in changed_ids])
+    assert bench.probing.look(1.0)
+
+    assert ids(bench.fetch(record(1, arm=Arm.CATCH_UP), record(2, arm=Arm.CATCH_UP))) == []
+
+    breaker = bench.lanes.breakers.open["orders"]
+    assert (breaker.read_from, breaker.nothing_untried) == (3, False)
 
 
 def test_what_the_sweep_found_is_read_by_its_id_once() -> None:

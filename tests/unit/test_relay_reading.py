@@ -11,8 +11,11 @@ from typing import Any, cast
 import pytest
 
 from outboxd.policy.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECONDS_MIN
-from outboxd.policy.records import Record
+from outboxd.policy.deferrals import Reread
+from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
 from outboxd.policy.routes import Route
+from outboxd.policy.topic_holds import CatchUp
+from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, Pause
 from outboxd.relay.reading import (
     AHEAD_SECONDS_MAX,
@@ -201,6 +204,85 @@ def test_while_a_topic_is_paused_or_an_id_is_missing_each_answer_is_told() -> No
             assert bench.patience == IMPATIENT, name
             bench.reading.on_fetched(answer)
         assert len(bench.delays) == asked + 20, name
+
+
+PAUSED = [Pause("orders", 0, "somebody", None)]
+
+
+def fetches_within(bench: Bench, seconds: float, pauses: Sequence[Pause] = ()) -> int:
+    """Return how many fetches of nothing the outbox costs meanwhile."""
+    until, asked = bench.seconds + seconds, len(bench.delays)
+    while bench.seconds < until:
+        if bench.state.reading is None:
+            bench.seconds = max(bench.seconds, min(bench.reading.deadlines()))
+            bench.turn()
+        else:
+            bench.seconds += bench.delays[-1]
+            bench.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=pauses))
+    return len(bench.delays) - asked
+
+
+def paused_under_load() -> Bench:
+    """Return an outbox whose topic was paused while a record of it was with the producer and others waited."""
+    bench = Bench()
+    bench.answer([record(1), record(2), record(3, key="other")], in_flight=2)
+    bench.turn(after_seconds=1.0)
+    bench.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=PAUSED))
+    state = bench.state
+    assert state.gate.release_all([record(1)]) == []
+    state.ledger.leave([1, 3])
+    state.lanes.nothing_in_flight()
+    state.ready.clear()
+    state.held.add(HeldRecord(3, "orders", ("orders", "other"), NO_HISTORY, HeldState.WANTED, "topic held", 0.0))
+    state.topics.split([record(4)], ())
+    return bench
+
+
+def test_a_topic_that_is_paused_under_load_has_an_idle_outbox_asked_no_more_often() -> None:
+    idle = Bench()
+    idle.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=PAUSED))
+    fetches_within(idle, 5.0, PAUSED)
+    bench = paused_under_load()
+    fetches_within(bench, 5.0, PAUSED)
+
+    assert fetches_within(bench, 10.0, PAUSED) == fetches_within(idle, 10.0, PAUSED)
+    assert not bench.state.wishes.wants_more
+    assert bench.state.is_idle
+
+
+def test_a_replay_behind_another_dead_letter_of_its_key_has_an_idle_outbox_asked_no_more_often() -> None:
+    idle, bench = Bench(), Bench()
+    for each in (idle, bench):
+        each.reading.on_fetched(Fetched([], 0, UTC_NOW))
+        each.state.held.add(HeldRecord(1, "orders", ("orders", "k"), NO_HISTORY, HeldState.DEAD, "dead letter", 0.0))
+    replay = FailureHistory(1, None, 70)
+    bench.state.held.add(HeldRecord(2, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))
+    for each in (idle, bench):
+        fetches_within(each, 5.0)
+
+    assert fetches_within(bench, 10.0) == pytest.approx(fetches_within(idle, 10.0), rel=0.05)
+    assert bench.state.is_idle
+    bench.state.held.remove(1)
+    bench.state.gate.release(("orders", "k"), 1)
+    fetches_within(bench, 2 * LIMITS.poll_interval_max_seconds)
+    assert 2 not in bench.state.held, "asked for, and gone from the database"
+
+
+def test_what_waited_for_a_pause_to_end_is_asked_for_at_once_when_it_does() -> None:
+    bench = paused_under_load()
+    fetches_within(bench, 5.0, PAUSED)
+    if bench.state.reading is None:
+        bench.seconds = min(bench.reading.deadlines())
+        bench.turn()
+    bench.reading.on_fetched(Fetched([], 0, UTC_NOW))
+
+    bench.turn()
+
+    request = bench.state.reading
+    assert isinstance(request, FetchRequest)
+    assert bench.delays[-1] == 0.0
+    assert (list(request.rereads), list(request.chosen_ids)) == ([Reread(("orders", "k"), 2)], [3])
+    assert list(request.catch_ups) == [CatchUp("orders", 4)]
 
 
 def test_a_patient_fetch_is_hurried_by_whatever_else_happens() -> None:

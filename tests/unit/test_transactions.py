@@ -300,6 +300,19 @@ def test_a_silent_topic_is_blamed_once_and_goes_behind_all_others_from_then_on()
     assert sorted(split(transactions.deliver([record(1, topic="sick"), record(6)]))[0]) == [1, 6]
 
 
+def test_of_topics_that_are_there_and_of_those_that_are_sick_a_bounded_number_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("outboxd.kafka.transactions.TOPICS_REMEMBERED_MAX", 3)
+    broker = Broker(silent={f"sick-{number}" for number in range(9)})
+    transactions = transactions_on(broker)
+    for number in range(9):
+        batch = [record(number + 1, topic=f"sick-{number}"), record(number + 100, topic=f"sound-{number}")]
+        delivered, failed, _ = split(transactions.deliver(batch))
+        assert (delivered, failed) == ([number + 100], {number + 1: "_MSG_TIMED_OUT"})
+        assert max(len(transactions._known_topics), len(transactions._sick_topics)) <= 3
+
+
 def test_a_bad_time_is_the_rows_fault_where_others_pass_and_the_topics_where_none_does() -> None:
     code = KafkaError.INVALID_TIMESTAMP
     broker = Broker(refuses=lambda _, payload: code if len(payload) > TOO_LARGE_BYTES else None)
