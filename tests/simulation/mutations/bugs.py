@@ -199,7 +199,7 @@ BUGS = [
         "no probe is an untried record",
         Probing,
         "_choose",
-        "if from_id is None or not breaker.wants_untried:",
+        "if from_id is None or not breaker.wants_untried or now >= breaker.turn_ends_at:",
         "if True:",
     ),
     Mutation("nothing bounds memory", Ledger, "rows_free", "self.rows_max + self._rows_beside", "10**6"),
