@@ -62,7 +62,7 @@ class PostgresStore:
             outbox: the name of the outbox.
             daemon: `host:pid`, for the dead letters.
             deletes: delivered rows are deleted instead of marked.
-            record_bytes_max: payloads and headers above this are not shipped: the client would refuse them anyway.
+            record_bytes_max: the client's limit; of payloads and headers above it no more is shipped than shows that.
             record_type: what rows are read as; the producer's inbox gives one that is its own delivery callback.
             lease_ttl_seconds: a settlement keeps the lease from others, so its waits are short beside this.
         """
