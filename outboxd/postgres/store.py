@@ -182,6 +182,7 @@ class PostgresStore:
             retries=bool(settlement.retries),
             dead=bool(settlement.dead),
             replayed=bool(settlement.replayed),
+            recovered_replays=bool(settlement.recovered_replays),
             died_again=bool(settlement.died_again),
             out_of_retry=bool(settlement.out_of_retry),
             storms=bool(settlement.storms),
@@ -204,6 +205,8 @@ class PostgresStore:
         }
         if writes.pieces:
             arguments["delivered_pieces"] = list(settlement.delivered_pieces)
+        if writes.recovered_replays:
+            arguments |= _recovered(settlement)
         if any((writes.retries, writes.dead, writes.replayed, writes.died_again, writes.storms)):
             arguments |= _exceptional(settlement)
         (owned, matched) = self._writes.rows(connection, self._settle_sql.text(writes), arguments)[0]
@@ -231,6 +234,15 @@ def _exceptional(settlement: Settlement) -> dict[str, object]:
         "replayed_offsets": Int8Array(_no_nulls([entry[2] for entry in settlement.replayed])),
         "storm_topics": [topic for topic, _ in settlement.storms],
         "storm_notes": [note for _, note in settlement.storms],
+    }
+
+
+def _recovered(settlement: Settlement) -> dict[str, object]:
+    return {
+        "recovered_ids": Int8Array([entry[0] for entry in settlement.recovered_replays]),
+        "recovered_partitions": Int8Array([entry[1] for entry in settlement.recovered_replays]),
+        "recovered_offsets": Int8Array([entry[2] for entry in settlement.recovered_replays]),
+        "recovered_pieces": [entry[3] for entry in settlement.recovered_replays],
     }
 
 
