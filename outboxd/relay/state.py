@@ -133,12 +133,16 @@ class State:
     @property
     def is_idle(self) -> bool:
         """Nothing is in memory, wanted, or being settled."""
-        return (
-            not len(self.ledger)
-            and self.settling.is_empty
-            and not self.wishes.wants_more
-            and not self.aftermath.undecided
-        )
+        return self._is_empty and not self.wishes.wants_more
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nothing is in memory or being settled, and nothing that waits to be read again could go."""
+        return self._is_empty and not self.wishes.has_open
+
+    @property
+    def _is_empty(self) -> bool:
+        return not len(self.ledger) and self.settling.is_empty and not self.aftermath.undecided
 
     @property
     def is_settled(self) -> bool:

@@ -35,7 +35,7 @@ class Now:
             topics=SimpleNamespace(held={}, deferred={}),
             ledger=nothing,
             held=nothing,
-            is_idle=True,
+            is_at_rest=True,
             reading=None,
         )
         self.sweeping = Sweeping(cast(Any, self.state))
