@@ -13,7 +13,7 @@ import orjson
 from outboxd.policy.faults import own_fault
 from outboxd.policy.headers import InvalidHeaders, parse_headers
 from outboxd.policy.messages import DeliveryFault
-from outboxd.policy.records import Record
+from outboxd.policy.records import WITHHELD, Record
 from outboxd.policy.row_checks import (
     TIMESTAMP_MS_MAX,
     client_size_bytes,
@@ -53,6 +53,9 @@ class MessageChecks:
         own: KafkaHeaders = [("outbox-id", str(record[1])), ("outbox-event-id", record[2]), self.source_header]
         if record[6] == "{}":
             return own
+        if record[6] == WITHHELD:
+            # The store's own count is all there is.
+            return self._too_large(record.size_bytes)
         parsed = parse_headers(record.headers, orjson.loads)
         if isinstance(parsed, InvalidHeaders):
             return DeliveryFault(own_fault(parsed.fault_name), parsed.reason)
@@ -82,21 +85,16 @@ class MessageChecks:
         return self._size_fault(record)
 
     def _size_fault(self, record: Record) -> DeliveryFault | None:
-        limit = self.record_bytes_max
-        if record.size_bytes <= limit // 2:
+        """Return that it is too large, or what is wrong with its headers, whose size counts."""
+        if record.size_bytes <= self.record_bytes_max // 2:
             return None
-        shipped_bytes = len(record.payload or b"") + len((record.key or "").encode("utf-8", "surrogatepass"))
-        shipped_bytes += len(record.topic.encode("utf-8", "surrogatepass")) + len(record.headers.encode())
-        # The store does not ship what is far too large: then its own count is all there is.
-        withheld = record.size_bytes > limit and shipped_bytes < record.size_bytes // 2
         headers = self.headers(record)
         if isinstance(headers, DeliveryFault):
-            return None if not withheld else self._too_large(record.size_bytes)
+            return headers
         wire_headers = tuple((name, value.encode() if isinstance(value, str) else value) for name, value in headers)
         size_bytes = client_size_bytes(record.key, record.payload, wire_headers)
-        if withheld:
-            return self._too_large(record.size_bytes)
-        return self._too_large(size_bytes) if size_bytes > limit else None
+        # Of a payload that is far too large the store ships the beginning only.
+        return self._too_large(max(size_bytes, record.size_bytes)) if size_bytes > self.record_bytes_max else None
 
     def _too_large(self, size_bytes: int) -> DeliveryFault:
         text = f"the record has {size_bytes} bytes, the client's message.max.bytes is {self.record_bytes_max}"

@@ -118,7 +118,7 @@ class KnownTopics:
         if limit is None or compression != "none":
             return TopicLimits(self._unknown.look_above_bytes, None, lacking_key, now)
         batch_bytes_max = int(limit)
-        # Headers count by their size in the database here, where they may be smaller than on the wire.
+        # Records count by their size in the database here; half of the limit is far from what the wire adds to that.
         look_above_bytes = max(0, (batch_bytes_max - OWN_HEADERS_BYTES) // 2)
         return TopicLimits(min(self._unknown.look_above_bytes, look_above_bytes), batch_bytes_max, lacking_key, now)
 

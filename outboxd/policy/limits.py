@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+REPLAYS_MAX: Final = 20_000
+"""So many dead letters are kept in memory to be replayed; further ones wait in the database for their turn. Those that
+hold their keys are known to a new owner, however many they are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ GateKey = tuple[str, str | None]
 """What order is kept by: (topic, key), or (topic, None) where a whole topic goes one record at a time."""
 
 
+WITHHELD = ""
+"""In the place of headers that were not shipped, since the client would refuse the record: no JSON text is empty."""
+
+
 class Arm(enum.IntEnum):
     """Which part of the fetch statement a record came by; also the order in which a byte limit cuts the parts, last
     first.
@@ -32,7 +36,9 @@ class Arm(enum.IntEnum):
 
 
 class Record(NamedTuple):
-    """One outbox record. `headers` is the JSON text as stored; `size_bytes` counts payload, key and headers."""
+    """One outbox record. `headers` is the JSON text as stored, or WITHHELD; `size_bytes` counts topic, key, payload and
+    headers. Of a payload that the client would refuse only the beginning may be here, which it refuses too.
+    """
 
     arm: int
     id: int

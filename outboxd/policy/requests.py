@@ -84,6 +84,9 @@ IMPATIENT = Patience(0.0, 0.0)
 class Settlement:
     """Outcomes to be written in one statement. The `delivered_…` sequences run in parallel; `delivered_pieces` is
     empty where the rows are those that this owner read. Else only rows of the same event are written.
+
+    `replayed` are dead letters that were delivered: by their own ids, with partition and offset. `recovered_replays`
+    are those that an owner before delivered: by the ids of their rows, with partition, offset and event piece.
     """
 
     delivered_ids: Sequence[int] = ()
@@ -93,6 +96,7 @@ class Settlement:
     retries: Sequence[tuple[int, Retry]] = ()
     dead: Sequence[tuple[int, DeadLetter]] = ()
     replayed: Sequence[tuple[int, int | None, int | None]] = ()
+    recovered_replays: Sequence[tuple[int, int, int, int | None]] = ()
     died_again: Sequence[tuple[int, DeadLetter]] = ()
     out_of_retry: Sequence[int] = ()
     storms: Sequence[tuple[str, str]] = ()

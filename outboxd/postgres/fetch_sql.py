@@ -16,16 +16,12 @@ from typing import NamedTuple
 from outboxd.policy.records import Arm
 from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
+from outboxd.postgres.record_sizes import SHIPPED_HEADERS, SHIPPED_PAYLOAD, SIZE, SIZE_AT_SIGHT
 
 LISTED_MAX = 500
 """How many due retries, replays and delayed records one fetch lists."""
 DISCARDS_SECONDS = 600
 """How long a discard is told: longer than a relay is likely to be without its database."""
-_SIZE = (
-    "(coalesce(octet_length(o.payload), 0) + coalesce(octet_length(o.key), 0)"
-    " + octet_length(o.topic) + pg_column_size(o.headers))"
-)
-"""A record's bytes as the limits count them."""
 KEY_HASH = "hashtextextended(o.key, hashtextextended(o.topic, 0))"
 
 
@@ -71,14 +67,16 @@ class FetchSql:
         if not arms:
             return meta
         if len(arms) == 1 and parts.forward:
-            return f"{meta}\nUNION ALL\n(SELECT a.* FROM {arms[0]} AS a ORDER BY a.id LIMIT {self._fitting_rows()})"
+            forward = self._forward(payload=SHIPPED_PAYLOAD, headers=SHIPPED_HEADERS)
+            return f"{meta}\nUNION ALL\n(SELECT a.* FROM {forward} AS a ORDER BY a.id LIMIT {self._fitting_rows()})"
         several = len(arms) > 1
         order = "arm, id" if several else "id"
+        # Texts are made of the headers of what is shipped, not of all that is sorted for that.
         return (
-            f"{meta}\nUNION ALL\n(SELECT arm, id, event_id, topic, key, payload, headers, partition,"
-            f" created_at_ms, size_bytes"
+            f"{meta}\nUNION ALL\n(SELECT arm, id, event_id, topic, key, {SHIPPED_PAYLOAD}, {SHIPPED_HEADERS},"
+            f" partition, created_at_ms, size_bytes"
             f"\nFROM (SELECT a.*, sum(size_bytes) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS running_bytes"
-            f"\nFROM ({' UNION ALL '.join(arms)}) AS a) AS b"
+            f"\nFROM ({' UNION ALL '.join(arms)}) AS a) AS o"
             f"\nWHERE running_bytes - size_bytes < %(bytes_max)s ORDER BY {order} LIMIT %(rows_max)s)"
         )
 
@@ -100,29 +98,33 @@ class FetchSql:
         """How many of the forward rows the byte limit lets through.
 
         Their sizes are summed apart, and row by row only where they are too many: a running sum over every row that is
-        sent would cost the server half as much again.
+        sent would cost the server half as much again. It ends with the first row that is beyond the limit, since the
+        size of compressed headers is dear.
         """
-        sizes = (
-            f"(SELECT o.id, {_SIZE} AS size_bytes FROM {self._table} AS o"
+        at_sight, exactly = (
+            f"(SELECT o.id, {size} AS size_bytes FROM {self._table} AS o"
             f" WHERE o.id > %(position)s AND {self._pending} ORDER BY o.id {limit_text('%(rows_max)s')})"
+            for size in (SIZE_AT_SIGHT, SIZE)
         )
         return (
             f"(SELECT CASE WHEN sum(s.size_bytes) <= %(bytes_max)s THEN count(*) ELSE"
-            f" (SELECT count(*) FROM (SELECT sum(z.size_bytes) OVER (ORDER BY z.id ROWS UNBOUNDED PRECEDING)"
-            f" - z.size_bytes AS bytes_before FROM {sizes} AS z) AS b WHERE b.bytes_before < %(bytes_max)s)"
-            f" END FROM {sizes} AS s)"
+            f" coalesce((SELECT b.place - 1 FROM (SELECT z.id, row_number() OVER w AS place,"
+            f" sum(z.size_bytes) OVER w - z.size_bytes AS bytes_before FROM {exactly} AS z"
+            f" WINDOW w AS (ORDER BY z.id ROWS UNBOUNDED PRECEDING)) AS b"
+            f" WHERE b.bytes_before >= %(bytes_max)s ORDER BY b.id LIMIT 1), count(*)) END FROM {at_sight} AS s)"
         )
 
-    def _columns(self, arm: Arm, record_id: str = "o.id") -> str:
+    def _columns(
+        self, arm: Arm, record_id: str = "o.id", *, payload: str = "o.payload", headers: str = "o.headers"
+    ) -> str:
         return (
             f"{int(arm)}::int AS arm, {record_id} AS id, o.event_id::text AS event_id, o.topic, o.key,"
-            f" CASE WHEN octet_length(o.payload) > %(record_bytes_max)s THEN NULL ELSE o.payload END AS payload,"
-            f" CASE WHEN pg_column_size(o.headers) > %(record_bytes_max)s THEN '{{}}'"
-            f" ELSE o.headers::text END AS headers, o.partition,"
-            f" CASE WHEN o.created_at = '-infinity' THEN -1 ELSE"
-            # Not now(): that is the statement's start, and rows created since are in its snapshot.
-            f" (date_part('epoch', least(o.created_at, clock_timestamp())) * 1000)::bigint END"
-            f" AS created_at_ms, {_SIZE}::bigint AS size_bytes"
+            f" {payload} AS payload, {headers} AS headers, o.partition,"
+            f" CASE WHEN o.created_at = '-infinity' THEN -1 ELSE (date_part('epoch',"
+            # The statement's start is told without asking the clock; rows created since are in its snapshot too.
+            f" CASE WHEN o.created_at <= now() THEN o.created_at ELSE least(o.created_at, clock_timestamp()) END)"
+            f" * 1000)::bigint END"
+            f" AS created_at_ms, {SIZE}::bigint AS size_bytes"
         )
 
     @property
@@ -177,9 +179,9 @@ class FetchSql:
             f" ORDER BY o.id {limit_text(f'%({limit})s')}) AS r)"
         )
 
-    def _forward(self) -> str:
+    def _forward(self, **shipped: str) -> str:
         return (
-            f"(SELECT {self._columns(Arm.FORWARD)} FROM {self._table} AS o"
+            f"(SELECT {self._columns(Arm.FORWARD, **shipped)} FROM {self._table} AS o"
             f" WHERE o.id > %(position)s AND {self._pending} ORDER BY o.id {limit_text('%(rows_max)s')})"
         )
 

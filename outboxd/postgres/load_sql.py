@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from outboxd.policy.limits import REPLAYS_MAX
 from outboxd.postgres.fetch_sql import limit_text
 from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 
 
 def load_text(schema: str, table: str) -> str:
-    """Return the statement that lists every held record: all of `retry`, and dead letters that hold their key or
-    are replayed.
+    """Return the statement that lists what is held: all of `retry`, all dead letters that hold their key, and the first
+    of the others that are replayed, so that they go before newer rows of their keys. The fetches list the rest of them.
     """
     s = quoted_beside_parameters(schema)
     outbox = f"{s}.{quoted_beside_parameters(table)}"
+    letters = (
+        "SELECT l.outbox_id, l.topic, l.key, l.attempts, NULL::bigint, l.id, l.status = 'replaying', 0::float8,"
+        f" 0::float8 FROM {s}.dead_letter AS l WHERE l.outbox = %(outbox)s AND"
+    )
     return (
         "SELECT r.outbox_id, o.topic, o.key, r.attempts, (date_part('epoch', r.first_failed_at) * 1000)::bigint,"
         " NULL::bigint, false, greatest(0, date_part('epoch', r.next_attempt_at - now())),"
@@ -21,10 +26,9 @@ def load_text(schema: str, table: str) -> str:
         f" FROM {s}.retry AS r CROSS JOIN LATERAL (SELECT p.topic, p.key FROM {outbox} AS p WHERE p.id = r.outbox_id"
         " AND p.published_at IS NULL LIMIT 1) AS o"
         " WHERE r.outbox = %(outbox)s"
-        " UNION ALL SELECT l.outbox_id, l.topic, l.key, l.attempts, NULL::bigint, l.id, l.status = 'replaying',"
-        " 0::float8, 0::float8"
-        f" FROM {s}.dead_letter AS l WHERE l.outbox = %(outbox)s"
-        " AND (l.status = 'replaying' OR (l.holds_key AND l.status = 'dead')) ORDER BY 1"
+        f" UNION ALL {letters} l.holds_key AND l.status IN ('dead', 'replaying')"
+        f" UNION ALL ({letters} NOT l.holds_key AND l.status = 'replaying' ORDER BY l.outbox_id"
+        f" {limit_text(str(REPLAYS_MAX))}) ORDER BY 1"
     )
 
 

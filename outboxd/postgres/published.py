@@ -95,7 +95,7 @@ class PublishedRows:
                         " CASE WHEN created_at = '-infinity' THEN -1 ELSE"
                         " (date_part('epoch', least(created_at, now())) * 1000)::bigint END,"
                         " coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + octet_length(topic)"
-                        " + pg_column_size(headers) FROM @outbox@"
+                        " + octet_length(headers::text) FROM @outbox@"
                         " WHERE id = ANY(:ids) AND published_at IS NOT NULL ORDER BY id"
                     ),
                     {"ids": list(record_ids[at : at + RECORDS_AT_ONCE])},

@@ -28,6 +28,7 @@ class Writes:
     retries: bool
     dead: bool
     replayed: bool
+    recovered_replays: bool
     died_again: bool
     out_of_retry: bool
     storms: bool
@@ -73,6 +74,8 @@ class SettleSql:
             parts += [self._moved(), self._dead()]
         if writes.replayed:
             parts.append(self._replayed())
+        if writes.recovered_replays:
+            parts.append(self._recovered_replays())
         if writes.died_again:
             parts.append(self._died_again())
         if writes.out_of_retry:
@@ -169,12 +172,28 @@ class SettleSql:
             " holds_key = excluded.holds_key, died_at = now(), daemon = excluded.daemon)"
         )
 
-    def _replayed(self) -> str:
+    def _resolved(self, part: str) -> str:
+        """Return the beginning of a part that resolves replays, whose places are those of `d`."""
         return (
-            f"replayed AS (UPDATE {self._schema}.dead_letter AS l SET status = 'replayed', resolved_at = now(),"
+            f"{part} AS (UPDATE {self._schema}.dead_letter AS l SET status = 'replayed', resolved_at = now(),"
             " note = concat_ws(E'\\n', nullif(l.note, ''), 'delivered to ' || l.topic"
             " || coalesce('-' || nullif(d.partition, -1), '')"
             " || coalesce('@' || nullif(d.record_offset, -1), ''))"
+        )
+
+    def _recovered_replays(self) -> str:
+        return (
+            f"{self._resolved('recovered_replays')}"
+            " FROM ours, unnest(%(recovered_ids)s::bigint[], %(recovered_partitions)s::bigint[],"
+            " %(recovered_offsets)s::bigint[], %(recovered_pieces)s::bigint[])"
+            " AS d(id, partition, record_offset, piece)"
+            " WHERE l.outbox = %(outbox)s AND l.outbox_id = d.id AND l.status = 'replaying'"
+            f" AND (d.piece IS NULL OR d.piece = {piece_text('l.event_id')}))"
+        )
+
+    def _replayed(self) -> str:
+        return (
+            f"{self._resolved('replayed')}"
             " FROM ours, unnest(%(replayed_ids)s::bigint[], %(replayed_partitions)s::bigint[],"
             " %(replayed_offsets)s::bigint[]) AS d(id, partition, record_offset)"
             " WHERE l.id = d.id AND l.status = 'replaying')"

@@ -62,7 +62,7 @@ class PostgresStore:
             outbox: the name of the outbox.
             daemon: `host:pid`, for the dead letters.
             deletes: delivered rows are deleted instead of marked.
-            record_bytes_max: payloads and headers above this are not shipped: the client would refuse them anyway.
+            record_bytes_max: the client's limit; of payloads and headers above it no more is shipped than shows that.
             record_type: what rows are read as; the producer's inbox gives one that is its own delivery callback.
             lease_ttl_seconds: a settlement keeps the lease from others, so its waits are short beside this.
         """
@@ -182,6 +182,7 @@ class PostgresStore:
             retries=bool(settlement.retries),
             dead=bool(settlement.dead),
             replayed=bool(settlement.replayed),
+            recovered_replays=bool(settlement.recovered_replays),
             died_again=bool(settlement.died_again),
             out_of_retry=bool(settlement.out_of_retry),
             storms=bool(settlement.storms),
@@ -204,6 +205,8 @@ class PostgresStore:
         }
         if writes.pieces:
             arguments["delivered_pieces"] = list(settlement.delivered_pieces)
+        if writes.recovered_replays:
+            arguments |= _recovered(settlement)
         if any((writes.retries, writes.dead, writes.replayed, writes.died_again, writes.storms)):
             arguments |= _exceptional(settlement)
         (owned, matched) = self._writes.rows(connection, self._settle_sql.text(writes), arguments)[0]
@@ -231,6 +234,15 @@ def _exceptional(settlement: Settlement) -> dict[str, object]:
         "replayed_offsets": Int8Array(_no_nulls([entry[2] for entry in settlement.replayed])),
         "storm_topics": [topic for topic, _ in settlement.storms],
         "storm_notes": [note for _, note in settlement.storms],
+    }
+
+
+def _recovered(settlement: Settlement) -> dict[str, object]:
+    return {
+        "recovered_ids": Int8Array([entry[0] for entry in settlement.recovered_replays]),
+        "recovered_partitions": Int8Array([entry[1] for entry in settlement.recovered_replays]),
+        "recovered_offsets": Int8Array([entry[2] for entry in settlement.recovered_replays]),
+        "recovered_pieces": [entry[3] for entry in settlement.recovered_replays],
     }
 
 

@@ -18,12 +18,11 @@ from itertools import islice
 from types import MappingProxyType
 
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.limits import REPLAYS_MAX
 from outboxd.policy.records import FailureHistory, GateKey, Record
 from outboxd.policy.wanted import Wanted
 
 NONE: Mapping[str, int] = MappingProxyType({})
-REPLAYS_MAX = 20_000
-"""So many dead letters are kept in memory to be replayed; further ones wait in the database for their turn."""
 SCANNED_MAX = 2_000
 """How many wanted records one look for the next fetch goes through."""
 

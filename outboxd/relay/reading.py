@@ -194,7 +194,6 @@ class Reading:
         if not isinstance(request, FetchRequest):
             return
         if request.forward:
-            self.read_all = not fetched.records
             self.was_full = len(fetched.records) >= request.rows_max
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
@@ -208,6 +207,9 @@ class Reading:
         for record, held in admitted.resumed:
             state.aftermath.admitted(record, held)
         self._orders.on_told(fetched)
+        if request.forward:
+            # What there is no room for waits behind replays that do not go.
+            self.read_all = not fetched.records and not (fetched.replays and state.held.takes_replays)
         state.ledger.fetch_ended()
         for gone in admitted.vanished:
             self._orders.on_vanished(gone)

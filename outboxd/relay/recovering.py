@@ -80,8 +80,8 @@ class Recovering:
         for row in event.rows:
             held = state.held.remove(row.outbox_id)
             if row.is_replay:
-                if held is not None and held.history.dead_letter_id is not None:
-                    settling.replayed(row.outbox_id, held.history.dead_letter_id, row.partition, row.offset)
+                # By the row's id, since a new owner does not know every dead letter that is replayed.
+                settling.recovered_replays.append((row.outbox_id, row.partition, row.offset, row.event_piece))
             else:
                 settling.ids.append(row.outbox_id)
                 settling.partitions.append(row.partition)

@@ -33,6 +33,8 @@ class Settling:
         self._replayed: list[tuple[int, int | None, int | None]] = []
         self._died_again: list[tuple[int, DeadLetter]] = []
         self._letters: dict[int, int] = {}
+        self.recovered_replays: list[tuple[int, int, int, int | None]] = []
+        """Dead letters that an owner before this one delivered, see `Settlement`."""
         self._out_of_retry: list[int] = []
         self._storms: list[tuple[str, str]] = []
         self._failed: Settlement | None = None
@@ -58,7 +60,8 @@ class Settling:
     @property
     def is_pressing(self) -> bool:
         """Something other than deliveries waits: a key, a retry or an operator waits for it to be written."""
-        return bool(self._failed or self._retries or self._dead or self._replayed or self._died_again or self._storms)
+        of_letters = self._dead or self._replayed or self._died_again or self.recovered_replays
+        return bool(self._failed or self._retries or of_letters or self._storms)
 
     def known_ids(self) -> set[int]:
         """Return the outbox ids whose outcome is known and not written yet."""
@@ -124,6 +127,7 @@ class Settling:
             retries=_take_items(self._retries, count),
             dead=_take_items(self._dead, count),
             replayed=_take(self._replayed, count),
+            recovered_replays=_take(self.recovered_replays, count),
             died_again=_take(self._died_again, count),
             out_of_retry=_take(self._out_of_retry, count),
             storms=_take(self._storms, count),

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from outboxd.policy.deferrals import Reread
+from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.faults import fault_of
 from outboxd.policy.messages import Fetched, Loaded
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.records import Arm
 from outboxd.policy.topic_holds import CatchUp
 from tests.contract.stores import PAYLOAD_BYTES, PostgresBench, SimulatedBench, StoreBench
+from tests.simulation.statements import REPLAYS_LOADED_MAX
 from tests.support.children import wait_for
 
 TOO_LARGE = fault_of(10)
@@ -343,6 +345,40 @@ def test_a_dead_letter_that_holds_its_key_is_known_to_the_next_owner_until_it_is
     assert list(bench.fetch(want_discards=True).discarded) == [row]
     assert list(bench.fetch().discarded) == []
     assert bench.load().holders == []
+
+
+def test_a_new_owner_is_told_of_replays_that_hold_their_keys_and_of_the_first_of_the_others(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outboxd.postgres.load_sql.REPLAYS_MAX", REPLAYS_LOADED_MAX)
+    token = bench.take_over()
+    others = [bench.insert("orders", "x") for _ in range(REPLAYS_LOADED_MAX + 2)]
+    holding = bench.insert("orders", "y")
+    for row in [*others, holding]:
+        bench.replay(buried(bench, token, row, holds_key=row == holding))
+
+    holders = bench.load().holders
+
+    assert sorted(holder.outbox_id for holder in holders) == [*others[:REPLAYS_LOADED_MAX], holding]
+    assert all(holder.replaying for holder in holders)
+    assert [replay.outbox_id for replay in bench.fetch().replays] == [*others, holding]
+
+
+def test_a_replay_that_an_owner_before_delivered_is_resolved_by_its_rows_id_and_event(bench: StoreBench) -> None:
+    token = bench.take_over()
+    ours, anothers, unnoted = (bench.insert("orders", key) for key in "xyz")
+    pieces = {record.id: event_pieces([record.event_id])[0] for record in bench.fetch().records}
+    for row in (ours, anothers, unnoted):
+        bench.replay(buried(bench, token, row))
+    delivered = [(ours, 0, 7, pieces[ours]), (anothers, 0, 8, pieces[anothers] + 1), (unnoted, 0, 9, None)]
+
+    def states() -> list[str]:
+        return [letter[1] for row in (ours, anothers, unnoted) if (letter := bench.letter(row))]
+
+    assert bench.settle(token + 1, recovered_replays=delivered).fenced
+    assert states() == ["replaying"] * 3
+    assert not bench.settle(token, recovered_replays=delivered).fenced
+    assert states() == ["replayed", "replaying", "replayed"]
 
 
 @pytest.mark.parametrize("holds_now", [True, False])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from outboxd.policy.limits import REPLAYS_MAX
 from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
@@ -314,3 +315,23 @@ def test_poison_rows_hold_the_later_rows_of_their_keys_which_go_in_order_after_a
     verdict.assert_holds(dead=poison - len(replayed))
     assert verdict.delivered == rows - poison + len(replayed)
     tell(rows=rows, held=len(behind), replayed=len(replayed), discarded=poison - len(replayed))
+
+
+def test_a_bulk_replay_that_a_new_owner_finds_is_taken_so_many_at_a_time_and_all_of_it_is_sent(rig: Rig) -> None:
+    topic = rig.topic()
+    letters = REPLAYS_MAX + size(1_000, 200_000)
+    rig.sql.execute(
+        "INSERT INTO outboxd.dead_letter (outbox, outbox_id, event_id, topic, key, payload, created_at, attempts,"
+        " reason, error_code, error_message, status)"
+        " SELECT 'default', i, gen_random_uuid(), %s, 'key-' || i, 'x', now(), 1, 'fatal', 'MSG_SIZE_TOO_LARGE',"
+        " 'as it was', 'replaying' FROM generate_series(1, %s) AS i",
+        (topic, letters),
+    )
+    daemon = rig.daemon()
+
+    ended = daemon.run("--until-empty", timeout_seconds=SECONDS_MAX)
+
+    assert ended.code == 0, ended.err
+    assert daemon.events("owner")[0]["held_records"] == REPLAYS_MAX
+    assert rig.count("SELECT count(*) FROM outboxd.dead_letter WHERE status = 'replayed'") == letters
+    assert sum(rig.kafka.end_offsets(topic).values()) == letters

@@ -19,6 +19,7 @@ from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import fresh_name
 from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
+from tests.support.rows import Letters
 from tests.support.statement_counts import StatementCounts
 
 TTL_SECONDS = 2.0
@@ -359,6 +360,22 @@ def test_until_empty_lists_what_it_leaves(rig: Rig) -> None:
     assert ended.code == 0
     assert "not yet available" in ended.err
     assert [id_of(record) for record in rig.kafka.consume(topic)] == [sent]
+
+
+def test_until_empty_leaves_retries_and_replays_of_a_paused_topic(rig: Rig) -> None:
+    topic = rig.topic()
+    letters = Letters(rig.sql)
+    retried = rig.insert(topic, "a")
+    letters.fail(retried)
+    letter = letters.bury(rig.insert(topic, "b"))
+    rig.sql.execute("SELECT outboxd.replay(%s, true)", (letter,))
+    rig.sql.execute("SELECT outboxd.pause(%s)", (topic,))
+
+    ended = rig.daemon().run("--until-empty")
+
+    assert ended.code == 0, ended.err
+    assert f"1 row of topic {topic!r}, to be retried" in ended.err
+    assert letters.status_of(letter) == "replaying"
 
 
 # --- Idling

@@ -15,6 +15,7 @@ from tests.simulation.timeline import EPOCH_MS
 
 LINEAGE = "simulated"
 LISTED_MAX = 5
+REPLAYS_LOADED_MAX = 2
 DISCARDS_SECONDS = 60.0
 
 
@@ -38,12 +39,16 @@ def load(db: Database) -> Loaded:
                     own_age_seconds=retry.own_age,
                 )
             )
-    for dead in db.dead.values():
-        if dead.status == "replaying" or (dead.holds_key and dead.status == "dead"):
-            row = dead.row
-            is_replaying = dead.status == "replaying"
-            holders.append(KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0))
+    for dead in _loaded_letters(db):
+        row, is_replaying = dead.row, dead.status == "replaying"
+        holders.append(KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0))
     return Loaded(holders, _pauses(db), db.now_ms, db.settled_transaction, LINEAGE)
+
+
+def _loaded_letters(db: Database) -> list[DeadRow]:
+    holding = [dead for dead in db.dead.values() if dead.holds_key and dead.status in ("dead", "replaying")]
+    others = [dead for dead in db.dead.values() if not dead.holds_key and dead.status == "replaying"]
+    return holding + sorted(others, key=lambda dead: dead.row.id)[:REPLAYS_LOADED_MAX]
 
 
 def _pauses(db: Database) -> list[Pause]:
@@ -249,6 +254,12 @@ def _replayed(db: Database, settlement: Settlement) -> None:
         if dead.status == "replaying":
             dead.status, dead.resolved_at = "replayed", db.now
             dead.row.published = (partition, offset)
+    for row_id, partition, offset, piece in settlement.recovered_replays:
+        for dead in db.dead.values():
+            is_meant = dead.row.id == row_id and (piece is None or is_of_event(dead.row, piece))
+            if is_meant and dead.status == "replaying":
+                dead.status, dead.resolved_at = "replayed", db.now
+                dead.row.published = (partition, offset)
     for dead_id, death in settlement.died_again:
         dead = db.dead[dead_id]
         if dead.status == "replaying":

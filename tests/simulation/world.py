@@ -78,7 +78,7 @@ class World:
 
     def note_settlement(self, daemon: Daemon, settlement: Settlement) -> None:
         told = []
-        for name in ("delivered_ids", "retries", "dead", "replayed", "died_again", "storms"):
+        for name in ("delivered_ids", "retries", "dead", "replayed", "recovered_replays", "died_again", "storms"):
             values = getattr(settlement, name)
             if values:
                 ids = [value[0] if isinstance(value, tuple) else value for value in values]

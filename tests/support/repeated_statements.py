@@ -173,7 +173,14 @@ def delete(pieces: Pieces) -> None:
 
 
 def mark_recovered(pieces: Pieces) -> None:
-    pieces.settle(pieces.marking, Settlement(**_delivered(pieces), delivered_pieces=[None] * BATCH_ROWS, transaction=1))
+    settlement = Settlement(
+        **_delivered(pieces),
+        delivered_pieces=[None] * BATCH_ROWS,
+        # One dead letter in eight is replayed.
+        recovered_replays=[(ROWS + 8 * number, 0, 1, None) for number in range(1, 21)],
+        transaction=1,
+    )
+    pieces.settle(pieces.marking, settlement)
 
 
 def delete_recovered(pieces: Pieces) -> None:

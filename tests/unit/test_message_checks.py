@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from outboxd.kafka.messages import MessageChecks
+from outboxd.policy.messages import DeliveryFault
+from outboxd.policy.records import WITHHELD
 from outboxd.policy.row_checks import TIMESTAMP_MS_MAX
 from tests.unit.records import record
 
@@ -16,5 +20,25 @@ def test_a_time_beyond_what_kafka_can_express_is_found_in_an_otherwise_plain_rec
     created_at_ms: int, fault: str | None
 ) -> None:
     found = MessageChecks("shop", 1_000_000).fault_of(record(1)._replace(created_at_ms=created_at_ms))
+
+    assert (None if found is None else found.fault.name) == fault
+
+
+def test_headers_that_were_not_shipped_are_too_large_by_the_stores_count() -> None:
+    withheld = record(1, size_bytes=400_000)._replace(headers=WITHHELD)
+
+    found = MessageChecks("shop", 1_000_000).headers(withheld)
+
+    assert isinstance(found, DeliveryFault)
+    assert found.fault.name == "MSG_SIZE_TOO_LARGE"
+    assert "400000 bytes" in found.text
+
+
+@pytest.mark.parametrize(("letters", "fault"), [(900_000, None), (1_000_000, "MSG_SIZE_TOO_LARGE")])
+def test_headers_count_by_what_the_client_counts(letters: int, fault: str | None) -> None:
+    text = json.dumps({"h": '"' * letters})
+    checks = MessageChecks("shop", 1_000_000)
+
+    found = checks.fault_of(record(1, size_bytes=len(text))._replace(headers=text, created_at_ms=1))
 
     assert (None if found is None else found.fault.name) == fault

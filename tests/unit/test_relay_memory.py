@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from outboxd.policy.faults import fault_of
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.limits import REPLAYS_MAX
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.records import NO_HISTORY, FailureHistory
-from outboxd.relay.held_records import REPLAYS_MAX, HeldRecord, HeldRecords, HeldState
+from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.settling import Settling
 from tests.unit.records import record

@@ -14,9 +14,9 @@ from outboxd.policy.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECO
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
 from outboxd.policy.routes import Route
-from outboxd.policy.topic_holds import CatchUp
+from outboxd.policy.topic_holds import CatchUp, HoldReason
 from outboxd.relay.held_records import HeldRecord, HeldState
-from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, Pause
+from outboxd.relay.ports import IMPATIENT, DueReplay, Fetched, FetchFailed, FetchRequest, Patience, Pause
 from outboxd.relay.reading import (
     AHEAD_SECONDS_MAX,
     ORDERS_SECONDS,
@@ -315,6 +315,18 @@ def test_a_load_that_fails_is_tried_again_after_a_pause_that_grows_and_not_befor
     assert pauses[0] == pytest.approx(FAILURE_PAUSE_SECONDS_MIN)
     assert pauses == sorted(pauses)
     assert pauses[-1] == pytest.approx(FAILURE_PAUSE_SECONDS_MAX)
+
+
+def test_not_all_is_read_while_replays_are_listed_that_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.state.topics.hold("orders", HoldReason.PAUSED, bench.seconds)
+    for place, (rows_max, listed, read_all) in enumerate([(9, 2, False), (9, 0, True), (9, 1, False), (2, 1, True)]):
+        monkeypatch.setattr("outboxd.relay.held_records.REPLAYS_MAX", rows_max)
+        bench.seconds = max(bench.seconds, min(bench.reading.deadlines(), default=bench.seconds))
+        bench.turn()
+        replays = [DueReplay(10 + number, number, "orders", "k", 1) for number in range(1, 1 + listed)]
+        bench.reading.on_fetched(Fetched([], 0, UTC_NOW, replays=replays))
+        assert bench.reading.read_all is read_all, place
 
 
 def test_operators_are_heard_once_a_second_while_memory_is_full() -> None:

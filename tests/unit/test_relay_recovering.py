@@ -1,0 +1,42 @@
+"""What a new owner settles of what the owner before committed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from outboxd.policy.messages import ProgressRow, Recovered
+from outboxd.policy.routes import Route
+from outboxd.relay.ports import Loaded, Settlement
+from outboxd.relay.recovering import Recovering
+from outboxd.relay.state import Ports, RelayLimits, State
+
+
+def test_a_replay_that_was_delivered_and_is_not_known_is_settled_by_its_rows_id_before_anything_is_read() -> None:
+    ports = SimpleNamespace(
+        clock=SimpleNamespace(monotonic=lambda: 100.0),
+        observer=SimpleNamespace(event=lambda *_, **__: None),
+        publisher=SimpleNamespace(begin_recover=lambda *_: None),
+        dice=None,
+    )
+    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1, pipelined=True)
+    recovering = Recovering(state)
+    recovering.begin(Loaded([], [], 0))
+
+    recovering.take(Recovered(5, [ProgressRow(7, 1, 70, True, 1234), ProgressRow(8, 2, 80, False, 5678)]))
+
+    assert not recovering.is_done
+    assert state.settling.take() == Settlement(
+        delivered_ids=[8],
+        delivered_partitions=[2],
+        delivered_offsets=[80],
+        delivered_pieces=[5678],
+        retries=[],
+        dead=[],
+        replayed=[],
+        recovered_replays=[(7, 1, 70, 1234)],
+        died_again=[],
+        out_of_retry=[],
+        storms=[],
+        transaction=5,
+    )
