@@ -206,6 +206,9 @@ class Reading:
         admitted = state.admission.take(request, fetched, now)
         for record, held in admitted.resumed:
             state.aftermath.admitted(record, held)
+            if not (held.is_replay or state.pipelined):
+                # It was tried, and a stop may drop it before it goes again.
+                state.in_doubt.add(record.id)
         self._orders.on_told(fetched)
         if request.forward:
             # What there is no room for waits behind replays that do not go.

@@ -22,7 +22,7 @@ from outboxd.policy.messages import (
     StopRequested,
     Swept,
 )
-from outboxd.policy.records import Record
+from outboxd.policy.records import Arm, Record
 from outboxd.policy.requests import FetchRequest, Settlement
 from outboxd.policy.routes import Route
 from outboxd.relay.ownership import RENEWAL_SECONDS_MAX
@@ -46,6 +46,7 @@ class Bench:
         self.with_producer: list[Record] = []
         self.reports: list[Report] = []
         self.fault: DeliveryFault | None = None
+        self.is_full = False
         self.now = 100.0
         self.trusted_until = float("inf")
         observer = SimpleNamespace(wants_rows=False, **dict.fromkeys(OBSERVED, lambda *_, **__: None))
@@ -89,8 +90,9 @@ class Bench:
         self.mail.append(Loaded((), (), 0))
 
     def begin_fetch(self, request: FetchRequest, *_: object) -> None:
+        chosen = [self.pending[row_id]._replace(arm=Arm.CHOSEN) for row_id in request.chosen_ids]
         forward = [row for row in self.pending.values() if request.forward and row.id > request.position]
-        self.mail.append(Fetched(forward, 0, datetime.now(UTC)))
+        self.mail.append(Fetched(chosen + forward, 0, datetime.now(UTC)))
 
     def hurry_fetch(self) -> None: ...
 
@@ -105,6 +107,8 @@ class Bench:
     # The producer.
 
     def publish(self, records: Sequence[Record], start: int) -> int:
+        if self.is_full:
+            return start
         self.with_producer += records[start:]
         return len(records)
 
@@ -214,6 +218,17 @@ def test_what_failed_and_was_parked_before_a_renewal_is_in_doubt_after_it() -> N
     bench.turns(2)
     assert 1 in bench.relay.state.held
     bench.turns(1, RENEWS)
+    assert 1 not in bench.relay.state.held
+    bench.turns(4, StopRequested())
+    assert not stopped_as_drained(bench)
+
+
+def test_what_failed_and_was_read_again_but_not_sent_before_a_stop_is_in_doubt() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.reports = [Report(row, NOT_ENOUGH_REPLICAS_AFTER_APPEND, 0, None, True) for row in bench.with_producer]
+    bench.with_producer, bench.is_full = [], True
+    bench.turns(10)
     assert 1 not in bench.relay.state.held
     bench.turns(4, StopRequested())
     assert not stopped_as_drained(bench)
