@@ -230,6 +230,7 @@ def test_what_failed_and_was_read_again_but_not_sent_before_a_stop_is_in_doubt()
     bench.with_producer, bench.is_full = [], True
     bench.turns(10)
     assert 1 not in bench.relay.state.held
+    bench.relay.state.aftermath.holding.close_breaker("orders", bench.now)
     bench.turns(4, StopRequested())
     assert not stopped_as_drained(bench)
 
