@@ -202,6 +202,9 @@ class Reading:
         for record, held in admitted.resumed:
             state.aftermath.admitted(record, held)
         self._orders.on_told(fetched)
+        if fetched.holding is not None and request.holding_after is not None:
+            state.wishes.holding_listed(fetched.holding.cursor)
+            self._orders.on_holding(request.holding_after, fetched.holding, self._asked_at)
         if request.forward:
             # What there is no room for waits behind replays that do not go.
             self.read_all = not fetched.records and not (fetched.replays and state.held.takes_replays)
