@@ -62,6 +62,13 @@ class KeyHolder(NamedTuple):
     own_age_seconds: float = 0.0
 
 
+class HoldingLetters(NamedTuple):
+    """Dead letters that hold their keys, by their outbox ids in order. `cursor` is where to go on, None at the end."""
+
+    letters: Sequence[KeyHolder]
+    cursor: int | None
+
+
 class ProgressRow(NamedTuple):
     """A row that a Kafka transaction delivered, and where. `is_replay`: it was read from the dead-letter table.
     `event_piece` tells it from another row of the same id, see `policy.event_pieces`; None where nobody noted it.
@@ -116,6 +123,7 @@ class Fetched(NamedTuple):
     retry_cursor: tuple[datetime, int] | None = None
     replays: Sequence[DueReplay] = ()
     discarded: Sequence[int] = ()
+    holding: HoldingLetters | None = None
     pauses: Sequence[Pause] = ()
     available_ids: Sequence[int] = ()
     available_cursor: datetime | None = None
@@ -127,7 +135,8 @@ class Fetched(NamedTuple):
     def shows_nothing(self) -> bool:
         """Whether the relay would learn nothing by it but that the outbox is still its own."""
         shown = self.records or self.due or self.replays or self.discarded or self.pauses or self.available_ids
-        return not (shown or self.locks or self.fenced or self.moved)
+        # That a dead letter is not among those that hold their keys is news, too.
+        return not (shown or self.locks or self.fenced or self.moved or self.holding is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class FetchRequest(NamedTuple):
         retry_cursor, replay_cursor, available_cursor: from where due retries, replays and delayed records are listed.
         want_locks: whether to list the transactions that hold the outbox.
         want_discards: whether to list dead letters that held their key and were discarded lately.
+        holding_after: from which outbox id (exclusive) on to list dead letters that hold their keys; None: not at all.
     """
 
     position: int
@@ -49,6 +50,7 @@ class FetchRequest(NamedTuple):
     available_cursor: datetime | None = None
     want_locks: bool = False
     want_discards: bool = False
+    holding_after: int | None = None
 
     @property
     def reads_again(self) -> bool:

@@ -19,9 +19,11 @@ from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 from outboxd.postgres.record_sizes import SHIPPED_HEADERS, SHIPPED_PAYLOAD, SIZE, SIZE_AT_SIGHT
 
 LISTED_MAX = 500
-"""How many due retries, replays and delayed records one fetch lists."""
+"""How many due retries, replays, delayed records and dead letters that hold their keys one fetch lists."""
 DISCARDS_SECONDS = 600
-"""How long a discard is told: longer than a relay is likely to be without its database."""
+"""How long a discard is told: longer than a relay is likely to be without its database. What this misses shows a little
+later, by the dead letters that still hold their keys.
+"""
 KEY_HASH = "hashtextextended(o.key, hashtextextended(o.topic, 0))"
 
 
@@ -47,6 +49,7 @@ class Parts(NamedTuple):
     forward: bool
     locks: bool
     discards: bool
+    holding: bool
     retries_after: bool
     delayed: bool
 
@@ -204,6 +207,13 @@ class FetchSql:
             f" WHERE l.outbox = %(outbox)s AND l.holds_key AND l.status = 'discarded'"
             f" AND l.resolved_at > now() - interval '{DISCARDS_SECONDS} s')"
             if parts.discards
+            else None,
+            "holding": f"(SELECT json_agg(json_build_array(d.outbox_id, d.topic, d.key, d.attempts, d.id, d.replaying))"
+            " FROM (SELECT l.outbox_id, l.topic, l.key, l.attempts, l.id, l.status = 'replaying' AS replaying"
+            f" FROM {self._schema}.dead_letter AS l WHERE l.outbox = %(outbox)s AND l.holds_key"
+            " AND l.status IN ('dead', 'replaying') AND l.outbox_id > %(holding_after)s"
+            f" ORDER BY l.outbox_id FETCH FIRST (SELECT {LISTED_MAX}) ROWS WITH TIES) AS d)"
+            if parts.holding
             else None,
             "available": f"(SELECT json_agg(json_build_array(d.id, d.available_at)) FROM (SELECT o.id, o.available_at"
             f" FROM {self._table} AS o WHERE o.published_at IS NULL AND o.available_at IS NOT NULL"

@@ -10,7 +10,7 @@ import orjson
 import psycopg
 
 from outboxd.policy.deferrals import Reread
-from outboxd.policy.messages import DueReplay, DueRetry, Fetched, Pause
+from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Pause
 from outboxd.policy.records import Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.postgres.arrays import Int8Array
@@ -51,6 +51,7 @@ class FetchStatement:
             forward=request.forward,
             locks=request.want_locks,
             discards=request.want_discards,
+            holding=request.holding_after is not None,
             retries_after=request.retry_cursor is not None,
             delayed=request.available_cursor is not None,
         )
@@ -64,6 +65,7 @@ class FetchStatement:
             "record_bytes_max": self._record_bytes_max,
             "replay_cursor": request.replay_cursor,
             "available_at": request.available_cursor,
+            "holding_after": request.holding_after,
             "table": self._qualified,
         }
         if request.retry_cursor is not None:
@@ -92,8 +94,8 @@ class FetchStatement:
             arguments["probe_ids"] = Int8Array([wish.from_id for wish in request.probe_reads])
         return self._sql.text(parts), arguments
 
-    def answer(self, rows: list[tuple[Any, ...]], waited_seconds: float) -> Fetched:
-        """Return what these rows mean; the META row is taken out of them.
+    def answer(self, request: FetchRequest, rows: list[tuple[Any, ...]], waited_seconds: float) -> Fetched:
+        """Return what these rows mean to the request; the META row is taken out of them.
 
         `waited_seconds` is how long after it was asked for the statement was given. Raises
         psycopg.errors.ReadOnlySqlTransaction where the server is a standby.
@@ -115,6 +117,7 @@ class FetchStatement:
             retry_cursor=(datetime.fromisoformat(due[-1][3]), due[-1][0]) if due else None,
             replays=[DueReplay(*entry) for entry in meta.get("replays", ())],
             discarded=meta.get("discarded", ()),
+            holding=None if request.holding_after is None else _holding(meta.get("holding", ())),
             pauses=[Pause(*entry) for entry in meta.get("pauses", ())],
             available_ids=[entry[0] for entry in delayed],
             available_cursor=datetime.fromisoformat(delayed[-1][1]) if is_cut else now,
@@ -122,3 +125,11 @@ class FetchStatement:
             moved=meta["moved"],
             waited_seconds=waited_seconds,
         )
+
+
+def _holding(listed: Sequence[Sequence[Any]]) -> HoldingLetters:
+    letters = [
+        KeyHolder(outbox_id, topic, key, attempts, None, letter_id, replaying, 0.0)
+        for outbox_id, topic, key, attempts, letter_id, replaying in listed
+    ]
+    return HoldingLetters(letters, letters[-1].outbox_id if len(letters) >= LISTED_MAX else None)

@@ -134,7 +134,7 @@ class PostgresStore:
                 is_hurried = self._alarm.sleep(delay_seconds)
             given_at = time.monotonic()
             rows = self._reads.rows(connection, text, arguments)
-            fetched = self._fetching.answer(rows, given_at - asked_at)
+            fetched = self._fetching.answer(request, rows, given_at - asked_at)
             if sum(map(size_of, fetched.records)) > KEPT_ANSWER_BYTES_MAX:
                 self._reads.release()
             delay_seconds = patience.interval_seconds

@@ -232,6 +232,10 @@ class HeldRecords:
         """Whether a dead letter holds its key."""
         return bool(self._dead)
 
+    def dead_between(self, after: int, to: int | None) -> list[HeldRecord]:
+        """Return the dead letters that hold their keys, of the ids above `after`, up to `to` or to the end."""
+        return [self.by_id[i] for i in sorted(self._dead) if i > after and (to is None or i <= to)]
+
     @property
     def takes_replays(self) -> bool:
         """Whether there is room for more dead letters that are to be replayed."""

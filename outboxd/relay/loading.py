@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from outboxd.policy.records import FailureHistory
-from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.orders import Orders
-from outboxd.relay.ports import KeyHolder, Loaded
+from outboxd.relay.ports import Loaded
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.state import State
 
@@ -52,25 +50,7 @@ class Loading:
         self._orders.on_pauses(loaded.pauses, 0.0)
         now = state.ports.clock.monotonic()
         for holder in loaded.holders:
-            self._hold(holder, now)
+            self._orders.hold(holder, now)
         state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
         if state.pipelined:
             self._recovering.begin(loaded)
-
-    def _hold(self, holder: KeyHolder, now: float) -> None:
-        state = self._state
-        state.lanes.meet([holder.topic])
-        held_state = HeldState.SCHEDULED
-        if holder.dead_letter_id is not None:
-            held_state = HeldState.WANTED if holder.replaying else HeldState.DEAD
-        history = FailureHistory(holder.attempts, holder.first_failed_at_ms, holder.dead_letter_id)
-        gate_key = state.gate.key_for(holder.topic, holder.key)
-        why = "retry" if holder.dead_letter_id is None else "dead letter"
-        # No pause is longer than this, whatever the database's clock was when it was written.
-        longest = state.lanes[holder.topic].route.retry.backoff_max_seconds
-        due_at = now + min(holder.due_in_seconds, longest)
-        if holder.dead_letter_id is None:
-            state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
-        state.held.add(
-            HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at, holder.key)
-        )

@@ -1,4 +1,4 @@
-"""Orders: what an answer of the database tells besides records. Retries that are due, what operators replay, discard
+"""Orders: what the database tells besides records. What is held, retries that are due, what operators replay, discard
 and pause, and held records that somebody took away.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from outboxd.policy.records import FailureHistory
 from outboxd.relay.held_records import HeldRecord, HeldState
-from outboxd.relay.ports import DueReplay, Fetched, Pause
+from outboxd.relay.ports import DueReplay, Fetched, HoldingLetters, KeyHolder, Pause
 from outboxd.relay.state import State
 
 
@@ -57,6 +57,48 @@ class Orders:
                 replay.outbox_id, replay.topic, gate_key, history, HeldState.WANTED, "replay", now, key=replay.key
             )
         )
+        state.forget_dropped()
+
+    def hold(self, holder: KeyHolder, now: float) -> None:
+        """Hold what the database says is held."""
+        state = self._state
+        state.lanes.meet([holder.topic])
+        held_state = HeldState.SCHEDULED
+        if holder.dead_letter_id is not None:
+            held_state = HeldState.WANTED if holder.replaying else HeldState.DEAD
+        history = FailureHistory(holder.attempts, holder.first_failed_at_ms, holder.dead_letter_id)
+        gate_key = state.gate.key_for(holder.topic, holder.key)
+        why = "retry" if holder.dead_letter_id is None else "dead letter"
+        # No pause is longer than this, whatever the database's clock was when it was written.
+        longest = state.lanes[holder.topic].route.retry.backoff_max_seconds
+        due_at = now + min(holder.due_in_seconds, longest)
+        if holder.dead_letter_id is None:
+            state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
+        state.held.add(
+            HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at, holder.key)
+        )
+
+    def on_holding(self, after: int, listed: HoldingLetters, asked_at: float) -> None:
+        """Take the dead letters that hold their keys, above the id `after`, as they were at `asked_at` or later.
+
+        A discard is told while it is recent, by the time at which the operator's transaction began, and an edit or an
+        undone discard is not told at all: here they show whenever they were committed.
+        """
+        state = self._state
+        now = state.ports.clock.monotonic()
+        letters: dict[int, list[KeyHolder]] = {}
+        for letter in listed.letters:
+            letters.setdefault(letter.outbox_id, []).append(letter)
+        for held in state.held.dead_between(after, listed.cursor):
+            is_held = any((each.topic, each.key) == (held.topic, held.key) for each in letters.get(held.id, ()))
+            # What died since need not be among them.
+            if not is_held and held.since <= asked_at:
+                self._release_held(held)
+        for record_id, (letter, *_) in letters.items():
+            # A replay is listed apart; what is in memory is being sent, or its death is being written.
+            is_known = record_id in state.held or state.ledger.knows(record_id)
+            if not letter.replaying and not is_known and state.gate.key_for(letter.topic, letter.key) is not None:
+                self.hold(letter, now)
         state.forget_dropped()
 
     def on_vanished(self, held: HeldRecord) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.pacing import Pacing
+from outboxd.relay.admission import Admitted
 from outboxd.relay.forgetting import forget_idle_topics
 from outboxd.relay.loading import LOAD, Loading
 from outboxd.relay.orders import Orders
@@ -203,13 +204,11 @@ class Reading:
         if state.draining:
             state.ledger.fetch_ended()
             return
-        admitted = state.admission.take(request, fetched, now)
-        for record, held in admitted.resumed:
-            state.aftermath.admitted(record, held)
-            if not (held.is_replay or state.pipelined):
-                # It was tried, and a stop may drop it before it goes again.
-                state.in_doubt.add(record.id)
+        admitted = self._admit(request, fetched, now)
         self._orders.on_told(fetched)
+        if fetched.holding is not None and request.holding_after is not None:
+            state.wishes.holding_listed(fetched.holding.cursor)
+            self._orders.on_holding(request.holding_after, fetched.holding, self._asked_at)
         if request.forward:
             # What there is no room for waits behind replays that do not go.
             self.read_all = not fetched.records and not (fetched.replays and state.held.takes_replays)
@@ -222,6 +221,16 @@ class Reading:
             self._plan_next(len(fetched.records), bool(admitted.ready), now)
         if fetched.records or has_recovered:
             state.ports.observer.phase("fetch", now - given_at, len(fetched.records))
+
+    def _admit(self, request: FetchRequest, fetched: Fetched, now: float) -> Admitted:
+        state = self._state
+        admitted = state.admission.take(request, fetched, now)
+        for record, held in admitted.resumed:
+            state.aftermath.admitted(record, held)
+            if not (held.is_replay or state.pipelined):
+                # It was tried, and a stop may drop it before it goes again.
+                state.in_doubt.add(record.id)
+        return admitted
 
     def _plan_next(self, rows: int, has_ready: bool, now: float) -> None:
         """After a read that showed so many rows, some of which may go."""

@@ -55,6 +55,7 @@ class Sweeping:
             state.held.want_overdue(now)
             state.wishes.cursors.retry = None
             state.wishes.cursors.replay = 0
+            state.wishes.wants_holding = True
         keys = [key for key in state.gate.deferred_keys if key[1] is not None][:SKIPPED_KEYS_MAX]
         position = state.wishes.cursors.position
         chunk_end = self._strides.end(position)

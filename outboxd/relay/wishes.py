@@ -9,6 +9,7 @@ from itertools import islice
 
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.records import FIRST_ID
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.ports import FetchRequest
@@ -30,6 +31,7 @@ class Cursors:
     position: int = 0
     retry: tuple[datetime, int] | None = None
     replay: int = 0
+    holding: int = FIRST_ID
     available: datetime | None = None
 
 
@@ -47,6 +49,8 @@ class Wishes:
         self._catch_up_rows_max = CATCH_UP_ROWS_MAX
         self.found: dict[int, None] = {}
         """Ids of pending records that nobody knows; they are read without order."""
+        self.wants_holding = False
+        """Whether the next fetch is to list some of the dead letters that hold their keys."""
 
     def request(self, rows_max: int, bytes_max: int) -> FetchRequest:
         """Return what to ask the database for now, within these limits."""
@@ -80,6 +84,7 @@ class Wishes:
             replay_cursor=cursors.replay,
             available_cursor=cursors.available,
             want_discards=self._held.has_dead,
+            holding_after=cursors.holding if self.wants_holding else None,
         )
 
     def _catch_up_rows(self, rows_max: int, topics: int) -> int:
@@ -109,11 +114,19 @@ class Wishes:
             replay_cursor=cursors.replay,
             available_cursor=cursors.available,
             want_discards=self._held.has_dead,
+            holding_after=cursors.holding if self.wants_holding else None,
         )
 
     def found_by_sweep(self, record_ids: Sequence[int]) -> None:
         """The sweep saw these pending, and nobody knows them: they are read by id next, without order."""
         self.found.update(dict.fromkeys(record_ids))
+
+    def holding_listed(self, cursor: int | None) -> None:
+        """Dead letters that hold their keys were listed up to `cursor`, or to the end: the next ones when the sweep
+        begins again.
+        """
+        self.wants_holding = False
+        self.cursors.holding = FIRST_ID if cursor is None else cursor
 
     @property
     def wants_more(self) -> bool:

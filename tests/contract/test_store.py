@@ -9,12 +9,12 @@ import pytest
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import Fetched, Loaded
+from outboxd.policy.messages import Fetched, HoldingLetters, Loaded
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
-from outboxd.policy.records import Arm
+from outboxd.policy.records import FIRST_ID, Arm
 from outboxd.policy.topic_holds import CatchUp
 from tests.contract.stores import PAYLOAD_BYTES, PostgresBench, SimulatedBench, StoreBench
-from tests.simulation.statements import REPLAYS_LOADED_MAX
+from tests.simulation.statements import LISTED_MAX, REPLAYS_LOADED_MAX
 from tests.support.children import wait_for
 
 TOO_LARGE = fault_of(10)
@@ -345,6 +345,33 @@ def test_a_dead_letter_that_holds_its_key_is_known_to_the_next_owner_until_it_is
     assert list(bench.fetch(want_discards=True).discarded) == [row]
     assert list(bench.fetch().discarded) == []
     assert bench.load().holders == []
+
+
+def test_dead_letters_that_hold_their_keys_are_listed_a_part_at_a_time_where_that_is_asked_for(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("fetch_sql", "fetching"):
+        monkeypatch.setattr(f"outboxd.postgres.{module}.LISTED_MAX", LISTED_MAX)
+    token = bench.take_over()
+    assert bench.fetch().holding is None
+    nothing = bench.fetch(holding_after=FIRST_ID)
+    assert nothing.holding == HoldingLetters([], None)
+    assert not nothing.shows_nothing
+    rows = [bench.insert("orders", f"key-{number}") for number in range(LISTED_MAX + 3)]
+    letters = [buried(bench, token, row, holds_key=row != rows[0]) for row in rows]
+    bench.replay(letters[1])
+    bench.discard(letters[2])
+
+    first = bench.fetch(holding_after=FIRST_ID).holding
+    assert first is not None
+    assert first.cursor == rows[LISTED_MAX + 1]
+    rest = bench.fetch(holding_after=first.cursor).holding
+    assert rest is not None
+    assert rest.cursor is None
+    assert [(letter.outbox_id, letter.key, letter.dead_letter_id, letter.replaying) for letter in first.letters] == [
+        (rows[number], f"key-{number}", letters[number], number == 1) for number in (1, *range(3, LISTED_MAX + 2))
+    ]
+    assert [letter.outbox_id for letter in rest.letters] == rows[LISTED_MAX + 2 :]
 
 
 def test_a_new_owner_is_told_of_replays_that_hold_their_keys_and_of_the_first_of_the_others(

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-from collections.abc import Callable
-
 from tests.support.checker import id_of
 from tests.support.children import free_ports, wait_for
 from tests.support.rig import Rig
+from tests.support.status import held_by
 
 TAKE_BACK = (
     "UPDATE outboxd.dead_letter SET status = 'dead', resolved_at = NULL, resolved_by = NULL WHERE outbox_id = %s"
 )
 REPLAY = "SELECT outboxd.replay(id, force => true) FROM outboxd.dead_letter WHERE outbox_id = %s"
-
-
-def held_by(port: int) -> Callable[[], dict[int, tuple[str, str | None]]]:
-    """What the daemon says it holds: id, state and key."""
-
-    def held() -> dict[int, tuple[str, str | None]]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=5) as answer:
-            relay = json.load(answer)["relay"]
-        return {each["outbox_id"]: (each["state"], each["key"]) for each in relay["held"]}
-
-    return held
 
 
 def test_a_replay_that_is_taken_back_holds_its_key_again_and_one_that_is_changed_goes_by_its_new_key(rig: Rig) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from outboxd.policy.records import Arm, Record
 from tests.simulation.timeline import EPOCH_MS, Timeline
 
+LONG_OPEN_SECONDS = 100.0
+
 
 class Kind(enum.Enum):
     """What is wrong with a row, and whose fault it is."""
@@ -240,8 +242,10 @@ class Database:
             dead.status = "replaying"
 
     def discard(self, dead: DeadRow) -> None:
+        """Some operators' transactions are open for so long that no fetch tells of it any more."""
         if dead.status == "dead":
-            dead.status, dead.resolved_at = "discarded", self.now
+            began_at = self.now - (LONG_OPEN_SECONDS if dead.id % 3 == 0 else 0.0)
+            dead.status, dead.resolved_at = "discarded", began_at
 
     def bury(self, row: Row, reason: str, code: str, attempts: int, *, holds_key: bool) -> DeadRow:
         self._dead_letters += 1

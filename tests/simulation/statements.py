@@ -5,9 +5,10 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable
 from datetime import datetime
+from operator import itemgetter
 
 from outboxd.policy.event_pieces import event_pieces
-from outboxd.policy.messages import DueReplay, DueRetry, Fetched, KeyHolder, Loaded, Pause, Swept
+from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.records import Arm, Record
 from outboxd.policy.requests import FetchRequest, Settlement, SweepRequest
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
@@ -39,14 +40,21 @@ def load(db: Database) -> Loaded:
                     own_age_seconds=retry.own_age,
                 )
             )
-    for dead in _loaded_letters(db):
-        row, is_replaying = dead.row, dead.status == "replaying"
-        holders.append(KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0))
+    holders += map(_key_holder, _loaded_letters(db))
     return Loaded(holders, _pauses(db), db.now_ms, db.settled_transaction, LINEAGE)
 
 
+def _key_holder(dead: DeadRow) -> KeyHolder:
+    row, is_replaying = dead.row, dead.status == "replaying"
+    return KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0)
+
+
+def _holds_key(dead: DeadRow) -> bool:
+    return dead.holds_key and dead.status in ("dead", "replaying")
+
+
 def _loaded_letters(db: Database) -> list[DeadRow]:
-    holding = [dead for dead in db.dead.values() if dead.holds_key and dead.status in ("dead", "replaying")]
+    holding = [dead for dead in db.dead.values() if _holds_key(dead)]
     others = [dead for dead in db.dead.values() if not dead.holds_key and dead.status == "replaying"]
     return holding + sorted(others, key=lambda dead: dead.row.id)[:REPLAYS_LOADED_MAX]
 
@@ -65,6 +73,7 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
     now = db.now
     due, retry_cursor = _due(db, request) if db.retry else ([], None)
     replays: list[DeadRow] = []
+    holding = None if request.holding_after is None else _holding(db, request.holding_after)
     discarded: list[int] = []
     if db.dead:
         letters = db.dead.values()
@@ -85,11 +94,21 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
         due=due,
         retry_cursor=retry_cursor,
         replays=[DueReplay(dead.id, dead.row.id, dead.row.topic, dead.row.key, dead.attempts) for dead in replays],
+        holding=holding,
         discarded=discarded if request.want_discards else (),
         pauses=_pauses(db),
         available_ids=available,
         available_cursor=available_cursor,
     )
+
+
+def _holding(db: Database, after: int) -> HoldingLetters:
+    letters = sorted((_key_holder(dead) for dead in db.dead.values() if _holds_key(dead)), key=itemgetter(0))
+    letters = [letter for letter in letters if letter.outbox_id > after]
+    if len(letters) < LISTED_MAX:
+        return HoldingLetters(letters, None)
+    cursor = letters[LISTED_MAX - 1].outbox_id
+    return HoldingLetters([letter for letter in letters if letter.outbox_id <= cursor], cursor)
 
 
 def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], tuple[datetime, int] | None]:

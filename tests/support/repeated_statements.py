@@ -106,8 +106,12 @@ def delayed(pieces: Pieces) -> None:
 
 
 def retries_after(pieces: Pieces) -> None:
-    fetched = pieces.fetch(forward=True, position=ROWS, retry_cursor=(LONG_AGO, 0), want_discards=True)
+    fetched = pieces.fetch(
+        forward=True, position=ROWS, retry_cursor=(LONG_AGO, 0), want_discards=True, holding_after=FIRST_ID
+    )
     assert len(fetched.due) > RETRIES // 3
+    assert fetched.holding is not None
+    assert fetched.holding.letters
 
 
 def everything(pieces: Pieces) -> None:
@@ -119,6 +123,7 @@ def everything(pieces: Pieces) -> None:
         gap_highs=[low + 1 for low in lows],
         want_locks=True,
         want_discards=True,
+        holding_after=FIRST_ID,
         chosen_ids=[pieces.outbox.first_pending_id + number for number in range(100)],
         replay_ids=_replaying(pieces, 10),
         rereads=[Reread(("paused", "hot"), 1), Reread(("paused", None), 1)],
@@ -285,7 +290,7 @@ REPEATED: Mapping[str, Repeated] = {
     "fetch: a topic again that goes one by one": Repeated(by_topic, 1_100, 3_000),
     "fetch: a topic that goes on": Repeated(catching_up, 7_000, 15_000),
     "fetch: delayed rows whose time came": Repeated(delayed, 1_100, 4_000),
-    "fetch: due retries and discards": Repeated(retries_after, 1_100, 3_000),
+    "fetch: due retries, discards and keys that are held": Repeated(retries_after, 1_100, 3_000),
     "fetch: everything at once": Repeated(everything, 15_000, 40_000),
     "load": Repeated(load, 3 * RETRIES, 10_000),
     "sweep": Repeated(sweep, SWEEP_ROWS_MAX + 1, 30_000),

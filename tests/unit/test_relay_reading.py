@@ -12,11 +12,20 @@ import pytest
 
 from outboxd.policy.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECONDS_MIN
 from outboxd.policy.deferrals import Reread
-from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
+from outboxd.policy.records import FIRST_ID, NO_HISTORY, FailureHistory, Record
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import CatchUp, HoldReason
 from outboxd.relay.held_records import HeldRecord, HeldState
-from outboxd.relay.ports import IMPATIENT, DueReplay, Fetched, FetchFailed, FetchRequest, Patience, Pause
+from outboxd.relay.ports import (
+    IMPATIENT,
+    DueReplay,
+    Fetched,
+    FetchFailed,
+    FetchRequest,
+    HoldingLetters,
+    Patience,
+    Pause,
+)
 from outboxd.relay.reading import (
     AHEAD_SECONDS_MAX,
     ORDERS_SECONDS,
@@ -315,6 +324,27 @@ def test_a_load_that_fails_is_tried_again_after_a_pause_that_grows_and_not_befor
     assert pauses[0] == pytest.approx(FAILURE_PAUSE_SECONDS_MIN)
     assert pauses == sorted(pauses)
     assert pauses[-1] == pytest.approx(FAILURE_PAUSE_SECONDS_MAX)
+
+
+def test_a_part_of_what_holds_its_key_is_listed_with_a_fetch_each_time_that_the_sweep_begins() -> None:
+    bench = Bench()
+    afters: list[int | None] = []
+    for cursor in (7, None):
+        bench.state.wishes.wants_holding = True
+        for _ in range(2):
+            bench.reading.on_fetched(Fetched([], 0, UTC_NOW))
+            bench.seconds = max(bench.seconds, min(bench.reading.deadlines()))
+            bench.turn()
+        asked = bench.state.reading
+        assert isinstance(asked, FetchRequest)
+        afters.append(asked.holding_after)
+        bench.reading.on_fetched(Fetched([], 0, UTC_NOW, holding=HoldingLetters([], cursor)))
+        assert bench.state.wishes.request(9, 9).holding_after is None
+        assert bench.state.wishes.request_for_orders().holding_after is None
+
+    assert afters == [FIRST_ID, 7]
+    bench.state.wishes.wants_holding = True
+    assert bench.state.wishes.request_for_orders().holding_after == FIRST_ID
 
 
 def test_not_all_is_read_while_replays_are_listed_that_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

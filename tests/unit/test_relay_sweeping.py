@@ -55,6 +55,17 @@ def test_a_walk_that_an_outage_cut_in_two_does_not_put_off_the_next_one() -> Non
     assert now.sweeping.next_at <= 700.0 + INTERVAL_SECONDS
 
 
+def test_each_walk_begins_with_the_wish_to_see_what_holds_its_key() -> None:
+    now = Now()
+    for begins in (5.0, 20.0):
+        now.state.wishes.wants_holding = False
+        now.chunk(begins=begins, lasts=0.01, cursor=100)
+        assert now.state.wishes.wants_holding
+        now.state.wishes.wants_holding = False
+        now.chunk(begins=begins, lasts=0.01, cursor=None)
+        assert not now.state.wishes.wants_holding
+
+
 def test_a_long_walk_is_followed_by_a_longer_pause_up_to_a_limit() -> None:
     for lasts, pause in ((1.0, SHARE * 1.0), (100.0, INTERVALS_MAX * INTERVAL_SECONDS)):
         now = Now()

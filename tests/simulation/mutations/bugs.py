@@ -177,7 +177,19 @@ BUGS = [
     ),
     Mutation("no sweep", Sweeping, "sweep", "if now < self.next_at:", "if True:", first_seed=72),
     Mutation(
-        "discards are overlooked", Orders, "on_told", "for outbox_id in fetched.discarded:", "for outbox_id in ():"
+        "a discard that was committed late is overlooked",
+        Orders,
+        "on_holding",
+        "if not is_held and held.since <= asked_at:",
+        "if False:",
+    ),
+    Mutation(
+        "a key is let go since its record died after the dead letters were listed",
+        Orders,
+        "on_holding",
+        "if not is_held and held.since <= asked_at:",
+        "if not is_held:",
+        first_seed=800,
     ),
     Mutation(
         "a replay is sent again while its delivery is not written yet",

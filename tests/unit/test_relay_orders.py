@@ -1,0 +1,96 @@
+"""What the relay makes of the dead letters that hold their keys, as the database lists them once in a while."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from outboxd.policy.records import FIRST_ID
+from outboxd.policy.routes import Route
+from outboxd.relay.held_records import HeldState
+from outboxd.relay.orders import Orders
+from outboxd.relay.ports import HoldingLetters, KeyHolder
+from outboxd.relay.state import Ports, RelayLimits, State
+from tests.unit.records import record
+
+TOPIC = "orders"
+
+
+def letter(outbox_id: int, key: str | None, *, replaying: bool = False) -> KeyHolder:
+    return KeyHolder(outbox_id, TOPIC, key, 1, None, 100 + outbox_id, replaying, 0.0)
+
+
+class Bench:
+    """Orders on an ownership that loaded dead letters, all of which hold their keys."""
+
+    def __init__(self, *loaded: KeyHolder) -> None:
+        self.now = 100.0
+        ports = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: self.now), observer=None, dice=None)
+        self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)
+        self.orders = Orders(self.state)
+        for each in loaded:
+            self.orders.hold(each, self.now)
+        self.now += 1.0
+
+    def listed(self, *letters: KeyHolder, after: int = FIRST_ID, cursor: int | None = None) -> dict[int, str | None]:
+        """List these, as asked for a moment ago; return what holds a key since, and which one."""
+        self.orders.on_holding(after, HoldingLetters(letters, cursor), self.now)
+        return {held.id: held.key for held in self.state.held.by_id.values()}
+
+    @property
+    def held_keys(self) -> set[str | None]:
+        return {key for _, key in self.state.gate.held}
+
+
+def test_a_dead_letter_that_is_not_listed_any_more_lets_its_key_go() -> None:
+    bench = Bench(letter(1, "a"), letter(2, "b"), letter(3, "c"))
+
+    assert bench.listed(letter(1, "a"), letter(3, "c", replaying=True)) == {1: "a", 3: "c"}
+    assert bench.held_keys == {"a", "c"}
+
+
+def test_only_the_part_that_was_listed_is_judged() -> None:
+    bench = Bench(*(letter(number, str(number)) for number in range(1, 6)))
+
+    assert sorted(bench.listed(letter(3, "3"), after=1, cursor=3)) == [1, 3, 4, 5]
+
+
+def test_what_died_after_it_was_asked_for_keeps_its_key() -> None:
+    bench = Bench(letter(1, "a"))
+    bench.orders.hold(letter(2, "b"), bench.now + 1.0)
+
+    assert bench.listed() == {2: "b"}
+
+
+def test_a_replay_that_is_under_way_is_not_judged() -> None:
+    bench = Bench(letter(1, "a", replaying=True))
+
+    assert bench.listed() == {1: "a"}
+    assert bench.state.held.by_id[1].state is HeldState.WANTED
+
+
+def test_a_dead_letter_that_was_given_another_key_holds_that() -> None:
+    bench = Bench(letter(1, "a"))
+
+    assert bench.listed(letter(1, "b")) == {1: "b"}
+    assert bench.held_keys == {"b"}
+
+
+def test_a_dead_letter_that_nobody_knew_holds_its_key_and_what_waited_behind_it_leaves_memory() -> None:
+    bench = Bench()
+    sent, waiting = record(5, key="a"), record(6, key="a")
+    bench.state.ledger.enter([sent, waiting])
+    assert bench.state.gate.admit([sent, waiting]) == [sent]
+
+    assert bench.listed(letter(1, "a")) == {1: "a"}
+    assert list(bench.state.ledger.records) == [5]
+
+
+@pytest.mark.parametrize("unknown", [letter(1, "a", replaying=True), letter(1, None), letter(2, "b")])
+def test_what_is_told_apart_or_in_memory_or_has_no_key_is_not_taken_in(unknown: KeyHolder) -> None:
+    bench = Bench()
+    bench.state.ledger.enter([record(2, key="b")])
+
+    assert bench.listed(unknown) == {}
