@@ -45,6 +45,7 @@ with context.begin_transaction():
         output(f"SELECT pg_advisory_xact_lock({LOCK_KEY});")
         name = _literal(quoted(schema))
         body = f"BEGIN IF to_regnamespace({name}) IS NULL THEN CREATE SCHEMA {quoted(schema)}; END IF; END"
+        output("SET LOCAL standard_conforming_strings = on;")
         output(f"DO {_literal(body)};")
     else:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})

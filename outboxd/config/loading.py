@@ -133,7 +133,7 @@ class _Assembly:
         if not isinstance(entry.value, str):
             self._refuse(full, "not the path of a file; allowed: a string")
         elif not is_property(key):
-            self._refuse(full, f"no such property: {property_problem(key, '')}")
+            self._refuse(full, property_problem(key, "") or "no such property")
 
     def _route(self, index: int, entries: dict[str, Entry]) -> RouteSettings | None:
         name = f"{sources.ROUTE}[{index}]"

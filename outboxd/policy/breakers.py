@@ -44,8 +44,7 @@ class Breaker:
 
     `read_from` is where the next look for an untried record begins, and `keys_read` are the keys met before it: a later
     record of those is not the lowest of its key. `nothing_untried`: the last look met all and found none to try.
-    `looks_below`: what is parked waits for the present look, which may show a lower one of its key. A look that takes
-    longer than until `turn_ends_at` waits for what is parked.
+    A look that takes longer than until `turn_ends_at` waits for what is parked.
     """
 
     fault: Fault
@@ -59,7 +58,6 @@ class Breaker:
     keys_read: set[GateKey] = field(default_factory=set)
     began_again: bool = False
     nothing_untried: bool = False
-    looks_below: bool = False
     turn_ends_at: float = float("inf")
 
     def look_again(self) -> None:

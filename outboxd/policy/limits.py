@@ -28,3 +28,13 @@ class RelayLimits:
     idle_poll_interval_seconds: float = 1.25
     sweep_interval_seconds: float = 5.0
     shutdown_timeout_seconds: float = 20.0
+
+    @property
+    def fetch_rows_min(self) -> int:
+        """With room for fewer rows than that a fetch is not worth it: what is in memory has to leave it first."""
+        return min(self.batch_rows, self.max_in_flight_rows) // 2
+
+    @property
+    def fetch_bytes_min(self) -> int:
+        """The same of bytes."""
+        return min(self.batch_bytes, self.max_in_flight_bytes) // 4

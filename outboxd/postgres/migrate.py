@@ -175,7 +175,8 @@ def run_sql_file(revision_file: str, direction: str) -> None:
     schema = quoted(context.config.attributes["schema"])
     source = Path(revision_file).with_suffix(f".{direction}.sql").read_text(encoding="utf-8")
     # pg_temp is searched first unless it is named last: a temporary table could else stand in for ours.
-    sql = f"SET LOCAL search_path = {schema}, pg_temp;\n\n" + source.replace("@schema@", schema)
+    settings = f"SET LOCAL standard_conforming_strings = on;\nSET LOCAL search_path = {schema}, pg_temp;\n\n"
+    sql = settings + source.replace("@schema@", schema)
     if context.as_sql:
         context.impl.static_output(sql)
         return

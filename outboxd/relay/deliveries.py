@@ -44,7 +44,7 @@ class Deliveries:
     def count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
         """Take the reports of settled fire-and-forget records aside: they only tell how the topic is."""
         kept: list[Report] = []
-        delivered: list[Record] = []
+        delivered: list[Report] = []
         refused_ids, self._refused_ids = self._refused_ids, set()
         for report in reports:
             record, topic = report.record, report.record.topic
@@ -54,20 +54,28 @@ class Deliveries:
             lane = self._lanes[topic]
             self._lanes.count_in_flight(lane, -1)
             if report.error is None:
-                lane.last_delivered_at = now
-                delivered.append(record)
+                delivered.append(report)
             else:
                 self._lose(record, report.error.fault, now)
         if delivered:
-            self._lanes.last_delivered_at = now
-        self._count(delivered)
-        if delivered and self._lanes.breakers.open:
-            self._holding.close_breakers(delivered, now)
+            self._got_through(delivered, now)
         return kept
 
-    def _count(self, records: Sequence[Record]) -> None:
+    def _got_through(self, reports: Sequence[Report], now: float) -> dict[str, int]:
+        """Note what deliveries say of their topics; return how many there are, by topic."""
+        records = list(map(_record_of, reports))
+        if self._histories.failed or self._histories.suspicions:
+            self._clear(reports, now)
+        self._lanes.last_delivered_at = now
+        rows_by_topic: dict[str, int] = {}
         for topic, share in shares(records).items():
-            self._observer.delivered(topic, len(share), sum(map(size_of, share)))
+            rows = rows_by_topic[topic] = len(share)
+            self._lanes[topic].last_delivered_at = now
+            self._lanes.storms.delivered(topic, now)
+            self._observer.delivered(topic, rows, sum(map(size_of, share)))
+        if self._lanes.breakers.open:
+            self._holding.close_breakers(records, now)
+        return rows_by_topic
 
     def _lose(self, record: Record, fault: Fault, now: float) -> None:
         self._observer.failed(record.topic, fault.name, fault.fault_class.value)
@@ -93,6 +101,8 @@ class Deliveries:
 
     def _settle_unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
         reports = [Report(record, None, None, None) for record in records]
+        for record in records if self._histories.failed else ():
+            self._histories.failed.pop(record.id, None)
         if self._histories.by_id:
             reports = self._delivered_at_last(reports)
         self._note_settled(reports, now)
@@ -101,22 +111,14 @@ class Deliveries:
     def take(self, reports: Sequence[Report], now: float, now_ms: int) -> list[Record]:
         """These were acknowledged: they are to be settled; return what their keys let go next."""
         records = list(map(_record_of, reports))
-        if self._histories.failed or self._histories.suspicions:
-            self._clear(reports, now)
+        for topic, rows in self._got_through(reports, now).items():
+            lane = self._lanes[topic]
+            lane.deliveries += rows
+            self._lanes.count_in_flight(lane, -rows)
         if self._histories.by_id:
             reports = self._delivered_at_last(reports)
         self._note_settled(reports, now)
-        self._lanes.last_delivered_at = now
-        for topic, share in shares(records).items():
-            lane, rows = self._lanes[topic], len(share)
-            lane.deliveries += rows
-            self._lanes.count_in_flight(lane, -rows)
-            lane.last_delivered_at = now
-            self._lanes.storms.delivered(topic, now)
-            self._observer.delivered(topic, rows, sum(map(size_of, share)))
         self._observer.acknowledged_after(max(0, now_ms - records[0].created_at_ms) / 1000, len(records))
-        if self._lanes.breakers.open:
-            self._holding.close_breakers(records, now)
         return self._gate.release_all(records)
 
     def _clear(self, reports: Sequence[Report], now: float) -> None:

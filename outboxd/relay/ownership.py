@@ -92,7 +92,8 @@ class Ownership:
         """What an ownership before wrote was answered."""
         self.stale_settlements -= 1
         if isinstance(event, Settled) and not event.fenced:
-            self.state.in_doubt.difference_update(event.settlement.delivered_ids)
+            settlement = event.settlement
+            self.state.in_doubt.difference_update(settlement.delivered_ids, (each[0] for each in settlement.dead))
         self._load_when_answered()
 
     def _load_when_answered(self) -> None:

@@ -55,12 +55,7 @@ class Probing:
         candidate = None
         if from_id is None or not breaker.wants_untried or now >= breaker.turn_ends_at:
             candidate = self._held.probe_candidate(topic)
-        breaker.looks_below = (
-            candidate is not None
-            and not breaker.nothing_untried
-            and self._may_pass_another(candidate.id, topic, breaker)
-        )
-        if breaker.looks_below:
+        if candidate is not None and self._may_pass_another(candidate.id, topic, breaker):
             candidate = None
         if candidate is not None:
             breaker.wants_untried = True
@@ -79,7 +74,9 @@ class Probing:
         """Say whether lower records of the topic were seen late and wait for it, and were not looked at: one may be of
         the same key, and is the probe then.
         """
-        return self._topics.deferred.get(topic, record_id) < record_id and (breaker.read_from or 0) <= record_id
+        if breaker.nothing_untried or (breaker.read_from or 0) > record_id:
+            return False
+        return self._topics.deferred.get(topic, record_id) < record_id
 
     def _lowest_untried(self, topic: str) -> int | None:
         """Return the lowest id of the topic that waits only for the breaker, not behind a failed record of its key.

@@ -14,6 +14,7 @@ from outboxd.relay.state import State
 from outboxd.relay.sweeping import Sweeping
 
 WANTED_PAUSE_SECONDS = 0.02
+BLOCKED_PAUSE_SECONDS = 0.1
 REPORTS_WAIT_SECONDS_MAX = 0.002
 """So much later may a fetch be for the reports of the one before, so that one turn takes both."""
 AHEAD_SECONDS_MAX = 0.005
@@ -120,10 +121,8 @@ class Reading:
         state, limits = self._state, self._state.limits
         rows_max = min(limits.batch_rows, state.ledger.rows_free)
         bytes_max = min(limits.batch_bytes, state.ledger.bytes_free)
-        # So little room is not worth a fetch: what is in memory has to leave it first.
         state.is_crowded = len(state.ledger) > 0 and (
-            rows_max * 2 < min(limits.batch_rows, limits.max_in_flight_rows)
-            or bytes_max * 4 < min(limits.batch_bytes, limits.max_in_flight_bytes)
+            rows_max < limits.fetch_rows_min or bytes_max < limits.fetch_bytes_min
         )
         if state.is_crowded:
             if now >= self._orders_at:
@@ -143,8 +142,8 @@ class Reading:
             return
         request = state.wishes.request(max(rows_max, 1), max(bytes_max, 1))
         if state.wishes.wants_more and not request.reads_again:
-            # All of it waits behind something else of its key, and that may take long.
-            self._next_wanted_at = now + limits.poll_interval_max_seconds
+            # What was looked at of it waits behind something else of its key, and that may take long.
+            self._next_wanted_at = now + BLOCKED_PAUSE_SECONDS
         self._ask(request, now, wait)
         self.awaits_reports = False
 

@@ -60,7 +60,8 @@ class Watch:
         fault = own_fault("IN_FLIGHT_TOO_OLD")
         for topic in stuck & large - watched - relieved:
             state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
-        state.ledger.count_beside(stuck & (watched | large) - relieved)
+        limits = state.limits
+        state.ledger.count_beside(stuck & (watched | large) - relieved, limits.fetch_rows_min, limits.fetch_bytes_min)
 
     def _taking(self, rows_min: int) -> set[str]:
         """Return the topics that have one part in LARGE_SHARE of so many records, or more, with the producer."""

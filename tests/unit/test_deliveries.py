@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+from outboxd.policy.breakers import STORM_KEYS
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.records import Record
 from outboxd.policy.routes import Confirm, Route
 from outboxd.relay.state import Ports, RelayLimits, State
 from tests.unit.records import record
@@ -35,28 +37,64 @@ def test_fire_and_forget_records_are_counted_once_acknowledged_and_lost_ones_are
     assert state.lanes.rows_in_flight == 0
 
 
+class Bench:
+    """What becomes of records that nobody confirms, and what is told of that."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        observer = SimpleNamespace(
+            wants_rows=False,
+            delivered=lambda *_: None,
+            failed=lambda topic, code, kind: self.told.append(code),
+            died=lambda topic, reason: self.told.append(reason),
+            event=lambda name, **fields: self.told.append(name),
+        )
+        clock, dice = SimpleNamespace(monotonic=lambda: 0.0), SimpleNamespace(random=lambda: 0.5)
+        ports = SimpleNamespace(clock=clock, observer=observer, dice=dice)
+        self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=Confirm.NONE), token=1)
+        self.state.lanes.meet(["a"])
+
+    def give(self, *records: Record) -> list[Record]:
+        """Give the producer what may go of these."""
+        self.state.ledger.enter(records)
+        given = self.state.gate.admit(records)
+        self.state.lanes.published(given)
+        return given
+
+
+REFUSED = DeliveryFault(own_fault("INVALID_HEADERS"), "a number")
+
+
 def test_a_fire_and_forget_record_that_the_producer_refuses_is_not_settled_and_has_its_own_outcome() -> None:
-    told: list[str] = []
-    observer = SimpleNamespace(
-        wants_rows=False,
-        failed=lambda topic, code, kind: told.append(code),
-        died=lambda topic, reason: told.append(reason),
-        event=lambda name, **fields: told.append(name),
-    )
-    clock, dice = SimpleNamespace(monotonic=lambda: 0.0), SimpleNamespace(random=lambda: 0.5)
-    ports = SimpleNamespace(clock=clock, observer=observer, dice=dice)
-    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=Confirm.NONE), token=1)
+    bench = Bench()
+    state = bench.state
     records = [record(1, topic="a", key="k"), record(2, topic="a", key="l"), record(3, topic="a", key="k")]
-    state.lanes.meet(["a"])
-    state.ledger.enter(records)
-    given = state.gate.admit(records)
-    state.lanes.published(given)
-    refused = DeliveryFault(own_fault("INVALID_HEADERS"), "a number")
-    reports = [Report(records[1], refused, None, None, True)]
+    given = bench.give(*records)
+    reports = [Report(records[1], REFUSED, None, None, True)]
 
     assert state.aftermath.deliveries.unconfirmed(given, reports, 0.0) == [records[2]]
     assert state.settling.ids == [1]
     assert state.aftermath.take(reports, 0.0) == []
 
-    assert told == ["INVALID_HEADERS", "invalid"]
+    assert bench.told == ["INVALID_HEADERS", "invalid"]
     assert state.settling.known_ids() == {1, 2}
+
+
+def test_refusals_between_fire_and_forget_deliveries_are_no_storm() -> None:
+    bench = Bench()
+    for first_id in range(1, 2 * STORM_KEYS + 10, 2):
+        given = bench.give(record(first_id, topic="a", key=None), record(first_id + 1, topic="a", key=None))
+        reports = [Report(given[0], REFUSED, None, None, True)]
+        bench.state.aftermath.deliveries.unconfirmed(given, reports, 0.0)
+        bench.state.aftermath.take(reports, 0.0)
+        bench.state.aftermath.take([Report(given[1], None, 0, first_id)], 0.0)
+    assert set(bench.told) == {"INVALID_HEADERS", "invalid"}
+    assert not bench.state.aftermath.undecided
+
+
+def test_what_a_fire_and_forget_record_had_failed_with_is_forgotten_once_the_producer_took_it() -> None:
+    bench = Bench()
+    bench.state.aftermath.histories.failed[1] = 0.0, 3
+    given = bench.give(record(1, topic="a"))
+    bench.state.aftermath.deliveries.unconfirmed(given, (), 0.0)
+    assert not bench.state.aftermath.histories.failed
