@@ -29,7 +29,7 @@ MEMORY_MIB_MAX = 64.0
 RATE_SHARE_MIN = 0.25
 """Of the rate without a backlog; the machine is shared with others."""
 DELAY_SECONDS_MAX = 0.5
-"""Of nineteen rows in twenty, from commit to mark, beside retries; without them it is some 25 ms."""
+"""Of nineteen rows in twenty, from commit (or the first mark) to mark, beside retries; without them it is some 25 ms."""
 HOLD_KEY = {"topic": "held-*", "on_dead_letter": "hold-key"}
 OTHERS = 20_000 if IS_FULL else 2_000
 LIMIT = {"max.message.bytes": "5000"}
@@ -240,8 +240,10 @@ def test_retries_that_are_all_due_at_a_restart_do_not_delay_the_traffic_of_other
     rig.wait_until_settled(timeout_seconds=SECONDS_MAX)
     delays: list[float] = value(
         rig.sql,
+        # From the first mark on: before it the client only finds its brokers.
         "SELECT percentile_cont(ARRAY[0.5, 0.95, 1]) WITHIN GROUP (ORDER BY extract(epoch FROM published_at"
-        " - created_at)::float8) FROM outboxd.outbox WHERE id > %s",
+        " - greatest(created_at, (SELECT min(published_at) FROM outboxd.outbox)))::float8)"
+        " FROM outboxd.outbox WHERE id > %s",
         base,
     )
     tell(retries=rows, others=written, delay_seconds_p50_p95_max=delays)
