@@ -29,7 +29,7 @@ MEMORY_MIB_MAX = 64.0
 RATE_SHARE_MIN = 0.25
 """Of the rate without a backlog; the machine is shared with others."""
 DELAY_SECONDS_MAX = 0.5
-"""Of nineteen rows in twenty, from commit (or the first mark) to mark, beside retries; without them it is some 25 ms."""
+"""Of nineteen rows in twenty, from commit or the first mark to mark, beside retries; without them some 25 ms."""
 HOLD_KEY = {"topic": "held-*", "on_dead_letter": "hold-key"}
 OTHERS = 20_000 if IS_FULL else 2_000
 LIMIT = {"max.message.bytes": "5000"}
