@@ -10,6 +10,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from outboxd.postgres.names import quoted
+from outboxd.postgres.sql_by_hand import sql_literal
 from outboxd.postgres.tables import metadata_for
 
 schema: str = context.config.attributes["schema"]
@@ -17,12 +18,6 @@ connection: Connection | None = context.config.attributes.get("connection")
 
 # The letters of outboxd's name read as a number: a constant, so that any two migrations exclude each other.
 LOCK_KEY = int.from_bytes(b"outboxd", "big")
-
-
-def _literal(text_: str) -> str:
-    # No dollars: a schema's name may have those of any tag.
-    return "'" + text_.replace("'", "''") + "'"
-
 
 context.configure(
     connection=connection,
@@ -43,10 +38,10 @@ with context.begin_transaction():
     if connection is None:
         output = context.get_context().impl.static_output
         output(f"SELECT pg_advisory_xact_lock({LOCK_KEY});")
-        name = _literal(quoted(schema))
+        name = sql_literal(quoted(schema))
         body = f"BEGIN IF to_regnamespace({name}) IS NULL THEN CREATE SCHEMA {quoted(schema)}; END IF; END"
-        output("SET LOCAL standard_conforming_strings = on;")
-        output(f"DO {_literal(body)};")
+        # Not between dollars: a schema's name may have those of any tag.
+        output(f"DO {sql_literal(body)};")
     else:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         present = connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})

@@ -32,7 +32,7 @@ class Sweeping:
         self._began_at = 0.0
         self._chunk_began_at = 0.0
         self._walked_seconds = 0.0
-        self._was_at_rest = False
+        self._was_idle = False
         self._gave_way = False
 
     def sweep(self, now: float, *, gives_way: bool) -> bool:
@@ -51,7 +51,7 @@ class Sweeping:
             self._strides.begin(state.wishes.cursors.position)
             self._began_at = now
             self._walked_seconds = 0.0
-            self._was_at_rest = state.is_idle
+            self._was_idle = state.is_idle
             state.held.want_overdue(now)
             state.wishes.cursors.retry = None
             state.wishes.cursors.replay = 0
@@ -104,7 +104,7 @@ class Sweeping:
             interval = state.limits.sweep_interval_seconds
             pause = min(max(interval, SHARE * self._walked_seconds), INTERVALS_MAX * interval)
             self.next_at = self._began_at + pause
-            self.swept_empty = self._was_at_rest and not found and state.is_idle
+            self.swept_empty = self._was_idle and not found and state.is_idle
 
     def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
         state = self._state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.simulation.history import Violation
@@ -67,10 +67,12 @@ class Tally:
         return "\n".join(lines)
 
 
-def run_seed(seed: int, *, whole: bool = False) -> Outcome:
-    """Run one seed; a failure tells its history, cut down to what concerns it unless `whole`."""
+def run_seed(seed: int, *, whole: bool = False, plan: Callable[[World], None] | None = None) -> Outcome:
+    """Run one seed, with what `plan` adds; a failure tells its history, cut to what concerns it unless `whole`."""
     world = World(seed)
     failure: str | None = None
+    if plan is not None:
+        plan(world)
     try:
         world.run()
     except Violation as violation:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from outboxd.policy.messages import Reconfigured
-from tests.simulation.history import Violation
+from tests.simulation.campaign import run_seed
 from tests.simulation.world import World
 
 SEEDS = 60
@@ -40,9 +40,5 @@ def reloads(world: World, dice: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_reload_breaks_no_invariant(seed: int) -> None:
-    world = World(seed)
-    reloads(world, random.Random(seed))
-    try:
-        world.run()
-    except Violation as violation:
-        pytest.fail(f"seed {seed}: {violation}\n{world.history.told(violation.about, 60)}")
+    outcome = run_seed(seed, plan=lambda world: reloads(world, random.Random(seed)))
+    assert outcome.failure is None, outcome.failure
