@@ -211,8 +211,7 @@ class HousekeepingSettings(Section):
         86_400.0, "Age since publishing at which a delivered row is removed."
     )
     dead_letter_retention_seconds: Annotated[float, Duration("1s", "36500d", zero="kept for ever")] = option(
-        90 * 86_400.0,
-        "Age since its resolution at which a replayed or discarded dead letter is removed; ten minutes at least.",
+        90 * 86_400.0, "Age since its resolution at which a replayed or discarded dead letter is removed."
     )
 
 

@@ -122,7 +122,6 @@ class Fetched(NamedTuple):
     due: Sequence[DueRetry] = ()
     retry_cursor: tuple[datetime, int] | None = None
     replays: Sequence[DueReplay] = ()
-    discarded: Sequence[int] = ()
     holding: HoldingLetters | None = None
     pauses: Sequence[Pause] = ()
     available_ids: Sequence[int] = ()
@@ -134,7 +133,7 @@ class Fetched(NamedTuple):
     @property
     def shows_nothing(self) -> bool:
         """Whether the relay would learn nothing by it but that the outbox is still its own."""
-        shown = self.records or self.due or self.replays or self.discarded or self.pauses or self.available_ids
+        shown = self.records or self.due or self.replays or self.pauses or self.available_ids
         # That a dead letter is not among those that hold their keys is news, too.
         return not (shown or self.locks or self.fenced or self.moved or self.holding is not None)
 

@@ -27,7 +27,6 @@ class FetchRequest(NamedTuple):
         probe_reads, probe_rows_max: held topics to be looked at for a probe, and how many records of each.
         retry_cursor, replay_cursor, available_cursor: from where due retries, replays and delayed records are listed.
         want_locks: whether to list the transactions that hold the outbox.
-        want_discards: whether to list dead letters that held their key and were discarded lately.
         holding_after: from which outbox id (exclusive) on to list dead letters that hold their keys; None: not at all.
     """
 
@@ -49,7 +48,6 @@ class FetchRequest(NamedTuple):
     replay_cursor: int = 0
     available_cursor: datetime | None = None
     want_locks: bool = False
-    want_discards: bool = False
     holding_after: int | None = None
 
     @property

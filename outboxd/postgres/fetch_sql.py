@@ -2,9 +2,9 @@
 snapshot.
 
 Its first row is the META row: JSON in the place of the headers, with the database's time, the due retries, replays,
-discards, pauses and, where asked, the transactions that hold the outbox. `pg_locks` is read while the statement
-runs, so after its snapshot, as the fence of the gaps wants it (see `policy.gaps`). The parts that nobody asked for
-are not in the text.
+pauses and, where asked, the dead letters that hold their keys and the transactions that hold the outbox. `pg_locks` is
+read while the statement runs, so after its snapshot, as the fence of the gaps wants it (see `policy.gaps`). The parts
+that nobody asked for are not in the text.
 """
 
 from __future__ import annotations
@@ -20,10 +20,6 @@ from outboxd.postgres.record_sizes import SHIPPED_HEADERS, SHIPPED_PAYLOAD, SIZE
 
 LISTED_MAX = 500
 """How many due retries, replays, delayed records and dead letters that hold their keys one fetch lists."""
-DISCARDS_SECONDS = 600
-"""How long a discard is told: longer than a relay is likely to be without its database. What this misses shows a little
-later, by the dead letters that still hold their keys.
-"""
 KEY_HASH = "hashtextextended(o.key, hashtextextended(o.topic, 0))"
 
 
@@ -48,7 +44,6 @@ class Parts(NamedTuple):
     probe: bool
     forward: bool
     locks: bool
-    discards: bool
     holding: bool
     retries_after: bool
     delayed: bool
@@ -203,11 +198,6 @@ class FetchSql:
             "pauses": f"(SELECT json_agg(json_build_array(c.topic_pattern,"
             f" (date_part('epoch', c.since) * 1000)::bigint,"
             f" c.who, c.note) ORDER BY c.topic_pattern) FROM {self._schema}.control AS c WHERE c.outbox = %(outbox)s)",
-            "discarded": f"(SELECT json_agg(l.outbox_id) FROM {self._schema}.dead_letter AS l"
-            f" WHERE l.outbox = %(outbox)s AND l.holds_key AND l.status = 'discarded'"
-            f" AND l.resolved_at > now() - interval '{DISCARDS_SECONDS} s')"
-            if parts.discards
-            else None,
             "holding": f"(SELECT json_agg(json_build_array(d.outbox_id, d.topic, d.key, d.attempts, d.id, d.replaying))"
             " FROM (SELECT l.outbox_id, l.topic, l.key, l.attempts, l.id, l.status = 'replaying' AS replaying"
             f" FROM {self._schema}.dead_letter AS l WHERE l.outbox = %(outbox)s AND l.holds_key"

@@ -23,8 +23,6 @@ COUNTED_MAX = 10_000
 KINDS_MAX = 200
 LOOKED_AT_MAX = 50_000
 """Dead letters that one measurement reads, shared by their kinds: each has to be fetched from the table."""
-RESOLVED_SECONDS_MIN = 600
-"""A dead letter that was just resolved stays for so long: the relay has to see that its key is free."""
 ORPHANED_SECONDS_MIN = 60
 STARTS_KEPT = 100
 STARTS_KEPT_DAYS = 30
@@ -54,7 +52,7 @@ _RESOLVED = """
     WITH chosen AS MATERIALIZED (
         SELECT d.id, d.outbox_id, d.status FROM @schema@.dead_letter d
          WHERE d.outbox = :outbox AND d.status IN ('replayed', 'discarded')
-           AND d.resolved_at < now() - make_interval(secs => greatest(:seconds, :seconds_min))
+           AND d.resolved_at < now() - make_interval(secs => :seconds)
          ORDER BY d.resolved_at LIMIT :rows_max FOR UPDATE SKIP LOCKED
     ), noted AS (
         UPDATE @schema@.lease AS l SET deleted_through = c.last
@@ -190,7 +188,7 @@ class Housekeeping:
 
     def remove_resolved(self, rows_max: int, retention_seconds: float) -> int:
         """Remove replayed and discarded dead letters that were resolved longer ago than this; return how many."""
-        found = self._row(_RESOLVED, rows_max=rows_max, seconds=retention_seconds, seconds_min=RESOLVED_SECONDS_MIN)
+        found = self._row(_RESOLVED, rows_max=rows_max, seconds=retention_seconds)
         return int(found[0])
 
     def remove_orphaned_retries(self, rows_max: int) -> int:

@@ -1,5 +1,5 @@
-"""Orders: what the database tells besides records. What is held, retries that are due, what operators replay, discard
-and pause, and held records that somebody took away.
+"""Orders: what the database tells besides records. What is held, retries that are due, what operators replay, discard,
+edit and pause, and held records that somebody took away.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Orders:
         self._state = state
 
     def on_told(self, fetched: Fetched) -> None:
-        """Take the retries that are due, the replays and the discards."""
+        """Take the retries that are due and the replays."""
         held_records = self._state.held
         for due in fetched.due:
             held = held_records.by_id.get(due.outbox_id)
@@ -31,10 +31,6 @@ class Orders:
             # One that is known as a dead letter already, since it holds its key, takes no more room.
             if has_room or replay.outbox_id in held_records:
                 self._on_replay(replay)
-        for outbox_id in fetched.discarded:
-            held = held_records.by_id.get(outbox_id)
-            if held is not None and held.state is HeldState.DEAD:
-                self._release_held(held)
 
     def _on_replay(self, replay: DueReplay) -> None:
         state = self._state
@@ -81,8 +77,8 @@ class Orders:
     def on_holding(self, after: int, listed: HoldingLetters, asked_at: float) -> None:
         """Take the dead letters that hold their keys, above the id `after`, as they were at `asked_at` or later.
 
-        A discard is told while it is recent, by the time at which the operator's transaction began, and an edit or an
-        undone discard is not told at all: here they show whenever they were committed.
+        What is not among them was discarded, or given another key; what is and was not known is a discard that was
+        undone, or the edited letter. Here they show whenever they were committed.
         """
         state = self._state
         now = state.ports.clock.monotonic()

@@ -12,6 +12,7 @@ from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, P
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.state import State
 from outboxd.relay.sweeping import Sweeping
+from outboxd.relay.wishes import HOLDING_SECONDS
 
 WANTED_PAUSE_SECONDS = 0.02
 BLOCKED_PAUSE_SECONDS = 0.1
@@ -124,6 +125,7 @@ class Reading:
         state.is_crowded = len(state.ledger) > 0 and (
             rows_max < limits.fetch_rows_min or bytes_max < limits.fetch_bytes_min
         )
+        state.wishes.look_at_holding(now)
         if state.is_crowded:
             if now >= self._orders_at:
                 self._ask(state.wishes.request_for_orders(), now, NO_WAIT)
@@ -183,7 +185,8 @@ class Reading:
         is_idle = state.is_idle and not state.wishes.gaps and not state.lanes.pauses
         if not is_idle or self._pause < self._pacing.pause_seconds_max:
             return 0.0
-        return min(PATIENCE_SECONDS_MAX, min(self._other_deadlines()) - now)
+        seconds_max = HOLDING_SECONDS if state.held.has_dead else PATIENCE_SECONDS_MAX
+        return min(seconds_max, min(self._other_deadlines()) - now)
 
     def on_fetched(self, fetched: Fetched) -> None:
         """Admit what may go, note what the answer tells of retries, replays, discards and pauses."""
@@ -206,7 +209,7 @@ class Reading:
         admitted = self._admit(request, fetched, now)
         self._orders.on_told(fetched)
         if fetched.holding is not None and request.holding_after is not None:
-            state.wishes.holding_listed(fetched.holding.cursor)
+            state.wishes.holding_listed(fetched.holding.cursor, now)
             self._orders.on_holding(request.holding_after, fetched.holding, self._asked_at)
         if request.forward:
             # What there is no room for waits behind replays that do not go.

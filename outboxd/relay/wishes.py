@@ -22,6 +22,8 @@ CATCH_UP_PARTS, PARTS = 3, 4
 CATCH_UP_ROWS_MAX = 1_000_000
 """No limit but the fetch's own."""
 CHOSEN_ROWS_MAX = 500
+HOLDING_SECONDS = 0.5
+"""So often is a part of the dead letters that hold their keys listed."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class Wishes:
         """Ids of pending records that nobody knows; they are read without order."""
         self.wants_holding = False
         """Whether the next fetch is to list some of the dead letters that hold their keys."""
+        self._holding_at = 0.0
 
     def request(self, rows_max: int, bytes_max: int) -> FetchRequest:
         """Return what to ask the database for now, within these limits."""
@@ -83,7 +86,6 @@ class Wishes:
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
             available_cursor=cursors.available,
-            want_discards=self._held.has_dead,
             holding_after=cursors.holding if self.wants_holding else None,
         )
 
@@ -113,7 +115,6 @@ class Wishes:
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
             available_cursor=cursors.available,
-            want_discards=self._held.has_dead,
             holding_after=cursors.holding if self.wants_holding else None,
         )
 
@@ -121,12 +122,18 @@ class Wishes:
         """The sweep saw these pending, and nobody knows them: they are read by id next, without order."""
         self.found.update(dict.fromkeys(record_ids))
 
-    def holding_listed(self, cursor: int | None) -> None:
-        """Dead letters that hold their keys were listed up to `cursor`, or to the end: the next ones when the sweep
-        begins again.
+    def look_at_holding(self, now: float) -> None:
+        """While a dead letter holds its key, some of them are listed twice a second: operators discard and edit them.
+
+        Without one the sweep asks alone, for a discard that was undone.
         """
+        self.wants_holding |= self._held.has_dead and now >= self._holding_at
+
+    def holding_listed(self, cursor: int | None, now: float) -> None:
+        """Dead letters that hold their keys were listed up to `cursor`, or to the end: the next ones a little later."""
         self.wants_holding = False
         self.cursors.holding = FIRST_ID if cursor is None else cursor
+        self._holding_at = now + HOLDING_SECONDS
 
     @property
     def wants_more(self) -> bool:

@@ -21,7 +21,6 @@ def test_a_key_is_let_go_by_a_discard_whenever_that_was_begun_and_held_again_onc
     daemon = rig.daemon(
         [{"topic": topic, "on_dead_letter": "hold-key"}],
         http={"listen": f"127.0.0.1:{port}"},
-        relay={"sweep_interval": "200ms"},
     )
     daemon.start()
     held = held_by(port)

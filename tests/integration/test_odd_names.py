@@ -10,7 +10,7 @@ import pytest
 
 from outboxd.postgres.dead_letter_copies import DeadLetterCopyRows
 from outboxd.postgres.engine import make_engine
-from outboxd.postgres.housekeeping import RESOLVED_SECONDS_MIN, Housekeeping
+from outboxd.postgres.housekeeping import Housekeeping
 from outboxd.postgres.names import quoted
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
@@ -125,7 +125,7 @@ def test_housekeeping_and_copies_of_dead_letters_work_under_odd_names(
         housekeeping = Housekeeping(engine, SCHEMA, TABLE, "default")
         assert housekeeping.measure().kinds[0].rows == 1
         assert housekeeping.remove_published(0, 100, 1.0).removed == 1
-        assert housekeeping.remove_resolved(100, RESOLVED_SECONDS_MIN) == 1
+        assert housekeeping.remove_resolved(100, 1.0) == 1
         assert housekeeping.remove_orphaned_retries(100) == housekeeping.remove_old_starts(100) == 0
         copies = DeadLetterCopyRows(engine, SCHEMA, "default")
         copies.copied(copies.waiting())

@@ -17,7 +17,6 @@ from tests.simulation.timeline import EPOCH_MS
 LINEAGE = "simulated"
 LISTED_MAX = 5
 REPLAYS_LOADED_MAX = 2
-DISCARDS_SECONDS = 60.0
 
 
 def load(db: Database) -> Loaded:
@@ -74,18 +73,12 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
     due, retry_cursor = _due(db, request) if db.retry else ([], None)
     replays: list[DeadRow] = []
     holding = None if request.holding_after is None else _holding(db, request.holding_after)
-    discarded: list[int] = []
     if db.dead:
         letters = db.dead.values()
         replays = sorted(
             (dead for dead in letters if dead.status == "replaying" and dead.row.id > request.replay_cursor),
             key=lambda dead: dead.row.id,
         )[:LISTED_MAX]
-        discarded = [
-            dead.row.id
-            for dead in letters
-            if dead.holds_key and dead.status == "discarded" and dead.resolved_at > now - DISCARDS_SECONDS
-        ]
     available, available_cursor = _available(db, request)
     return Fetched(
         records=_records(db, request),
@@ -95,7 +88,6 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
         retry_cursor=retry_cursor,
         replays=[DueReplay(dead.id, dead.row.id, dead.row.topic, dead.row.key, dead.attempts) for dead in replays],
         holding=holding,
-        discarded=discarded if request.want_discards else (),
         pauses=_pauses(db),
         available_ids=available,
         available_cursor=available_cursor,

@@ -106,9 +106,7 @@ def delayed(pieces: Pieces) -> None:
 
 
 def retries_after(pieces: Pieces) -> None:
-    fetched = pieces.fetch(
-        forward=True, position=ROWS, retry_cursor=(LONG_AGO, 0), want_discards=True, holding_after=FIRST_ID
-    )
+    fetched = pieces.fetch(forward=True, position=ROWS, retry_cursor=(LONG_AGO, 0), holding_after=FIRST_ID)
     assert len(fetched.due) > RETRIES // 3
     assert fetched.holding is not None
     assert fetched.holding.letters
@@ -122,7 +120,6 @@ def everything(pieces: Pieces) -> None:
         gap_lows=lows,
         gap_highs=[low + 1 for low in lows],
         want_locks=True,
-        want_discards=True,
         holding_after=FIRST_ID,
         chosen_ids=[pieces.outbox.first_pending_id + number for number in range(100)],
         replay_ids=_replaying(pieces, 10),

@@ -23,6 +23,7 @@ from outboxd.relay.ports import (
     FetchFailed,
     FetchRequest,
     HoldingLetters,
+    KeyHolder,
     Patience,
     Pause,
 )
@@ -34,6 +35,7 @@ from outboxd.relay.reading import (
     Reading,
 )
 from outboxd.relay.state import Ports, RelayLimits, State
+from outboxd.relay.wishes import HOLDING_SECONDS
 from outboxd.relay.writing import SETTLE_DELAY_SECONDS, Writing
 from tests.unit.records import record
 
@@ -345,6 +347,33 @@ def test_a_part_of_what_holds_its_key_is_listed_with_a_fetch_each_time_that_the_
     assert afters == [FIRST_ID, 7]
     bench.state.wishes.wants_holding = True
     assert bench.state.wishes.request_for_orders().holding_after == FIRST_ID
+
+
+def test_while_a_dead_letter_holds_its_key_a_part_of_them_is_listed_twice_a_second() -> None:
+    bench = Bench()
+    began = bench.seconds
+    letter = KeyHolder(3, "orders", "k", 1, None, 5, replaying=False, due_in_seconds=0.0)
+    listed_at: list[float] = []
+    while bench.seconds < began + 3.0:
+        if bench.seconds >= began + 1.0 and not len(bench.state.held):
+            history = FailureHistory(1, None, letter.dead_letter_id)
+            bench.state.held.add(
+                HeldRecord(3, "orders", ("orders", "k"), history, HeldState.DEAD, "dead letter", bench.seconds, key="k")
+            )
+        asked = bench.state.reading
+        assert isinstance(asked, FetchRequest)
+        bench.seconds += bench.delays[-1] + bench.patience.seconds
+        if asked.holding_after is None:
+            bench.reading.on_fetched(Fetched([], 0, UTC_NOW))
+        else:
+            listed_at.append(bench.seconds)
+            bench.reading.on_fetched(Fetched([], 0, UTC_NOW, holding=HoldingLetters([letter], None)))
+        bench.seconds = max(bench.seconds, min(bench.reading.deadlines()))
+        bench.turn()
+
+    assert began + 1.0 < listed_at[0] < began + 2.5
+    assert len(listed_at) >= 2
+    assert all(after - before == pytest.approx(HOLDING_SECONDS, abs=0.2) for before, after in pairwise(listed_at))
 
 
 def test_not_all_is_read_while_replays_are_listed_that_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
