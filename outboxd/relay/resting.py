@@ -50,7 +50,9 @@ class Resting:
     def _goes_on(self) -> bool:
         """Records wait for the producer, and it is at once that they are given to it."""
         state = self._state
-        return state.has_ready and not state.draining and not state.pipelined
+        # Fire-and-forget records wait for reports of others like them; once those are in, nothing else comes for them.
+        waits = state.has_ready or (state.unconfirmed and not state.in_flight)
+        return bool(waits) and not state.draining and not state.pipelined
 
     def rest(self, now: float, next_deadline: float) -> None:
         """Wait for mail or for reports, until then. However it rests, the producer is served once a turn: its callbacks
