@@ -112,7 +112,8 @@ class Fetched(NamedTuple):
 
     `fenced` says that the lease is not ours in the database that was read, `moved` that it is another server's than
     that which gave the lease: nothing that is in memory need be true there. `waited_seconds` is how long after it was
-    asked for the statement was given.
+    asked for the statement was given. `top_id` is the highest pending id above the request's position, due or not,
+    where that was asked for.
     """
 
     records: list[Record]
@@ -125,7 +126,8 @@ class Fetched(NamedTuple):
     holding: HoldingLetters | None = None
     pauses: Sequence[Pause] = ()
     available_ids: Sequence[int] = ()
-    available_cursor: datetime | None = None
+    available_cursor: tuple[datetime, int] | None = None
+    top_id: int | None = None
     fenced: bool = False
     moved: bool = False
     waited_seconds: float = 0.0
@@ -135,7 +137,8 @@ class Fetched(NamedTuple):
         """Whether the relay would learn nothing by it but that the outbox is still its own."""
         shown = self.records or self.due or self.replays or self.pauses or self.available_ids
         # That a dead letter is not among those that hold their keys is news, too.
-        return not (shown or self.locks or self.fenced or self.moved or self.holding is not None)
+        is_passed_over = self.top_id is not None
+        return not (shown or is_passed_over or self.locks or self.fenced or self.moved or self.holding is not None)
 
 
 @dataclass(frozen=True, slots=True)

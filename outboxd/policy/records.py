@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 FIRST_ID = -(2**63)
 """Where a walk over all ids begins: no id is below it."""
+ID_MAX = 2**63 - 1
+"""No id is above it."""
 
 GateKey = tuple[str, str | None]
 """What order is kept by: (topic, key), or (topic, None) where a whole topic goes one record at a time."""

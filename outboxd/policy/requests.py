@@ -25,7 +25,9 @@ class FetchRequest(NamedTuple):
         rereads, reread_rows_max: keys to be read again, and how many records of each.
         catch_ups, catch_up_rows_max: topics to be read again, and how many records of each.
         probe_reads, probe_rows_max: held topics to be looked at for a probe, and how many records of each.
-        retry_cursor, replay_cursor, available_cursor: from where due retries, replays and delayed records are listed.
+        retry_cursor, replay_cursor, available_cursor: from where due retries, replays and delayed records are listed;
+            without an `available_cursor` the delayed ones are not.
+        want_top: whether to tell the highest id that is pending, due or not.
         want_locks: whether to list the transactions that hold the outbox.
         holding_after: from which outbox id (exclusive) on to list dead letters that hold their keys; None: not at all.
     """
@@ -46,7 +48,8 @@ class FetchRequest(NamedTuple):
     probe_rows_max: int = 0
     retry_cursor: tuple[datetime, int] | None = None
     replay_cursor: int = 0
-    available_cursor: datetime | None = None
+    available_cursor: tuple[datetime, int] | None = None
+    want_top: bool = False
     want_locks: bool = False
     holding_after: int | None = None
 

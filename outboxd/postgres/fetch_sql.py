@@ -47,6 +47,7 @@ class Parts(NamedTuple):
     holding: bool
     retries_after: bool
     delayed: bool
+    top: bool
 
 
 class FetchSql:
@@ -207,9 +208,13 @@ class FetchSql:
             else None,
             "available": f"(SELECT json_agg(json_build_array(d.id, d.available_at)) FROM (SELECT o.id, o.available_at"
             f" FROM {self._table} AS o WHERE o.published_at IS NULL AND o.available_at IS NOT NULL"
-            f" AND o.available_at > %(available_at)s AND o.available_at <= now() AND o.id <= %(position)s"
-            f" ORDER BY o.available_at FETCH FIRST (SELECT {LISTED_MAX}) ROWS WITH TIES) AS d)"
+            f" AND (o.available_at, o.id) > (%(available_at)s::timestamptz, %(available_id)s::bigint)"
+            f" AND o.available_at <= now() AND o.id <= %(position)s"
+            f" ORDER BY o.available_at, o.id {limit_text(str(LISTED_MAX))}) AS d)"
             if parts.delayed
+            else None,
+            "top": f"(SELECT max(o.id) FROM {self._table} AS o WHERE o.published_at IS NULL AND o.id > %(position)s)"
+            if parts.top
             else None,
             "locks": "(SELECT json_agg(DISTINCT l.virtualtransaction) FROM pg_locks AS l WHERE l.locktype = 'relation'"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"

@@ -11,7 +11,7 @@ import psycopg
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Pause
-from outboxd.policy.records import Record
+from outboxd.policy.records import ID_MAX, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
@@ -53,6 +53,7 @@ class FetchStatement:
             holding=request.holding_after is not None,
             retries_after=request.retry_cursor is not None,
             delayed=request.available_cursor is not None,
+            top=request.want_top,
         )
         arguments: dict[str, object] = {
             "outbox": self._outbox,
@@ -63,10 +64,11 @@ class FetchStatement:
             "bytes_max": request.bytes_max,
             "record_bytes_max": self._record_bytes_max,
             "replay_cursor": request.replay_cursor,
-            "available_at": request.available_cursor,
             "holding_after": request.holding_after,
             "table": self._qualified,
         }
+        if request.available_cursor is not None:
+            arguments["available_at"], arguments["available_id"] = request.available_cursor
         if request.retry_cursor is not None:
             arguments["retry_at"], arguments["retry_id"] = request.retry_cursor
         if request.gap_lows:
@@ -118,7 +120,8 @@ class FetchStatement:
             holding=None if request.holding_after is None else _holding(meta.get("holding", ())),
             pauses=[Pause(*entry) for entry in meta.get("pauses", ())],
             available_ids=[entry[0] for entry in delayed],
-            available_cursor=datetime.fromisoformat(delayed[-1][1]) if is_cut else now,
+            available_cursor=(datetime.fromisoformat(delayed[-1][1]), delayed[-1][0]) if is_cut else (now, ID_MAX),
+            top_id=meta.get("top"),
             fenced=not meta["owned"],
             moved=meta["moved"],
             waited_seconds=waited_seconds,

@@ -57,7 +57,7 @@ class Admission:
     def take(self, request: FetchRequest, fetched: Fetched, now: float) -> Admitted:
         """Merge the parts, note what was not read, and let the gates decide."""
         records = fetched.records
-        self._note_cursors(fetched)
+        self._note_cursors(request, fetched)
         cut_arm = cut_arm_of(records, request)
         special, forward = divide(records)
         self._note_look_back(request, special, fetched.locks, cut_arm)
@@ -65,7 +65,8 @@ class Admission:
         refused = Refused()
         self._note_rereads(request, special, cut_arm, refused)
         self._note_catch_ups(request, special, cut_arm, refused)
-        self._note_forward(forward)
+        if request.forward:
+            self._note_forward(forward, fetched.top_id if cut_arm is None else None)
         # Only now without the changed ones: what was read, and how far, the whole answer tells.
         usable = self._without_changed(special) if special and len(self._held) else special
         fresh = self._ledger.unknown(merge(self._own_turn(usable, refused), forward))
@@ -83,10 +84,11 @@ class Admission:
         self._gate.rereads.settle(request.rereads)
         return admitted
 
-    def _note_cursors(self, fetched: Fetched) -> None:
+    def _note_cursors(self, request: FetchRequest, fetched: Fetched) -> None:
         cursors = self._wishes.cursors
         cursors.retry = fetched.retry_cursor or cursors.retry
-        cursors.available = fetched.available_cursor or cursors.available
+        if cursors.available is None or request.available_cursor is not None:
+            cursors.available = fetched.available_cursor or cursors.available
         # Once all were listed it begins anew: operators replay in any order.
         if not fetched.replays:
             cursors.replay = 0
@@ -164,11 +166,19 @@ class Admission:
                 refused.topics.add(wish.topic)
         self._wishes.caught_up(len(shown), len(special), is_cut=cut_arm == Arm.CATCH_UP)
 
-    def _note_forward(self, forward: list[Record]) -> None:
-        if not forward:
-            return
+    def _note_forward(self, forward: list[Record], top_id: int | None) -> None:
+        """Note how far was read: to the last record that was shown, or to `top_id`, above which nothing is pending.
+
+        What is pending below that and was not shown is not due: it is listed once it is, and not passed over by each
+        fetch until then.
+        """
+        self._wishes.wants_top = not forward
         position = self._wishes.cursors.position
-        last_id = forward[-1].id
+        last_id = forward[-1].id if forward else position
+        if top_id is not None:
+            last_id = max(last_id, top_id)
+        if last_id == position:
+            return
         if last_id - position != len(forward):
             self._wishes.gaps.seen_below(position, last_id, map(id_of, forward))
         self._wishes.cursors.position = last_id

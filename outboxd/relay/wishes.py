@@ -22,6 +22,8 @@ CATCH_UP_PARTS, PARTS = 3, 4
 CATCH_UP_ROWS_MAX = 1_000_000
 """No limit but the fetch's own."""
 CHOSEN_ROWS_MAX = 500
+FOUND_MAX = 5_000
+"""While so many records wait to be read by id, no more are listed that came to be due."""
 HOLDING_SECONDS = 0.5
 """So often is a part of the dead letters that hold their keys listed."""
 
@@ -34,7 +36,7 @@ class Cursors:
     retry: tuple[datetime, int] | None = None
     replay: int = 0
     holding: int = FIRST_ID
-    available: datetime | None = None
+    available: tuple[datetime, int] | None = None
 
 
 class Wishes:
@@ -51,6 +53,8 @@ class Wishes:
         self._catch_up_rows_max = CATCH_UP_ROWS_MAX
         self.found: dict[int, None] = {}
         """Ids of pending records that nobody knows; they are read without order."""
+        self.wants_top = False
+        """Whether the next fetch is to tell how far the pending records reach that are not due yet."""
         self.wants_holding = False
         """Whether the next fetch is to list some of the dead letters that hold their keys."""
         self._holding_at = 0.0
@@ -85,9 +89,15 @@ class Wishes:
             probe_rows_max=PROBE_ROWS_MAX,
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
-            available_cursor=cursors.available,
+            available_cursor=self._available_cursor,
+            want_top=self.wants_top,
             holding_after=cursors.holding if self.wants_holding else None,
         )
+
+    @property
+    def _available_cursor(self) -> tuple[datetime, int] | None:
+        """From where delayed records are listed; None where enough of them are known that were not read yet."""
+        return self.cursors.available if len(self.found) < FOUND_MAX else None
 
     def _catch_up_rows(self, rows_max: int, topics: int) -> int:
         """Return how many records of each topic that catches up are read at once: some room is left to what is new."""
@@ -114,7 +124,7 @@ class Wishes:
             forward=False,
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
-            available_cursor=cursors.available,
+            available_cursor=self._available_cursor,
             holding_after=cursors.holding if self.wants_holding else None,
         )
 

@@ -50,6 +50,10 @@ class StoreBench(ABC):
         """Commit a row of PAYLOAD_BYTES."""
 
     @abstractmethod
+    def insert_together(self, rows: int, *, available_in_seconds: float) -> list[int]:
+        """Commit so many rows that come to be due at one moment; return their ids in order."""
+
+    @abstractmethod
     def open(self) -> Writer: ...
 
     @abstractmethod
@@ -150,6 +154,14 @@ class PostgresBench(StoreBench):
             topic, key, b"x" * PAYLOAD_BYTES, available_in_seconds,
         )  # fmt: skip
         return row_id
+
+    def insert_together(self, rows: int, *, available_in_seconds: float) -> list[int]:
+        inserted = self._sql.execute(
+            "INSERT INTO outboxd.outbox (topic, key, payload, available_at)"
+            " SELECT 'orders', 'k', %s, now() + make_interval(secs => %s) FROM generate_series(1, %s) RETURNING id",
+            (b"x" * PAYLOAD_BYTES, available_in_seconds, rows),
+        ).fetchall()
+        return sorted(int(str(row[0])) for row in inserted)
 
     def open(self) -> Writer:
         return _PostgresWriter(self._database.connect(autocommit=False), self._sql)
@@ -272,6 +284,13 @@ class SimulatedBench(StoreBench):
         row_id = cast(_SimulatedWriter, writer).insert(topic, key, available_at)
         writer.end(commit=True)
         return row_id
+
+    def insert_together(self, rows: int, *, available_in_seconds: float) -> list[int]:
+        writer = cast(_SimulatedWriter, self.open())
+        available_at = self._timeline.now + available_in_seconds
+        ids = [writer.insert("orders", "k", available_at) for _ in range(rows)]
+        writer.end(commit=True)
+        return ids
 
     def open(self) -> Writer:
         return _SimulatedWriter(self._db)

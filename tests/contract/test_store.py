@@ -177,6 +177,36 @@ def test_a_row_whose_time_has_not_come_is_shown_by_its_id_only_and_listed_when_i
     assert list(again.available_ids) == []
 
 
+def test_records_that_come_to_be_due_at_one_moment_are_listed_a_part_at_a_time(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("fetch_sql", "fetching"):
+        monkeypatch.setattr(f"outboxd.postgres.{module}.LISTED_MAX", LISTED_MAX)
+    cursor = bench.fetch().available_cursor
+    assert cursor is not None
+    delayed = bench.insert_together(LISTED_MAX + 2, available_in_seconds=0.3)
+    bench.pass_time(0.4)
+    listed = []
+    for _ in range(3):
+        fetched = bench.fetch(position=delayed[-1], available_cursor=cursor)
+        listed.append(list(fetched.available_ids))
+        cursor = fetched.available_cursor
+    assert listed == [delayed[:LISTED_MAX], delayed[LISTED_MAX:], []]
+    assert list(bench.fetch(position=delayed[-1]).available_ids) == []
+
+
+def test_a_fetch_tells_how_far_pending_records_reach_that_are_not_due_where_that_is_asked_for(
+    bench: StoreBench,
+) -> None:
+    first = bench.insert("orders")
+    later = bench.insert("orders", available_in_seconds=60)
+    assert bench.fetch().top_id is None
+    fetched = bench.fetch(position=first, want_top=True)
+    assert (shown(fetched), fetched.top_id, fetched.shows_nothing) == ([], later, False)
+    beyond = bench.fetch(position=later, want_top=True)
+    assert (beyond.top_id, beyond.shows_nothing) == (None, True)
+
+
 def test_a_key_is_read_again_from_an_id_up_to_the_position_and_within_its_limit(bench: StoreBench) -> None:
     of_key = [bench.insert("orders", "x") for _ in range(4)]
     bench.insert("orders", "y")

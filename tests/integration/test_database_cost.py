@@ -102,3 +102,30 @@ def test_an_idle_daemon_asks_at_most_twelve_statements_a_second_or_two_where_it_
     cost = counts.of_seconds(seconds)
     assert 0 < cost.statements <= seconds * (2 if listens else 12), cost
     assert rig.pending() == (5_001 if listens else 5_002)
+
+
+def test_rows_that_are_scheduled_for_later_are_not_passed_over_by_each_fetch(rig: Rig) -> None:
+    rows = 20_000
+    counts = StatementCounts(rig.database, rig.sql)
+    daemon = rig.daemon(relay={"sweep_interval": "1h"})
+    daemon.start()
+    daemon.wait_for_event("owner")
+    rig.sql.execute(
+        "INSERT INTO outboxd.outbox (topic, key, payload, available_at)"
+        " SELECT 'mail', i::text, 'x', now() + interval '1 day' FROM generate_series(1, %s) AS i",
+        (rows,),
+    )
+
+    def read_in_a_second() -> int:
+        before = rows_read(rig)
+        counts.of_seconds(1)
+        return rows_read(rig) - before
+
+    # Ten fetches, and the statistics are told once a second at most.
+    wait_for(lambda: rows_read(rig) >= rows, timeout_seconds=20, what="the rows are seen")
+    wait_for(lambda: read_in_a_second() < rows, timeout_seconds=20, what="they are not read again")
+    assert max(read_in_a_second() for _ in range(3)) < rows
+
+
+def rows_read(rig: Rig) -> int:
+    return rig.count("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'outbox_pending_idx'")

@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
-from outboxd.policy.records import Arm, Record
+from outboxd.policy.records import ID_MAX, Arm, Record
 from outboxd.policy.requests import FetchRequest, Settlement, SweepRequest
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
 from tests.simulation.timeline import EPOCH_MS
@@ -91,6 +91,7 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
         pauses=_pauses(db),
         available_ids=available,
         available_cursor=available_cursor,
+        top_id=max((i for i in db.pending if i > request.position), default=None) if request.want_top else None,
     )
 
 
@@ -117,23 +118,21 @@ def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], tuple[dat
     return due, (listed[-1] if listed else None)
 
 
-def _available(db: Database, request: FetchRequest) -> tuple[list[int], datetime | None]:
+def _available(db: Database, request: FetchRequest) -> tuple[list[int], tuple[datetime, int]]:
     moment, now = db.timeline.moment, db.now
     cursor = request.available_cursor
     if cursor is None:
-        return [], moment(now)
+        return [], (moment(now), ID_MAX)
     listed = sorted(
         (moment(row.available_at), row.id)
         for row in db.pending.values()
         if row.available_at is not None
         and row.available_at <= now
-        and moment(row.available_at) > cursor
+        and (moment(row.available_at), row.id) > cursor
         and row.id <= request.position
-    )
-    if len(listed) > LISTED_MAX:
-        last = listed[LISTED_MAX - 1][0]
-        listed = [entry for entry in listed if entry[0] <= last]
-    return [i for _, i in listed], (listed[-1][0] if listed else None)
+    )[:LISTED_MAX]
+    is_cut = len(listed) >= LISTED_MAX
+    return [i for _, i in listed], (listed[-1] if is_cut else (moment(now), ID_MAX))
 
 
 def _records(db: Database, request: FetchRequest) -> list[Record]:

@@ -101,7 +101,7 @@ def catching_up(pieces: Pieces) -> None:
 
 
 def delayed(pieces: Pieces) -> None:
-    fetched = pieces.fetch(forward=True, position=ROWS, available_cursor=LONG_AGO)
+    fetched = pieces.fetch(forward=True, position=ROWS, available_cursor=(LONG_AGO, 0))
     assert len(fetched.available_ids) >= 100
 
 
@@ -128,7 +128,7 @@ def everything(pieces: Pieces) -> None:
         catch_ups=[CatchUp("paused", 1)],
         catch_up_rows_max=BATCH_ROWS,
         retry_cursor=(LONG_AGO, 0),
-        available_cursor=LONG_AGO,
+        available_cursor=(LONG_AGO, 0),
     )
     assert len(fetched.records) == BATCH_ROWS
 

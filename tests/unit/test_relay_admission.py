@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.probing import Probing
-from outboxd.relay.wishes import Wishes
+from outboxd.relay.wishes import FOUND_MAX, Wishes
 from tests.unit.records import record
 
 
@@ -52,10 +53,10 @@ class Bench:
             wishes=self.wishes,
         )
 
-    def fetch(self, *answer: Record) -> Admitted:
+    def fetch(self, *answer: Record, **told: Any) -> Admitted:
         request = self.wishes.request(self.rows_max, 1_000_000)
         now = datetime(2026, 1, 1, tzinfo=UTC)
-        return self.admission.take(request, Fetched(list(answer), 0, now), 0.0)
+        return self.admission.take(request, Fetched(list(answer), 0, now, **told), 0.0)
 
 
 def ids(admitted: Admitted) -> list[int]:
@@ -309,3 +310,33 @@ def test_the_list_of_replays_is_not_read_on_while_there_is_no_room_for_more(monk
     bench.held.remove(7)
     bench.admission.take(bench.wishes.request(9, 9), listed, 0.0)
     assert bench.wishes.cursors.replay == 8
+
+
+def test_what_is_scheduled_for_later_is_passed_over_once_nothing_else_is_shown() -> None:
+    bench = Bench(rows_max=2)
+    assert not bench.wishes.request(9, 9).want_top
+    bench.fetch(record(1))
+    assert not bench.wishes.request(9, 9).want_top
+    bench.fetch()
+    assert bench.wishes.request(9, 9).want_top
+
+    # Where the answer was cut, what stands above it was not read.
+    bench.fetch(record(3), record(4), top_id=900)
+    assert bench.wishes.cursors.position == 4
+    bench.fetch()
+    bench.fetch(record(7), top_id=1_000)
+    assert bench.wishes.cursors.position == 1_000
+    assert bench.wishes.gaps.ranges() == ([2, 5, 8], [2, 6, 1_000])
+
+
+def test_no_more_is_listed_that_came_to_be_due_while_enough_of_it_waits_to_be_read() -> None:
+    bench = Bench()
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    bench.fetch(available_cursor=(moment, 7))
+    assert bench.wishes.request(9, 9).available_cursor == (moment, 7)
+
+    bench.wishes.found_by_sweep(range(FOUND_MAX))
+    assert bench.wishes.request(9, 9).available_cursor is None
+    assert bench.wishes.request_for_orders().available_cursor is None
+    bench.fetch(available_cursor=(moment, 9))
+    assert bench.wishes.cursors.available == (moment, 7)
