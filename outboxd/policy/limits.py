@@ -15,6 +15,7 @@ class RelayLimits:
     """What one relay may hold and how often it reads; durations in seconds.
 
     `row_bytes` is what a row costs in memory beside its payload, key and headers; it counts as bytes in flight.
+    `reach_ids_min` is how many ids a read of one topic covers at least, where there are more.
     `idle_poll_interval_seconds` is the longest pause between reads while notifications come, which wake it before.
     """
 
@@ -28,6 +29,7 @@ class RelayLimits:
     idle_poll_interval_seconds: float = 1.25
     sweep_interval_seconds: float = 5.0
     shutdown_timeout_seconds: float = 20.0
+    reach_ids_min: int = 100_000
 
     @property
     def fetch_rows_min(self) -> int:

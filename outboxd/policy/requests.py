@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.outcomes import DeadLetter, Retry
+from outboxd.policy.records import ID_MAX
 from outboxd.policy.topic_holds import CatchUp
 
 
@@ -25,6 +26,7 @@ class FetchRequest(NamedTuple):
         rereads, reread_rows_max: keys to be read again, and how many records of each.
         catch_ups, catch_up_rows_max: topics to be read again, and how many records of each.
         probe_reads, probe_rows_max: held topics to be looked at for a probe, and how many records of each.
+        reach_ids: how many ids each read of a topic covers, from its own beginning on.
         retry_cursor, replay_cursor, available_cursor: from where due retries, replays and delayed records are listed;
             without an `available_cursor` the delayed ones are not.
         want_top: whether to tell the highest id that is pending, due or not.
@@ -46,12 +48,17 @@ class FetchRequest(NamedTuple):
     catch_up_rows_max: int = 0
     probe_reads: Sequence[CatchUp] = ()
     probe_rows_max: int = 0
+    reach_ids: int = ID_MAX
     retry_cursor: tuple[datetime, int] | None = None
     replay_cursor: int = 0
     available_cursor: tuple[datetime, int] | None = None
     want_top: bool = False
     want_locks: bool = False
     holding_after: int | None = None
+
+    def end_of(self, from_id: int) -> int:
+        """Return the last id that the read of a topic from `from_id` on covers."""
+        return min(self.position, from_id + self.reach_ids)
 
     @property
     def reads_again(self) -> bool:

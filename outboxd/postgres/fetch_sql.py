@@ -168,13 +168,15 @@ class FetchSql:
 
     def _by_topic(self, arm: Arm, wish: str, limit: str) -> str:
         # By the index of pending ids: what is pending between a deferred topic's start and the position is mostly
-        # its own. The upper bound is a comparison of rows, which the index takes as well: of a range the planner
-        # expects a two-hundredth of the table, and then reads and sorts all of a long backlog for each fetch.
+        # its own, and where it is another's, the end keeps one read from passing over all of that. The end is a
+        # comparison of rows, which the index takes as well: of a range the planner expects a two-hundredth of the
+        # table, and then reads and sorts all of a long backlog for each fetch.
         return (
-            f"(SELECT r.* FROM unnest(%({wish}_topics)s::text[], %({wish}_ids)s::bigint[]) AS w(topic, from_id)"
+            f"(SELECT r.* FROM unnest(%({wish}_topics)s::text[], %({wish}_ids)s::bigint[], %({wish}_ends)s::bigint[])"
+            f" AS w(topic, from_id, end_id)"
             f" CROSS JOIN LATERAL (SELECT {self._columns(arm)} FROM {self._table} AS o"
             f" WHERE CASE WHEN o.topic = w.topic THEN true ELSE false END AND o.id >= w.from_id"
-            f" AND (o.id, 0) <= (%(position)s, 0) AND {self._pending}"
+            f" AND (o.id, 0) <= (w.end_id, 0) AND {self._pending}"
             f" ORDER BY o.id {limit_text(f'%({limit})s')}) AS r)"
         )
 

@@ -85,14 +85,17 @@ class FetchStatement:
             arguments["reread_ids"] = Int8Array([wish.from_id for wish in by_key])
             arguments["serial_topics"] = [wish.gate_key[0] for wish in serial]
             arguments["serial_ids"] = Int8Array([wish.from_id for wish in serial])
+            arguments["serial_ends"] = Int8Array([request.end_of(wish.from_id) for wish in serial])
         if request.catch_ups:
             arguments["catch_up_rows_max"] = request.catch_up_rows_max
             arguments["catch_up_topics"] = [wish.topic for wish in request.catch_ups]
             arguments["catch_up_ids"] = Int8Array([wish.from_id for wish in request.catch_ups])
+            arguments["catch_up_ends"] = Int8Array([request.end_of(wish.from_id) for wish in request.catch_ups])
         if request.probe_reads:
             arguments["probe_rows_max"] = request.probe_rows_max
             arguments["probe_topics"] = [wish.topic for wish in request.probe_reads]
             arguments["probe_ids"] = Int8Array([wish.from_id for wish in request.probe_reads])
+            arguments["probe_ends"] = Int8Array([request.end_of(wish.from_id) for wish in request.probe_reads])
         return self._sql.text(parts), arguments
 
     def answer(self, request: FetchRequest, rows: list[tuple[Any, ...]], waited_seconds: float) -> Fetched:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Arm, GateKey, Record, id_of, topic_of
 from outboxd.policy.topic_holds import TopicHolds
-from outboxd.relay.answers import NotRead, Refused, completeness, cut_arm_of, divide, merge
+from outboxd.relay.answers import NotRead, Refused, completeness, cut_arm_of, divide, end_before_position, merge
 from outboxd.relay.held_records import HeldRecord, HeldRecords
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
@@ -146,7 +146,8 @@ class Admission:
             ids_by_key.setdefault(self._gate.key_of(record), []).append(record.id)
         for wish in request.rereads:
             ids = ids_by_key.get(wish.gate_key, [])
-            state = completeness(ids, shown, request.reread_rows_max, Arm.REREAD, cut_arm)
+            end_id = end_before_position(request, wish.from_id) if wish.gate_key[1] is None else None
+            state = completeness(ids, shown, request.reread_rows_max, Arm.REREAD, cut_arm, end_id=end_id)
             if isinstance(state, NotRead) or not self._gate.rereads.answered(wish, state):
                 refused.gate_keys.add(wish.gate_key)
 
@@ -161,7 +162,8 @@ class Admission:
         shown = [record for record in special if record.arm == Arm.CATCH_UP]
         for wish in request.catch_ups:
             ids = [record.id for record in shown if record.topic == wish.topic]
-            state = completeness(ids, shown, request.catch_up_rows_max, Arm.CATCH_UP, cut_arm)
+            end_id = end_before_position(request, wish.from_id)
+            state = completeness(ids, shown, request.catch_up_rows_max, Arm.CATCH_UP, cut_arm, end_id=end_id)
             if isinstance(state, NotRead) or not self._topics.caught_up(wish, state):
                 refused.topics.add(wish.topic)
         self._wishes.caught_up(len(shown), len(special), is_cut=cut_arm == Arm.CATCH_UP)

@@ -22,7 +22,7 @@ class NotRead:
 
 
 def completeness(
-    ids: list[int], shown: list[Record], rows_max: int, arm: Arm, cut_arm: int | None
+    ids: list[int], shown: list[Record], rows_max: int, arm: Arm, cut_arm: int | None, *, end_id: int | None = None
 ) -> int | NotRead | None:
     """Return up to where a part was read: None for in full, an id for no further than that one, or that it was not.
 
@@ -32,13 +32,22 @@ def completeness(
         rows_max: how many records were asked for by one wish.
         arm: the part.
         cut_arm: the part in which a limit cut the answer.
+        end_id: how far the wish was looked for, where that is not all.
     """
     if cut_arm is not None and cut_arm < arm:
         return NotRead()
     limits = [ids[-1]] if len(ids) >= rows_max else []
+    if end_id is not None:
+        limits.append(end_id)
     if cut_arm == arm:
         limits.append(shown[-1].id)
     return min(limits, default=None)
+
+
+def end_before_position(request: FetchRequest, from_id: int) -> int | None:
+    """Return how far a topic was read from `from_id` on, None where it was up to the position."""
+    end_id = request.end_of(from_id)
+    return end_id if end_id < request.position else None
 
 
 def cut_arm_of(records: list[Record], request: FetchRequest) -> int | None:

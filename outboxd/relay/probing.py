@@ -13,11 +13,14 @@ from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Arm, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
+from outboxd.relay.answers import end_before_position
 from outboxd.relay.held_records import HeldRecords, HeldState
 from outboxd.relay.ledger import Ledger
 
 PROBE_ROWS_MAX = 500
 """So many records a short read shows."""
+TOPICS_READ_MAX = 4
+"""So many topics are read for a probe at once: each read may pass over much that is of other topics."""
 KEYS_READ_MAX = 20_000
 """With more keys met than that it begins again, lest they fill memory."""
 
@@ -62,6 +65,8 @@ class Probing:
             breaker.nothing_untried = False
             self._breakers.probing(topic, candidate.id)
             self.ids.append(candidate.id)
+        elif from_id is not None and len(self.reads) >= TOPICS_READ_MAX:
+            self._breakers.look_on(topic, now)
         elif from_id is not None:
             self.reads.append(CatchUp(topic, max(from_id, breaker.read_from or from_id)))
         elif not self._held.has_parked(topic):
@@ -116,8 +121,10 @@ class Probing:
                 probes.append(probe)
                 continue
             was_cut = len(shown) >= request.probe_rows_max or (cut_arm is not None and cut_arm <= Arm.CATCH_UP)
-            if was_cut:
-                self._go_on_behind(shown, breaker)
+            end_id = end_before_position(request, wish.from_id)
+            if was_cut or end_id is not None:
+                last_id = shown[-1].id if shown else None
+                self._go_on_behind(last_id if was_cut else end_id, breaker)
                 self._breakers.look_on(wish.topic, now)
                 continue
             if breaker.read_from is None:
@@ -130,9 +137,10 @@ class Probing:
         self.reads = []
         return probes
 
-    def _go_on_behind(self, shown: list[Record], breaker: Breaker) -> None:
-        """None among these: the next look goes on behind them."""
-        breaker.read_from = shown[-1].id + 1 if shown else breaker.read_from
+    def _go_on_behind(self, seen_to: int | None, breaker: Breaker) -> None:
+        """None up to this id, where any was looked at: the next look goes on behind it."""
+        if seen_to is not None:
+            breaker.read_from = seen_to + 1
         if len(breaker.keys_read) > KEYS_READ_MAX:
             breaker.look_again()
 

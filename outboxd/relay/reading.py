@@ -206,6 +206,7 @@ class Reading:
         if state.draining:
             state.ledger.fetch_ended()
             return
+        state.wishes.took(request, now - given_at)
         admitted = self._admit(request, fetched, now)
         self._orders.on_told(fetched)
         if fetched.holding is not None and request.holding_after is not None:

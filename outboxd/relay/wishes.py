@@ -9,7 +9,7 @@ from itertools import islice
 
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import FIRST_ID
+from outboxd.policy.records import FIRST_ID, ID_MAX
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.ports import FetchRequest
@@ -21,6 +21,9 @@ CATCH_UP_PARTS, PARTS = 3, 4
 """Topics that catch up take three parts in four of a fetch: others' new records do not wait for a long backlog."""
 CATCH_UP_ROWS_MAX = 1_000_000
 """No limit but the fetch's own."""
+QUICK_SECONDS, SLOW_SECONDS = 0.03, 0.15
+"""How long a fetch may take that reads of topics pass over more, or are to pass over less, next time."""
+REACH_IDS_MAX = 2**40
 CHOSEN_ROWS_MAX = 500
 FOUND_MAX = 5_000
 """While so many records wait to be read by id, no more are listed that came to be due."""
@@ -42,8 +45,12 @@ class Cursors:
 class Wishes:
     """Makes the requests; admission notes in `cursors`, `gaps` and `found` what their answers showed."""
 
-    def __init__(self, gate: KeyGate, topics: TopicHolds, held: HeldRecords, probing: Probing) -> None:
-        """All of these are the relay's; each has records of its own kind that wait to be read again."""
+    def __init__(
+        self, gate: KeyGate, topics: TopicHolds, held: HeldRecords, probing: Probing, *, reach_ids_min: int = ID_MAX
+    ) -> None:
+        """All of these are the relay's; each has records of its own kind that wait to be read again. Reads of a topic
+        cover `reach_ids_min` ids at least, where there are more.
+        """
         self._gate = gate
         self._topics = topics
         self._held = held
@@ -53,6 +60,8 @@ class Wishes:
         self._catch_up_rows_max = CATCH_UP_ROWS_MAX
         self.found: dict[int, None] = {}
         """Ids of pending records that nobody knows; they are read without order."""
+        self._reach_ids = reach_ids_min
+        self._reach_ids_min = reach_ids_min
         self.wants_top = False
         """Whether the next fetch is to tell how far the pending records reach that are not due yet."""
         self.wants_holding = False
@@ -87,6 +96,7 @@ class Wishes:
             catch_up_rows_max=self._catch_up_rows(rows_max, len(catch_ups)),
             probe_reads=self._probing.reads,
             probe_rows_max=PROBE_ROWS_MAX,
+            reach_ids=self._reach_ids,
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
             available_cursor=self._available_cursor,
@@ -111,6 +121,17 @@ class Wishes:
             self._catch_up_rows_max = max(1, rows * CATCH_UP_PARTS // PARTS)
         elif self._catch_up_rows_max < CATCH_UP_ROWS_MAX:
             self._catch_up_rows_max = min(CATCH_UP_ROWS_MAX, 2 * self._catch_up_rows_max)
+
+    def took(self, request: FetchRequest, seconds: float) -> None:
+        """The fetch took so long: reads of topics cover more ids next time where it was quick, and fewer where it was
+        slow. What is of other topics between them is passed over, and may be many rows or none.
+        """
+        if not (request.catch_ups or request.probe_reads or request.rereads):
+            return
+        if seconds < QUICK_SECONDS:
+            self._reach_ids = min(REACH_IDS_MAX, 4 * self._reach_ids)
+        elif seconds > SLOW_SECONDS:
+            self._reach_ids = max(self._reach_ids_min, self._reach_ids // 4)
 
     def request_for_orders(self) -> FetchRequest:
         """Return what to ask the database for while there is no room for any record: what operators want, what is

@@ -198,6 +198,7 @@ def test_records_that_come_to_be_due_at_one_moment_are_listed_a_part_at_a_time(
 def test_a_fetch_tells_how_far_pending_records_reach_that_are_not_due_where_that_is_asked_for(
     bench: StoreBench,
 ) -> None:
+    bench.take_over()
     first = bench.insert("orders")
     later = bench.insert("orders", available_in_seconds=60)
     assert bench.fetch().top_id is None
@@ -225,6 +226,16 @@ def test_a_whole_topic_is_read_again_as_a_serial_one_or_to_catch_up(bench: Store
     assert shown(serial) == [(Arm.REREAD, ids[1]), (Arm.REREAD, ids[2])]
     caught_up = bench.fetch(position=end, catch_ups=[CatchUp("orders", ids[0])], catch_up_rows_max=2)
     assert shown(caught_up) == [(Arm.CATCH_UP, ids[0]), (Arm.CATCH_UP, ids[1])]
+
+
+@pytest.mark.parametrize("part", ["catch_ups", "probe_reads", "rereads"])
+def test_a_read_of_a_topic_covers_so_many_ids_and_no_more(bench: StoreBench, part: str) -> None:
+    first, *_, last = [bench.insert(topic) for topic in ("orders", *["invoices"] * 3, "orders")]
+    wish = Reread(("orders", None), first) if part == "rereads" else CatchUp("orders", first)
+    request = {"position": last, part: [wish], "catch_up_rows_max": 9, "probe_rows_max": 9, "reread_rows_max": 9}
+
+    assert [record.id for record in bench.fetch(**request, reach_ids=last - first - 1).records] == [first]
+    assert [record.id for record in bench.fetch(**request, reach_ids=last - first).records] == [first, last]
 
 
 def test_a_limit_cuts_the_parts_in_their_order_the_forward_read_first(bench: StoreBench) -> None:

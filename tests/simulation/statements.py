@@ -157,7 +157,8 @@ def _records(db: Database, request: FetchRequest) -> list[Record]:
     reread: list[Row] = []
     for wish in request.rereads:
         topic, key = wish.gate_key
-        matching = [r for r in seen if r.topic == topic and key in (None, r.key) and wish.from_id <= r.id <= position]
+        end_id = position if key is not None else request.end_of(wish.from_id)
+        matching = [r for r in seen if r.topic == topic and key in (None, r.key) and wish.from_id <= r.id <= end_id]
         reread += matching[: request.reread_rows_max]
     add(Arm.REREAD, sorted(reread, key=lambda row: row.id))
     caught_up: list[Row] = []
@@ -166,7 +167,8 @@ def _records(db: Database, request: FetchRequest) -> list[Record]:
         (request.probe_reads, request.probe_rows_max),
     ):
         for catch_up in wishes:
-            matching = [r for r in seen if r.topic == catch_up.topic and catch_up.from_id <= r.id <= position]
+            end_id = request.end_of(catch_up.from_id)
+            matching = [r for r in seen if r.topic == catch_up.topic and catch_up.from_id <= r.id <= end_id]
             caught_up += matching[:rows_max]
     add(Arm.CATCH_UP, sorted(caught_up, key=lambda row: row.id))
     if request.forward:

@@ -11,6 +11,7 @@ from outboxd.policy.faults import fault_of
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import DueReplay, Fetched
 from outboxd.policy.records import NO_HISTORY, Arm, FailureHistory, Record
+from outboxd.policy.requests import FetchRequest
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
 from outboxd.relay.admission import Admission, Admitted
@@ -32,7 +33,7 @@ class StillClock:
 class Bench:
     """An admission with its parts, and the wishes that it answers."""
 
-    def __init__(self, rows_max: int = 100) -> None:
+    def __init__(self, rows_max: int = 100, reach_ids_min: int = 1_000_000) -> None:
         self.rows_max = rows_max
         self.gate = KeyGate()
         self.topics = TopicHolds()
@@ -42,7 +43,7 @@ class Bench:
         self.probing = Probing(
             breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
         )
-        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing)
+        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing, reach_ids_min=reach_ids_min)
         self.admission = Admission(
             gate=self.gate,
             topics=self.topics,
@@ -326,7 +327,7 @@ def test_what_is_scheduled_for_later_is_passed_over_once_nothing_else_is_shown()
     bench.fetch()
     bench.fetch(record(7), top_id=1_000)
     assert bench.wishes.cursors.position == 1_000
-    assert bench.wishes.gaps.ranges() == ([2, 5, 8], [2, 6, 1_000])
+    assert bench.wishes.gaps.ranges() == ([5, 8], [6, 1_000])
 
 
 def test_no_more_is_listed_that_came_to_be_due_while_enough_of_it_waits_to_be_read() -> None:
@@ -340,3 +341,35 @@ def test_no_more_is_listed_that_came_to_be_due_while_enough_of_it_waits_to_be_re
     assert bench.wishes.request_for_orders().available_cursor is None
     bench.fetch(available_cursor=(moment, 9))
     assert bench.wishes.cursors.available == (moment, 7)
+
+
+@pytest.mark.parametrize("serial", [False, True], ids=["catching up", "one by one"])
+def test_a_topic_of_which_only_some_ids_were_looked_at_is_read_on_behind_these(serial: bool) -> None:
+    bench = Bench(reach_ids_min=10)
+    bench.fetch(record(100))
+    if serial:
+        bench.gate.serial_topics.add("orders")
+        bench.gate.keys.defer(("orders", None), record(5))
+        bench.gate.keys.free(("orders", None))
+    else:
+        bench.topics.hold("orders", HoldReason.PAUSED, 0.0)
+        bench.topics.split([record(5)], ())
+        bench.topics.release("orders", HoldReason.PAUSED, 0.0)
+
+    bench.fetch()
+
+    request = bench.wishes.request(9, 9)
+    wishes = request.rereads if serial else request.catch_ups
+    assert [wish.from_id for wish in wishes] == [16]
+
+
+def test_reads_of_a_topic_cover_more_ids_while_they_are_quick_and_fewer_once_they_are_slow() -> None:
+    bench = Bench(reach_ids_min=10)
+
+    def reach_after(seconds: float) -> int:
+        bench.wishes.took(FetchRequest(1, 1, 1, catch_ups=[CatchUp("orders", 1)]), seconds)
+        return bench.wishes.request(9, 9).reach_ids
+
+    assert [reach_after(seconds) for seconds in (0.01, 0.01, 0.1, 1.0, 1.0, 1.0)] == [40, 160, 160, 40, 10, 10]
+    bench.wishes.took(FetchRequest(1, 1, 1), 0.01)
+    assert bench.wishes.request(9, 9).reach_ids == 10

@@ -10,7 +10,7 @@ from outboxd.policy.requests import FetchRequest
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
 from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.ledger import Ledger
-from outboxd.relay.probing import Probing
+from outboxd.relay.probing import TOPICS_READ_MAX, Probing
 from tests.unit.records import record
 
 TOPIC = "orders"
@@ -87,3 +87,35 @@ def test_a_parked_record_waits_until_what_was_seen_late_below_it_was_looked_at_b
     assert probing.take(REQUEST, shown[5:], Arm.CATCH_UP, LATER + 1) == []
     assert probing.look(LATER + 2)
     assert ([wish.from_id for wish in probing.reads], probing.ids) == ([], [14])
+
+
+def test_a_look_that_covered_some_ids_only_goes_on_behind_them() -> None:
+    probing, breakers = probing_of(5, parked=1)
+    breakers.open[TOPIC].wants_untried = True
+    request = REQUEST._replace(position=1_000, reach_ids=10)
+    assert probing.look(LATER)
+
+    assert probing.take(request, [], None, LATER) == []
+
+    assert probing.look(LATER + LOOK_ON_SECONDS)
+    assert [wish.from_id for wish in probing.reads] == [16]
+    assert not breakers.open[TOPIC].nothing_untried
+
+
+def test_few_topics_are_read_for_a_probe_at_once_and_the_others_a_little_later() -> None:
+    probing, breakers = probing_of(5)
+    fault = fault_of(7)
+    topics = [TOPIC, *(f"topic-{number}" for number in range(TOPICS_READ_MAX + 1))]
+    for topic in topics[1:]:
+        breakers.trip(topic, fault, fault.meaning, 0.0)
+        probing._topics.hold(topic, HoldReason.BREAKER, 0.0)
+        probing._topics.split([record(5, topic=topic)], ())
+    assert probing.look(LATER)
+    read = [wish.topic for wish in probing.reads]
+    assert read == topics[:TOPICS_READ_MAX]
+    for topic in read:
+        breakers.probing(topic, 5)
+
+    assert not probing.look(LATER)
+    assert probing.look(LATER + LOOK_ON_SECONDS)
+    assert [wish.topic for wish in probing.reads] == topics[TOPICS_READ_MAX:]
