@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Engine, create_engine
 
 from outboxd.errors import ConfigError
-from outboxd.postgres.failures import explained
+from outboxd.postgres.failures import explained, unusable_url
 
 CONNECT_TIMEOUT_SECONDS = 5
 #: A peer that is gone without a word is noticed within about this time, by keepalives or by unanswered data.
@@ -119,10 +119,16 @@ def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: in
     """Return a new connection. Every one of outboxd's is made here.
 
     Raises:
-        ConfigError: the database is not in UTF-8.
+        ConfigError: the driver cannot use the connection string, or the database is not in UTF-8.
         psycopg.Error: it cannot be had; see `failures.explained`.
     """
-    connection = Driver.connect(conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold)
+    try:
+        connection = Driver.connect(conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold)
+    except psycopg.ProgrammingError as error:
+        # With no server asked yet, it is the string that is wrong.
+        if error.sqlstate:
+            raise
+        raise unusable_url(" ".join(str(error).split())) from None
     with closed_on_failure(connection):
         refuse_encoding(connection.info.parameter_status("server_encoding"), connection.info.dbname)
     return connection

@@ -65,6 +65,23 @@ def test_a_refused_connection_is_a_sentence_without_the_password(url: str, error
     assert "hush" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "connect_timeout=abc",
+        "sslmode=bogus",
+        "require_auth=none,none",
+        "service=bogus",
+        "hostaddr=bogus",
+        "port=99999",
+        "port=1,2",
+    ],
+)
+def test_what_the_client_library_cannot_use_is_misconfigured_and_not_unavailable(parameter: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot use database\.url"):
+        make_engine(f"postgresql://u:hush@127.0.0.1/d?{parameter}").connect()
+
+
 def test_a_missing_database_and_a_missing_role_are_told_apart(database: Database) -> None:
     with pytest.raises(ConfigError, match="no such database"):
         make_engine(database.server.url("absent")).connect()

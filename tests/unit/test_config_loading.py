@@ -185,6 +185,49 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, text
     assert told in line
 
 
+@pytest.mark.parametrize(
+    ("parameter", "told"),
+    [
+        ("connect_timeout=abc", "connect_timeout is no number of seconds"),
+        ("connect_timeout=", "connect_timeout is no number of seconds"),
+        ("connect_timeout=inf", "connect_timeout is no number of seconds"),
+        ("keepalives_idle=soon", "keepalives_idle is no whole number"),
+        ("port=99999", "a port is none of 1 to 65535"),
+        ("port=0", "a port is none of 1 to 65535"),
+        ("port=1,2", "there are neither as many ports as hosts nor one for all"),
+        ("sslmode=bogus", "invalid sslmode value"),
+        ("target_session_attrs=bogus", "invalid target_session_attrs value"),
+        ("gssencmode=bogus", "invalid gssencmode value"),
+        ("channel_binding=bogus", "invalid channel_binding value"),
+        ("require_auth=bogus", "invalid require_auth value"),
+        ("load_balance_hosts=bogus", "invalid load_balance_hosts value"),
+        ("service=bogus", "definition of service not found"),
+        ("hostaddr=bogus", "hostaddr is no address in numbers"),
+        ("host=a,b&hostaddr=127.0.0.1", "host and hostaddr list unequally many"),
+        ("sslmode=bo%22gus", "invalid sslmode value"),
+    ],
+)
+def test_a_parameter_of_the_url_that_no_connection_could_be_made_with_is_a_mistake(parameter: str, told: str) -> None:
+    (line,) = mistakes(None, env={"OUTBOXD_DATABASE__URL": f"postgresql://u@h/d?{parameter}"})
+    assert "database.url: the value is nothing that PostgreSQL's client library can use" in line
+    assert told in line
+    assert "bogus" not in line
+    assert "gus" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@a:1,b:65535/d?target_session_attrs=read-write&load_balance_hosts=random",
+        "postgresql://u@a,b/d?port=5433&hostaddr=127.0.0.1,::1&sslmode=verify-full&sslrootcert=/nowhere",
+        "postgresql:///d?host=/run/postgresql&connect_timeout=2.5&keepalives=0&gssencmode=disable",
+        "postgresql://u@h/d?gssencmode=require&require_auth=scram-sha-256,gss&channel_binding=prefer",
+    ],
+)
+def test_what_the_client_library_can_use_is_no_mistake(url: str) -> None:
+    assert load(env={"OUTBOXD_DATABASE__URL": url}).database.url == url
+
+
 def test_contradictions_are_told_together_with_all_other_mistakes(tmp_path: Path) -> None:
     path = write(
         tmp_path,
