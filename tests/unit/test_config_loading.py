@@ -228,6 +228,14 @@ def test_what_the_client_library_can_use_is_no_mistake(url: str) -> None:
     assert load(env={"OUTBOXD_DATABASE__URL": url}).database.url == url
 
 
+@pytest.mark.parametrize("key", ["message.max.bytes", "batch.size", "transaction.timeout.ms"])
+@pytest.mark.parametrize("value", ["0x7000", "070000"])
+def test_a_number_that_is_read_here_too_is_written_in_decimal_digits(key: str, value: str) -> None:
+    (line,) = mistakes(None, {f"kafka.{key}": value})
+    assert f"kafka.{key}: {value!r} is not written in decimal digits" in line
+    assert load(None, {f"kafka.{key}": "28672"}, {}).kafka.properties == {key: "28672"}
+
+
 def test_contradictions_are_told_together_with_all_other_mistakes(tmp_path: Path) -> None:
     path = write(
         tmp_path,
