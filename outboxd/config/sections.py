@@ -61,7 +61,9 @@ class DatabaseSettings(Section):
         ),
     ] = option("postgresql://app@localhost/app", "Where the database is; libpq's parameters may follow after a `?`.")
     password: Annotated[str, Text("a text without NUL", secret=True)] = option(
-        "", "Its password; better a credential named `database.password`, or `password_file`. Not taken from flags."
+        "",
+        "Its password, unless `url` has one; better a credential named `database.password`, or `password_file`. "
+        "Not taken from flags.",
     )
     password_file: Annotated[str, PATH] = option("", "File with the password; one newline at its end is dropped.")
     # The quote marks of SQL identifiers are the database code's work: any name that PostgreSQL takes is taken here.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outboxd.config.kind import Textual
+from outboxd.config.libpq import parameters_of
 from outboxd.config.librdkafka import is_property, property_of_variable
 from outboxd.config.mistakes import Mistake, suggestion
 from outboxd.config.model import SECTIONS
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 KAFKA = "kafka"
 ROUTE = "route"
+URL = "database.url"
+PASSWORD = "database.password"  # noqa: S105 - a setting's name
 ENV_PREFIX = "OUTBOXD_"
 # A secret is short; anything longer is the wrong file.
 SECRET_FILE_BYTES_MAX = 1 << 20
@@ -51,7 +54,7 @@ class Gathered:
 
 def merge(layers: Iterable[Gathered]) -> Gathered:
     """All layers as one, lowest first: later entries win; a secret in a file counts as given where that was named, and
-    only the file that wins is read.
+    only the file that wins is read. So it is with a password beside the database's URL and one within it.
     """
     merged = Gathered()
     for layer in layers:
@@ -66,8 +69,23 @@ def merge(layers: Iterable[Gathered]) -> Gathered:
         for _, target in _secret_files(layer):
             merged.entries.pop(target, None)
         merged.entries.update(layer.entries)
+    _rank_passwords(merged)
     _read_secret_files(merged)
     return merged
+
+
+def _rank_passwords(merged: Gathered) -> None:
+    """Take away a password below a URL that has one; one of the same rank is a mistake, a higher one wins later on."""
+    url = merged.entries.get(URL)
+    if url is None or not isinstance(url.value, str) or not (parameters_of(url.value) or {}).get("password"):
+        return
+    for full in (PASSWORD, f"{PASSWORD}_file"):
+        beside = merged.entries.get(full)
+        if beside is None or not beside.value or beside.origin.rank > url.origin.rank:
+            continue
+        if beside.origin.rank == url.origin.rank:
+            merged.refuse(beside.origin, full, f"given together with a password in {URL}; allowed: one of the two")
+        del merged.entries[full]
 
 
 def from_file(path: Path, *, must_exist: bool) -> Gathered:

@@ -44,11 +44,17 @@ def test_no_statement_is_compiled_however_long_the_backlog_looks(database: Datab
 
 
 def test_what_the_url_says_wins_over_the_defaults() -> None:
-    told = connection_string("postgresql+psycopg://u:own@h/d?connect_timeout=33&application_name=mine", "other")
+    told = connection_string("postgresql+psycopg://u:own@h/d?connect_timeout=33&application_name=mine")
     assert "connect_timeout=33" in told
     assert "application_name=mine" in told
     assert "password=own" in told
     assert "keepalives=1" in told
+
+
+def test_a_password_beside_the_url_wins_over_that_in_it() -> None:
+    told = connection_string("postgresql://u:own@h/d", "other")
+    assert "password=other" in told
+    assert "own" not in told
 
 
 @pytest.mark.parametrize(

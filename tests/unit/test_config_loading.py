@@ -390,6 +390,45 @@ def test_a_file_named_above_wins_over_a_secret_given_below_and_an_empty_name_tak
     assert (found.database.password, found.http.token) == ("above", "")
 
 
+@pytest.mark.parametrize("is_in_file", [False, True])
+@pytest.mark.parametrize("source", ["environment", "credential"])
+def test_a_password_wins_over_that_of_a_url_below_and_yields_to_that_of_a_url_above(
+    tmp_path: Path, source: str, is_in_file: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("beside")
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    key, value = ("database.password_file", str(secret)) if is_in_file else ("database.password", "beside")
+    env = {"CREDENTIALS_DIRECTORY": str(directory)}
+    if source == "environment":
+        env[f"OUTBOXD_{key.upper().replace('.', '__')}"] = value
+    else:
+        (directory / key).write_text(value)
+    path = write(tmp_path, "[database]\nurl = 'postgresql://u:within@h/d'\n")
+    found = load(path, {}, env)
+    assert found.database.password == "beside"
+    assert found.origin("database.password").source == source
+
+    path = write(tmp_path, f"[database]\n{key.removeprefix('database.')} = '{value}'\n")
+    found = load(path, {}, {"OUTBOXD_DATABASE__URL": "postgresql://u@h/d?password=within"})
+    assert found.database.password == ""
+    assert str(found.origin("database.password")) == "default"
+    found = load(path, {"database.url": "postgresql://u@h/d"}, {"OUTBOXD_DATABASE__URL": "postgresql://u:within@h/d"})
+    assert found.database.password == "beside"
+
+
+def test_a_password_together_with_a_url_that_has_one_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path, "[database]\nurl = 'postgresql://u:within@h/d'\npassword = 'beside'\n")
+    (line,) = mistakes(path)
+    assert line.startswith(f"{path}:3: database.password: given together with a password in database.url; allowed: one")
+    path = write(tmp_path, "[database]\nurl = 'postgresql://u:within@h/d'\npassword_file = '/nonexistent'\n")
+    (line,) = mistakes(path)
+    assert "database.password_file: given together with a password in database.url" in line
+    path = write(tmp_path, "[database]\nurl = 'postgresql://u:within@h/d'\npassword = ''\n")
+    assert load(path, env={}).database.password == ""
+
+
 def test_credentials_give_secrets_and_others_files_among_them_are_left_alone(tmp_path: Path) -> None:
     for name in ("database.password", "http.token", "kafka.sasl.password"):
         (tmp_path / name).write_text(f"secret of {name}\n")
