@@ -165,9 +165,8 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     if has_brokers:
         findings = kafka.inspect(settings.kafka.properties, topics)
         yield from findings
-        if transactional is not None and any(
-            finding.area == "broker" and not finding.weight.is_problem for finding in findings
-        ):
+        answers = not any(finding.area == "broker" and finding.weight.is_problem for finding in findings)
+        if transactional is not None and answers:
             yield from inspect_transactions(settings.kafka.properties, *transactional)
 
 

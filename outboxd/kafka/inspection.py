@@ -79,20 +79,38 @@ def inspect(properties: Mapping[str, str], topics: Mapping[str, int]) -> list[Fi
     metadata = client.metadata()
     if isinstance(metadata, KafkaError):
         return [_no_answer(client, metadata)]
+    findings: list[Finding] = []
+    try:
+        for finding in _cluster(client, metadata, topics):
+            findings.append(finding)  # noqa: PERF402 - what was found before the brokers went away stays
+    except (KafkaException, TimeoutError) as error:
+        findings.append(_gone(error))
+    return findings
+
+
+def _cluster(client: _Client, metadata: ClusterMetadata, topics: Mapping[str, int]) -> Iterator[Finding]:
     brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
     count = len(metadata.brokers)
-    findings = [Finding("broker", Weight.FINE, f"{count} broker{'s' * (count != 1)}: {brokers}")]
+    yield Finding("broker", Weight.FINE, f"{count} broker{'s' * (count != 1)}: {brokers}")
     legal = [topic for topic in topics if topic_name_problem(topic) is None]
-    findings.extend(_illegal(topics))
+    yield from _illegal(topics)
     if legal:
-        findings.extend(
-            _topics(client.admin, {topic: topics[topic] for topic in legal[:TOPICS_LISTED_MAX]}, properties)
+        yield from _topics(
+            client.admin, {topic: topics[topic] for topic in legal[:TOPICS_LISTED_MAX]}, client.properties
         )
     if len(legal) > TOPICS_LISTED_MAX:
-        findings.append(
-            Finding("topics", Weight.WARNING, f"only {TOPICS_LISTED_MAX} of {len(legal)} topics were looked at")
-        )
-    return findings
+        yield Finding("topics", Weight.WARNING, f"only {TOPICS_LISTED_MAX} of {len(legal)} topics were looked at")
+
+
+def _gone(error: Exception) -> Finding:
+    """A broker that answered one question and no other."""
+    why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+    return Finding(
+        "broker",
+        Weight.UNAVAILABLE,
+        f"the brokers went away while they were asked: {why}",
+        "look at the brokers, and run it again",
+    )
 
 
 def _no_answer(client: _Client, error: KafkaError) -> Finding:

@@ -43,8 +43,9 @@ def inspect_transactions(properties: Mapping[str, str], transactional_id: str, t
     try:
         yield from _producer(properties, transactional_id)
         yield from _topic(admin, topic)
-    except KafkaException as error:
-        yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {error.args[0].str()}")
+    except (KafkaException, TimeoutError) as error:
+        why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+        yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {why}")
 
 
 def _producer(properties: Mapping[str, str], transactional_id: str) -> Iterator[Finding]:
