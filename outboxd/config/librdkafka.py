@@ -14,6 +14,7 @@ from outboxd.config.redaction import HIDDEN, is_secret, redact
 from outboxd.errors import ConfigError
 
 BOOTSTRAP = "bootstrap.servers"
+NO_BROKERS = f'is not set; write "{BOOTSTRAP}" = "HOST:9092" under [kafka], or set OUTBOXD_KAFKA__BOOTSTRAP_SERVERS'
 
 # Never a property of librdkafka: whatever is set before it was fine when this is what a client complains about.
 _SENTINEL = "outboxd.sentinel"
@@ -54,10 +55,7 @@ class KafkaSettings(BaseModel):
         """
         servers = self.properties.get(BOOTSTRAP) or self.properties.get("metadata.broker.list", "")
         if not servers:
-            raise ConfigError(
-                f'kafka.{BOOTSTRAP} is not set; write "{BOOTSTRAP}" = "HOST:9092" under [kafka], '
-                "or set OUTBOXD_KAFKA__BOOTSTRAP_SERVERS"
-            )
+            raise ConfigError(f"kafka.{BOOTSTRAP} {NO_BROKERS}")
         return servers
 
     def plain(self) -> dict[str, object]:

@@ -234,7 +234,9 @@ def test_without_brokers_configured_it_says_how_to_name_them(
     monkeypatch.delenv("OUTBOXD_KAFKA__BOOTSTRAP_SERVERS", raising=False)
     answer = shell_on(database, monkeypatch, capsys)("check", "--json")
     assert answer.code == 78
-    assert any("bootstrap.servers is not set" in finding["message"] for finding in answer.document["findings"])
+    assert problems(answer.document) == [("configuration", "misconfigured")]
+    assert any(finding["area"] == "database" for finding in answer.document["findings"])
+    assert "default: kafka.bootstrap.servers: is not set" in answer.out
 
 
 def test_rows_in_doubt_are_a_problem_for_exactly_once_delivery(

@@ -341,6 +341,34 @@ def test_what_needs_kafka_is_told_how_to_name_the_brokers() -> None:
         _ = Settings().kafka.bootstrap_servers
 
 
+def test_missing_brokers_are_told_together_with_all_other_mistakes_and_with_their_place(tmp_path: Path) -> None:
+    def told(text: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            load(write(tmp_path, text), {}, {}, needs_brokers=True)
+        return str(caught.value).splitlines()
+
+    path = tmp_path / "outboxd.toml"
+    _, missing, other = told("[relay]\nbatch_rows = 0\n")
+    assert missing.startswith(f'  {path}: kafka.bootstrap.servers: is not set; write "bootstrap.servers" = "HOST:9092"')
+    assert other.startswith(f"  {path}:2: relay.batch_rows: ")
+    (empty,) = told("[kafka]\n'bootstrap.servers' = ''\n")
+    assert f"{path}:2: kafka.bootstrap.servers: is not set" in empty
+    with pytest.raises(ConfigError, match=r"default: kafka\.bootstrap\.servers: is not set"):
+        load(None, {}, {}, needs_brokers=True)
+    env = {"OUTBOXD_KAFKA__METADATA_BROKER_LIST": "a:1"}
+    assert load(None, {}, env, needs_brokers=True).kafka.bootstrap_servers == "a:1"
+    assert load(None, {}, {}).kafka.properties == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["[kafka]\nbootstrap.serverz = 'a:1'", "[kafka]\n'bootstrap.servers' = ['a', 'b']", "kafka = 5", "["]
+)
+def test_brokers_are_not_told_missing_where_a_mistake_may_be_why(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text), {}, {}, needs_brokers=True)
+    assert "is not set" not in str(caught.value)
+
+
 def test_a_secret_is_read_from_its_file_without_the_newline_at_its_end(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hush \n\n")
