@@ -460,12 +460,47 @@ def test_a_password_together_with_a_url_that_has_one_is_told(tmp_path: Path) -> 
 def test_credentials_give_secrets_and_others_files_among_them_are_left_alone(tmp_path: Path) -> None:
     for name in ("database.password", "http.token", "kafka.sasl.password"):
         (tmp_path / name).write_text(f"secret of {name}\n")
-    for name in ("kafka.ca.bundle", "database.unrelated", "plain"):
+    for name in ("kafka.ca.bundle", "postgresql.key", "database", "plain"):
         (tmp_path / name).write_text("not ours")
     found = load(env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert found.database.password == "secret of database.password"
     assert found.http.token == "secret of http.token"
     assert found.kafka.properties == {"sasl.password": "secret of kafka.sasl.password"}
+
+
+def test_a_misspelt_credential_is_told_with_what_was_meant(tmp_path: Path) -> None:
+    for name in ("http.tokn", "database.unrelated", "kafka.sasl.pasword"):
+        (tmp_path / name).write_text("hush")
+    told = mistakes(None, env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert [line.partition("; allowed: ")[0].partition(": ")[2] for line in told] == [
+        "database.unrelated: no such key",
+        "http.tokn: no such key; did you mean token?",
+        "kafka.sasl.pasword: no such property of librdkafka; did you mean sasl.password?",
+    ]
+    assert "hush" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OUTBOXD_RELAY_BATCH_ROWS", "OUTBOXD_RELAY__BATCH_ROWS"),
+        ("OUTBOXD_DATABASE_SCHEMA", "OUTBOXD_DATABASE__SCHEMA"),
+        ("OUTBOXD_KAFKA_BOOTSTRAP_SERVERS", "OUTBOXD_KAFKA__BOOTSTRAP_SERVERS"),
+        ("OUTBOXD_KAFKA_SASL_PASSWORD_FILE", "OUTBOXD_KAFKA__SASL_PASSWORD_FILE"),
+    ],
+)
+def test_a_variable_of_a_setting_with_one_underscore_is_told_with_what_was_meant(name: str, meant: str) -> None:
+    (line,) = mistakes(None, env={name: "hush"})
+    assert line == f"environment {name}: has one underscore after the section; did you mean {meant}?"
+
+
+def test_variables_that_name_no_setting_are_left_alone() -> None:
+    # Those of outboxd itself, of its tests, and what an orchestrator makes of a service called outboxd.
+    names = (
+        "OUTBOXD_DEBUG", "OUTBOXD_CHAOS", "OUTBOXD_TEST_ROWS", "OUTBOXD_", "OUTBOXD_RELAY", "OUTBOXD_KAFKA_",
+        "OUTBOXD_PORT", "OUTBOXD_SERVICE_HOST", "OUTBOXD_HTTP_PORT_9464_TCP_ADDR", "OUTBOXD_KAFKA_SERVICE_PORT",
+    )  # fmt: skip
+    assert load(env=dict.fromkeys(names, "1")) == Settings()
 
 
 def test_a_secret_file_that_cannot_be_read_or_is_given_twice_is_told(tmp_path: Path) -> None:
