@@ -223,7 +223,9 @@ class AlertSettings(Section):
     title = "Who is told of a dead letter of a new kind, a breaker, the storm guard, a stall."
 
     command: Annotated[str, Text('a command line, or "" for none', problem=command_problem)] = option(
-        "", "Run with the event as JSON on its standard input, at a limited rate."
+        "",
+        "Run with the event as JSON on its standard input, at a limited rate; a secret of it belongs in a file that it "
+        "reads, since the command itself is shown.",
     )
     dead_letter_topic: Annotated[str, Text('a topic name, or "" for none', r"(?!\.{1,2}$)[A-Za-z0-9._-]{0,249}")] = (
         option("", "Topic for copies of dead letters, with the headers the ecosystem knows.")
