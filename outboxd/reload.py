@@ -26,6 +26,14 @@ NEEDS_RESTART = (
 )
 """Contract names, or their beginnings, that bind for a daemon's life. `docs/configure.md` has the list too."""
 
+WAIT_TOGETHER = {
+    "database.url": ("database.password", "database.password_file"),
+    "http.listen": ("http.token", "http.token_file"),
+}
+"""What waits only where the setting waits with which it belongs together: a new password of an old URL lets nobody in,
+and an old address without its token is open to everybody.
+"""
+
 CREDENTIALS = frozenset({"kafka.sasl.username", "kafka.sasl.password"})
 """What the client takes while it runs. Any other property of it means a new producer."""
 
@@ -51,6 +59,8 @@ def compare(present: Settings, wanted: Settings) -> Reload:
     """Say what it takes to get from the `present` configuration to the `wanted` one."""
     changed = list(_changed(present, wanted))
     waiting = [key for key in changed if key.startswith(NEEDS_RESTART)]
+    together = {other for key in waiting for other in WAIT_TOGETHER.get(key, ())}
+    waiting = [key for key in changed if key in waiting or key in together]
     settings = _with_old(present, wanted, waiting)
     if any(disagreements(settings.relay, settings.retry, settings.routes)):
         # The new routes go with a value that has to wait, and so they wait with it.

@@ -47,8 +47,7 @@ def bench(
     from outboxd.bench.run import run
     from outboxd.kafka.client_config import check_client
 
-    settings = load_settings()
-    settings.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
+    settings = load_settings(needs_brokers=True)
     check_client(settings.kafka.properties)
     if as_json and not yes:
         raise UsageError("--json needs --yes: there is nobody to ask")

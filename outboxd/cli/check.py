@@ -73,20 +73,20 @@ def check(
 
 
 def _configuration(*, offline: bool) -> Iterator[Finding]:
+    has_brokers = True
     try:
-        settings = load_settings()
+        settings = load_settings(needs_brokers=True)
     except ConfigError as error:
         yield from _mistakes(error)
-        return
+        try:
+            settings = load_settings()
+        except ConfigError:
+            return
+        # Brokers are all that is missing: the database can be looked at.
+        has_brokers = False
     file = "defaults and environment, no file" if settings.file is None else str(settings.file)
     yield Finding("configuration", Weight.FINE, file)
     yield from _files(settings)
-    has_brokers = True
-    try:
-        settings.kafka.bootstrap_servers  # noqa: B018 - refuses where there are none
-    except ConfigError as error:
-        has_brokers = False
-        yield Finding("configuration", Weight.MISCONFIGURED, str(error))
     yield from _installation()
     if not offline:
         yield from _servers(settings, has_brokers=has_brokers)
@@ -165,9 +165,8 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     if has_brokers:
         findings = kafka.inspect(settings.kafka.properties, topics)
         yield from findings
-        if transactional is not None and any(
-            finding.area == "broker" and not finding.weight.is_problem for finding in findings
-        ):
+        answers = not any(finding.area == "broker" and finding.weight.is_problem for finding in findings)
+        if transactional is not None and answers:
             yield from inspect_transactions(settings.kafka.properties, *transactional)
 
 

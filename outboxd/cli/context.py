@@ -47,15 +47,17 @@ def overrides() -> Mapping[str, str]:
     return dict(_asked.get().overrides)
 
 
-def load_settings() -> Settings:
+def load_settings(*, needs_brokers: bool = False) -> Settings:
     """The configuration as this command line asks for it: file, environment, credentials and flags together.
+
+    `needs_brokers`: whether it is a mistake to name none.
 
     Raises:
         ConfigError: lists every mistake with its place.
     """
     from outboxd.config import load
 
-    return load(config_path(), flags=overrides(), env=os.environ)
+    return load(config_path(), flags=overrides(), env=os.environ, needs_brokers=needs_brokers)
 
 
 def _remember_config(value: str | None) -> str | None:

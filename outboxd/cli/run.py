@@ -32,8 +32,7 @@ def run(
     from outboxd.config import load
     from outboxd.daemon import run_daemon
 
-    settings = load_settings()
+    settings = load_settings(needs_brokers=True)
     # A reload runs on another thread, which does not know what this command line asked for.
-    load_again = partial(load, config_path(), flags=dict(overrides()), env=dict(os.environ))
-    settings.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
+    load_again = partial(load, config_path(), flags=dict(overrides()), env=dict(os.environ), needs_brokers=True)
     raise typer.Exit(run_daemon(settings, until_empty=until_empty, load_again=load_again))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,7 @@ from outboxd.config.redaction import HIDDEN, is_secret, redact
 from outboxd.errors import ConfigError
 
 BOOTSTRAP = "bootstrap.servers"
+NO_BROKERS = f'is not set; write "{BOOTSTRAP}" = "HOST:9092" under [kafka], or set OUTBOXD_KAFKA__BOOTSTRAP_SERVERS'
 
 # Never a property of librdkafka: whatever is set before it was fine when this is what a client complains about.
 _SENTINEL = "outboxd.sentinel"
@@ -53,10 +55,7 @@ class KafkaSettings(BaseModel):
         """
         servers = self.properties.get(BOOTSTRAP) or self.properties.get("metadata.broker.list", "")
         if not servers:
-            raise ConfigError(
-                f'kafka.{BOOTSTRAP} is not set; write "{BOOTSTRAP}" = "HOST:9092" under [kafka], '
-                "or set OUTBOXD_KAFKA__BOOTSTRAP_SERVERS"
-            )
+            raise ConfigError(f"kafka.{BOOTSTRAP} {NO_BROKERS}")
         return servers
 
     def plain(self) -> dict[str, object]:
@@ -93,6 +92,8 @@ _TIMEOUT = _Guard(
 )
 _IN_FLIGHT = _Guard(_at_most(5), "1 to 5", "a broker keeps order for an idempotent producer's last five requests only")
 _RETRIES = _Guard(_only("2147483647"), "2147483647", "a limit makes the client give up rows in the middle of a queue")
+#: What outboxd reads too. librdkafka takes 0x10 and 010 as well, for 16 and 8.
+DECIMAL_PROPERTIES = ("message.max.bytes", "batch.size", "transaction.timeout.ms")
 _CALLBACK = _Guard(_never, "nothing: outboxd sets it", "delivery reports are how rows are settled")
 
 #: Property → what it may be, and why no more.
@@ -142,7 +143,10 @@ def property_problem(key: str, value: str) -> str | None:
         return f"{value!r} is refused: {guard.reason}; allowed: {guard.allowed}"
     if "\0" in value or not _is_unicode(value):
         return "not text; allowed: UTF-8 without NUL"
-    return _client_problem(key, value)
+    problem = _client_problem(key, value)
+    if problem is None and key in DECIMAL_PROPERTIES and not re.fullmatch(r"\s*[1-9][0-9]*\s*|0", value, re.ASCII):
+        return f"{value!r} is not written in decimal digits, which outboxd needs to read it too; allowed: such as 1000"
+    return problem
 
 
 def is_property(key: str) -> bool:

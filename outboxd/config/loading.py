@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from outboxd.config import sources
 from outboxd.config.kind import AS_GIVEN
-from outboxd.config.librdkafka import KafkaSettings, is_property, property_problem
+from outboxd.config.librdkafka import BOOTSTRAP, NO_BROKERS, KafkaSettings, is_property, property_problem
 from outboxd.config.mistakes import Mistake, config_error, suggestion
 from outboxd.config.model import SECTIONS, Settings, disagreements
 from outboxd.config.places import DEFAULT, Origin
 from outboxd.config.section import Contradiction, Section
 from outboxd.config.sections import RetryOverrides, RetrySettings, RouteSettings
+from outboxd.errors import ConfigError
 
 if TYPE_CHECKING:
     from outboxd.config.sources import Entry, Gathered
@@ -24,11 +25,17 @@ if TYPE_CHECKING:
 DEFAULT_PATH = Path("/etc/outboxd/outboxd.toml")
 PATH_VARIABLE = "OUTBOXD_CONFIG"
 
+# How the names of what names brokers begin, and so most misspelt ones.
+_BROKERS = ("kafka.bootstrap", "kafka.metadata.broker")
 _NO_FLAGS: Mapping[str, str] = {}
 
 
 def load(
-    path: Path | None = None, flags: Mapping[str, str] = _NO_FLAGS, env: Mapping[str, str] | None = None
+    path: Path | None = None,
+    flags: Mapping[str, str] = _NO_FLAGS,
+    env: Mapping[str, str] | None = None,
+    *,
+    needs_brokers: bool = False,
 ) -> Settings:
     """The effective configuration: flags over environment over systemd credentials over file over defaults.
 
@@ -37,6 +44,7 @@ def load(
             to exist, the last one need not.
         flags: contract name (`relay.batch_rows`) → value as text.
         env: the environment; None for the process's own. CREDENTIALS_DIRECTORY in it names systemd's credentials.
+        needs_brokers: whether it is a mistake to name no brokers.
 
     Raises:
         ConfigError: lists every mistake of all sources, each with its place.
@@ -51,7 +59,7 @@ def load(
             sources.from_flags(flags),
         ]
     )
-    return _Assembly(gathered).settings(file if _is_file(file) else None)
+    return _Assembly(gathered).settings(file if _is_file(file) else None, needs_brokers=needs_brokers)
 
 
 def _is_file(path: Path) -> bool:
@@ -80,9 +88,11 @@ class _Assembly:
         self._mistakes = list(gathered.mistakes)
         self._origins: dict[str, Origin] = {}
 
-    def settings(self, file: Path | None) -> Settings:
+    def settings(self, file: Path | None, *, needs_brokers: bool) -> Settings:
         sections: dict[str, Any] = {name: self._section(name) for name in SECTIONS}
         kafka = self._kafka()
+        if needs_brokers:
+            self._need_brokers(kafka, file)
         routes = [self._route(index, entries) for index, entries in enumerate(self._routes)]
         for name, section in sections.items():
             self._refuse_contradictions(section.contradictions(), f"{name}.")
@@ -134,6 +144,17 @@ class _Assembly:
             self._refuse(full, "not the path of a file; allowed: a string")
         elif not is_property(key):
             self._refuse(full, property_problem(key, "") or "no such property")
+
+    def _need_brokers(self, kafka: KafkaSettings, file: Path | None) -> None:
+        """Refuse to go without, unless a mistake already told may be why there are none."""
+        name = f"{sources.KAFKA}.{BOOTSTRAP}"
+        if any(mistake.key in ("", sources.KAFKA) or mistake.key.startswith(_BROKERS) for mistake in self._mistakes):
+            return
+        try:
+            kafka.bootstrap_servers  # noqa: B018 - refuses where there are none
+        except ConfigError:
+            place = self._origins.get(name) or (DEFAULT if file is None else Origin("file", str(file)))
+            self._mistakes.append(Mistake(str(place), name, NO_BROKERS))
 
     def _route(self, index: int, entries: dict[str, Entry]) -> RouteSettings | None:
         name = f"{sources.ROUTE}[{index}]"

@@ -38,7 +38,7 @@ def config_error(mistakes: Sequence[Mistake]) -> ConfigError:
     return ConfigError("\n".join([f"the configuration has {len(lines)} mistakes:", *(f"  {line}" for line in lines)]))
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str], *, likeness_min: float = 0.6) -> str:
     """What to append to a message about `name`: the known name nearest to it; empty when none is near."""
-    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    near = get_close_matches(name, list(known), n=1, cutoff=likeness_min)
     return f"; did you mean {near[0]}?" if near else ""

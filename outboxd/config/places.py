@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 SourceKind = Literal["default", "file", "credential", "environment", "flag"]
+_LOWEST_FIRST = get_args(SourceKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,11 @@ class Origin:
     name: str = ""
     line: int | None = None
     read_from: str = ""
+
+    @property
+    def rank(self) -> int:
+        """Of two sources, the one with the higher rank wins."""
+        return _LOWEST_FIRST.index(self.source)
 
     def __str__(self) -> str:
         if self.source == "file":

@@ -61,7 +61,9 @@ class DatabaseSettings(Section):
         ),
     ] = option("postgresql://app@localhost/app", "Where the database is; libpq's parameters may follow after a `?`.")
     password: Annotated[str, Text("a text without NUL", secret=True)] = option(
-        "", "Its password; better a credential named `database.password`, or `password_file`. Not taken from flags."
+        "",
+        "Its password, unless `url` has one; better a credential named `database.password`, or `password_file`. "
+        "Not taken from flags.",
     )
     password_file: Annotated[str, PATH] = option("", "File with the password; one newline at its end is dropped.")
     # The quote marks of SQL identifiers are the database code's work: any name that PostgreSQL takes is taken here.
@@ -221,7 +223,9 @@ class AlertSettings(Section):
     title = "Who is told of a dead letter of a new kind, a breaker, the storm guard, a stall."
 
     command: Annotated[str, Text('a command line, or "" for none', problem=command_problem)] = option(
-        "", "Run with the event as JSON on its standard input, at a limited rate."
+        "",
+        "Run with the event as JSON on its standard input, at a limited rate; a secret of it belongs in a file that it "
+        "reads, since the command itself is shown.",
     )
     dead_letter_topic: Annotated[str, Text('a topic name, or "" for none', r"(?!\.{1,2}$)[A-Za-z0-9._-]{0,249}")] = (
         option("", "Topic for copies of dead letters, with the headers the ecosystem knows.")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outboxd.config.kind import Textual
-from outboxd.config.librdkafka import is_property, property_of_variable
+from outboxd.config.libpq import parameters_of
+from outboxd.config.librdkafka import COMMON_PROPERTIES, is_property, property_of_variable
 from outboxd.config.mistakes import Mistake, suggestion
 from outboxd.config.model import SECTIONS
 from outboxd.config.places import Origin, lines_by_key
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 
 KAFKA = "kafka"
 ROUTE = "route"
+URL = "database.url"
+PASSWORD = "database.password"  # noqa: S105 - a setting's name
 ENV_PREFIX = "OUTBOXD_"
 # A secret is short; anything longer is the wrong file.
 SECRET_FILE_BYTES_MAX = 1 << 20
+# From here on a name is more likely a slip of the pen than one of its own.
+_MISSPELT_LIKENESS_MIN = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Gathered:
 
 def merge(layers: Iterable[Gathered]) -> Gathered:
     """All layers as one, lowest first: later entries win; a secret in a file counts as given where that was named, and
-    only the file that wins is read.
+    only the file that wins is read. So it is with a password beside the database's URL and one within it.
     """
     merged = Gathered()
     for layer in layers:
@@ -66,8 +71,23 @@ def merge(layers: Iterable[Gathered]) -> Gathered:
         for _, target in _secret_files(layer):
             merged.entries.pop(target, None)
         merged.entries.update(layer.entries)
+    _rank_passwords(merged)
     _read_secret_files(merged)
     return merged
+
+
+def _rank_passwords(merged: Gathered) -> None:
+    """Take away a password below a URL that has one; one of the same rank is a mistake, a higher one wins later on."""
+    url = merged.entries.get(URL)
+    if url is None or not isinstance(url.value, str) or not (parameters_of(url.value) or {}).get("password"):
+        return
+    for full in (PASSWORD, f"{PASSWORD}_file"):
+        beside = merged.entries.get(full)
+        if beside is None or not beside.value or beside.origin.rank > url.origin.rank:
+            continue
+        if beside.origin.rank == url.origin.rank:
+            merged.refuse(beside.origin, full, f"given together with a password in {URL}; allowed: one of the two")
+        del merged.entries[full]
 
 
 def from_file(path: Path, *, must_exist: bool) -> Gathered:
@@ -140,7 +160,10 @@ def _leaves(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str
 
 
 def from_credentials(directory: str | None) -> Gathered:
-    """The layer of systemd's credentials: files named SECTION.KEY in `directory`; others there are somebody else's."""
+    """The layer of systemd's credentials: files named SECTION.KEY in `directory`; others there are somebody else's.
+
+    So are those of [kafka] that resemble no property: a certificate's file may be called like that.
+    """
     layer = Gathered()
     if not directory:
         return layer
@@ -151,18 +174,16 @@ def from_credentials(directory: str | None) -> Gathered:
         return layer
     for name in names:
         origin = Origin("credential", name)
-        if _is_setting(name):
+        section, _, key = name.partition(".")
+        if section == KAFKA and not is_property(key.removesuffix("_file")):
+            near = suggestion(key, COMMON_PROPERTIES, likeness_min=_MISSPELT_LIKENESS_MIN)
+            if near:
+                layer.refuse(origin, name, f"no such property of librdkafka{near}")
+        elif key and (section == KAFKA or section in SECTIONS):
             text = _read_secret(layer, origin, name, Path(directory) / name)
             if text is not None:
                 _take(layer, name, Entry(Textual(text), origin))
     return layer
-
-
-def _is_setting(name: str) -> bool:
-    section, _, key = name.partition(".")
-    if section == KAFKA and key:
-        return is_property(key.removesuffix("_file"))
-    return section in SECTIONS and key in SECTIONS[section].fields_by_key()
 
 
 def from_environment(env: Mapping[str, str]) -> Gathered:
@@ -175,7 +196,21 @@ def from_environment(env: Mapping[str, str]) -> Gathered:
                 stem, is_file = key.removesuffix("_file"), key.endswith("_file")
                 key = property_of_variable(stem) + ("_file" if is_file else "")
             _take_textual(layer, f"{section}.{key}", Entry(Textual(text), Origin("environment", name)))
+        elif name.startswith(ENV_PREFIX):
+            _refuse_one_underscore(layer, name)
     return layer
+
+
+def _refuse_one_underscore(layer: Gathered, name: str) -> None:
+    """A setting's name that would be passed over for its one underscore; others have their own meaning, or none."""
+    section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
+    if section == KAFKA and key:
+        is_setting = is_property(property_of_variable(key.removesuffix("_file")))
+    else:
+        is_setting = section in SECTIONS and key in SECTIONS[section].fields_by_key()
+    if is_setting:
+        meant = f"{ENV_PREFIX}{section}__{key}".upper()
+        layer.refuse(Origin("environment", name), "", f"has one underscore after the section; did you mean {meant}?")
 
 
 def from_flags(flags: Mapping[str, str]) -> Gathered:

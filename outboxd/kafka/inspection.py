@@ -20,13 +20,12 @@ from confluent_kafka.admin import (
 )
 
 from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX
+from outboxd.kafka.replication import replication_warnings
 from outboxd.policy.findings import Finding, Weight
 from outboxd.policy.row_checks import topic_name_problem
 
 TIMEOUT_SECONDS = 5.0
 ATTEMPT_SECONDS = 1.0
-#: outboxd's own topics, whose records all have keys.
-PROGRESS_PREFIX = "outboxd-progress-"
 TOPICS_LISTED_MAX = 100
 _CREDENTIAL_CODES = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
 _MISSING_CODES = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
@@ -66,15 +65,12 @@ class _Client:
         return [error for error in self.errors if error.code() in _CREDENTIAL_CODES]
 
 
-def inspect(
-    properties: Mapping[str, str], topics: Mapping[str, int], progress_topic: str | None = None
-) -> list[Finding]:
+def inspect(properties: Mapping[str, str], topics: Mapping[str, int]) -> list[Finding]:
     """Look at the cluster, and at these topics.
 
     Args:
         properties: the user's librdkafka properties.
         topics: name → how many pending rows wait for it (0: it is configured).
-        progress_topic: that of exactly-once delivery; the daemon makes it where it is missing.
     """
     try:
         client = _Client(properties)
@@ -83,22 +79,38 @@ def inspect(
     metadata = client.metadata()
     if isinstance(metadata, KafkaError):
         return [_no_answer(client, metadata)]
+    findings: list[Finding] = []
+    try:
+        for finding in _cluster(client, metadata, topics):
+            findings.append(finding)  # noqa: PERF402 - what was found before the brokers went away stays
+    except (KafkaException, TimeoutError) as error:
+        findings.append(_gone(error))
+    return findings
+
+
+def _cluster(client: _Client, metadata: ClusterMetadata, topics: Mapping[str, int]) -> Iterator[Finding]:
     brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
     count = len(metadata.brokers)
-    findings = [Finding("broker", Weight.FINE, f"{count} broker{'s' * (count != 1)}: {brokers}")]
+    yield Finding("broker", Weight.FINE, f"{count} broker{'s' * (count != 1)}: {brokers}")
     legal = [topic for topic in topics if topic_name_problem(topic) is None]
-    findings.extend(_illegal(topics))
+    yield from _illegal(topics)
     if legal:
-        findings.extend(
-            _topics(client.admin, {topic: topics[topic] for topic in legal[:TOPICS_LISTED_MAX]}, properties)
+        yield from _topics(
+            client.admin, {topic: topics[topic] for topic in legal[:TOPICS_LISTED_MAX]}, client.properties
         )
-    if progress_topic is not None and progress_topic in metadata.topics:
-        findings.extend(_topics(client.admin, {progress_topic: 0}, properties))
     if len(legal) > TOPICS_LISTED_MAX:
-        findings.append(
-            Finding("topics", Weight.WARNING, f"only {TOPICS_LISTED_MAX} of {len(legal)} topics were looked at")
-        )
-    return findings
+        yield Finding("topics", Weight.WARNING, f"only {TOPICS_LISTED_MAX} of {len(legal)} topics were looked at")
+
+
+def _gone(error: Exception) -> Finding:
+    """A broker that answered one question and no other."""
+    why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+    return Finding(
+        "broker",
+        Weight.UNAVAILABLE,
+        f"the brokers went away while they were asked: {why}",
+        "look at the brokers, and run it again",
+    )
 
 
 def _no_answer(client: _Client, error: KafkaError) -> Finding:
@@ -182,25 +194,8 @@ def _warnings(
     def warning(message: str, remedy: str) -> Finding:
         return Finding("topics", Weight.WARNING, f"{topic}: {message}", remedy)
 
-    replicas = min((len(partition.replicas) for partition in description.partitions), default=0)
-    in_sync = min((len(partition.isr) for partition in description.partitions), default=0)
-    wanted = int(config.get("min.insync.replicas", 0))
-    if any(partition.leader is None for partition in description.partitions):
-        yield warning("a partition has no leader", "look at the brokers; its rows wait")
-    if replicas == 1:
-        yield warning("one replica: a lost broker loses acknowledged records", "raise the replication factor to 3")
-    elif wanted == 1:
-        yield warning(
-            f"min.insync.replicas is 1 of {replicas}: acknowledged records can be lost with one broker",
-            "set min.insync.replicas to 2",
-        )
-    elif wanted and wanted > in_sync:
-        yield warning(f"{in_sync} replicas are in sync, {wanted} are needed", "look at the brokers; its rows wait")
-    elif wanted and wanted == replicas:
-        yield warning(f"min.insync.replicas is all {replicas}: one broker down stops it", "set it one lower")
-    if config.get("unclean.leader.election.enable") == "true":
-        yield warning("unclean leader election is on: acknowledged records can be lost", "turn it off")
-    if "compact" in config.get("cleanup.policy", "") and not topic.startswith(PROGRESS_PREFIX):
+    yield from replication_warnings("topics", topic, description, config)
+    if "compact" in config.get("cleanup.policy", ""):
         yield warning("it is compacted: rows without a key are refused", "give every row of it a key")
     record_bytes_max = int(config.get("max.message.bytes", 0))
     batch_bytes = int(properties.get("batch.size", CLIENT_RECORD_BYTES_MAX))

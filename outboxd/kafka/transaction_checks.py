@@ -15,6 +15,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, New
 
 from outboxd.kafka.client_config import DEFAULTS
 from outboxd.kafka.progress import TOPIC_CONFIG
+from outboxd.kafka.replication import replication_warnings
 from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS
 from outboxd.policy.findings import Finding, Weight
 
@@ -42,8 +43,9 @@ def inspect_transactions(properties: Mapping[str, str], transactional_id: str, t
     try:
         yield from _producer(properties, transactional_id)
         yield from _topic(admin, topic)
-    except KafkaException as error:
-        yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {error.args[0].str()}")
+    except (KafkaException, TimeoutError) as error:
+        why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+        yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {why}")
 
 
 def _producer(properties: Mapping[str, str], transactional_id: str) -> Iterator[Finding]:
@@ -142,28 +144,40 @@ def _faults_of(admin: AdminClient, topic: str, description: TopicDescription) ->
             f"{topic} has {count} partitions: its records would have no order",
             "delete it while no daemon runs and all is settled, and create it with one",
         )
+    config = _config(admin, topic)
+    yield from _forgetting(topic, config)
+    # With records of it what was sent is forgotten, and rows go twice.
+    yield from replication_warnings(_AREA, topic, description, config)
+
+
+def _config(admin: AdminClient, topic: str) -> dict[str, str]:
+    """The topic's effective configuration; empty where that may not be seen."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
     try:
         entries = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource].result(
             ANSWER_SECONDS + 1
         )
     except KafkaException:
-        return  # Not allowed to look: what it is like remains unknown.
-    policy = entries["cleanup.policy"].value or ""
-    retention_ms = int(entries["retention.ms"].value or -1)
-    if "delete" in policy and retention_ms >= 0:
+        return {}
+    return {name: entry.value for name, entry in entries.items() if entry.value is not None}
+
+
+def _forgetting(topic: str, config: Mapping[str, str]) -> Iterator[Finding]:
+    policy = config.get("cleanup.policy", "compact")
+    retention = {name: config.get(name, "-1") for name in ("retention.ms", "retention.bytes")}
+    limits = [f"{name}={value}" for name, value in retention.items() if int(value) >= 0]
+    if "delete" in policy and limits:
         yield Finding(
             _AREA,
             Weight.MISCONFIGURED,
-            f"{topic} forgets its records after {retention_ms / 3_600_000:g} h: a daemon that is down for longer could "
-            "not tell what it had sent",
+            f"{topic} forgets its records ({', '.join(limits)}): a daemon that is down for longer could not tell what "
+            "it had sent",
             f"set cleanup.policy=compact on {topic}",
         )
-    replicas = min((len(partition.replicas) for partition in description.partitions), default=0)
-    if replicas == 1:
+    elif "compact" not in policy:
         yield Finding(
             _AREA,
             Weight.WARNING,
-            f"{topic} has one replica: with it what was sent is forgotten, and rows go twice",
-            "give it three replicas, and min.insync.replicas=2",
+            f"{topic} is not compacted: it grows without a limit",
+            f"set cleanup.policy=compact on {topic}",
         )

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Engine, create_engine
 
 from outboxd.errors import ConfigError
-from outboxd.postgres.failures import explained
+from outboxd.postgres.failures import explained, unusable_url
 
 CONNECT_TIMEOUT_SECONDS = 5
 #: A peer that is gone without a word is noticed within about this time, by keepalives or by unanswered data.
@@ -60,7 +60,8 @@ def make_engine(
 
     Args:
         url: `postgresql://…`, also with `+psycopg`.
-        password: used when the URL has none; a function is asked for each new connection, since passwords change.
+        password: wins over one in the URL, unless it is empty; a function is asked for each new connection, since
+            passwords change.
         application_name: how the sessions are called in `pg_stat_activity`.
         lock_timeout_seconds: the longest wait for a lock; 0 is no limit.
         idle_in_transaction_timeout_seconds: PostgreSQL ends a session that is idle in a transaction for longer.
@@ -119,10 +120,16 @@ def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: in
     """Return a new connection. Every one of outboxd's is made here.
 
     Raises:
-        ConfigError: the database is not in UTF-8.
+        ConfigError: the driver cannot use the connection string, or the database is not in UTF-8.
         psycopg.Error: it cannot be had; see `failures.explained`.
     """
-    connection = Driver.connect(conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold)
+    try:
+        connection = Driver.connect(conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold)
+    except psycopg.ProgrammingError as error:
+        # With no server asked yet, it is the string that is wrong.
+        if error.sqlstate:
+            raise
+        raise unusable_url(" ".join(str(error).split())) from None
     with closed_on_failure(connection):
         refuse_encoding(connection.info.parameter_status("server_encoding"), connection.info.dbname)
     return connection
@@ -149,7 +156,8 @@ def refuse_encoding(encoding: str | None, database: str) -> None:
 
 
 def connection_string(url: str, password: str = "", *, application_name: str = "outboxd") -> str:
-    """Return libpq's connection string for `url`, with timeouts and keepalives where it says nothing itself.
+    """Return libpq's connection string for `url`, with timeouts and keepalives where it says nothing itself, and with
+    `password` where that is not empty.
 
     Raises:
         ConfigError: libpq cannot read the URL; the message does not repeat it, since it may hold a password.
@@ -163,7 +171,7 @@ def connection_string(url: str, password: str = "", *, application_name: str = "
             "database.url cannot be read by PostgreSQL's client library: look at the port, and at special characters "
             "in names and password, which are written as %XX"
         ) from None
-    wanted: dict[str, str | int | None] = {**_DEFAULTS, "application_name": application_name}
     if password:
-        wanted["password"] = password
-    return make_conninfo("", **{**wanted, **given})
+        # The configuration, which knows how the two rank, gives none where the URL's own is to win.
+        given["password"] = password
+    return make_conninfo("", **{**_DEFAULTS, "application_name": application_name, **given})

@@ -12,6 +12,12 @@ from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableEr
 
 # A connection that is refused has no SQLSTATE in libpq, only the server's words.
 _REFUSED = ("password authentication failed", "no pg_hba.conf entry", "no password supplied", "authentication failed")
+# What the client library itself says of the connection's parameters, before it looks for a server.
+_MISUSED = (
+    "connection option", "connection is bad: invalid ", "connection is bad: weak sslmode ",
+    "could not parse network address", "could not match ", "definition of service ", "service file ",
+    "require_auth method ",
+)  # fmt: skip
 # A table, function, column or schema that is not there.
 _MISSING = ("42P01", "42883", "42703", "3F000")
 # Connection lost, out of resources, shutting down or starting, a standby that cannot write, a lock that took too long.
@@ -27,8 +33,8 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
         return AccessDeniedError(f"PostgreSQL refuses: {words}; grant it, or use a role that may")
     if state.startswith("28") or any(phrase in words for phrase in _REFUSED) or _is_missing(words, "role"):
         return AccessDeniedError(f"PostgreSQL does not let us in: {words}; look at database.url and its password")
-    if not state and "connection option" in words:
-        return ConfigError(f"PostgreSQL's client library cannot use database.url: {words}")
+    if not state and any(phrase in words for phrase in _MISUSED):
+        return unusable_url(words)
     if state == "3D000" or (not state and _is_missing(words, "database")):
         return ConfigError(f"PostgreSQL has no such database: {words}; look at database.url")
     if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
@@ -41,6 +47,11 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
             "run `outboxd migrate`, or look at database.schema and outbox.table"
         )
     return None
+
+
+def unusable_url(words: str) -> ConfigError:
+    """The error for a connection string that the driver or its library refuses with these words."""
+    return ConfigError(f"PostgreSQL's client library cannot use database.url: {words}; look at its parameters")
 
 
 def in_words(error: Exception) -> str:

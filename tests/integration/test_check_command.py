@@ -132,6 +132,17 @@ def test_both_servers_away_are_two_problems_and_69(shell_with: Callable[..., She
     assert "hush" not in answer.out + answer.err
 
 
+def test_a_parameter_of_the_url_that_cannot_be_used_is_misconfigured_for_every_command(
+    shell_with: Callable[..., Shell],
+) -> None:
+    shell = shell_with("127.0.0.1:1", OUTBOXD_DATABASE__URL="postgresql://u@127.0.0.1:1/d?connect_timeout=abc")
+    for arguments in (["check", "--json"], ["check", "--offline", "--json"], ["status"], ["migrate"], ["run"]):
+        answer = shell(*arguments)
+        assert answer.code == 78
+        assert "connect_timeout is no number of seconds" in answer.out + answer.err
+        assert "--json" not in arguments or problems(answer.document) == [("configuration", "misconfigured")]
+
+
 def test_the_worst_problem_decides(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,7 +234,9 @@ def test_without_brokers_configured_it_says_how_to_name_them(
     monkeypatch.delenv("OUTBOXD_KAFKA__BOOTSTRAP_SERVERS", raising=False)
     answer = shell_on(database, monkeypatch, capsys)("check", "--json")
     assert answer.code == 78
-    assert any("bootstrap.servers is not set" in finding["message"] for finding in answer.document["findings"])
+    assert problems(answer.document) == [("configuration", "misconfigured")]
+    assert any(finding["area"] == "database" for finding in answer.document["findings"])
+    assert "default: kafka.bootstrap.servers: is not set" in answer.out
 
 
 def test_rows_in_doubt_are_a_problem_for_exactly_once_delivery(

@@ -44,11 +44,17 @@ def test_no_statement_is_compiled_however_long_the_backlog_looks(database: Datab
 
 
 def test_what_the_url_says_wins_over_the_defaults() -> None:
-    told = connection_string("postgresql+psycopg://u:own@h/d?connect_timeout=33&application_name=mine", "other")
+    told = connection_string("postgresql+psycopg://u:own@h/d?connect_timeout=33&application_name=mine")
     assert "connect_timeout=33" in told
     assert "application_name=mine" in told
     assert "password=own" in told
     assert "keepalives=1" in told
+
+
+def test_a_password_beside_the_url_wins_over_that_in_it() -> None:
+    told = connection_string("postgresql://u:own@h/d", "other")
+    assert "password=other" in told
+    assert "own" not in told
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,23 @@ def test_a_refused_connection_is_a_sentence_without_the_password(url: str, error
     with pytest.raises(error, match=words) as told:
         make_engine(url).connect()
     assert "hush" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "connect_timeout=abc",
+        "sslmode=bogus",
+        "require_auth=none,none",
+        "service=bogus",
+        "hostaddr=bogus",
+        "port=99999",
+        "port=1,2",
+    ],
+)
+def test_what_the_client_library_cannot_use_is_misconfigured_and_not_unavailable(parameter: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot use database\.url"):
+        make_engine(f"postgresql://u:hush@127.0.0.1/d?{parameter}").connect()
 
 
 def test_a_missing_database_and_a_missing_role_are_told_apart(database: Database) -> None:

@@ -185,6 +185,57 @@ def test_a_mistake_is_told_with_its_key_and_what_is_allowed(tmp_path: Path, text
     assert told in line
 
 
+@pytest.mark.parametrize(
+    ("parameter", "told"),
+    [
+        ("connect_timeout=abc", "connect_timeout is no number of seconds"),
+        ("connect_timeout=", "connect_timeout is no number of seconds"),
+        ("connect_timeout=inf", "connect_timeout is no number of seconds"),
+        ("keepalives_idle=soon", "keepalives_idle is no whole number"),
+        ("port=99999", "a port is none of 1 to 65535"),
+        ("port=0", "a port is none of 1 to 65535"),
+        ("port=1,2", "there are neither as many ports as hosts nor one for all"),
+        ("sslmode=bogus", "invalid sslmode value"),
+        ("target_session_attrs=bogus", "invalid target_session_attrs value"),
+        ("gssencmode=bogus", "invalid gssencmode value"),
+        ("channel_binding=bogus", "invalid channel_binding value"),
+        ("require_auth=bogus", "invalid require_auth value"),
+        ("load_balance_hosts=bogus", "invalid load_balance_hosts value"),
+        ("service=bogus", "definition of service not found"),
+        ("hostaddr=bogus", "hostaddr is no address in numbers"),
+        ("host=a,b&hostaddr=127.0.0.1", "host and hostaddr list unequally many"),
+        ("sslmode=bo%22gus", "invalid sslmode value"),
+    ],
+)
+def test_a_parameter_of_the_url_that_no_connection_could_be_made_with_is_a_mistake(parameter: str, told: str) -> None:
+    (line,) = mistakes(None, env={"OUTBOXD_DATABASE__URL": f"postgresql://u@h/d?{parameter}"})
+    assert "database.url: the value is nothing that PostgreSQL's client library can use" in line
+    assert told in line
+    assert "bogus" not in line
+    assert "gus" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@a:1,b:65535/d?target_session_attrs=read-write&load_balance_hosts=random",
+        "postgresql://u@a,b/d?port=5433&hostaddr=127.0.0.1,::1&sslmode=verify-full&sslrootcert=/nowhere",
+        "postgresql:///d?host=/run/postgresql&connect_timeout=2.5&keepalives=0&gssencmode=disable",
+        "postgresql://u@h/d?gssencmode=require&require_auth=scram-sha-256,gss&channel_binding=prefer",
+    ],
+)
+def test_what_the_client_library_can_use_is_no_mistake(url: str) -> None:
+    assert load(env={"OUTBOXD_DATABASE__URL": url}).database.url == url
+
+
+@pytest.mark.parametrize("key", ["message.max.bytes", "batch.size", "transaction.timeout.ms"])
+@pytest.mark.parametrize("value", ["0x7000", "070000"])
+def test_a_number_that_is_read_here_too_is_written_in_decimal_digits(key: str, value: str) -> None:
+    (line,) = mistakes(None, {f"kafka.{key}": value})
+    assert f"kafka.{key}: {value!r} is not written in decimal digits" in line
+    assert load(None, {f"kafka.{key}": "28672"}, {}).kafka.properties == {key: "28672"}
+
+
 def test_contradictions_are_told_together_with_all_other_mistakes(tmp_path: Path) -> None:
     path = write(
         tmp_path,
@@ -290,6 +341,34 @@ def test_what_needs_kafka_is_told_how_to_name_the_brokers() -> None:
         _ = Settings().kafka.bootstrap_servers
 
 
+def test_missing_brokers_are_told_together_with_all_other_mistakes_and_with_their_place(tmp_path: Path) -> None:
+    def told(text: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            load(write(tmp_path, text), {}, {}, needs_brokers=True)
+        return str(caught.value).splitlines()
+
+    path = tmp_path / "outboxd.toml"
+    _, missing, other = told("[relay]\nbatch_rows = 0\n")
+    assert missing.startswith(f'  {path}: kafka.bootstrap.servers: is not set; write "bootstrap.servers" = "HOST:9092"')
+    assert other.startswith(f"  {path}:2: relay.batch_rows: ")
+    (empty,) = told("[kafka]\n'bootstrap.servers' = ''\n")
+    assert f"{path}:2: kafka.bootstrap.servers: is not set" in empty
+    with pytest.raises(ConfigError, match=r"default: kafka\.bootstrap\.servers: is not set"):
+        load(None, {}, {}, needs_brokers=True)
+    env = {"OUTBOXD_KAFKA__METADATA_BROKER_LIST": "a:1"}
+    assert load(None, {}, env, needs_brokers=True).kafka.bootstrap_servers == "a:1"
+    assert load(None, {}, {}).kafka.properties == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["[kafka]\nbootstrap.serverz = 'a:1'", "[kafka]\n'bootstrap.servers' = ['a', 'b']", "kafka = 5", "["]
+)
+def test_brokers_are_not_told_missing_where_a_mistake_may_be_why(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text), {}, {}, needs_brokers=True)
+    assert "is not set" not in str(caught.value)
+
+
 def test_a_secret_is_read_from_its_file_without_the_newline_at_its_end(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hush \n\n")
@@ -339,15 +418,89 @@ def test_a_file_named_above_wins_over_a_secret_given_below_and_an_empty_name_tak
     assert (found.database.password, found.http.token) == ("above", "")
 
 
+@pytest.mark.parametrize("is_in_file", [False, True])
+@pytest.mark.parametrize("source", ["environment", "credential"])
+def test_a_password_wins_over_that_of_a_url_below_and_yields_to_that_of_a_url_above(
+    tmp_path: Path, source: str, is_in_file: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("beside")
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    key, value = ("database.password_file", str(secret)) if is_in_file else ("database.password", "beside")
+    env = {"CREDENTIALS_DIRECTORY": str(directory)}
+    if source == "environment":
+        env[f"OUTBOXD_{key.upper().replace('.', '__')}"] = value
+    else:
+        (directory / key).write_text(value)
+    path = write(tmp_path, "[database]\nurl = 'postgresql://u:within@h/d'\n")
+    found = load(path, {}, env)
+    assert found.database.password == "beside"
+    assert found.origin("database.password").source == source
+
+    path = write(tmp_path, f"[database]\n{key.removeprefix('database.')} = '{value}'\n")
+    found = load(path, {}, {"OUTBOXD_DATABASE__URL": "postgresql://u@h/d?password=within"})
+    assert found.database.password == ""
+    assert str(found.origin("database.password")) == "default"
+    found = load(path, {"database.url": "postgresql://u@h/d"}, {"OUTBOXD_DATABASE__URL": "postgresql://u:within@h/d"})
+    assert found.database.password == "beside"
+
+
+def test_a_password_together_with_a_url_that_has_one_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path, "[database]\nurl = 'postgresql://u:within@h/d'\npassword = 'beside'\n")
+    (line,) = mistakes(path)
+    assert line.startswith(f"{path}:3: database.password: given together with a password in database.url; allowed: one")
+    path = write(tmp_path, "[database]\nurl = 'postgresql://u:within@h/d'\npassword_file = '/nonexistent'\n")
+    (line,) = mistakes(path)
+    assert "database.password_file: given together with a password in database.url" in line
+    path = write(tmp_path, "[database]\nurl = 'postgresql://u:within@h/d'\npassword = ''\n")
+    assert load(path, env={}).database.password == ""
+
+
 def test_credentials_give_secrets_and_others_files_among_them_are_left_alone(tmp_path: Path) -> None:
     for name in ("database.password", "http.token", "kafka.sasl.password"):
         (tmp_path / name).write_text(f"secret of {name}\n")
-    for name in ("kafka.ca.bundle", "database.unrelated", "plain"):
+    for name in ("kafka.ca.bundle", "postgresql.key", "database", "plain"):
         (tmp_path / name).write_text("not ours")
     found = load(env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert found.database.password == "secret of database.password"
     assert found.http.token == "secret of http.token"
     assert found.kafka.properties == {"sasl.password": "secret of kafka.sasl.password"}
+
+
+def test_a_misspelt_credential_is_told_with_what_was_meant(tmp_path: Path) -> None:
+    for name in ("http.tokn", "database.unrelated", "kafka.sasl.pasword"):
+        (tmp_path / name).write_text("hush")
+    told = mistakes(None, env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert [line.partition("; allowed: ")[0].partition(": ")[2] for line in told] == [
+        "database.unrelated: no such key",
+        "http.tokn: no such key; did you mean token?",
+        "kafka.sasl.pasword: no such property of librdkafka; did you mean sasl.password?",
+    ]
+    assert "hush" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OUTBOXD_RELAY_BATCH_ROWS", "OUTBOXD_RELAY__BATCH_ROWS"),
+        ("OUTBOXD_DATABASE_SCHEMA", "OUTBOXD_DATABASE__SCHEMA"),
+        ("OUTBOXD_KAFKA_BOOTSTRAP_SERVERS", "OUTBOXD_KAFKA__BOOTSTRAP_SERVERS"),
+        ("OUTBOXD_KAFKA_SASL_PASSWORD_FILE", "OUTBOXD_KAFKA__SASL_PASSWORD_FILE"),
+    ],
+)
+def test_a_variable_of_a_setting_with_one_underscore_is_told_with_what_was_meant(name: str, meant: str) -> None:
+    (line,) = mistakes(None, env={name: "hush"})
+    assert line == f"environment {name}: has one underscore after the section; did you mean {meant}?"
+
+
+def test_variables_that_name_no_setting_are_left_alone() -> None:
+    # Those of outboxd itself, of its tests, and what an orchestrator makes of a service called outboxd.
+    names = (
+        "OUTBOXD_DEBUG", "OUTBOXD_CHAOS", "OUTBOXD_TEST_ROWS", "OUTBOXD_", "OUTBOXD_RELAY", "OUTBOXD_KAFKA_",
+        "OUTBOXD_PORT", "OUTBOXD_SERVICE_HOST", "OUTBOXD_HTTP_PORT_9464_TCP_ADDR", "OUTBOXD_KAFKA_SERVICE_PORT",
+    )  # fmt: skip
+    assert load(env=dict.fromkeys(names, "1")) == Settings()
 
 
 def test_a_secret_file_that_cannot_be_read_or_is_given_twice_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,8 @@ from outboxd.errors import ConfigError
 
 SECRET = "hunter2-5ecret"
 DATABASE_DEFAULTS = {"password": "", "password_file": "", "schema": "outboxd"}
+URL = f"postgresql://app:{SECRET}@db.example/app?sslpassword={SECRET}&sslmode=prefer"
 ENV = {
-    "OUTBOXD_DATABASE__URL": f"postgresql://app:{SECRET}@db.example/app?sslpassword={SECRET}&sslmode=prefer",
     "OUTBOXD_DATABASE__PASSWORD": SECRET,
     "OUTBOXD_HTTP__TOKEN": SECRET,
     "OUTBOXD_KAFKA__SASL_PASSWORD": SECRET,
@@ -25,8 +26,15 @@ ENV = {
 }
 
 
-def test_no_secret_is_in_what_is_shown_of_the_settings() -> None:
-    settings = load(env=ENV)
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "outboxd.toml"
+    path.write_text(f'[database]\nurl = "{URL}"\n')
+    return path
+
+
+def test_no_secret_is_in_what_is_shown_of_the_settings(file: Path) -> None:
+    settings = load(file, env=ENV)
     for shown in (
         repr(settings),
         str(settings),
@@ -43,8 +51,8 @@ def test_no_secret_is_in_what_is_shown_of_the_settings() -> None:
     }
 
 
-def test_the_code_that_connects_gets_the_secrets() -> None:
-    settings = load(env=ENV)
+def test_the_code_that_connects_gets_the_secrets(file: Path) -> None:
+    settings = load(file, env=ENV)
     assert settings.database.secrets == [SECRET, SECRET, SECRET]
     assert settings.kafka.properties["sasl.password"] == SECRET
     assert settings.http.token == SECRET

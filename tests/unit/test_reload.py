@@ -74,6 +74,35 @@ def test_what_binds_for_life_keeps_its_old_value_and_is_named() -> None:
     assert answer.settings == PRESENT.model_copy(update={"relay": RelaySettings(batch_rows=7)})
 
 
+@pytest.mark.parametrize(
+    ("present", "wanted", "waiting"),
+    [
+        (
+            DatabaseSettings(url="postgresql://u@old/d", password="old"),
+            DatabaseSettings(url="postgresql://u@new/d", password="new", password_file="new"),
+            ("database.url", "database.password", "database.password_file"),
+        ),
+        (
+            DatabaseSettings(url="postgresql://u@h/d", password="old"),
+            DatabaseSettings(url="postgresql://u:old@h/d"),
+            ("database.url", "database.password"),
+        ),
+    ],
+)
+def test_a_password_waits_with_the_url_that_it_belongs_to(
+    present: DatabaseSettings, wanted: DatabaseSettings, waiting: tuple[str, ...]
+) -> None:
+    before = PRESENT.model_copy(update={"database": present})
+    answer = compare(before, PRESENT.model_copy(update={"database": wanted}))
+    assert answer == Reload(before, (), waiting, renews=False)
+
+
+def test_a_token_waits_with_the_address_that_it_guards() -> None:
+    before = PRESENT.model_copy(update={"http": HttpSettings(listen="0.0.0.0:1", token="t", token_file="f")})
+    answer = compare(before, PRESENT)
+    assert answer == Reload(before, (), ("http.listen", "http.token", "http.token_file"), renews=False)
+
+
 def test_every_name_that_needs_a_restart_is_a_setting() -> None:
     known = {f"{name}.{key}" for name, model in SECTIONS.items() for key in model.fields_by_key()}
     for name in NEEDS_RESTART:

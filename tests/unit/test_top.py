@@ -56,10 +56,10 @@ def busy() -> Look:
     return look_of_daemon(told, "the page of host:42", Told(former), Latency(0.004, 0.021, "in the last 10 s"))
 
 
-def shown(look: Look, columns: int = 120, lines: int = 50, *, plain: bool = False) -> str:
+def shown(look: Look, columns: int = 120, lines: int = 50, *, plain: bool = False, fits: bool = True) -> str:
     out = io.StringIO()
     console = Console(file=out, width=columns, color_system=None, legacy_windows=False)
-    console.print(frame(look, columns=columns, lines=lines, plain=plain))
+    console.print(frame(look, columns=columns, lines=lines, plain=plain, fits=fits))
     return out.getvalue()
 
 
@@ -104,6 +104,18 @@ def test_no_terminal_is_too_small(busy: Look, columns: int, lines: int) -> None:
     text = shown(busy, columns, lines)
     assert "outbox" in text
     assert all(len(line) <= columns for line in text.splitlines())
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_without_a_terminal_nothing_is_wrapped_or_cut(busy: Look, plain: bool) -> None:
+    long = "/".join(["part"] * 500)
+    held = [replace(busy.held[0], what=f"what:{long}", why=f"why:{long}")]
+    look = replace(busy, state=f"state:{long} and more", troubles=[f"trouble:{long}"], held=held)
+    text = shown(look, columns=100_000, lines=10_000, plain=plain, fits=False)
+    for told in (f"state:{long} and more", f"trouble:{long}", f"what:{long}", f"why:{long}"):
+        assert any(told in line for line in text.splitlines())
+    (sparks, *_) = [line for line in text.splitlines() if line.startswith("rate")][1:]
+    assert len(sparks) <= 160
 
 
 def test_what_does_not_fit_is_counted(busy: Look) -> None:

@@ -78,7 +78,13 @@ def _frame(source: Source, screen: Console, *, is_whole: bool = False) -> Render
             raise
         # A server that is away for a moment is what one watches for: the next look may find it again.
         return Text(f"{error}\n\nlooking again every {LOOK_SECONDS:g} s; q ends", style="red")
-    return frame(look, columns=columns, lines=10_000 if is_whole else lines, plain=screen.options.ascii_only)
+    return frame(
+        look,
+        columns=columns,
+        lines=10_000 if is_whole else lines,
+        plain=screen.options.ascii_only,
+        fits=screen.is_terminal,
+    )
 
 
 def _print_frames(source: Source, screen: Console) -> None:

@@ -29,7 +29,7 @@ _ROWS_A_TABLE_MIN: Final = 2
 """Even in the smallest terminal a table shows so many rows."""
 
 
-def frame(look: Look, *, columns: int, lines: int, plain: bool = False) -> RenderableType:
+def frame(look: Look, *, columns: int, lines: int, plain: bool = False, fits: bool = True) -> RenderableType:
     """Lay out one look.
 
     Args:
@@ -37,8 +37,9 @@ def frame(look: Look, *, columns: int, lines: int, plain: bool = False) -> Rende
         columns: the terminal's width; every line is cut to it.
         lines: its height; the tables share what the head leaves. What does not fit is counted.
         plain: draw with ASCII only.
+        fits: whether a person reads it in a terminal. What goes elsewhere uses all columns: nothing of a text is cut.
     """
-    width = max(10, min(columns, LINE_COLUMNS_MAX))
+    width = max(10, min(columns, LINE_COLUMNS_MAX)) if fits else columns
     head = _head(look, width, plain, is_low=lines < _LOW_LINES)
     sections = _sections(look)
     rows_max = _rows_each(lines - len(head) - 1, [len(rows) for _, _, rows in sections])
@@ -64,7 +65,7 @@ def _head(look: Look, width: int, plain: bool, *, is_low: bool) -> list[Text]:
     ]
     points = _recent(look.points)
     if points:
-        room = width - LABEL_COLUMNS - 1
+        room = min(width, LINE_COLUMNS_MAX) - LABEL_COLUMNS - 1
         since = f"the last {lapse(points[-1].at - points[0].at + 1)}"
         rates, lags = ([point.rows_per_second for point in points], [point.lag_seconds for point in points])
         said += [
@@ -80,7 +81,7 @@ def _head(look: Look, width: int, plain: bool, *, is_low: bool) -> list[Text]:
 
 def _state(state: str, width: int) -> list[tuple[str, str, str]]:
     """The sentence that matters most is not cut: it may take a second line."""
-    first, *more = wrap(on_one_line(state, LINE_COLUMNS_MAX * 2), max(1, width - LABEL_COLUMNS - 1)) or [""]
+    first, *more = wrap(on_one_line(state, _chars_max(width)), max(1, width - LABEL_COLUMNS - 1)) or [""]
     return [("state", first, ""), *([("", " ".join(more), "")] if more else [])]
 
 
@@ -94,9 +95,13 @@ def _recent(points: Sequence[Point]) -> Sequence[Point]:
 def _line(label: str, text: str, style: str, width: int, *, plain: bool) -> Text:
     line = Text(f"{label:<{LABEL_COLUMNS}} ", style="dim", no_wrap=True, overflow="ellipsis", end="\n")
     # Texts of topics, keys and causes come from elsewhere: nothing in them may drive the terminal.
-    line.append(on_one_line(text, LINE_COLUMNS_MAX * 2), style=style or "not dim")
+    line.append(on_one_line(text, _chars_max(width)), style=style or "not dim")
     line.truncate(width, overflow="crop" if plain else "ellipsis")
     return line
+
+
+def _chars_max(width: int) -> int:
+    return 2 * max(width, LINE_COLUMNS_MAX)
 
 
 def _rates(look: Look) -> str:
@@ -210,5 +215,5 @@ def _table(
             max_width=max(8, width // 3) if is_name else width,
         )
     for row in rows[:shown]:
-        table.add_row(*(Text(on_one_line(text, WHY_CHARS_MAX)) for text in row))
+        table.add_row(*(Text(on_one_line(text, max(width, WHY_CHARS_MAX))) for text in row))
     return table
