@@ -4,7 +4,7 @@ waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from prometheus_client import Counter
 
@@ -52,7 +52,7 @@ class DaemonObserver:
                 self._metrics.settle_mismatches.inc()
             case "database_failed":
                 asked_by = str(fields.get("during", ""))
-                self._board.database_answers(False, str(fields.get("cause", "")), asked_by=asked_by)
+                self._board.database_answers(False, str(fields.get("cause", "")), asked_by=[asked_by])
             case _:
                 pass
         if kind.alerts and self._alert is not None:
@@ -85,6 +85,14 @@ class DaemonObserver:
         """So many records go again though they may be in the log."""
         self._metrics.duplicates_possible.inc(rows)
 
+    def database_answered(self, during: Collection[str]) -> None:
+        """A session of the relay's was answered: whatever it failed during is over."""
+        self._board.database_answers(True, asked_by=during)
+
+    def database_not_asked(self, during: Collection[str]) -> None:
+        """Nobody waits any more for what failed during these."""
+        self._board.database_not_asked(during)
+
     def phase(self, name: str, seconds: float, rows: int) -> None:
         """One phase of the flow took so long for one batch."""
         self._metrics.phases.observe(seconds, 1, name)
@@ -92,8 +100,6 @@ class DaemonObserver:
             self.tracing.phase(name, seconds, rows)
         if name == "fetch":
             self._metrics.batches.observe(rows)
-        if not self._board.database.is_up:
-            self._board.database_answers(True, asked_by=name)
 
 
 def _number(value: object) -> float:

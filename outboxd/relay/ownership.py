@@ -17,11 +17,11 @@ from outboxd.policy.limits import RelayLimits
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import DeliveryFault, Reconfigured, Settled, SettleFailed
 from outboxd.relay.publishing import Publishing
-from outboxd.relay.reading import Reading
+from outboxd.relay.reading import READS, Reading
 from outboxd.relay.resting import Resting
 from outboxd.relay.state import Ports, State
 from outboxd.relay.watch import Watch
-from outboxd.relay.writing import Writing
+from outboxd.relay.writing import WRITES, Writing
 
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
@@ -67,6 +67,8 @@ class Ownership:
             draining=self._is_draining,
             in_doubt=in_doubt,
         )
+        # Its parts count failures anew; those before them waited for answers that are nobody's business any more.
+        self._ports.observer.database_not_asked((*READS, *WRITES))
         self.renewing_until: float | None = None
         self.publishing = Publishing(self.state)
         self.reading = Reading(self.state, listening=self._listening)

@@ -110,7 +110,7 @@ def test_alerts_go_out_for_dead_letters_breakers_storms_and_stalls() -> None:
 def test_the_servers_are_up_once_they_answered_and_down_once_they_did_not() -> None:
     daemon = Daemon()
     assert (daemon.value("database_up"), daemon.value("kafka_up")) == (0, 0)
-    daemon.observer.phase("fetch", 0.1, 1)
+    daemon.observer.database_answered(["load"])
     daemon.observer.delivered("orders", 1, 1)
     assert (daemon.value("database_up"), daemon.value("kafka_up")) == (1, 1)
     daemon.observer.event("database_failed", during="fetch", cause="gone")

@@ -137,7 +137,10 @@ class Bench:
         self.calls.append("purge")
 
 
-OBSERVED = ("event", "delivered", "acknowledged_after", "failed", "retried", "died", "duplicates_possible", "phase")
+OBSERVED = (
+    "event", "delivered", "acknowledged_after", "failed", "retried", "died", "duplicates_possible", "phase",
+    "database_answered", "database_not_asked",
+)  # fmt: skip
 RENEWS = Reconfigured(RelayLimits(), (), Route(), renews=True)
 
 
