@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import Pause, StopRequested
@@ -39,8 +40,11 @@ def make_relay(*, token: int | None = 7) -> Relay:
     return relay
 
 
-def record(record_id: int, *, created_at_ms: int = 0) -> Record:
-    return Record(0, record_id, "event", "orders", "k", b"x", "{}", None, created_at_ms, 10)
+GAUGES = ("in_flight_records", "in_flight_bytes", "in_memory_records", "in_memory_bytes")
+
+
+def record(record_id: int, *, key: str = "k", created_at_ms: int = 0) -> Record:
+    return Record(0, record_id, "event", "orders", key, b"x", "{}", None, created_at_ms, 10)
 
 
 def test_the_role_follows_the_lease_and_the_drain() -> None:
@@ -49,6 +53,34 @@ def test_the_role_follows_the_lease_and_the_drain() -> None:
     stopping = make_relay()
     stopping._take(StopRequested())
     assert status_of(stopping, 100.0).role == "draining"
+
+
+def test_what_waits_behind_another_of_its_key_or_for_the_producer_is_in_memory_and_not_in_flight() -> None:
+    relay = make_relay()
+    state = relay.state
+    records = [record(number, key=key) for number, key in enumerate(["k", "k", "k", "other"], 1)]
+    state.ledger.enter(records)
+    state.ready = state.gate.admit(records)
+    state.lanes.count_in_flight(state.lanes["orders"], 1)
+    state.ready_at = 1
+    status = status_of(relay, 100.0)
+    assert (status.in_memory_rows, status.in_memory_bytes) == (4, 40)
+    assert (status.unsettled_rows, status.unsettled_bytes) == (1, 10)
+    board = StatusBoard()
+    metrics = Metrics(board)
+    board.publish(status)
+    shown = {name: metrics.registry.get_sample_value(f"outboxd_{name}") for name in GAUGES}
+    assert shown == dict(zip(GAUGES, (1, 10, 4, 40), strict=True))
+
+
+def test_what_was_reported_is_in_flight_until_it_is_settled() -> None:
+    relay = make_relay()
+    state = relay.state
+    state.ledger.enter([record(1), record(2)])
+    state.lanes.count_in_flight(state.lanes["orders"], 1)
+    state.settling.ids.append(1)
+    status = status_of(relay, 100.0)
+    assert (status.in_flight_rows, status.unsettled_rows, status.unsettled_bytes) == (1, 2, 20)
 
 
 def test_what_is_in_memory_is_counted_and_the_oldest_has_its_age_by_the_databases_clock() -> None:

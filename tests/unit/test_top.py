@@ -21,7 +21,8 @@ from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus, Pau
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BUSY = RelayStatus(
-    role="owner", token=7, turns=1, in_memory_rows=5_000, in_memory_bytes=3 << 20, in_flight_rows=4_200,
+    role="owner", token=7, turns=1, in_memory_rows=5_000, in_memory_bytes=3 << 20, unsettled_rows=4_200,
+    unsettled_bytes=2 << 20, in_flight_rows=4_200,
     in_flight_by_topic={"orders": 4_200}, settling_rows=800, oldest_in_memory_seconds=0.2, held_records=1, held_keys=3,
     held=[HeldStatus(17, "orders", "customer-9", "waiting", "REQUEST_TIMED_OUT", 4, 12.0, 8.0, None)],
     breakers_open=1,
