@@ -164,7 +164,7 @@ def _held(state: State, now: float) -> list[HeldStatus]:
         HeldStatus(
             outbox_id=held.id,
             topic=held.topic,
-            key=None if held.gate_key is None else held.gate_key[1],
+            key=held.key,
             state=held.state.value,
             why=held.why,
             attempts=held.history.attempts,

@@ -113,9 +113,9 @@ def test_a_breaker_shows_its_cause_since_when_and_the_next_probe() -> None:
 def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
     relay = make_relay()
     for number in range(1_000):
-        history = FailureHistory(2, None, number if number % 2 else None)
+        history, key = FailureHistory(2, None, number if number % 2 else None), f"k{number}"
         relay.state.held.add(
-            HeldRecord(number, "orders", ("orders", f"k{number}"), history, HeldState.SCHEDULED, "retry", 90.0, 130.0)
+            HeldRecord(number, "orders", ("orders", key), history, HeldState.SCHEDULED, "retry", 90.0, 130.0, key)
         )
     status = status_of(relay, 100.0)
     assert (status.held_records, status.held_keys, len(status.held)) == (1_000, 1_000, SHOWN_MAX)
@@ -128,6 +128,16 @@ def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
         30.0,
     )
     assert status.held[1].dead_letter_id == 1
+
+
+def test_a_held_record_of_a_topic_that_goes_one_at_a_time_shows_its_key() -> None:
+    relay = make_relay()
+    for number, key in enumerate(("customer-9", None)):
+        history = FailureHistory(2, None, None)
+        relay.state.held.add(
+            HeldRecord(number, "orders", ("orders", None), history, HeldState.SCHEDULED, "retry", 90.0, key=key)
+        )
+    assert [held.key for held in status_of(relay, 100.0).held] == ["customer-9", None]
 
 
 def test_a_relay_that_ended_says_how() -> None:

@@ -107,6 +107,16 @@ def test_no_terminal_is_too_small(busy: Look, columns: int, lines: int) -> None:
     assert all(len(line) <= columns for line in text.splitlines())
 
 
+def test_a_held_row_without_a_key_is_not_one_whose_key_the_page_hides() -> None:
+    board = StatusBoard()
+    board.publish(BUSY)
+    told = board.as_dict()
+    (held,) = told["relay"]["held"]
+    told["relay"]["held"] = [held | {"key": None}, held | {"key": None, "key_is_hidden": True}]
+    keyless, hidden = look_of_daemon(Told(told), "its page").held
+    assert (keyless.what, hidden.what) == ("orders without a key", "orders a key that this page keeps to itself")
+
+
 def test_what_does_not_fit_is_counted(busy: Look) -> None:
     many = [replace(busy.held[0], what=f"orders customer-{number}") for number in range(70)]
     lines = shown(replace(busy, held=many), lines=40).splitlines()
