@@ -26,6 +26,10 @@ from outboxd.relay.writing import WRITES, Writing
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
 
+RECONFIGURED = "its configuration changed"
+REPLAYS_CHANGED = "somebody took back or changed a replay that was under way"
+"""Why a producer is renewed; the second is so that all that is held is loaded anew."""
+
 
 class Ownership:
     """The present ownership's memory and its parts, which the loop works with; or those of one that stands by, whose
@@ -49,6 +53,7 @@ class Ownership:
         self._pipelined = pipelined
         self._listening = False
         self._is_draining = False
+        self._renewed_for = ""
         self.stale_reads = 0
         self.stale_settlements = 0
         self._begin(None)
@@ -138,16 +143,17 @@ class Ownership:
         if self.state.token is None:
             self._ports.publisher.rebuild()
             return
-        self._begin_renewal(self._ports.clock.monotonic())
+        self._begin_renewal(self._ports.clock.monotonic(), RECONFIGURED)
 
     def listen(self, *, active: bool) -> None:
         """Notifications come from now on, or do not."""
         self._listening = active
         self.reading.pace(listening=active)
 
-    def _begin_renewal(self, now: float) -> None:
+    def _begin_renewal(self, now: float, reason: str) -> None:
         if self.renewing_until is None:
             self.renewing_until = now + RENEWAL_SECONDS_MAX
+            self._renewed_for = reason
             self.state.draining = True
             self.state.drop_unpublished()
 
@@ -156,7 +162,7 @@ class Ownership:
         if self._is_draining or self.state.token is None:
             return
         if self.state.wants_reload:
-            self._begin_renewal(now)
+            self._begin_renewal(now, REPLAYS_CHANGED)
         if self.renewing_until is None:
             return
         if not self.state.is_drained and now < self.renewing_until:
@@ -165,7 +171,7 @@ class Ownership:
         self._ports.publisher.purge()
         self._begin_anew(self.state.token)
         self._load_when_answered()
-        self._ports.observer.event("producer_renewed", unknown_rows=unsettled)
+        self._ports.observer.event("producer_renewed", unknown_rows=unsettled, reason=self._renewed_for)
         self._duplicates_possible(unsettled)
 
     # Ending.

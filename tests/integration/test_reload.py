@@ -79,7 +79,8 @@ def test_reloads_under_load_lose_nothing_and_repeat_nothing(rig: Rig) -> None:
         )
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_event("config_reloaded", changed="kafka.linger.ms")
-        assert daemon.wait_for_event("producer_renewed")["unknown_rows"] == 0
+        renewed = daemon.wait_for_event("producer_renewed")
+        assert (renewed["unknown_rows"], renewed["reason"]) == (0, "its configuration changed")
 
         rewrite(daemon, ('confirm = "callback"', 'confirm = "each"'))
         daemon.signal(signal.SIGHUP)
