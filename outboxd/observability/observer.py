@@ -29,6 +29,8 @@ class DaemonObserver:
         self._alert = alert
         self.tracing: Tracing | None = None
         self._events: dict[str, Counter] = {}
+        # There and not in `event`: alerts, libraries and the log itself tell events to the log alone.
+        log.count = self._count
 
     @property
     def wants_rows(self) -> bool:
@@ -39,10 +41,6 @@ class DaemonObserver:
         """Something worth a log line happened."""
         self._log.event(name, **fields)
         kind = kind_of(name)
-        counter = self._events.get(name)
-        if counter is None:
-            counter = self._events[name] = self._metrics.events.labels(name)
-        counter.inc()
         match name:
             case "lease_lost":
                 self._metrics.lease_lost.inc()
@@ -57,6 +55,12 @@ class DaemonObserver:
                 pass
         if kind.alerts and self._alert is not None:
             self._alert(name, fields)
+
+    def _count(self, name: str) -> None:
+        counter = self._events.get(name)
+        if counter is None:
+            counter = self._events[name] = self._metrics.events.labels(name)
+        counter.inc()
 
     def delivered(self, topic: str, rows: int, size_bytes: int) -> None:
         """Records of one topic were acknowledged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from prometheus_client import generate_latest
 
 from outboxd.observability.events import CATALOGUE
@@ -98,6 +99,15 @@ def test_an_event_is_logged_counted_and_offered_as_an_alert_where_the_catalogue_
     assert daemon.value("lease_lost_total") == 1
     assert daemon.value("late_rows_total") == 4
     assert daemon.value("settle_mismatches_total") == 1
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_event_of_the_catalogue_is_counted_whoever_tells_it_and_logged_or_not(name: str) -> None:
+    daemon = Daemon()
+    daemon.log.set_level("error")
+    daemon.observer.event(name)
+    daemon.log.event(name)
+    assert daemon.value("events_total", event=name) == 2
 
 
 def test_alerts_go_out_for_dead_letters_breakers_storms_and_stalls() -> None:
