@@ -6,8 +6,6 @@ readers need no lock; only the ring of points has one.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections import deque
@@ -87,7 +85,7 @@ class StatusBoard:
     """
 
     outbox: str = "default"
-    daemon: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    daemon: str = ""
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     relay: RelayStatus | None = None
