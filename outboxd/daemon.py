@@ -76,7 +76,6 @@ class Daemon:
         self._until_empty = until_empty
         self.board = StatusBoard(outbox=settings.outbox.name, daemon=daemon_name())
         self.metrics = Metrics(self.board, dropped_lines=lambda: self.log.dropped)
-        self.metrics.config_reload.set(1)
         about = {"outbox": settings.outbox.name, "daemon": daemon_name()}
         alerts = Alerts(settings.alerts.command, self.log.event, about=about)
         is_transactional = settings.relay.delivery == "exactly-once"

@@ -47,4 +47,4 @@ class DatabaseWatch:
             self._event("database_failed", during=during, cause=cause)
         elif cause is None and during in self._told:
             self._told.discard(during)
-            self._board.database_answers(True, asked_by=during)
+            self._board.database_answers(True, asked_by=[during])

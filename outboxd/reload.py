@@ -107,6 +107,11 @@ def _renews(present: Settings, settings: Settings, taken: list[str]) -> bool:
     kafka = {key for key in taken if key.startswith("kafka.")}
     if settings.relay.delivery == "exactly-once" and kafka:
         return True
+    # The producer's queue is made for the limits; a transaction's rows are bounded apart from them.
+    limits = [(each.relay.max_in_flight_rows, each.relay.max_in_flight_bytes) for each in (present, settings)]
+    grows = any(after > before for before, after in zip(*limits, strict=True))
+    if settings.relay.delivery == "at-least-once" and grows:
+        return True
     # A topic's form of confirmation is bound to what is in memory of it.
     confirms = [[(route.topic, route.confirm) for route in each.routes] for each in (present, settings)]
     return bool(kafka - CREDENTIALS) or confirms[0] != confirms[1]

@@ -14,14 +14,7 @@ from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import Alert, DaemonObserver
 from outboxd.observability.status import StatusBoard
-from outboxd.policy.fencings import (
-    FENCED_CODES,
-    FENCINGS_MAX,
-    PRODUCER_FENCINGS_MAX,
-    RIVAL,
-    WINDOW_SECONDS,
-    Fencings,
-)
+from outboxd.policy.fencings import FENCED_CODES, FENCINGS_MAX, RIVAL, RIVAL_SECONDS, WINDOW_SECONDS, Fencings
 
 LEASE, PRODUCER = "lease", "producer"
 """What a rival took."""
@@ -35,7 +28,7 @@ class Rivals:
         self._outbox = outbox
         self._is_transactional = is_transactional
         self._stop = stop
-        self._fencings = {LEASE: Fencings(), PRODUCER: Fencings(PRODUCER_FENCINGS_MAX)}
+        self._fencings = {LEASE: Fencings(), PRODUCER: Fencings(RIVAL_SECONDS)}
         self._fenced_by: str | None = None
 
     def look(self, event: str, fields: Mapping[str, object]) -> None:
@@ -58,7 +51,7 @@ class Rivals:
         """
         if self._fenced_by == PRODUCER:
             raise FencedError(
-                f"another producer took this outbox's transactional.id {PRODUCER_FENCINGS_MAX} times in"
+                f"another producer took this outbox's transactional.id {FENCINGS_MAX} times in"
                 f" {WINDOW_SECONDS / 60:.0f} minutes while this daemon held the lease; look for a daemon on another"
                 " database of the same name that uses the same brokers, and give one of the two another schema or"
                 " outbox.name"

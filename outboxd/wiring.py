@@ -35,8 +35,10 @@ from outboxd.relay.ports import Observer, Publisher
 from outboxd.relay.relay import Ports, Relay
 from outboxd.relay_configuration import relay_limits, routes
 
-CONNECTIONS = 10
-"""What one daemon may open: fetch, settle, lease, starts, wake-up, three jobs of housekeeping, two of the page."""
+CONNECTIONS = 11
+"""What one daemon may open: fetch, settle, lease, starts, wake-up, four jobs of housekeeping (one copies dead letters),
+two of the page.
+"""
 
 DecoratePublisher = Callable[[Publisher], Publisher]
 

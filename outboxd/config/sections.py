@@ -101,7 +101,7 @@ class RelaySettings(Section):
         4 << 20, "Bytes of key, payload and headers that one fetch reads at most; a single larger row is read alone."
     )
     max_in_flight_rows: Annotated[int, Whole(1, 10_000_000, "rows")] = option(
-        50_000, "Rows published and not yet settled, at most; after a crash at most so many are sent again."
+        50_000, "Rows in memory, from fetch to settlement, at most; after a crash at most so many are sent again."
     )
     max_in_flight_bytes: Annotated[int, Size("1kB", "64GiB")] = option(
         12 << 20, "The same in bytes, each row with about 1 kB for what it costs beside its payload."

@@ -13,6 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from confluent_kafka import KafkaException
+
 from outboxd.errors import AccessDeniedError, BrokerUnavailableError
 from outboxd.kafka.log_reader import LogReader, Partition
 from outboxd.policy.auditing import Identity
@@ -81,7 +83,11 @@ class AcknowledgedPlaces:
     def _look(self, places: dict[Partition, list[Sample]]) -> dict[Partition, list[Sample]]:
         """Return the partitions that could not be read."""
         unread: dict[Partition, list[Sample]] = {}
-        reader = LogReader(self._properties(), self._source)
+        try:
+            reader = LogReader(self._properties(), self._source)
+        except KafkaException:
+            # A file that the client needs is missing, say, which the producer read when it began: it may come back.
+            return places
         try:
             for partition, samples in places.items():
                 try:

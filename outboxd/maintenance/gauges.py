@@ -126,11 +126,11 @@ class Gauges:
         try:
             found = self._store.measure()
         except OutboxdError as error:
-            self._board.database_answers(False, str(error), asked_by=GAUGES)
+            self._board.database_answers(False, str(error), asked_by=[GAUGES])
             raise
         now = self._monotonic()
         self._not_before = now + REST_SHARE * (now - began_at)
-        self._board.database_answers(True, asked_by=GAUGES)
+        self._board.database_answers(True, asked_by=[GAUGES])
         self._take(found, now)
 
     def _take(self, found: Found, now: float) -> None:

@@ -72,6 +72,8 @@ class Log:
         """`write` gets a line of text, or for the journal the fields of an entry; it may block. Use `open_log` for a
         daemon's.
         """
+        self.count: Callable[[str], None] = lambda _: None
+        """Is told the name of each event, on its thread, whether it is logged or not."""
         self._level = LEVELS[level]
         self._secrets: tuple[str, ...] = ()
         self.hide(secrets)
@@ -96,6 +98,7 @@ class Log:
     def event(self, name: str, **fields: object) -> None:
         """Log an event of the catalogue with these fields."""
         kind = kind_of(name)
+        self.count(name)
         if LEVELS[kind.level] >= self._level:
             getattr(self._logger, kind.level)(name, message=kind.message(fields), **fields)
 

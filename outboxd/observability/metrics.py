@@ -196,10 +196,16 @@ def _relay_gauges(board: StatusBoard, topics: TopicLabels) -> list[Metric]:
         breakers = _by_label(topics, shown, status.breakers_open - len(shown))
     is_owner = status is not None and status.token is not None
     return [
+        _plain("in_flight_records", "Records published and not yet settled.", status.unsettled_rows if status else 0),
         _plain(
-            "in_flight_records", "Records in memory, from fetch to settlement.", status.in_memory_rows if status else 0
+            "in_flight_bytes",
+            "Their payload, key and headers, by the mean size of what is in memory.",
+            status.unsettled_bytes if status else 0,
         ),
-        _plain("in_flight_bytes", "Their payload, key and headers.", status.in_memory_bytes if status else 0),
+        _plain(
+            "in_memory_records", "Records in memory, from fetch to settlement.", status.in_memory_rows if status else 0
+        ),
+        _plain("in_memory_bytes", "Their payload, key and headers.", status.in_memory_bytes if status else 0),
         _plain("held_keys", "Keys whose later rows wait for a failed one.", status.held_keys if status else 0),
         _by_topic(
             "breaker_open", "1 while the topic is on hold for a fault that is not its rows'; _other counts.", breakers

@@ -4,7 +4,7 @@ waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from prometheus_client import Counter
 
@@ -29,6 +29,8 @@ class DaemonObserver:
         self._alert = alert
         self.tracing: Tracing | None = None
         self._events: dict[str, Counter] = {}
+        # There and not in `event`: alerts, libraries and the log itself tell events to the log alone.
+        log.count = self._count
 
     @property
     def wants_rows(self) -> bool:
@@ -39,10 +41,6 @@ class DaemonObserver:
         """Something worth a log line happened."""
         self._log.event(name, **fields)
         kind = kind_of(name)
-        counter = self._events.get(name)
-        if counter is None:
-            counter = self._events[name] = self._metrics.events.labels(name)
-        counter.inc()
         match name:
             case "lease_lost":
                 self._metrics.lease_lost.inc()
@@ -52,11 +50,17 @@ class DaemonObserver:
                 self._metrics.settle_mismatches.inc()
             case "database_failed":
                 asked_by = str(fields.get("during", ""))
-                self._board.database_answers(False, str(fields.get("cause", "")), asked_by=asked_by)
+                self._board.database_answers(False, str(fields.get("cause", "")), asked_by=[asked_by])
             case _:
                 pass
         if kind.alerts and self._alert is not None:
             self._alert(name, fields)
+
+    def _count(self, name: str) -> None:
+        counter = self._events.get(name)
+        if counter is None:
+            counter = self._events[name] = self._metrics.events.labels(name)
+        counter.inc()
 
     def delivered(self, topic: str, rows: int, size_bytes: int) -> None:
         """Records of one topic were acknowledged."""
@@ -85,6 +89,14 @@ class DaemonObserver:
         """So many records go again though they may be in the log."""
         self._metrics.duplicates_possible.inc(rows)
 
+    def database_answered(self, during: Collection[str]) -> None:
+        """A session of the relay's was answered: whatever it failed during is over."""
+        self._board.database_answers(True, asked_by=during)
+
+    def database_not_asked(self, during: Collection[str]) -> None:
+        """Nobody waits any more for what failed during these."""
+        self._board.database_not_asked(during)
+
     def phase(self, name: str, seconds: float, rows: int) -> None:
         """One phase of the flow took so long for one batch."""
         self._metrics.phases.observe(seconds, 1, name)
@@ -92,8 +104,6 @@ class DaemonObserver:
             self.tracing.phase(name, seconds, rows)
         if name == "fetch":
             self._metrics.batches.observe(rows)
-        if not self._board.database.is_up:
-            self._board.database_answers(True, asked_by=name)
 
 
 def _number(value: object) -> float:

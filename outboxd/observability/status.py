@@ -6,12 +6,10 @@ readers need no lock; only the ring of points has one.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,7 +85,7 @@ class StatusBoard:
     """
 
     outbox: str = "default"
-    daemon: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    daemon: str = ""
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     relay: RelayStatus | None = None
@@ -178,16 +176,21 @@ class StatusBoard:
 
     # Written by whoever talks to the servers.
 
-    def database_answers(self, answers: bool, cause: str = "", *, asked_by: str = "") -> None:
-        """The database answered `asked_by`, or did not. It is up while nobody asks it in vain: one that counts its rows
-        and cannot give the lease is of no use.
+    def database_answers(self, answers: bool, cause: str = "", *, asked_by: Collection[str] = ("",)) -> None:
+        """The database answered each `asked_by`, or did not. It is up while nobody asks it in vain: one that counts its
+        rows and cannot give the lease is of no use.
         """
         if answers:
-            self._failing.pop(asked_by, None)
+            self.database_not_asked(asked_by)
         else:
-            self._failing[asked_by] = cause
+            self._failing.update(dict.fromkeys(asked_by, cause))
         failing = dict(self._failing)
         self.database = self._contact(self.database, not failing, next(iter(failing.values()), ""))
+
+    def database_not_asked(self, asked_by: Collection[str]) -> None:
+        """These wait for it no more. Whether it is up is for the next answer to say: theirs never came."""
+        for each in asked_by:
+            self._failing.pop(each, None)
 
     def kafka_answers(self, answers: bool, cause: str = "") -> None:
         """A broker answered, or none did."""

@@ -13,22 +13,23 @@ MOVED = "PostgreSQL failed over: another server answers than the one that gave t
 FENCED_CODES = frozenset({"_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"})
 """What a transactional producer fails with once another took its `transactional.id`."""
 FENCINGS_MAX = 3
-PRODUCER_FENCINGS_MAX = 9
-"""A rival's one `init_transactions` may fence up to three times, since its client tries again while a transaction of
-ours is open: so this is three rivals, as for the lease.
-"""
 WINDOW_SECONDS = 600.0
+RIVAL_SECONDS = 10.0
+"""So long after its first fencing of a producer, all are taken for the same rival's: its one `init_transactions` fences
+up to three times, within about a second, since its client tries again while a transaction of ours is open.
+"""
 
 
 class Fencings:
     """Counts within a window. Times are monotonic seconds."""
 
-    def __init__(self, fencings_max: int = FENCINGS_MAX, window_seconds: float = WINDOW_SECONDS) -> None:
-        """So many within so long are too many."""
-        self._window_seconds = window_seconds
-        self._at: deque[float] = deque(maxlen=fencings_max)
+    def __init__(self, rival_seconds: float = 0.0) -> None:
+        """What comes within `rival_seconds` of a rival's first fencing is that rival's too, and counts once."""
+        self._rival_seconds = rival_seconds
+        self._at: deque[float] = deque(maxlen=FENCINGS_MAX)
 
     def fenced(self, now: float) -> bool:
         """Note one, and say whether they are too many by now."""
-        self._at.append(now)
-        return len(self._at) == self._at.maxlen and now - self._at[0] <= self._window_seconds
+        if not self._at or now - self._at[-1] >= self._rival_seconds:
+            self._at.append(now)
+        return len(self._at) == self._at.maxlen and now - self._at[0] <= WINDOW_SECONDS

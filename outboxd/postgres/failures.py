@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError, OutboxdError, SchemaError
 
@@ -70,6 +71,11 @@ def explained() -> Iterator[None]:
     """Within it, errors of the driver that people can mend are raised as ours, with what to do about them."""
     try:
         yield
+    except PoolTimeout as error:
+        raise DatabaseUnavailableError(
+            "PostgreSQL is not available: all connections of this process are in use, and none became free in time; "
+            "look at pg_stat_activity for what they wait for"
+        ) from error
     except (psycopg.Error, DBAPIError) as error:
         original = error.orig if isinstance(error, DBAPIError) else error
         ours = explain(original) if isinstance(original, psycopg.Error) else None

@@ -17,14 +17,18 @@ from outboxd.policy.limits import RelayLimits
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import DeliveryFault, Reconfigured, Settled, SettleFailed
 from outboxd.relay.publishing import Publishing
-from outboxd.relay.reading import Reading
+from outboxd.relay.reading import READS, Reading
 from outboxd.relay.resting import Resting
 from outboxd.relay.state import Ports, State
 from outboxd.relay.watch import Watch
-from outboxd.relay.writing import Writing
+from outboxd.relay.writing import WRITES, Writing
 
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
+
+RECONFIGURED = "its configuration changed"
+REPLAYS_CHANGED = "somebody took back or changed a replay that was under way"
+"""Why a producer is renewed; the second is so that all that is held is loaded anew."""
 
 
 class Ownership:
@@ -49,6 +53,7 @@ class Ownership:
         self._pipelined = pipelined
         self._listening = False
         self._is_draining = False
+        self._renewed_for = ""
         self.stale_reads = 0
         self.stale_settlements = 0
         self._begin(None)
@@ -67,6 +72,8 @@ class Ownership:
             draining=self._is_draining,
             in_doubt=in_doubt,
         )
+        # Its parts count failures anew; those before them waited for answers that are nobody's business any more.
+        self._ports.observer.database_not_asked((*READS, *WRITES))
         self.renewing_until: float | None = None
         self.publishing = Publishing(self.state)
         self.reading = Reading(self.state, listening=self._listening)
@@ -136,16 +143,17 @@ class Ownership:
         if self.state.token is None:
             self._ports.publisher.rebuild()
             return
-        self._begin_renewal(self._ports.clock.monotonic())
+        self._begin_renewal(self._ports.clock.monotonic(), RECONFIGURED)
 
     def listen(self, *, active: bool) -> None:
         """Notifications come from now on, or do not."""
         self._listening = active
         self.reading.pace(listening=active)
 
-    def _begin_renewal(self, now: float) -> None:
+    def _begin_renewal(self, now: float, reason: str) -> None:
         if self.renewing_until is None:
             self.renewing_until = now + RENEWAL_SECONDS_MAX
+            self._renewed_for = reason
             self.state.draining = True
             self.state.drop_unpublished()
 
@@ -154,7 +162,7 @@ class Ownership:
         if self._is_draining or self.state.token is None:
             return
         if self.state.wants_reload:
-            self._begin_renewal(now)
+            self._begin_renewal(now, REPLAYS_CHANGED)
         if self.renewing_until is None:
             return
         if not self.state.is_drained and now < self.renewing_until:
@@ -163,7 +171,7 @@ class Ownership:
         self._ports.publisher.purge()
         self._begin_anew(self.state.token)
         self._load_when_answered()
-        self._ports.observer.event("producer_renewed", unknown_rows=unsettled)
+        self._ports.observer.event("producer_renewed", unknown_rows=unsettled, reason=self._renewed_for)
         self._duplicates_possible(unsettled)
 
     # Ending.

@@ -7,7 +7,7 @@ own thread, since its delivery callbacks must not fight another thread for the i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from outboxd.policy.messages import (
@@ -246,6 +246,16 @@ class Observer(Protocol):
 
     def duplicates_possible(self, rows: int) -> None:
         """So many records go again though they may be in the log."""
+        ...
+
+    def database_answered(self, during: Collection[str]) -> None:
+        """A session of the relay's was answered: whatever `database_failed` told of it, during these, is over."""
+        ...
+
+    def database_not_asked(self, during: Collection[str]) -> None:
+        """Nobody waits any more for what `database_failed` told of, during these; whether it would be answered is
+        unknown.
+        """
         ...
 
     def phase(self, name: str, seconds: float, rows: int) -> None:

@@ -8,7 +8,7 @@ from outboxd.relay.admission import Admitted
 from outboxd.relay.forgetting import forget_idle_topics
 from outboxd.relay.loading import LOAD, Loading
 from outboxd.relay.orders import Orders
-from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Patience, SweepRequest, Swept
+from outboxd.relay.ports import IMPATIENT, Fetched, FetchFailed, FetchRequest, Loaded, Patience, SweepRequest, Swept
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.state import State
 from outboxd.relay.sweeping import Sweeping
@@ -22,6 +22,8 @@ AHEAD_SECONDS_MAX = 0.005
 """So long before it is due a fetch is given to the database's thread, which waits instead of the loop."""
 PATIENCE_SECONDS_MAX = 1.0
 """So long may the database's thread ask again by itself, while nothing shows and nothing else is to be read."""
+READS = ("load", "fetch", "sweep")
+"""During what the reading session may fail."""
 NO_WAIT = (0.0, IMPATIENT)
 ORDERS_SECONDS = 1.0
 """So often operators are heard while memory is full and nothing is read."""
@@ -192,7 +194,8 @@ class Reading:
         """Admit what may go, note what the answer tells of retries, replays, discards and pauses."""
         state = self._state
         request, state.reading = state.reading, None
-        has_recovered, self._failures = self._failures > 0, 0
+        if self._failures:
+            self._answered()
         self.has_fetched = True
         if not isinstance(request, FetchRequest):
             return
@@ -222,7 +225,7 @@ class Reading:
         forget_idle_topics(state, now)
         if request.forward:
             self._plan_next(len(fetched.records), bool(admitted.ready), now)
-        if fetched.records or has_recovered:
+        if fetched.records:
             state.ports.observer.phase("fetch", now - given_at, len(fetched.records))
 
     def _admit(self, request: FetchRequest, fetched: Fetched, now: float) -> Admitted:
@@ -255,7 +258,17 @@ class Reading:
             self._next_fetch_at = min(self._next_fetch_at, now + self._pause)
             self.fetch(now)
 
-    # Answers of the sweep, and failures.
+    # Answers of the load and the sweep, and failures.
+
+    def on_loaded(self, loaded: Loaded) -> None:
+        """Take what a new owner must know."""
+        self._answered()
+        self.loading.on_loaded(loaded)
+
+    def _answered(self) -> None:
+        """The session works. A sweep does not say so: it may be answered while each fetch, which follows it, fails."""
+        self._failures = 0
+        self._state.ports.observer.database_answered(READS)
 
     def on_swept(self, swept: Swept) -> None:
         """Take a chunk of the sweep."""

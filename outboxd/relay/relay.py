@@ -178,7 +178,7 @@ class Relay:
             case Swept():
                 ownership.reading.on_swept(event)
             case Loaded():
-                ownership.reading.loading.on_loaded(event)
+                ownership.reading.on_loaded(event)
             case FetchFailed():
                 ownership.reading.on_failed(event)
 

@@ -71,8 +71,9 @@ class PauseStatus:
 class RelayStatus:
     """One look at the relay.
 
-    `in_memory_…` counts from admission to settlement, `in_flight_rows` what the producer owes reports for, by topic in
-    `in_flight_by_topic`. `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in
+    `in_memory_…` counts from admission to settlement, `unsettled_…` what of it was published (bytes by the mean),
+    `in_flight_rows` what of that the producer owes reports for, by topic in `in_flight_by_topic`.
+    `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in
     memory for the longest time.
     """
 
@@ -81,6 +82,8 @@ class RelayStatus:
     turns: int
     in_memory_rows: int
     in_memory_bytes: int
+    unsettled_rows: int
+    unsettled_bytes: int
     in_flight_rows: int
     in_flight_by_topic: Mapping[str, int]
     settling_rows: int
@@ -111,15 +114,21 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     last_delivered_at = state.lanes.last_delivered_at
     oldest = state.ledger.oldest()
     under_way = state.settling.under_way
+    settling_rows = state.settling.rows + (0 if under_way is None else under_way.rows)
+    unsettled_rows = state.lanes.rows_in_flight + len(state.aftermath.undecided) + settling_rows
+    # The sizes of what waits behind others of its key are not kept apart, and there may be too many to add them up.
+    unsettled_share = min(1.0, unsettled_rows / max(1, len(state.ledger)))
     return RelayStatus(
         role=_role(relay),
         token=state.token,
         turns=relay.turns,
         in_memory_rows=len(state.ledger),
         in_memory_bytes=state.ledger.size_bytes,
+        unsettled_rows=unsettled_rows,
+        unsettled_bytes=round(unsettled_share * state.ledger.size_bytes),
         in_flight_rows=state.lanes.rows_in_flight,
         in_flight_by_topic={lane.topic: lane.in_flight for lane in largest},
-        settling_rows=state.settling.rows + (0 if under_way is None else under_way.rows),
+        settling_rows=settling_rows,
         oldest_in_memory_seconds=0.0
         if oldest is None
         else max(0, state.aftermath.now_ms - oldest.created_at_ms) / 1000,
@@ -155,7 +164,7 @@ def _held(state: State, now: float) -> list[HeldStatus]:
         HeldStatus(
             outbox_id=held.id,
             topic=held.topic,
-            key=None if held.gate_key is None else held.gate_key[1],
+            key=held.key,
             state=held.state.value,
             why=held.why,
             attempts=held.history.attempts,

@@ -14,6 +14,8 @@ from outboxd.relay.ports import Settled, SettleFailed
 from outboxd.relay.state import State
 
 SETTLE_DELAY_SECONDS = 0.02
+WRITES = ("settle",)
+"""During what the writing session may fail."""
 
 
 class Writing:
@@ -58,7 +60,7 @@ class Writing:
         if event.settlement is not state.settling.under_way:
             return True
         state.settling.done()
-        self._failures = 0
+        self._answered()
         if event.fenced:
             reason = MOVED if event.moved else RIVAL
             state.ports.observer.event("settle_fenced", rows=event.settlement.rows, reason=reason)
@@ -84,6 +86,12 @@ class Writing:
         if settlement.retries:
             state.wishes.cursors.retry = None
         return True
+
+    def _answered(self) -> None:
+        """The session works."""
+        if self._failures:
+            self._failures = 0
+            self._state.ports.observer.database_answered(WRITES)
 
     def _let_go(self, record_ids: Collection[int]) -> None:
         """What became of these is written: they leave memory, and nobody is in doubt of them."""

@@ -142,7 +142,9 @@ class App:
         told = self._board.as_dict()
         told["may_change"] = bool(self._guard.token) and self._dead_letters is not None
         if not self._guard.may_read_keys(environ) and told["relay"] is not None:
-            told["relay"]["held"] = [{**held, "key": None} for held in told["relay"]["held"]]
+            told["relay"]["held"] = [
+                {**held, "key": None, "key_is_hidden": held["key"] is not None} for held in told["relay"]["held"]
+            ]
         return _json(told)
 
     def _points(self, environ: Environ) -> Answer:
@@ -163,11 +165,13 @@ class App:
         letters, now = self._letters(), self._board.monotonic()
         with _Turn(self._queries):
             # Counting a million dead letters takes a second or two: pages that ask at the same time share it.
-            if self._summary is None or now - self._summary[0] > SUMMARY_KEPT_SECONDS:
+            # A change drops the kept one, at any moment, on another thread.
+            kept = self._summary
+            if kept is None or now - kept[0] > SUMMARY_KEPT_SECONDS:
                 groups = letters.summary()
                 body = orjson.dumps({"groups": groups, "total": sum(group.count for group in groups)})
-                self._summary = (self._board.monotonic(), body)
-            return Answer(self._summary[1])
+                self._summary = kept = (self._board.monotonic(), body)
+            return Answer(kept[1])
 
     def _rows(self, environ: Environ) -> Answer:
         self._guard.check_reading(environ)

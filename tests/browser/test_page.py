@@ -38,7 +38,8 @@ def site() -> Iterator[Site]:
     site = Site()
     site.clock.now = time.time() - 600
     busy = replace(
-        IDLE, in_memory_rows=1_234, in_flight_by_topic={"orders": 700}, in_flight_rows=700, held_keys=1, held_records=1,
+        IDLE, in_memory_rows=1_234, unsettled_rows=700, in_flight_by_topic={"orders": 700}, in_flight_rows=700,
+        held_keys=1, held_records=1,
         held=[HeldStatus(7, "orders", "customer-17", "dead", "MSG_SIZE_TOO_LARGE", 1, 125.0, None, 2)],
         breakers_open=1, breakers=[BreakerStatus("audit", "TOPIC_AUTHORIZATION_FAILED", "no grant", 75.0, 4, 3.2)],
         topics_held=2, held_topics=[HeldTopicStatus("audit", ["breaker"]), HeldTopicStatus("metrics", ["paused"])],

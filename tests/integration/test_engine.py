@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError
 from outboxd.postgres.engine import connection_string, make_engine
+from outboxd.postgres.failures import explained
 from tests.support.postgres_fixtures import Database
 
 
@@ -39,6 +40,19 @@ def test_no_statement_is_compiled_however_long_the_backlog_looks(database: Datab
             connection.execute(text("SET jit = on"))
             plan = connection.scalars(text("EXPLAIN SELECT sum(n) FROM generate_series(1, 10) AS n")).all()
             assert any("JIT" in line for line in plan) == connection.scalar(text("SELECT pg_jit_available()"))
+    finally:
+        engine.dispose()
+
+
+def test_a_pool_whose_connections_are_all_in_use_is_put_into_words(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(database.url, pool_size=1)
+    monkeypatch.setattr(engine.pool, "_timeout", 0.05)
+    try:
+        words = "all connections of this process are in use"
+        with engine.connect(), pytest.raises(DatabaseUnavailableError, match=words), explained():
+            engine.connect()
     finally:
         engine.dispose()
 

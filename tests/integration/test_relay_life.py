@@ -30,10 +30,10 @@ def owner_of(rig: Rig) -> str | None:
     return None if row is None else str(row[0])
 
 
-def in_flight(port: int) -> int:
-    """How many records the daemon's metrics say are in flight."""
+def in_memory(port: int) -> int:
+    """How many records the daemon's metrics say are in memory."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        found = re.search(r"^outboxd_in_flight_records ([0-9.]+)$", answer.read().decode(), re.MULTILINE)
+        found = re.search(r"^outboxd_in_memory_records ([0-9.]+)$", answer.read().decode(), re.MULTILINE)
     return -1 if found is None else int(float(found.group(1)))
 
 
@@ -205,7 +205,7 @@ def test_a_second_signal_ends_a_drain_that_waits_for_a_silent_broker(rig: Rig, k
     kafka.pause(0)
     try:
         rig.insert_many([topic], 100, keys=10)
-        wait_for(lambda: in_flight(port) == 100, timeout_seconds=20, what="100 records are in flight")
+        wait_for(lambda: in_memory(port) == 100, timeout_seconds=20, what="100 records are in memory")
         daemon.signal(signal.SIGTERM)
         daemon.wait_for_event("draining")
         assert daemon.is_running
@@ -231,7 +231,7 @@ def test_a_drain_ends_at_its_timeout_when_the_broker_stays_silent(rig: Rig, kafk
     kafka.pause(0)
     try:
         rig.insert_many([topic], 100, keys=10)
-        wait_for(lambda: in_flight(port) == 100, timeout_seconds=20, what="100 records are in flight")
+        wait_for(lambda: in_memory(port) == 100, timeout_seconds=20, what="100 records are in memory")
         daemon.signal(signal.SIGINT)
         ended = daemon.wait(10)
     finally:

@@ -79,7 +79,8 @@ def test_reloads_under_load_lose_nothing_and_repeat_nothing(rig: Rig) -> None:
         )
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_event("config_reloaded", changed="kafka.linger.ms")
-        assert daemon.wait_for_event("producer_renewed")["unknown_rows"] == 0
+        renewed = daemon.wait_for_event("producer_renewed")
+        assert (renewed["unknown_rows"], renewed["reason"]) == (0, "its configuration changed")
 
         rewrite(daemon, ('confirm = "callback"', 'confirm = "each"'))
         daemon.signal(signal.SIGHUP)
@@ -88,6 +89,10 @@ def test_reloads_under_load_lose_nothing_and_repeat_nothing(rig: Rig) -> None:
         rewrite(daemon, ('confirm = "each"', 'confirm = "callback"'))
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_event("producer_renewed", count=3)
+        rewrite(daemon, ("max_in_flight_rows = 2000", "max_in_flight_rows = 9000"))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_event("config_reloaded", changed="relay.max_in_flight_rows")
+        assert daemon.wait_for_event("producer_renewed", count=4)["unknown_rows"] == 0
     rig.wait_until_settled()
     assert daemon.stop().code == 0
     rig.check().assert_holds(duplicates_max=0)

@@ -44,4 +44,5 @@ def test_a_replay_that_is_taken_back_holds_its_key_again_and_one_that_is_changed
     rig.wait_until("SELECT count(*) = 0 FROM outboxd.outbox WHERE published_at IS NULL")
     rig.wait_until("SELECT count(*) = 1 FROM outboxd.dead_letter WHERE status = 'replayed'")
     assert sorted(id_of(record) for record in rig.kafka.consume(topic)) == sorted([free, dead, behind])
+    assert "replay" in str(daemon.events("producer_renewed")[0]["reason"])
     assert daemon.stop().code == 0

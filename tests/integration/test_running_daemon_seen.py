@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.children import free_ports, wait_for
 from tests.support.daemon import DaemonProcess, Section
+from tests.support.postgres import PostgresServer
 from tests.support.rig import Rig
 
 TOKEN = "correct horse"
@@ -156,6 +157,27 @@ def test_a_broker_that_is_away_makes_the_daemon_unready_and_leaves_it_alive(rig:
         assert any("Kafka does not answer" in why for why in json.loads(body)["why"])
         assert seen.ask("/livez")[0] == 200
         assert seen.metric("kafka_up") == 0
+
+
+def test_after_postgresql_was_away_for_longer_than_the_lease_an_idle_daemon_is_ready_again(
+    rig: Rig, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    seen = Seen(rig, tmp_path, cluster={"lease_ttl": "2s"})
+    seen.daemon.start()
+    seen.daemon.wait_for_event("owner")
+    seen.wait(lambda: seen.ask("/readyz")[0] == 200, "ready")
+    rig.sql.close()
+    postgres_server.stop()
+    try:
+        seen.daemon.wait_for_event("lease_lost")
+        seen.wait(lambda: seen.ask("/readyz")[0] == 503, "unready")
+        assert seen.metric("database_up") == 0
+    finally:
+        postgres_server.start()
+    seen.daemon.wait_for_event("owner", count=2)
+    seen.wait(lambda: seen.ask("/readyz")[0] == 200, "ready again without a row", timeout_seconds=25)
+    assert seen.metric("database_up") == 1
+    seen.wait(lambda: seen.json("/status")["state"] == "relaying, idle", "the sentence, which follows")
 
 
 def test_at_debug_each_row_says_where_it_is_or_why_it_is_not(rig: Rig, tmp_path: Path) -> None:

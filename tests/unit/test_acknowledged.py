@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from outboxd.kafka import acknowledged as module
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, lost_records
@@ -89,3 +90,29 @@ def test_places_below_earlier_ones_are_a_cut_log_and_the_earlier_ones_are_looked
     assert looked.wait(10)
     places.close()
     assert told == [("orders", 0, 280)]
+
+
+def test_a_client_that_cannot_be_made_is_tried_again_and_the_samples_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, int, int]] = []
+    looked = threading.Event()
+    made: list[object] = []
+
+    def on_lost(topic: str, partition: int, records: int) -> None:
+        told.append((topic, partition, records))
+        looked.set()
+
+    def make(*properties: object) -> FakeLog:
+        made.append(properties)
+        if len(made) < 3:
+            raise KafkaException(KafkaError(KafkaError._INVALID_ARG, "ssl.ca.location failed: No such file"))
+        return FakeLog(cut_at=700, high=720)
+
+    places = AcknowledgedPlaces(dict, "default", on_lost)
+    monkeypatch.setattr(module, "LogReader", make)
+    monkeypatch.setattr(module, "ATTEMPT_PAUSE_SECONDS", 0.01)
+    for offset in range(600, 1_000):
+        places.note([Report(record(offset), None, 0, offset)])
+    places.suspect()
+    assert looked.wait(10)
+    places.close()
+    assert (len(made), told) == (3, [("orders", 0, 280)])

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +18,8 @@ from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
 from outboxd.policy.records import FIRST_ID
 from outboxd.postgres.housekeeping import COUNTED_MAX, Kind, Measured, Walked
+from outboxd.web.app import QUERIES_MAX
+from outboxd.wiring import CONNECTIONS
 from tests.support.children import wait_for
 from tests.unit.test_status_board import IDLE, Clock
 
@@ -325,6 +327,17 @@ def test_all_jobs_run_at_once_where_the_wall_clock_was_set_back(running: Callabl
         return store.measured.acquire(timeout=DEADLINE_SECONDS / 10)
 
     wait_for(ran_once_set_back, timeout_seconds=DEADLINE_SECONDS, what="the gauges ran at once")
+
+
+def test_every_job_has_a_connection_beside_the_relays_and_the_pages() -> None:
+    board = StatusBoard()
+    store, port = Store(), cast(Any, None)
+    jobs = Jobs(
+        store, board, Metrics(board), lambda *_, **__: None, copies=(port, port),
+        schema="outboxd", published_retention_seconds=10.0, dead_letter_retention_seconds=10.0,
+    )  # fmt: skip
+    relays = ("fetch", "settle", "lease", "starts", "wake-up")
+    assert len(relays) + len(jobs._scheduler.get_jobs()) + QUERIES_MAX == CONNECTIONS
 
 
 def test_a_failing_job_is_logged_and_counted(running: Callable[[Store], Running]) -> None:

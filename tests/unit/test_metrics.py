@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from prometheus_client import generate_latest
 
 from outboxd.observability.events import CATALOGUE
@@ -100,6 +101,15 @@ def test_an_event_is_logged_counted_and_offered_as_an_alert_where_the_catalogue_
     assert daemon.value("settle_mismatches_total") == 1
 
 
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_event_of_the_catalogue_is_counted_whoever_tells_it_and_logged_or_not(name: str) -> None:
+    daemon = Daemon()
+    daemon.log.set_level("error")
+    daemon.observer.event(name)
+    daemon.log.event(name)
+    assert daemon.value("events_total", event=name) == 2
+
+
 def test_alerts_go_out_for_dead_letters_breakers_storms_and_stalls() -> None:
     assert {kind.name for kind in CATALOGUE.values() if kind.alerts} >= {
         "dead_letter_kind_appeared", "breaker_opened", "breaker_closed", "storm_guard", "in_flight_stalled",
@@ -110,7 +120,7 @@ def test_alerts_go_out_for_dead_letters_breakers_storms_and_stalls() -> None:
 def test_the_servers_are_up_once_they_answered_and_down_once_they_did_not() -> None:
     daemon = Daemon()
     assert (daemon.value("database_up"), daemon.value("kafka_up")) == (0, 0)
-    daemon.observer.phase("fetch", 0.1, 1)
+    daemon.observer.database_answered(["load"])
     daemon.observer.delivered("orders", 1, 1)
     assert (daemon.value("database_up"), daemon.value("kafka_up")) == (1, 1)
     daemon.observer.event("database_failed", during="fetch", cause="gone")

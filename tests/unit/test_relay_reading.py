@@ -70,7 +70,9 @@ class Bench:
                 hurry_fetch=lambda: self.hurries.append(self.seconds),
                 begin_settle=lambda settlement, _token: self.settled.append(settlement),
             ),
-            observer=SimpleNamespace(phase=lambda *_: None, event=lambda *_args, **_fields: None),
+            observer=SimpleNamespace(
+                phase=lambda *_: None, event=lambda *_args, **_fields: None, database_answered=lambda _: None
+            ),
             dice=None,
         )
         self.state = State(cast(Ports, cast(Any, ports)), LIMITS, (), Route(), token=1, pipelined=pipelined)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import Pause, StopRequested
@@ -39,8 +40,11 @@ def make_relay(*, token: int | None = 7) -> Relay:
     return relay
 
 
-def record(record_id: int, *, created_at_ms: int = 0) -> Record:
-    return Record(0, record_id, "event", "orders", "k", b"x", "{}", None, created_at_ms, 10)
+GAUGES = ("in_flight_records", "in_flight_bytes", "in_memory_records", "in_memory_bytes")
+
+
+def record(record_id: int, *, key: str = "k", created_at_ms: int = 0) -> Record:
+    return Record(0, record_id, "event", "orders", key, b"x", "{}", None, created_at_ms, 10)
 
 
 def test_the_role_follows_the_lease_and_the_drain() -> None:
@@ -49,6 +53,34 @@ def test_the_role_follows_the_lease_and_the_drain() -> None:
     stopping = make_relay()
     stopping._take(StopRequested())
     assert status_of(stopping, 100.0).role == "draining"
+
+
+def test_what_waits_behind_another_of_its_key_or_for_the_producer_is_in_memory_and_not_in_flight() -> None:
+    relay = make_relay()
+    state = relay.state
+    records = [record(number, key=key) for number, key in enumerate(["k", "k", "k", "other"], 1)]
+    state.ledger.enter(records)
+    state.ready = state.gate.admit(records)
+    state.lanes.count_in_flight(state.lanes["orders"], 1)
+    state.ready_at = 1
+    status = status_of(relay, 100.0)
+    assert (status.in_memory_rows, status.in_memory_bytes) == (4, 40)
+    assert (status.unsettled_rows, status.unsettled_bytes) == (1, 10)
+    board = StatusBoard()
+    metrics = Metrics(board)
+    board.publish(status)
+    shown = {name: metrics.registry.get_sample_value(f"outboxd_{name}") for name in GAUGES}
+    assert shown == dict(zip(GAUGES, (1, 10, 4, 40), strict=True))
+
+
+def test_what_was_reported_is_in_flight_until_it_is_settled() -> None:
+    relay = make_relay()
+    state = relay.state
+    state.ledger.enter([record(1), record(2)])
+    state.lanes.count_in_flight(state.lanes["orders"], 1)
+    state.settling.ids.append(1)
+    status = status_of(relay, 100.0)
+    assert (status.in_flight_rows, status.unsettled_rows, status.unsettled_bytes) == (1, 2, 20)
 
 
 def test_what_is_in_memory_is_counted_and_the_oldest_has_its_age_by_the_databases_clock() -> None:
@@ -81,9 +113,9 @@ def test_a_breaker_shows_its_cause_since_when_and_the_next_probe() -> None:
 def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
     relay = make_relay()
     for number in range(1_000):
-        history = FailureHistory(2, None, number if number % 2 else None)
+        history, key = FailureHistory(2, None, number if number % 2 else None), f"k{number}"
         relay.state.held.add(
-            HeldRecord(number, "orders", ("orders", f"k{number}"), history, HeldState.SCHEDULED, "retry", 90.0, 130.0)
+            HeldRecord(number, "orders", ("orders", key), history, HeldState.SCHEDULED, "retry", 90.0, 130.0, key)
         )
     status = status_of(relay, 100.0)
     assert (status.held_records, status.held_keys, len(status.held)) == (1_000, 1_000, SHOWN_MAX)
@@ -96,6 +128,16 @@ def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
         30.0,
     )
     assert status.held[1].dead_letter_id == 1
+
+
+def test_a_held_record_of_a_topic_that_goes_one_at_a_time_shows_its_key() -> None:
+    relay = make_relay()
+    for number, key in enumerate(("customer-9", None)):
+        history = FailureHistory(2, None, None)
+        relay.state.held.add(
+            HeldRecord(number, "orders", ("orders", None), history, HeldState.SCHEDULED, "retry", 90.0, key=key)
+        )
+    assert [held.key for held in status_of(relay, 100.0).held] == ["customer-9", None]
 
 
 def test_a_relay_that_ended_says_how() -> None:

@@ -25,7 +25,7 @@ from outboxd.policy.messages import (
 from outboxd.policy.records import Arm, Record
 from outboxd.policy.requests import FetchRequest, Settlement
 from outboxd.policy.routes import Route
-from outboxd.relay.ownership import RENEWAL_SECONDS_MAX
+from outboxd.relay.ownership import RECONFIGURED, RENEWAL_SECONDS_MAX, REPLAYS_CHANGED
 from outboxd.relay.relay import Ports, Relay, RelayLimits
 from tests.unit.records import record
 
@@ -137,7 +137,10 @@ class Bench:
         self.calls.append("purge")
 
 
-OBSERVED = ("event", "delivered", "acknowledged_after", "failed", "retried", "died", "duplicates_possible", "phase")
+OBSERVED = (
+    "event", "delivered", "acknowledged_after", "failed", "retried", "died", "duplicates_possible", "phase",
+    "database_answered", "database_not_asked",
+)  # fmt: skip
 RENEWS = Reconfigured(RelayLimits(), (), Route(), renews=True)
 
 
@@ -288,3 +291,19 @@ def test_fire_and_forget_records_that_are_on_their_way_are_not_dropped_where_all
     bench.turns()
     bench.relay._finish("empty")
     assert bench.calls == ["give up"]
+
+
+def test_a_renewal_says_whether_the_configuration_or_an_operators_replay_asked_for_it() -> None:
+    bench = Bench()
+    told: list[object] = []
+
+    def event(name: str, **fields: object) -> None:
+        if name == "producer_renewed":
+            told.append(fields["reason"])
+
+    cast(Any, bench.relay.state.ports.observer).event = event
+    bench.turns()
+    bench.relay.state.wants_reload = True
+    bench.turns()
+    bench.turns(4, RENEWS)
+    assert told == [REPLAYS_CHANGED, RECONFIGURED]

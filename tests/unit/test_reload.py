@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from outboxd.config import KafkaSettings, LogSettings, RelaySettings, RetrySettings, RouteSettings, Settings
@@ -48,6 +50,30 @@ def test_limits_intervals_retries_retentions_and_the_level_are_taken_at_once() -
     assert not answer.waiting
     assert not answer.renews
     assert answer.settings.relay.batch_rows == 10
+
+
+@pytest.mark.parametrize(
+    ("changed", "renews"),
+    [
+        ({"max_in_flight_rows": 60_000}, True),
+        ({"max_in_flight_bytes": 64 << 20}, True),
+        ({"max_in_flight_rows": 40_000, "max_in_flight_bytes": 1 << 20}, False),
+    ],
+)
+def test_a_limit_that_grows_beyond_the_producers_queue_takes_a_new_producer(
+    changed: dict[str, Any], *, renews: bool
+) -> None:
+    answer = reload(relay=RelaySettings(**changed))
+    assert set(answer.taken) == {f"relay.{name}" for name in changed}
+    assert answer.renews == renews
+
+
+def test_with_exactly_once_delivery_the_producers_queue_does_not_depend_on_the_limits() -> None:
+    present, wanted = (
+        PRESENT.model_copy(update={"relay": RelaySettings(delivery="exactly-once", max_in_flight_rows=rows)})
+        for rows in (1_000, 60_000)
+    )
+    assert not compare(present, wanted).renews
 
 
 def test_what_binds_for_life_keeps_its_old_value_and_is_named() -> None:

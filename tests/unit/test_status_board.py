@@ -23,7 +23,8 @@ class Clock:
 
 
 IDLE = RelayStatus(
-    role="owner", token=1, turns=1, in_memory_rows=0, in_memory_bytes=0, in_flight_rows=0, in_flight_by_topic={},
+    role="owner", token=1, turns=1, in_memory_rows=0, in_memory_bytes=0, unsettled_rows=0, unsettled_bytes=0,
+    in_flight_rows=0, in_flight_by_topic={},
     settling_rows=0, oldest_in_memory_seconds=0.0, held_records=0, held_keys=0, held=(), breakers_open=0, breakers=(),
     topics_held=0, held_topics=(), pauses=(), deferred_keys=0, deferred_topics=0, topics=0,
 )  # fmt: skip

@@ -21,7 +21,8 @@ from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus, Pau
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BUSY = RelayStatus(
-    role="owner", token=7, turns=1, in_memory_rows=5_000, in_memory_bytes=3 << 20, in_flight_rows=4_200,
+    role="owner", token=7, turns=1, in_memory_rows=5_000, in_memory_bytes=3 << 20, unsettled_rows=4_200,
+    unsettled_bytes=2 << 20, in_flight_rows=4_200,
     in_flight_by_topic={"orders": 4_200}, settling_rows=800, oldest_in_memory_seconds=0.2, held_records=1, held_keys=3,
     held=[HeldStatus(17, "orders", "customer-9", "waiting", "REQUEST_TIMED_OUT", 4, 12.0, 8.0, None)],
     breakers_open=1,
@@ -116,6 +117,16 @@ def test_without_a_terminal_nothing_is_wrapped_or_cut(busy: Look, plain: bool) -
         assert any(told in line for line in text.splitlines())
     (sparks, *_) = [line for line in text.splitlines() if line.startswith("rate")][1:]
     assert len(sparks) <= 160
+
+
+def test_a_held_row_without_a_key_is_not_one_whose_key_the_page_hides() -> None:
+    board = StatusBoard()
+    board.publish(BUSY)
+    told = board.as_dict()
+    (held,) = told["relay"]["held"]
+    told["relay"]["held"] = [held | {"key": None}, held | {"key": None, "key_is_hidden": True}]
+    keyless, hidden = look_of_daemon(Told(told), "its page").held
+    assert (keyless.what, hidden.what) == ("orders without a key", "orders a key that this page keeps to itself")
 
 
 def test_what_does_not_fit_is_counted(busy: Look) -> None:

@@ -214,6 +214,24 @@ def test_pages_that_ask_for_the_groups_at_the_same_time_share_one_count(site: Si
     assert site.letters.asked == [("summary",)] * 2
 
 
+class _Dropping(App):
+    """An app of which a change drops the counts as soon as they are kept."""
+
+    @property
+    def _summary(self) -> tuple[float, bytes] | None:
+        return None
+
+    @_summary.setter
+    def _summary(self, value: tuple[float, bytes] | None) -> None: ...
+
+
+def test_groups_that_were_counted_are_shown_though_a_change_drops_them_meanwhile(site: Site) -> None:
+    guard = Guard("127.0.0.1", TOKEN, site.clock)
+    app = _Dropping(site.board, CollectorRegistry(), guard, event=site.event, dead_letters=site.letters)
+    answer = app._groups({"REMOTE_ADDR": "127.0.0.1"})
+    assert orjson.loads(answer.body)["total"] == 3
+
+
 @pytest.mark.parametrize(
     ("payload", "shown"),
     [(b"", ""), ("ü".encode(), "ü"), (b"\xc3", "\\xc3"), (b"a\xff", "\\x61ff"), (b"\x00", "\x00")],
@@ -336,6 +354,7 @@ def test_what_is_shown_to_all_tells_nobody_which_of_many_tokens_is_right(sites: 
     for number in range(10):
         told = site.json("/status", **host, Authorization=f"Bearer {number}")[1]
         assert told["relay"]["held"][0]["key"] is None
+        assert told["relay"]["held"][0]["key_is_hidden"]
     told = site.json("/status", **host, Authorization=f"Bearer {TOKEN}")[1]
     assert told["relay"]["held"][0]["key"] is None
     site.clock.now += 61

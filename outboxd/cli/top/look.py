@@ -177,9 +177,9 @@ def _breaker(told: Mapping[str, Any]) -> Waiting:
 def _held(told: Mapping[str, Any]) -> Waiting:
     due = "" if told["due_in_seconds"] is None else f", due in {lapse(told['due_in_seconds'])}"
     tries = f", attempt {told['attempts']}" if told["attempts"] >= ATTEMPTS_SHOWN_FROM else ""
-    key = "a key that this page keeps to itself" if told["key"] is None else told["key"]
+    key = "without a key" if told["key"] is None else told["key"]
     return Waiting(
-        f"{told['topic']} {key}",
+        f"{told['topic']} {'a key that this page keeps to itself' if told.get('key_is_hidden') else key}",
         lapse(told["age_seconds"]),
         f"{told['state']}: {told['why']} (row {told['outbox_id']}{tries}{due})",
     )

@@ -57,8 +57,8 @@ BROKER_EVENTS: Final = (
     EventKind(
         "producer_renewed",
         "info",
-        "The producer was built anew for another configuration. Records without a report go again: {unknown_rows}.",
-        ("unknown_rows",),
+        "The producer was built anew, since {reason}. Records without a report go again: {unknown_rows}.",
+        ("unknown_rows", "reason"),
     ),
     EventKind(
         "recovered",
