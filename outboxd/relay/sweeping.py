@@ -30,7 +30,6 @@ class Sweeping:
         self._strides = Strides()
         self._is_last_chunk = True
         self._began_at = 0.0
-        self._chunk_began_at = 0.0
         self._walked_seconds = 0.0
         self._was_idle = False
         self._gave_way = False
@@ -68,7 +67,6 @@ class Sweeping:
             skipped_keys=[(topic, key) for topic, key in keys if key is not None],
         )
         state.reading = request
-        self._chunk_began_at = now
         state.ledger.fetch_begins()
         state.ports.store.begin_sweep(request)
         return True
@@ -81,7 +79,6 @@ class Sweeping:
     def on_swept(self, swept: Swept) -> None:
         """Have what nobody knows read by its id."""
         state = self._state
-        now = state.ports.clock.monotonic()
         found = [
             record_id
             for record_id, topic, key in swept.found
@@ -94,13 +91,13 @@ class Sweeping:
             state.wishes.found_by_sweep(found)
             state.ports.observer.event("late_rows_found", rows=len(found))
         # Not the time between its chunks: an outage would put off the next walk for twenty times as long.
-        self._walked_seconds += now - self._chunk_began_at
-        self._strides.took(now - self._chunk_began_at)
+        self._walked_seconds += swept.seconds
+        self._strides.took(swept.seconds, is_full=swept.cursor is not None)
         self._cursor = swept.cursor
         if swept.cursor is None and not self._is_last_chunk:
             self._cursor = self._strides.go_on()
         if self._cursor is None:
-            self._strides.walked(self._walked_seconds)
+            self._strides.walked()
             interval = state.limits.sweep_interval_seconds
             pause = min(max(interval, SHARE * self._walked_seconds), INTERVALS_MAX * interval)
             self.next_at = self._began_at + pause

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 from outboxd.policy.records import FIRST_ID
-from outboxd.policy.strides import SLOW_SECONDS, STRIDE_IDS
+from outboxd.policy.strides import SLOW_SECONDS, STRIDE_IDS, STRIDES_MAX
 from outboxd.relay.ports import SweepRequest, Swept
 from outboxd.relay.sweeping import INTERVALS_MAX, SHARE, Sweeping
 
@@ -44,7 +46,7 @@ class Now:
         self.seconds = begins
         assert self.sweeping.sweep(begins, gives_way=False)
         self.seconds = begins + lasts
-        self.sweeping.on_swept(Swept([], cursor))
+        self.sweeping.on_swept(Swept([], cursor, lasts))
 
 
 def test_a_walk_that_an_outage_cut_in_two_does_not_put_off_the_next_one() -> None:
@@ -84,11 +86,26 @@ def test_a_fetch_that_is_due_goes_between_two_chunks_but_not_before_the_first() 
 
 
 def walk(now: Now, *, first_lasts: float, others_last: float) -> list[tuple[int, int]]:
-    """Make one walk that finds nothing; return from where to where each of its chunks went."""
+    """Make one walk that finds nothing; return from where to where each of its chunks went. The first is what passes
+    over ids from the first one on.
+    """
+    return walk_as(now, lambda request: first_lasts if request.cursor == FIRST_ID < request.position else others_last)
+
+
+def beginning(chunks: list[tuple[int, int]]) -> int:
+    """Return where the beginning of a walk ended."""
+    return next(end for _, end in chunks if end > FIRST_ID)
+
+
+def walk_as(now: Now, lasts: Callable[[SweepRequest], float]) -> list[tuple[int, int]]:
+    """Make one walk that finds nothing, and whose statements last as told."""
     began, asked = now.sweeping.next_at, len(now.asked)
-    now.chunk(begins=began, lasts=first_lasts, cursor=None)
+    now.seconds = began
     while now.sweeping.next_at == began:
-        now.chunk(begins=now.seconds, lasts=others_last, cursor=None)
+        assert now.sweeping.sweep(now.seconds, gives_way=False)
+        seconds = lasts(now.asked[-1])
+        now.seconds += seconds
+        now.sweeping.on_swept(Swept([], None, seconds))
     return [(request.cursor, request.position) for request in now.asked[asked:]]
 
 
@@ -105,24 +122,81 @@ def test_after_a_slow_statement_the_next_walk_goes_the_last_part_of_its_way_in_s
     chunks = walk(now, first_lasts=0.001, others_last=SLOW_SECONDS / 2)
 
     far = POSITION - 2 * STRIDE_IDS
-    assert chunks == [(FIRST_ID, far), (far, far + STRIDE_IDS), (far + STRIDE_IDS, POSITION)]
+    assert chunks == [(FIRST_ID, FIRST_ID), (FIRST_ID, far), (far, far + STRIDE_IDS), (far + STRIDE_IDS, POSITION)]
 
 
 def test_the_beginning_is_cut_further_from_the_position_until_it_is_quick() -> None:
     now = Now()
-    starts = [walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.001)[0][1] for _ in range(3)]
+    walks = [walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.001) for _ in range(3)]
 
-    assert starts == [POSITION, POSITION - 2 * STRIDE_IDS, POSITION - 8 * STRIDE_IDS]
+    assert [beginning(chunks) for chunks in walks] == [POSITION, POSITION - 2 * STRIDE_IDS, POSITION - 8 * STRIDE_IDS]
 
 
-def test_walks_that_are_quick_become_one_statement_again() -> None:
+def test_strides_that_are_quick_are_passed_over_by_one_statement_again() -> None:
     now = Now()
     for _ in range(3):
         walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.001)
 
-    walks = [walk(now, first_lasts=0.0, others_last=0.0) for _ in range(4)]
+    walks = [walk(now, first_lasts=0.001, others_last=0.001) for _ in range(2)]
 
-    assert [len(chunks) for chunks in walks] == [33, 9, 3, 1]
+    assert [len(chunks) for chunks in walks] == [22, 1]
+
+
+def test_strides_stay_where_there_is_much_to_pass_over_and_go_where_there_is_nothing() -> None:
+    """A long row of dead ones ends at the position, and nothing but a bound on the walks says where it begins."""
+    now = Now()
+    dead_from, seconds_per_id = POSITION - 300_000, 0.06 / 300_000
+
+    def lasts(request: SweepRequest) -> float:
+        return 0.001 + seconds_per_id * max(0, request.position - max(dead_from, request.cursor))
+
+    walks = [walk_as(now, lasts) for _ in range(8)]
+
+    assert len(walks[0]) == 1
+    assert 5 <= len(walks[-1]) <= 9
+    assert max(map(lasts, now.asked[-len(walks[-1]) :])) <= SLOW_SECONDS
+    assert walks[-1] == walks[-2] == walks[-3]
+
+
+def test_a_statement_that_is_always_slow_is_not_given_more_often() -> None:
+    """A slow network, or a busy database: strides would make nothing shorter."""
+    now = Now()
+
+    walks = [len(walk(now, first_lasts=0.04, others_last=0.04)) for _ in range(12)]
+
+    assert walks == [1, 4] + [1] * 10
+
+
+def test_after_a_slow_time_a_walk_is_one_statement_again() -> None:
+    now = Now()
+    while now.seconds < 90:
+        walk(now, first_lasts=0.04, others_last=0.04)
+
+    assert [len(walk(now, first_lasts=0.001, others_last=0.001)) for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_walk_has_a_limited_number_of_strides_whatever_was_slow() -> None:
+    dice = random.Random(1)
+    for position in (1_000, POSITION, 2**62):
+        now = Now()
+        now.state.wishes.cursors.position = position
+
+        walks = [walk_as(now, lambda _request: dice.choice([0.001, 0.001, 0.3])) for _ in range(100)]
+
+        assert max(map(len, walks)) <= STRIDES_MAX + 3
+        assert all(beginning(chunks) >= 0 for chunks in walks)
+
+
+def test_a_long_backlog_that_waits_is_walked_without_strides() -> None:
+    """Of a paused topic: each statement shows as many rows as it may, and takes its time for them."""
+    now = Now()
+    for _ in range(3):
+        began, asked = now.sweeping.next_at, len(now.asked)
+        for cursor in (*range(20_000, 600_000, 20_000), None):
+            now.chunk(begins=max(began, now.seconds), lasts=0.04 if cursor else 0.001, cursor=cursor)
+
+        assert now.sweeping.next_at > began
+        assert len(now.asked) - asked == 30
 
 
 def test_a_position_that_went_back_ends_the_walk_there() -> None:
@@ -130,6 +204,7 @@ def test_a_position_that_went_back_ends_the_walk_there() -> None:
     walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.0)
     began = now.sweeping.next_at
     now.chunk(begins=began, lasts=0.001, cursor=None)
+    now.chunk(begins=now.seconds, lasts=0.001, cursor=None)
     now.state.wishes.cursors.position = 0
     now.chunk(begins=now.seconds, lasts=0.001, cursor=None)
 
