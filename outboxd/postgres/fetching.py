@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import psycopg
+from psycopg.types.json import Jsonb
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Pause
@@ -42,6 +43,7 @@ class FetchStatement:
             serial = [wish for wish in request.rereads if wish.gate_key[1] is None]
         parts = Parts(
             look_back=bool(request.gap_lows),
+            known=request.known is not None,
             chosen=bool(request.chosen_ids),
             replay=bool(request.replay_ids),
             reread=bool(by_key),
@@ -72,6 +74,10 @@ class FetchStatement:
         if request.gap_lows:
             arguments["gap_lows"] = Int8Array(request.gap_lows)
             arguments["gap_highs"] = Int8Array(request.gap_highs)
+        if request.known is not None:
+            arguments["known_topics"] = Jsonb(request.known.topics, orjson.dumps)
+            arguments["known_keys"] = Jsonb(request.known.keys, orjson.dumps)
+            arguments["known_ids"] = Int8Array(request.known.ids)
         if request.chosen_ids:
             arguments["chosen_ids"] = Int8Array(request.chosen_ids)
         if request.replay_ids:

@@ -87,7 +87,7 @@ class State:
         self.probing = Probing(
             breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
         )
-        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing)
+        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing, self.ledger)
         self.admission = Admission(
             gate=self.gate,
             topics=self.topics,
