@@ -66,6 +66,13 @@ class Gaps:
         self._gaps.clear()
         self._merged_to = None
 
+    def forget_above(self, position: int) -> None:
+        """The forward read goes on from there once more, so it will notice again what it does not show."""
+        self._gaps = [gap for gap in self._gaps if gap.low <= position]
+        if self._gaps:
+            self._gaps[-1].high = min(self._gaps[-1].high, position)
+        self._note_merged()
+
     def seen_below(self, low_exclusive: int, high_inclusive: int, ids: Iterable[int]) -> None:
         """Note what a forward read of (low_exclusive, high_inclusive] did not show. `ids` are in ascending order."""
         expected = low_exclusive + 1

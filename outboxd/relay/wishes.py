@@ -140,6 +140,15 @@ class Wishes:
         """The sweep saw these pending, and nobody knows them: they are read by id next, without order."""
         self.found.update(dict.fromkeys(record_ids))
 
+    def go_back(self, record_id: int) -> None:
+        """Read forward from this record on once more, in id order: too much below the position is known to nobody.
+
+        What is in memory, held or deferred is recognised when it shows again.
+        """
+        self.cursors.position = record_id - 1
+        self.gaps.forget_above(record_id - 1)
+        self.found.clear()
+
     def look_at_holding(self, now: float) -> None:
         """While a dead letter holds its key, some of them are listed twice a second: operators discard and edit them.
 

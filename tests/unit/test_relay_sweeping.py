@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from outboxd.policy.records import FIRST_ID
+from outboxd.policy.routes import Route
 from outboxd.policy.strides import SLOW_SECONDS, STRIDE_IDS, STRIDES_MAX
 from outboxd.relay.ports import SweepRequest, Swept
-from outboxd.relay.sweeping import INTERVALS_MAX, SHARE, Sweeping
+from outboxd.relay.state import RelayLimits, State
+from outboxd.relay.sweeping import FOUND_ROWS_MAX, INTERVALS_MAX, SHARE, Sweeping
 
 INTERVAL_SECONDS = 5.0
 POSITION = 1_000_000
@@ -32,7 +34,7 @@ class Now:
                 observer=None,
             ),
             limits=SimpleNamespace(sweep_interval_seconds=INTERVAL_SECONDS),
-            wishes=SimpleNamespace(cursors=SimpleNamespace(position=POSITION, retry=None, replay=0)),
+            wishes=SimpleNamespace(cursors=SimpleNamespace(position=POSITION, retry=None, replay=0), found={}),
             gate=SimpleNamespace(deferred_keys={}),
             topics=SimpleNamespace(held={}, deferred={}),
             ledger=nothing,
@@ -210,3 +212,96 @@ def test_a_position_that_went_back_ends_the_walk_there() -> None:
 
     assert now.asked[-1].position == 0
     assert now.sweeping.next_at > began
+
+
+# --- Ids that went back
+
+
+class Swept1000:
+    """A sweeping with its real memory, whose outbox was read up to id 1,000."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self.asked: list[SweepRequest] = []
+        ports = SimpleNamespace(
+            clock=SimpleNamespace(monotonic=lambda: self.seconds),
+            store=SimpleNamespace(begin_sweep=self.asked.append),
+            observer=SimpleNamespace(event=lambda name, **fields: self.events.append((name, fields))),
+            dice=None,
+        )
+        self.state = State(cast(Any, ports), RelayLimits(), (), Route(), token=1)
+        self.state.wishes.cursors.position = 1_000
+        self.sweeping = Sweeping(self.state)
+
+    def walk(self, *ids: int, cursor: int | None = None) -> None:
+        """Make a walk, or its first chunk where `cursor` says that it goes on, which shows these."""
+        self.seconds = max(self.seconds, self.sweeping.next_at)
+        assert self.sweeping.sweep(self.seconds, gives_way=False)
+        self.sweeping.on_swept(Swept([(one, "orders", None) for one in ids], cursor))
+
+    @property
+    def position(self) -> int:
+        return self.state.wishes.cursors.position
+
+    @property
+    def went_back(self) -> list[dict[str, object]]:
+        return [fields for name, fields in self.events if name == "reading_went_back"]
+
+
+def test_few_rows_that_a_walk_finds_are_read_by_their_ids() -> None:
+    bench = Swept1000()
+    bench.walk(*range(1, FOUND_ROWS_MAX + 1))
+
+    assert bench.position == 1_000
+    assert list(bench.state.wishes.found) == list(range(1, FOUND_ROWS_MAX + 1))
+    assert bench.events == [("late_rows_found", {"rows": FOUND_ROWS_MAX})]
+
+
+def test_many_rows_that_a_walk_finds_are_read_forward_from_the_first_of_them() -> None:
+    bench = Swept1000()
+    bench.state.wishes.gaps.seen_below(100, 1_000, [500, 1_000])
+
+    bench.walk(*range(200, 200 + FOUND_ROWS_MAX + 1), cursor=900)
+
+    request = bench.state.wishes.request(5_000, 1_000_000)
+    assert request.position == 199
+    assert (request.gap_lows, request.gap_highs) == ([101], [199])
+    assert not request.chosen_ids
+    assert bench.went_back == [{"from_id": 200, "position": 1_000}]
+
+
+def test_where_rows_come_below_the_position_and_none_above_it_reading_goes_back_at_the_second_walk() -> None:
+    bench = Swept1000()
+    bench.walk(501)
+    assert bench.position == 1_000
+    bench.state.wishes.found.clear()
+    bench.walk()
+    bench.walk(502, 503)
+    assert bench.position == 1_000, "one walk between them found nothing"
+    bench.state.wishes.found.clear()
+
+    bench.walk(505, 504)
+
+    assert bench.position == 503
+    assert bench.went_back == [{"from_id": 504, "position": 1_000}]
+
+
+def test_where_rows_come_above_the_position_too_reading_does_not_go_back_for_few() -> None:
+    bench = Swept1000()
+    for number in range(1, 5):
+        bench.walk(number)
+        bench.state.wishes.cursors.position += 1
+
+    assert bench.position == 1_004
+    assert not bench.went_back
+
+
+def test_no_chunk_is_looked_at_while_many_that_were_found_wait_to_be_read() -> None:
+    bench = Swept1000()
+    bench.walk(1, cursor=10)
+    bench.state.wishes.found_by_sweep(range(2_000, 2_000 + FOUND_ROWS_MAX))
+
+    assert not bench.sweeping.sweep(bench.seconds, gives_way=False)
+    bench.state.wishes.found.clear()
+    assert bench.sweeping.sweep(bench.seconds, gives_way=False)
