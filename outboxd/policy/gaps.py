@@ -14,8 +14,9 @@ order.
 A prepared transaction continues a fenced one under another virtual transaction id (`-1/…`), so when a fenced one
 vanishes, the prepared ones that are there join the fence.
 
-The number of gaps is bounded: beyond it the nearest neighbours are merged, and the range between them is read
-again; the relay recognises records that it has by their ids.
+The number of gaps is bounded: beyond it the nearest neighbours are merged, so that the ids between them are asked for
+again. The relay knows what is pending of these, in memory or as deferred, and the look-back leaves that out: it would
+else take the room of what is new, and break the merged gaps into pieces for which there is no room either.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ PREPARED_PREFIX = "-1/"
 
 @dataclass(slots=True)
 class Gap:
-    """Ids from `low` to `high`, both included. `fence` is None until locks were read; empty means ripe."""
+    """Ids from `low` to `high`, both included. `fence` is None until locks were read; empty means ripe. `is_merged`:
+    ids that were seen may be among them.
+    """
 
     low: int
     high: int
     fence: frozenset[str] | None = None
+    is_merged: bool = False
 
 
 class Gaps:
@@ -43,6 +47,7 @@ class Gaps:
         """`gaps_max` bounds how many ranges one look-back asks for."""
         self._gaps_max = gaps_max
         self._gaps: list[Gap] = []
+        self._merged_to: int | None = None
 
     def __len__(self) -> int:
         return len(self._gaps)
@@ -51,9 +56,22 @@ class Gaps:
         """Return the low and the high ends, as the look-back statement wants them."""
         return [gap.low for gap in self._gaps], [gap.high for gap in self._gaps]
 
+    @property
+    def merged_to(self) -> int | None:
+        """The highest id that is asked for though it may have been seen; None where there is none."""
+        return self._merged_to
+
     def clear(self) -> None:
         """Forget all gaps: the forward read starts again from the beginning."""
         self._gaps.clear()
+        self._merged_to = None
+
+    def forget_above(self, position: int) -> None:
+        """The forward read goes on from there once more, so it will notice again what it does not show."""
+        self._gaps = [gap for gap in self._gaps if gap.low <= position]
+        if self._gaps:
+            self._gaps[-1].high = min(self._gaps[-1].high, position)
+        self._note_merged()
 
     def seen_below(self, low_exclusive: int, high_inclusive: int, ids: Iterable[int]) -> None:
         """Note what a forward read of (low_exclusive, high_inclusive] did not show. `ids` are in ascending order."""
@@ -91,6 +109,10 @@ class Gaps:
             kept.extend(piece for piece in _without(gap, shown) if not self._closes(piece, locks))
         kept.extend(self._gaps[asked:])
         self._gaps = kept
+        if len(kept) > self._gaps_max:
+            self._merge_nearest()
+        elif self._merged_to is not None:
+            self._note_merged()
 
     @staticmethod
     def _closes(gap: Gap, locks: frozenset[str]) -> bool:
@@ -117,9 +139,14 @@ class Gaps:
                 last = merged[-1]
                 last.high = gap.high
                 last.fence = None if last.fence is None or gap.fence is None else last.fence | gap.fence
+                last.is_merged = True
             else:
                 merged.append(gap)
         self._gaps = merged
+        self._note_merged()
+
+    def _note_merged(self) -> None:
+        self._merged_to = next((gap.high for gap in reversed(self._gaps) if gap.is_merged), None)
 
 
 def _without(gap: Gap, shown: list[int]) -> list[Gap]:
@@ -132,8 +159,8 @@ def _without(gap: Gap, shown: list[int]) -> list[Gap]:
     expected = gap.low
     for record_id in shown[start:stop]:
         if record_id > expected:
-            pieces.append(Gap(expected, record_id - 1, gap.fence))
+            pieces.append(Gap(expected, record_id - 1, gap.fence, gap.is_merged))
         expected = max(expected, record_id + 1)
     if expected <= gap.high:
-        pieces.append(Gap(expected, gap.high, gap.fence))
+        pieces.append(Gap(expected, gap.high, gap.fence, gap.is_merged))
     return pieces

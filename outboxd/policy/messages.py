@@ -143,10 +143,13 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """One chunk of the sweep: (id, topic, key) of pending records. `cursor` is where to go on, None at the end."""
+    """One chunk of the sweep: (id, topic, key) of pending records. `cursor` is where to go on, None at the end;
+    `seconds` is how long the statement took by itself.
+    """
 
     found: Sequence[tuple[int, str, str | None]]
     cursor: int | None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

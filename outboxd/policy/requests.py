@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -13,12 +13,23 @@ from outboxd.policy.records import ID_MAX
 from outboxd.policy.topic_holds import CatchUp
 
 
+class Known(NamedTuple):
+    """Pending records that the relay knows of: those in memory or held, by their ids, and those that are deferred, by
+    their topics and by their keys within a topic, each from an id on.
+    """
+
+    ids: Sequence[int] = ()
+    topics: Mapping[str, int] = {}
+    keys: Mapping[str, Mapping[str, int]] = {}
+
+
 class FetchRequest(NamedTuple):
     """One fetch: every part of it is answered from one snapshot. A tuple, since it is made hundreds of times a second.
 
     Attributes:
         position: the forward read shows pending records above this id.
         gap_lows, gap_highs: the ranges below the position that the look-back asks for.
+        known: what the look-back leaves out; None where it asks for no id that was seen.
         rows_max, bytes_max: limits of the whole answer; the byte limit may be exceeded by its last record.
         forward: whether to read forward at all.
         chosen_ids: records to be read by their ids (due retries, probes, finds of the sweep).
@@ -40,6 +51,7 @@ class FetchRequest(NamedTuple):
     forward: bool = True
     gap_lows: Sequence[int] = ()
     gap_highs: Sequence[int] = ()
+    known: Known | None = None
     chosen_ids: Sequence[int] = ()
     replay_ids: Sequence[int] = ()
     rereads: Sequence[Reread] = ()

@@ -36,6 +36,7 @@ class Parts(NamedTuple):
     """Which parts a fetch has; a tuple, since it is made and looked up for each."""
 
     look_back: bool
+    known: bool
     chosen: bool
     replay: bool
     reread: bool
@@ -82,7 +83,7 @@ class FetchSql:
     def _arms(self, parts: Parts) -> list[str]:
         """What may show records, in the order in which it stands in the answer."""
         makers: list[tuple[bool, Callable[[], str]]] = [
-            (parts.look_back, self._look_back),
+            (parts.look_back, lambda: self._look_back(parts.known)),
             (parts.chosen, self._chosen),
             (parts.replay, self._replay),
             (parts.reread, self._reread),
@@ -130,13 +131,19 @@ class FetchSql:
     def _pending(self) -> str:
         return "o.published_at IS NULL AND (o.available_at IS NULL OR o.available_at <= now())"
 
-    def _look_back(self) -> str:
+    def _look_back(self, leaves_out_known: bool) -> str:
+        # In the row's own words instead of joins, so that the plan is the same with and without it.
+        known = (
+            " AND (o.id >= (%(known_topics)s::jsonb ->> o.topic)::bigint) IS NOT TRUE"
+            " AND (o.id >= (%(known_keys)s::jsonb #>> ARRAY[o.topic, o.key])::bigint) IS NOT TRUE"
+            " AND NOT o.id = ANY(SELECT unnest(%(known_ids)s::bigint[]))"
+        )
         # Gap by gap, each by the index: as a join the planner may walk the whole backlog and hold every row of it
         # against every gap, so that a long backlog makes each fetch slow, and slow fetches the backlog longer.
         return (
             f"(SELECT r.* FROM unnest(%(gap_lows)s::bigint[], %(gap_highs)s::bigint[]) AS g(low, high)"
             f" CROSS JOIN LATERAL (SELECT {self._columns(Arm.LOOK_BACK)} FROM {self._table} AS o"
-            f" WHERE o.id BETWEEN g.low AND g.high AND {self._pending} ORDER BY o.id"
+            f" WHERE o.id BETWEEN g.low AND g.high AND {self._pending}{known if leaves_out_known else ''} ORDER BY o.id"
             f" {limit_text('%(rows_max)s')}) AS r ORDER BY r.id LIMIT %(rows_max)s)"
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import psycopg
+from psycopg.types.json import Jsonb
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Pause
@@ -42,6 +43,7 @@ class FetchStatement:
             serial = [wish for wish in request.rereads if wish.gate_key[1] is None]
         parts = Parts(
             look_back=bool(request.gap_lows),
+            known=request.known is not None,
             chosen=bool(request.chosen_ids),
             replay=bool(request.replay_ids),
             reread=bool(by_key),
@@ -74,28 +76,12 @@ class FetchStatement:
         if request.gap_lows:
             arguments["gap_lows"] = Int8Array(request.gap_lows)
             arguments["gap_highs"] = Int8Array(request.gap_highs)
-        if request.chosen_ids:
-            arguments["chosen_ids"] = Int8Array(request.chosen_ids)
-        if request.replay_ids:
-            arguments["replay_ids"] = Int8Array(request.replay_ids)
-        if request.rereads:
-            arguments["reread_rows_max"] = request.reread_rows_max
-            arguments["reread_topics"] = [wish.gate_key[0] for wish in by_key]
-            arguments["reread_keys"] = [wish.gate_key[1] for wish in by_key]
-            arguments["reread_ids"] = Int8Array([wish.from_id for wish in by_key])
-            arguments["serial_topics"] = [wish.gate_key[0] for wish in serial]
-            arguments["serial_ids"] = Int8Array([wish.from_id for wish in serial])
-            arguments["serial_ends"] = Int8Array([request.end_of(wish.from_id) for wish in serial])
-        if request.catch_ups:
-            arguments["catch_up_rows_max"] = request.catch_up_rows_max
-            arguments["catch_up_topics"] = [wish.topic for wish in request.catch_ups]
-            arguments["catch_up_ids"] = Int8Array([wish.from_id for wish in request.catch_ups])
-            arguments["catch_up_ends"] = Int8Array([request.end_of(wish.from_id) for wish in request.catch_ups])
-        if request.probe_reads:
-            arguments["probe_rows_max"] = request.probe_rows_max
-            arguments["probe_topics"] = [wish.topic for wish in request.probe_reads]
-            arguments["probe_ids"] = Int8Array([wish.from_id for wish in request.probe_reads])
-            arguments["probe_ends"] = Int8Array([request.end_of(wish.from_id) for wish in request.probe_reads])
+        if request.known is not None:
+            arguments["known_topics"] = Jsonb(request.known.topics, orjson.dumps)
+            arguments["known_keys"] = Jsonb(request.known.keys, orjson.dumps)
+            arguments["known_ids"] = Int8Array(request.known.ids)
+        if request.reads_again:
+            arguments |= _read_again(request, by_key, serial)
         return self._sql.text(parts), arguments
 
     def answer(self, request: FetchRequest, rows: list[tuple[Any, ...]], waited_seconds: float) -> Fetched:
@@ -129,6 +115,30 @@ class FetchStatement:
             moved=meta["moved"],
             waited_seconds=waited_seconds,
         )
+
+
+def _read_again(request: FetchRequest, by_key: Sequence[Reread], serial: Sequence[Reread]) -> dict[str, object]:
+    """Return the arguments of the parts that show what was seen before."""
+    arguments: dict[str, object] = {
+        "chosen_ids": Int8Array(request.chosen_ids),
+        "replay_ids": Int8Array(request.replay_ids),
+        "reread_rows_max": request.reread_rows_max,
+        "reread_topics": [wish.gate_key[0] for wish in by_key],
+        "reread_keys": [wish.gate_key[1] for wish in by_key],
+        "reread_ids": Int8Array([wish.from_id for wish in by_key]),
+        "catch_up_rows_max": request.catch_up_rows_max,
+        "probe_rows_max": request.probe_rows_max,
+    }
+    by_topic = {
+        "serial": [(wish.gate_key[0], wish.from_id) for wish in serial],
+        "catch_up": [(wish.topic, wish.from_id) for wish in request.catch_ups],
+        "probe": [(wish.topic, wish.from_id) for wish in request.probe_reads],
+    }
+    for name, wishes in by_topic.items():
+        arguments[f"{name}_topics"] = [topic for topic, _ in wishes]
+        arguments[f"{name}_ids"] = Int8Array([from_id for _, from_id in wishes])
+        arguments[f"{name}_ends"] = Int8Array([request.end_of(from_id) for _, from_id in wishes])
+    return arguments
 
 
 def _holding(listed: Sequence[Sequence[Any]]) -> HoldingLetters:

@@ -159,11 +159,12 @@ class PostgresStore:
             "key_topics": [topic for topic, _ in request.skipped_keys],
             "keys": [key for _, key in request.skipped_keys],
         }
+        given_at = time.monotonic()
         with connection.cursor(binary=True) as cursor:
             # Planned for its very cursor: from there on, most rows of the table may be published.
             rows = cursor.execute(sweep_text(self._schema, self._table), arguments, prepare=False).fetchall()
         last_id = rows.pop()[0] if rows and rows[-1][1] is None else None
-        self._post(Swept(rows, last_id))
+        self._post(Swept(rows, last_id, time.monotonic() - given_at))
 
     # Settle.
 

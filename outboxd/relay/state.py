@@ -87,7 +87,9 @@ class State:
         self.probing = Probing(
             breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
         )
-        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing, reach_ids_min=limits.reach_ids_min)
+        self.wishes = Wishes(
+            self.gate, self.topics, self.held, self.probing, self.ledger, reach_ids_min=limits.reach_ids_min
+        )
         self.admission = Admission(
             gate=self.gate,
             topics=self.topics,

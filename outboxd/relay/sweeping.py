@@ -14,6 +14,8 @@ SWEEP_ROWS_MAX = 20_000
 SKIPPED_KEYS_MAX = 1_000
 SHARE = 20
 """A walk takes the database for at most one part in so many of the time,"""
+FOUND_ROWS_MAX = 500
+"""Where more were found than go by one fetch, they are read in id order instead."""
 INTERVALS_MAX = 12
 """but the next one begins after so many intervals, whatever the one before took."""
 
@@ -30,10 +32,13 @@ class Sweeping:
         self._strides = Strides()
         self._is_last_chunk = True
         self._began_at = 0.0
-        self._chunk_began_at = 0.0
         self._walked_seconds = 0.0
         self._was_idle = False
         self._gave_way = False
+        self._lowest_found: int | None = None
+        """In the present walk, where reading went not back to it yet."""
+        self._found_below: int | None = None
+        """The position below which the walk before found something."""
 
     def sweep(self, now: float, *, gives_way: bool) -> bool:
         """Begin the next chunk where it is time; return whether it began. Where it `gives_way`, a fetch that is due
@@ -44,14 +49,18 @@ class Sweeping:
         if gives_way and self._cursor is not None and not self._gave_way:
             self._gave_way = True
             return False
-        self._gave_way = False
         state = self._state
+        if self._cursor is not None and len(state.wishes.found) > FOUND_ROWS_MAX:
+            # Each of its chunks may find twenty thousand, and these are read by their ids.
+            return False
+        self._gave_way = False
         if self._cursor is None:
             self._cursor = FIRST_ID
             self._strides.begin(state.wishes.cursors.position)
             self._began_at = now
             self._walked_seconds = 0.0
             self._was_idle = state.is_idle
+            self._lowest_found = None
             state.held.want_overdue(now)
             state.wishes.cursors.retry = None
             state.wishes.cursors.replay = 0
@@ -68,7 +77,6 @@ class Sweeping:
             skipped_keys=[(topic, key) for topic, key in keys if key is not None],
         )
         state.reading = request
-        self._chunk_began_at = now
         state.ledger.fetch_begins()
         state.ports.store.begin_sweep(request)
         return True
@@ -81,7 +89,6 @@ class Sweeping:
     def on_swept(self, swept: Swept) -> None:
         """Have what nobody knows read by its id."""
         state = self._state
-        now = state.ports.clock.monotonic()
         found = [
             record_id
             for record_id, topic, key in swept.found
@@ -91,20 +98,47 @@ class Sweeping:
         ]
         state.ledger.fetch_ended()
         if found:
-            state.wishes.found_by_sweep(found)
-            state.ports.observer.event("late_rows_found", rows=len(found))
+            self._note_found(found)
         # Not the time between its chunks: an outage would put off the next walk for twenty times as long.
-        self._walked_seconds += now - self._chunk_began_at
-        self._strides.took(now - self._chunk_began_at)
+        self._walked_seconds += swept.seconds
+        self._strides.took(swept.seconds, is_full=swept.cursor is not None)
         self._cursor = swept.cursor
         if swept.cursor is None and not self._is_last_chunk:
             self._cursor = self._strides.go_on()
         if self._cursor is None:
-            self._strides.walked(self._walked_seconds)
+            self._strides.walked()
+            self._consider_position()
             interval = state.limits.sweep_interval_seconds
             pause = min(max(interval, SHARE * self._walked_seconds), INTERVALS_MAX * interval)
             self.next_at = self._began_at + pause
             self.swept_empty = self._was_idle and not found and state.is_idle
+
+    def _note_found(self, found: list[int]) -> None:
+        wishes = self._state.wishes
+        wishes.found_by_sweep(found)
+        self._state.ports.observer.event("late_rows_found", rows=len(found))
+        if len(wishes.found) > FOUND_ROWS_MAX:
+            self._go_back(min(wishes.found))
+            return
+        lowest = min(found)
+        self._lowest_found = lowest if self._lowest_found is None else min(lowest, self._lowest_found)
+
+    def _consider_position(self) -> None:
+        """At the end of a walk: where the outbox grows below the position and not above it, no forward read will ever
+        show what comes: a sequence was set back, or somebody gave one row a high id.
+        """
+        below, lowest = self._found_below, self._lowest_found
+        position = self._state.wishes.cursors.position
+        self._found_below = None if lowest is None else position
+        if lowest is not None and below == position:
+            self._go_back(lowest)
+
+    def _go_back(self, record_id: int) -> None:
+        wishes = self._state.wishes
+        position = wishes.cursors.position
+        self._lowest_found = None
+        wishes.go_back(record_id)
+        self._state.ports.observer.event("reading_went_back", from_id=record_id, position=position)
 
     def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
         state = self._state

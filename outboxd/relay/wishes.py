@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import FIRST_ID, ID_MAX
+from outboxd.policy.requests import Known
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.held_records import HeldRecords
+from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import FetchRequest
 from outboxd.relay.probing import PROBE_ROWS_MAX, Probing
 
@@ -27,6 +29,8 @@ REACH_IDS_MAX = 2**40
 CHOSEN_ROWS_MAX = 500
 FOUND_MAX = 5_000
 """While so many records wait to be read by id, no more are listed that came to be due."""
+KNOWN_KEYS_MAX = 10_000
+"""So many deferred keys are told to a look-back into merged gaps."""
 HOLDING_SECONDS = 0.5
 """So often is a part of the dead letters that hold their keys listed."""
 
@@ -46,7 +50,14 @@ class Wishes:
     """Makes the requests; admission notes in `cursors`, `gaps` and `found` what their answers showed."""
 
     def __init__(
-        self, gate: KeyGate, topics: TopicHolds, held: HeldRecords, probing: Probing, *, reach_ids_min: int = ID_MAX
+        self,
+        gate: KeyGate,
+        topics: TopicHolds,
+        held: HeldRecords,
+        probing: Probing,
+        ledger: Ledger,
+        *,
+        reach_ids_min: int = ID_MAX,
     ) -> None:
         """All of these are the relay's; each has records of its own kind that wait to be read again. Reads of a topic
         cover `reach_ids_min` ids at least, where there are more.
@@ -55,6 +66,7 @@ class Wishes:
         self._topics = topics
         self._held = held
         self._probing = probing
+        self._ledger = ledger
         self.gaps = Gaps()
         self.cursors = Cursors()
         self._catch_up_rows_max = CATCH_UP_ROWS_MAX
@@ -87,6 +99,7 @@ class Wishes:
             bytes_max=bytes_max,
             gap_lows=lows,
             gap_highs=highs,
+            known=None if self.gaps.merged_to is None else self._known(self.gaps.merged_to),
             want_locks=bool(lows),
             chosen_ids=[held.id for held in chosen if not held.is_replay] + found,
             replay_ids=[held.history.dead_letter_id or 0 for held in chosen if held.is_replay],
@@ -108,6 +121,18 @@ class Wishes:
     def _available_cursor(self) -> tuple[datetime, int] | None:
         """From where delayed records are listed; None where enough of them are known that were not read yet."""
         return self.cursors.available if len(self.found) < FOUND_MAX else None
+
+    def _known(self, last_id: int) -> Known:
+        """Return what is known of the pending records up to `last_id`, which merged gaps ask for once more."""
+        ids = [record_id for record_id in chain(self._ledger.records, self._held.by_id) if record_id <= last_id]
+        topics = dict(self._topics.deferred)
+        keys: dict[str, dict[str, int]] = {}
+        for (topic, key), from_id in islice(self._gate.deferred_keys.items(), KNOWN_KEYS_MAX):
+            if key is not None:
+                keys.setdefault(topic, {})[key] = from_id
+            else:
+                topics[topic] = min(from_id, topics.get(topic, from_id))
+        return Known(ids, topics, keys)
 
     def _catch_up_rows(self, rows_max: int, topics: int) -> int:
         """Return how many records of each topic that catches up are read at once: some room is left to what is new."""
@@ -152,6 +177,15 @@ class Wishes:
     def found_by_sweep(self, record_ids: Sequence[int]) -> None:
         """The sweep saw these pending, and nobody knows them: they are read by id next, without order."""
         self.found.update(dict.fromkeys(record_ids))
+
+    def go_back(self, record_id: int) -> None:
+        """Read forward from this record on once more, in id order: too much below the position is known to nobody.
+
+        What is in memory, held or deferred is recognised when it shows again.
+        """
+        self.cursors.position = record_id - 1
+        self.gaps.forget_above(record_id - 1)
+        self.found.clear()
 
     def look_at_holding(self, now: float) -> None:
         """While a dead letter holds its key, some of them are listed twice a second: operators discard and edit them.

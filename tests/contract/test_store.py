@@ -12,6 +12,7 @@ from outboxd.policy.faults import fault_of
 from outboxd.policy.messages import Fetched, HoldingLetters, Loaded
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.records import FIRST_ID, Arm
+from outboxd.policy.requests import Known
 from outboxd.policy.topic_holds import CatchUp
 from tests.contract.stores import PAYLOAD_BYTES, PostgresBench, SimulatedBench, StoreBench
 from tests.simulation.statements import LISTED_MAX, REPLAYS_LOADED_MAX
@@ -141,6 +142,22 @@ def test_a_snapshot_shows_committed_rows_only_and_the_look_back_finds_late_ones(
     newest = bench.insert("orders")
     fetched = bench.fetch(position=after, gap_lows=[late], gap_highs=[late])
     assert shown(fetched) == [(Arm.LOOK_BACK, late), *forward(newest)]
+
+
+def test_a_look_back_leaves_out_what_is_known_and_shows_the_rest(bench: StoreBench) -> None:
+    """By ids, by topics and by keys, each from an id on: what is below that is news."""
+    of_topic = [bench.insert("paused") for _ in range(3)]
+    of_key = [bench.insert("orders", "x") for _ in range(3)]
+    others = [bench.insert("orders", key) for key in ("y", None, "z")]
+    known = Known(
+        ids=[others[2]],
+        topics={"paused": of_topic[1], "elsewhere": 0},
+        keys={"orders": {"x": of_key[1]}, "z": {"y": 0}},
+    )
+
+    fetched = bench.fetch(position=others[2], gap_lows=[of_topic[0]], gap_highs=[others[2]], known=known, rows_max=4)
+
+    assert shown(fetched) == [(Arm.LOOK_BACK, one) for one in (of_topic[0], of_key[0], others[0], others[1])]
 
 
 def test_the_locks_name_every_transaction_that_may_fill_a_gap_a_prepared_one_too(bench: StoreBench) -> None:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.support.checker import id_of
+from tests.support.children import wait_for
 from tests.support.rig import Rig
 
 LOCKING_ROWS = int(os.environ.get("OUTBOXD_TEST_LOCKING_ROWS", "20000"))
@@ -158,6 +159,34 @@ def test_ids_drawn_long_before_their_insert_are_found_by_the_sweep_within_its_in
     )
     assert slowest <= (SWEEP_SECONDS + 1) * 1000
     assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE payload = 'drawn'") > 0
+
+
+def test_rows_whose_ids_went_back_behind_one_that_was_given_by_hand_go_at_their_commit_again(rig: Rig) -> None:
+    topic = rig.topic(partitions=1)
+    daemon = rig.daemon(relay={"sweep_interval": "500ms"})
+    daemon.start()
+    rig.sql.execute(
+        "INSERT INTO outboxd.outbox (id, topic, key, payload) OVERRIDING SYSTEM VALUE"
+        " VALUES (1000000, %s, 'by hand', 'x')",
+        (topic,),
+    )
+    rig.wait_until_settled()
+
+    def writes_until_reading_goes_back() -> bool:
+        rig.insert(topic)
+        rig.wait_until_settled()
+        return bool(daemon.events("reading_went_back"))
+
+    wait_for(writes_until_reading_goes_back, timeout_seconds=30.0, what="reading to go back")
+    found = rig.count("SELECT max(id) FROM outboxd.outbox WHERE id < 1000000")
+    for _ in range(20):
+        rig.insert(topic)
+        rig.wait_until_settled()
+
+    assert daemon.stop().code == 0
+    rows_found = sum(event["rows"] for event in daemon.events("late_rows_found"))
+    assert rows_found <= found, "what came after is read forward"
+    rig.check(unordered=range(1, found + 1)).assert_holds()
 
 
 @pytest.mark.timeout(600)

@@ -10,7 +10,7 @@ from operator import itemgetter
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.records import ID_MAX, Arm, Record
-from outboxd.policy.requests import FetchRequest, Settlement, SweepRequest
+from outboxd.policy.requests import FetchRequest, Known, Settlement, SweepRequest
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
 from tests.simulation.timeline import EPOCH_MS
 
@@ -181,9 +181,15 @@ def _in_gaps(rows: list[Row], request: FetchRequest) -> list[Row]:
     found = []
     for row in rows:
         place = bisect.bisect_right(lows, row.id) - 1
-        if place >= 0 and row.id <= highs[place]:
+        if place >= 0 and row.id <= highs[place] and not (request.known is not None and _is_known(row, request.known)):
             found.append(row)
     return found
+
+
+def _is_known(row: Row, known: Known) -> bool:
+    by_key = None if row.key is None else known.keys.get(row.topic, {}).get(row.key)
+    from_ids = [from_id for from_id in (known.topics.get(row.topic), by_key) if from_id is not None]
+    return row.id in known.ids or any(row.id >= from_id for from_id in from_ids)
 
 
 def _cut(answer: list[Record], request: FetchRequest) -> list[Record]:

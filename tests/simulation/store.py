@@ -99,7 +99,9 @@ class SimulatedStore:
             self._db.timeline.after(self._delay(), partial(self._wake, self._waiting))
 
     def begin_sweep(self, request: SweepRequest) -> None:
-        self._read(lambda: statements.sweep(self._db, request, 7))
+        timeline, asked_at = self._db.timeline, self._db.timeline.now
+        # Longer than the statement itself, so that some of the walks are made in strides.
+        self._read(lambda: replace(statements.sweep(self._db, request, 7), seconds=timeline.now - asked_at))
 
     def _wait(self, seconds: float, run: Callable[[], None]) -> None:
         """Run it later, or as soon as it is hurried."""

@@ -18,11 +18,11 @@ from outboxd.policy.faults import KAFKA_FAULTS
 from outboxd.policy.messages import Loaded, Swept
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.records import FIRST_ID
-from outboxd.policy.requests import Settlement, SweepRequest
+from outboxd.policy.requests import Known, Settlement, SweepRequest
 from outboxd.policy.topic_holds import CatchUp
 from outboxd.postgres.overview import look
 from outboxd.relay.sweeping import SKIPPED_KEYS_MAX, SWEEP_ROWS_MAX
-from outboxd.relay.wishes import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX
+from outboxd.relay.wishes import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX, KNOWN_KEYS_MAX
 from tests.support.daemon_statements import BATCH_ROWS, Pieces
 from tests.support.large_outbox import DEAD_LETTERS, RETRIES, ROWS
 from tests.support.plans import Bound
@@ -71,6 +71,18 @@ def looking_back(pieces: Pieces) -> None:
         forward=True, position=_early(pieces), gap_lows=lows, gap_highs=[low + 1 for low in lows], want_locks=True
     )
     assert fetched.records
+
+
+def looking_back_past_what_is_known(pieces: Pieces) -> None:
+    """Gaps that were merged across what is deferred, held or in memory."""
+    first, step = pieces.outbox.first_pending_id, 100
+    lows = list(range(first, first + 100 * step, step))
+    orders = {f"key-{number}": first for number in range(KNOWN_KEYS_MAX)}
+    known = Known(lows, {"paused": first}, {"orders": {"hot": first, **orders}})
+    fetched = pieces.fetch(
+        position=_early(pieces), gap_lows=lows, gap_highs=[low + step - 2 for low in lows], known=known
+    )
+    assert not fetched.records
 
 
 def chosen(pieces: Pieces) -> None:
@@ -281,6 +293,7 @@ REPEATED: Mapping[str, Repeated] = {
     "fetch: forward from the beginning": Repeated(from_the_beginning, 5_200, 15_000),
     "fetch: forward, cut by bytes": Repeated(cut_by_bytes, 5_200, 15_000),
     "fetch: looking back into 2,000 gaps": Repeated(looking_back, 10_000, 30_000),
+    "fetch: looking back past what is known": Repeated(looking_back_past_what_is_known, 10_300, 15_000),
     "fetch: 500 chosen": Repeated(chosen, 1_100, 5_000),
     "fetch: 100 replays": Repeated(replays, 1_100, 1_000),
     "fetch: 100 keys again": Repeated(by_key, 8_000, 12_000),

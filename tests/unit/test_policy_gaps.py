@@ -95,6 +95,31 @@ def test_merged_gaps_cover_every_id_that_was_not_seen(ids: set[int], gaps_max: i
     assert all(high < low for high, low in zip(highs, lows[1:], strict=False))
 
 
+def test_rows_that_are_found_in_merged_gaps_do_not_make_more_of_them_than_there_may_be() -> None:
+    gaps = gaps_after(1_000, *range(2, 1_001, 2), gaps_max=100)
+    assert gaps.merged_to is not None
+
+    for _ in range(5):
+        gaps.looked_back(len(gaps), range(2, 1_001, 2), frozenset({"3/7"}))
+        assert len(gaps) <= 100
+
+    assert all(any(low <= one <= high for low, high in zip(*gaps.ranges(), strict=True)) for one in range(1, 1_000, 2))
+
+
+def test_gaps_say_how_far_they_ask_for_what_was_seen_as_long_as_they_do() -> None:
+    gaps = gaps_after(30, *range(2, 31, 2), gaps_max=6)
+    gaps.seen_below(30, 99, [40])
+    merged_to = gaps.merged_to
+    assert merged_to is not None
+    assert merged_to < 41
+
+    for _ in range(2):
+        gaps.looked_back(len(gaps), [], NONE)
+
+    assert gaps.ranges() == ([], [])
+    assert gaps.merged_to is None
+
+
 @given(st.data())
 def test_no_gap_closes_while_a_transaction_may_fill_it(data: st.DataObject) -> None:
     """Whatever others come and go, a transaction that held the lock before the gap was noticed keeps it open."""

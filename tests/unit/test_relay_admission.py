@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from outboxd.policy.faults import fault_of
+from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import DueReplay, Fetched
 from outboxd.policy.records import NO_HISTORY, Arm, FailureHistory, Record
@@ -43,7 +44,7 @@ class Bench:
         self.probing = Probing(
             breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
         )
-        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing, reach_ids_min=reach_ids_min)
+        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing, self.ledger, reach_ids_min=reach_ids_min)
         self.admission = Admission(
             gate=self.gate,
             topics=self.topics,
@@ -373,3 +374,52 @@ def test_reads_of_a_topic_cover_more_ids_while_they_are_quick_and_fewer_once_the
     assert [reach_after(seconds) for seconds in (0.01, 0.01, 0.1, 1.0, 1.0, 1.0)] == [40, 160, 160, 40, 10, 10]
     bench.wishes.took(FetchRequest(1, 1, 1), 0.01)
     assert bench.wishes.request(9, 9).reach_ids == 10
+
+
+def test_a_long_backlog_that_waits_between_published_rows_is_read_in_as_many_fetches_as_without_gaps() -> None:
+    """While a transaction stays open no gap closes, so they are merged across what a paused topic has pending."""
+    bench = Bench(rows_max=1_000)
+    bench.topics.hold("orders", HoldReason.PAUSED, 0.0)
+    pending = range(1, 20_001, 2)
+    fetches, gaps_most = 0, 0
+
+    while bench.wishes.cursors.position < pending[-1]:
+        request = bench.wishes.request(bench.rows_max, 1_000_000)
+        known_from = request.known.topics["orders"] if request.known is not None else pending[-1] + 1
+        late = [
+            one
+            for low, high in zip(request.gap_lows, request.gap_highs, strict=True)
+            for one in pending[low // 2 : (high + 1) // 2]
+            if one < known_from
+        ][: bench.rows_max]
+        room = bench.rows_max - len(late)
+        new = pending[(request.position + 1) // 2 :][:room]
+        answer = [record(one, arm=Arm.LOOK_BACK) for one in late] + [record(one) for one in new]
+        fetched = Fetched(answer, 0, datetime(2026, 1, 1, tzinfo=UTC), locks=frozenset({"3/7"}))
+        bench.admission.take(request, fetched, 0.0)
+        fetches += 1
+        gaps_most = max(gaps_most, len(bench.wishes.gaps))
+
+    assert fetches == len(pending) // bench.rows_max
+    assert gaps_most <= 2_000
+
+
+def test_a_look_back_into_merged_gaps_is_told_of_all_that_is_known_there() -> None:
+    bench = Bench()
+    bench.wishes.gaps = Gaps(gaps_max=4)
+    bench.topics.hold("paused", HoldReason.PAUSED, 0.0)
+    bench.gate.serial_topics.add("serial")
+    held = HeldRecord(6, "orders", ("orders", "held"), NO_HISTORY, HeldState.SCHEDULED, "why", 0.0, 60.0)
+    bench.held.add(held)
+    assert bench.wishes.request(100, 1_000_000).known is None
+
+    bench.fetch(
+        record(2, topic="paused"), record(4, key="a"), record(8, key="held"), record(10, key="b"),
+        record(12, topic="serial"), record(14, topic="paused"), record(16, topic="orders", key="held"),
+    )  # fmt: skip
+
+    known = bench.wishes.request(100, 1_000_000).known
+    assert known is not None
+    assert set(known.ids) == {4, 6, 10, 12}
+    assert dict(known.topics) == {"paused": 2}
+    assert known.keys == {"orders": {"held": 8}}

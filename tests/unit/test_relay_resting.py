@@ -19,7 +19,10 @@ NOW = 100.0
 
 def test_fire_and_forget_records_wait_for_reports_of_others_and_for_nothing_once_those_are_in() -> None:
     ports = SimpleNamespace(
-        clock=SimpleNamespace(monotonic=lambda: NOW), lease=SimpleNamespace(trusted_until=lambda: NOW + 9.0), dice=None
+        clock=SimpleNamespace(monotonic=lambda: NOW),
+        lease=SimpleNamespace(trusted_until=lambda: NOW + 9.0),
+        observer=None,
+        dice=None,
     )
     state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=Confirm.NONE), token=1)
     state.lanes.meet(["orders"])

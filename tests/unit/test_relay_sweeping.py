@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 from outboxd.policy.records import FIRST_ID
-from outboxd.policy.strides import SLOW_SECONDS, STRIDE_IDS
+from outboxd.policy.routes import Route
+from outboxd.policy.strides import SLOW_SECONDS, STRIDE_IDS, STRIDES_MAX
 from outboxd.relay.ports import SweepRequest, Swept
-from outboxd.relay.sweeping import INTERVALS_MAX, SHARE, Sweeping
+from outboxd.relay.state import RelayLimits, State
+from outboxd.relay.sweeping import FOUND_ROWS_MAX, INTERVALS_MAX, SHARE, Sweeping
 
 INTERVAL_SECONDS = 5.0
 POSITION = 1_000_000
@@ -30,7 +34,7 @@ class Now:
                 observer=None,
             ),
             limits=SimpleNamespace(sweep_interval_seconds=INTERVAL_SECONDS),
-            wishes=SimpleNamespace(cursors=SimpleNamespace(position=POSITION, retry=None, replay=0)),
+            wishes=SimpleNamespace(cursors=SimpleNamespace(position=POSITION, retry=None, replay=0), found={}),
             gate=SimpleNamespace(deferred_keys={}),
             topics=SimpleNamespace(held={}, deferred={}),
             ledger=nothing,
@@ -44,7 +48,7 @@ class Now:
         self.seconds = begins
         assert self.sweeping.sweep(begins, gives_way=False)
         self.seconds = begins + lasts
-        self.sweeping.on_swept(Swept([], cursor))
+        self.sweeping.on_swept(Swept([], cursor, lasts))
 
 
 def test_a_walk_that_an_outage_cut_in_two_does_not_put_off_the_next_one() -> None:
@@ -84,11 +88,26 @@ def test_a_fetch_that_is_due_goes_between_two_chunks_but_not_before_the_first() 
 
 
 def walk(now: Now, *, first_lasts: float, others_last: float) -> list[tuple[int, int]]:
-    """Make one walk that finds nothing; return from where to where each of its chunks went."""
+    """Make one walk that finds nothing; return from where to where each of its chunks went. The first is what passes
+    over ids from the first one on.
+    """
+    return walk_as(now, lambda request: first_lasts if request.cursor == FIRST_ID < request.position else others_last)
+
+
+def beginning(chunks: list[tuple[int, int]]) -> int:
+    """Return where the beginning of a walk ended."""
+    return next(end for _, end in chunks if end > FIRST_ID)
+
+
+def walk_as(now: Now, lasts: Callable[[SweepRequest], float]) -> list[tuple[int, int]]:
+    """Make one walk that finds nothing, and whose statements last as told."""
     began, asked = now.sweeping.next_at, len(now.asked)
-    now.chunk(begins=began, lasts=first_lasts, cursor=None)
+    now.seconds = began
     while now.sweeping.next_at == began:
-        now.chunk(begins=now.seconds, lasts=others_last, cursor=None)
+        assert now.sweeping.sweep(now.seconds, gives_way=False)
+        seconds = lasts(now.asked[-1])
+        now.seconds += seconds
+        now.sweeping.on_swept(Swept([], None, seconds))
     return [(request.cursor, request.position) for request in now.asked[asked:]]
 
 
@@ -105,24 +124,81 @@ def test_after_a_slow_statement_the_next_walk_goes_the_last_part_of_its_way_in_s
     chunks = walk(now, first_lasts=0.001, others_last=SLOW_SECONDS / 2)
 
     far = POSITION - 2 * STRIDE_IDS
-    assert chunks == [(FIRST_ID, far), (far, far + STRIDE_IDS), (far + STRIDE_IDS, POSITION)]
+    assert chunks == [(FIRST_ID, FIRST_ID), (FIRST_ID, far), (far, far + STRIDE_IDS), (far + STRIDE_IDS, POSITION)]
 
 
 def test_the_beginning_is_cut_further_from_the_position_until_it_is_quick() -> None:
     now = Now()
-    starts = [walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.001)[0][1] for _ in range(3)]
+    walks = [walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.001) for _ in range(3)]
 
-    assert starts == [POSITION, POSITION - 2 * STRIDE_IDS, POSITION - 8 * STRIDE_IDS]
+    assert [beginning(chunks) for chunks in walks] == [POSITION, POSITION - 2 * STRIDE_IDS, POSITION - 8 * STRIDE_IDS]
 
 
-def test_walks_that_are_quick_become_one_statement_again() -> None:
+def test_strides_that_are_quick_are_passed_over_by_one_statement_again() -> None:
     now = Now()
     for _ in range(3):
         walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.001)
 
-    walks = [walk(now, first_lasts=0.0, others_last=0.0) for _ in range(4)]
+    walks = [walk(now, first_lasts=0.001, others_last=0.001) for _ in range(2)]
 
-    assert [len(chunks) for chunks in walks] == [33, 9, 3, 1]
+    assert [len(chunks) for chunks in walks] == [22, 1]
+
+
+def test_strides_stay_where_there_is_much_to_pass_over_and_go_where_there_is_nothing() -> None:
+    """A long row of dead ones ends at the position, and nothing but a bound on the walks says where it begins."""
+    now = Now()
+    dead_from, seconds_per_id = POSITION - 300_000, 0.06 / 300_000
+
+    def lasts(request: SweepRequest) -> float:
+        return 0.001 + seconds_per_id * max(0, request.position - max(dead_from, request.cursor))
+
+    walks = [walk_as(now, lasts) for _ in range(8)]
+
+    assert len(walks[0]) == 1
+    assert 5 <= len(walks[-1]) <= 9
+    assert max(map(lasts, now.asked[-len(walks[-1]) :])) <= SLOW_SECONDS
+    assert walks[-1] == walks[-2] == walks[-3]
+
+
+def test_a_statement_that_is_always_slow_is_not_given_more_often() -> None:
+    """A slow network, or a busy database: strides would make nothing shorter."""
+    now = Now()
+
+    walks = [len(walk(now, first_lasts=0.04, others_last=0.04)) for _ in range(12)]
+
+    assert walks == [1, 4] + [1] * 10
+
+
+def test_after_a_slow_time_a_walk_is_one_statement_again() -> None:
+    now = Now()
+    while now.seconds < 90:
+        walk(now, first_lasts=0.04, others_last=0.04)
+
+    assert [len(walk(now, first_lasts=0.001, others_last=0.001)) for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_walk_has_a_limited_number_of_strides_whatever_was_slow() -> None:
+    dice = random.Random(1)
+    for position in (1_000, POSITION, 2**62):
+        now = Now()
+        now.state.wishes.cursors.position = position
+
+        walks = [walk_as(now, lambda _request: dice.choice([0.001, 0.001, 0.3])) for _ in range(100)]
+
+        assert max(map(len, walks)) <= STRIDES_MAX + 3
+        assert all(beginning(chunks) >= 0 for chunks in walks)
+
+
+def test_a_long_backlog_that_waits_is_walked_without_strides() -> None:
+    """Of a paused topic: each statement shows as many rows as it may, and takes its time for them."""
+    now = Now()
+    for _ in range(3):
+        began, asked = now.sweeping.next_at, len(now.asked)
+        for cursor in (*range(20_000, 600_000, 20_000), None):
+            now.chunk(begins=max(began, now.seconds), lasts=0.04 if cursor else 0.001, cursor=cursor)
+
+        assert now.sweeping.next_at > began
+        assert len(now.asked) - asked == 30
 
 
 def test_a_position_that_went_back_ends_the_walk_there() -> None:
@@ -130,8 +206,102 @@ def test_a_position_that_went_back_ends_the_walk_there() -> None:
     walk(now, first_lasts=2 * SLOW_SECONDS, others_last=0.0)
     began = now.sweeping.next_at
     now.chunk(begins=began, lasts=0.001, cursor=None)
+    now.chunk(begins=now.seconds, lasts=0.001, cursor=None)
     now.state.wishes.cursors.position = 0
     now.chunk(begins=now.seconds, lasts=0.001, cursor=None)
 
     assert now.asked[-1].position == 0
     assert now.sweeping.next_at > began
+
+
+# --- Ids that went back
+
+
+class Swept1000:
+    """A sweeping with its real memory, whose outbox was read up to id 1,000."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self.asked: list[SweepRequest] = []
+        ports = SimpleNamespace(
+            clock=SimpleNamespace(monotonic=lambda: self.seconds),
+            store=SimpleNamespace(begin_sweep=self.asked.append),
+            observer=SimpleNamespace(event=lambda name, **fields: self.events.append((name, fields))),
+            dice=None,
+        )
+        self.state = State(cast(Any, ports), RelayLimits(), (), Route(), token=1)
+        self.state.wishes.cursors.position = 1_000
+        self.sweeping = Sweeping(self.state)
+
+    def walk(self, *ids: int, cursor: int | None = None) -> None:
+        """Make a walk, or its first chunk where `cursor` says that it goes on, which shows these."""
+        self.seconds = max(self.seconds, self.sweeping.next_at)
+        assert self.sweeping.sweep(self.seconds, gives_way=False)
+        self.sweeping.on_swept(Swept([(one, "orders", None) for one in ids], cursor))
+
+    @property
+    def position(self) -> int:
+        return self.state.wishes.cursors.position
+
+    @property
+    def went_back(self) -> list[dict[str, object]]:
+        return [fields for name, fields in self.events if name == "reading_went_back"]
+
+
+def test_few_rows_that_a_walk_finds_are_read_by_their_ids() -> None:
+    bench = Swept1000()
+    bench.walk(*range(1, FOUND_ROWS_MAX + 1))
+
+    assert bench.position == 1_000
+    assert list(bench.state.wishes.found) == list(range(1, FOUND_ROWS_MAX + 1))
+    assert bench.events == [("late_rows_found", {"rows": FOUND_ROWS_MAX})]
+
+
+def test_many_rows_that_a_walk_finds_are_read_forward_from_the_first_of_them() -> None:
+    bench = Swept1000()
+    bench.state.wishes.gaps.seen_below(100, 1_000, [500, 1_000])
+
+    bench.walk(*range(200, 200 + FOUND_ROWS_MAX + 1), cursor=900)
+
+    request = bench.state.wishes.request(5_000, 1_000_000)
+    assert request.position == 199
+    assert (request.gap_lows, request.gap_highs) == ([101], [199])
+    assert not request.chosen_ids
+    assert bench.went_back == [{"from_id": 200, "position": 1_000}]
+
+
+def test_where_rows_come_below_the_position_and_none_above_it_reading_goes_back_at_the_second_walk() -> None:
+    bench = Swept1000()
+    bench.walk(501)
+    assert bench.position == 1_000
+    bench.state.wishes.found.clear()
+    bench.walk()
+    bench.walk(502, 503)
+    assert bench.position == 1_000, "one walk between them found nothing"
+    bench.state.wishes.found.clear()
+
+    bench.walk(505, 504)
+
+    assert bench.position == 503
+    assert bench.went_back == [{"from_id": 504, "position": 1_000}]
+
+
+def test_where_rows_come_above_the_position_too_reading_does_not_go_back_for_few() -> None:
+    bench = Swept1000()
+    for number in range(1, 5):
+        bench.walk(number)
+        bench.state.wishes.cursors.position += 1
+
+    assert bench.position == 1_004
+    assert not bench.went_back
+
+
+def test_no_chunk_is_looked_at_while_many_that_were_found_wait_to_be_read() -> None:
+    bench = Swept1000()
+    bench.walk(1, cursor=10)
+    bench.state.wishes.found_by_sweep(range(2_000, 2_000 + FOUND_ROWS_MAX))
+
+    assert not bench.sweeping.sweep(bench.seconds, gives_way=False)
+    bench.state.wishes.found.clear()
+    assert bench.sweeping.sweep(bench.seconds, gives_way=False)

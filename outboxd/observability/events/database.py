@@ -34,7 +34,16 @@ DATABASE_EVENTS: Final = (
     EventKind(
         "late_rows_found",
         "info",
-        "Rows whose ids were drawn long before their insert go now, without order. Rows that the sweep found: {rows}.",
+        "Rows with ids below what was read go now, without order unless reading goes back to them. Rows that the sweep"
+        " found: {rows}.",
         ("rows",),
+    ),
+    EventKind(
+        "reading_went_back",
+        "warning",
+        "Ids went back: rows come below id {position}, up to which the outbox was read, so it is read again from id"
+        " {from_id} on. A sequence was set back, a row was given a high id by hand, or many ids were drawn long before"
+        " their insert.",
+        ("from_id", "position"),
     ),
 )
