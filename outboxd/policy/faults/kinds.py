@@ -33,10 +33,7 @@ class Fault:
 
     `name` is stored as `error_code` and is a label of metrics. `meaning` and `remedy` are sentences for people.
     `batch_wide`: the broker's verdict is on a whole batch, so the record must fail alone before it is blamed.
-    `maybe_persisted`: the record may be in the log all the same, so that sending it again may make a duplicate.
     `partition_only` (class TOPIC): hold the topic-partition, not the whole topic.
-    `after_grace` (class TOPIC): often passes by itself within the grace for unknown topics; hold and alert only after
-    that.
     `found_by_sending`: outboxd's own finding, and yet none that a look at the row shows.
     `unless_neighbour_passes` (class TOPIC): the row's own and permanent once it fails alone while another row of the
     topic is delivered; the topic's (a wrong clock) while none is.
@@ -48,9 +45,7 @@ class Fault:
     meaning: str
     remedy: str
     batch_wide: bool = False
-    maybe_persisted: bool = False
     partition_only: bool = False
-    after_grace: bool = False
     unless_neighbour_passes: bool = False
     found_by_sending: bool = False
 
