@@ -220,8 +220,8 @@ class FetchSql:
         }
         fields = ", ".join(f"'{name}', {part}" for name, part in listed.items() if part is not None)
         return (
-            "SELECT 0::int AS arm, (date_part('epoch', now()) * 1000)::bigint AS id, NULL::text AS event_id,"
-            " NULL::text AS topic, NULL::text AS key, NULL::bytea AS payload,"
+            f"SELECT {int(Arm.META)}::int AS arm, (date_part('epoch', now()) * 1000)::bigint AS id,"
+            " NULL::text AS event_id, NULL::text AS topic, NULL::text AS key, NULL::bytea AS payload,"
             f" json_strip_nulls(json_build_object('now', now(), 'standby', pg_is_in_recovery(), 'moved',"
             f" {HAS_MOVED}, 'owned', {self._is_owned}, {fields}))::text"
             " AS headers,"

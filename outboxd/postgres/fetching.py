@@ -11,7 +11,7 @@ import psycopg
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Pause
-from outboxd.policy.records import Record
+from outboxd.policy.records import Arm, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
@@ -99,7 +99,7 @@ class FetchStatement:
         `waited_seconds` is how long after it was asked for the statement was given. Raises
         psycopg.errors.ReadOnlySqlTransaction where the server is a standby.
         """
-        place = 0 if rows[0][0] == 0 else next(place for place, row in enumerate(rows) if row[0] == 0)
+        place = 0 if rows[0][0] == Arm.META else next(at for at, row in enumerate(rows) if row[0] == Arm.META)
         meta = orjson.loads(rows.pop(place)[6])
         if meta["standby"]:
             raise psycopg.errors.ReadOnlySqlTransaction("the server is a read-only standby")

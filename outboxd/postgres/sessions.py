@@ -26,6 +26,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 Job = Callable[[Connection], None]
 OnFailure = Callable[[str, bool], None]
 
+PREPARE_THRESHOLD = 5
+"""After so many executions psycopg prepares a statement."""
 _POOLED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
 
 
@@ -37,15 +39,14 @@ class Session:
         engine: Engine,
         name: str,
         *,
-        prepare_threshold: int | None = 5,
         statement_timeout_seconds: float | None = None,
     ) -> None:
-        """`name` is the thread's; `prepare_threshold` is psycopg's. `statement_timeout_seconds` is the server's limit,
-        which behind a pooler comes with the role instead.
+        """`name` is the thread's. `statement_timeout_seconds` is the server's limit, which behind a pooler comes with
+        the role instead.
         """
         self._statement_timeout_seconds = statement_timeout_seconds
         self._engine = engine
-        self._prepare_threshold = prepare_threshold
+        self._prepare_threshold: int | None = PREPARE_THRESHOLD
         self._jobs: SimpleQueue[tuple[Job, OnFailure] | None] = SimpleQueue()
         self._pooled: PoolProxiedConnection | None = None
         self._driver: Driver | None = None

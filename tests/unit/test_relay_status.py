@@ -100,7 +100,7 @@ def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
 
 def test_a_relay_that_ended_says_how() -> None:
     relay = make_relay()
-    relay.end = RelayEnd("blocked", 5, ("orders",))
+    relay.end = RelayEnd("blocked", ("orders",))
     status = status_of(relay, 100.0)
     assert (status.ended, status.blocked_topics) == ("blocked", ("orders",))
 
