@@ -27,14 +27,6 @@ class TellEvent(Protocol):
         ...
 
 
-class DueRetry(NamedTuple):
-    """A record of `retry` that is due."""
-
-    outbox_id: int
-    attempts: int
-    first_failed_at_ms: int
-
-
 class DueReplay(NamedTuple):
     """A dead letter that an operator wants to be sent again."""
 
@@ -55,7 +47,6 @@ class KeyHolder(NamedTuple):
     topic: str
     key: str | None
     attempts: int
-    first_failed_at_ms: int | None
     dead_letter_id: int | None
     replaying: bool
     due_in_seconds: float
@@ -110,16 +101,15 @@ class Fetched(NamedTuple):
     """The answer of a fetch, a tuple as its request is. `records` stand in the order of their arms, in id order within
     an arm.
 
-    `fenced` says that the lease is not ours in the database that was read, `moved` that it is another server's than
-    that which gave the lease: nothing that is in memory need be true there. `waited_seconds` is how long after it was
-    asked for the statement was given.
+    `due_ids` are the records of `retry` that are due. `fenced` says that the lease is not ours in the database that was
+    read, `moved` that it is another server's than that which gave the lease: nothing that is in memory need be true
+    there. `waited_seconds` is how long after it was asked for the statement was given.
     """
 
     records: list[Record]
     now_ms: int
-    now: datetime
     locks: frozenset[str] = frozenset()
-    due: Sequence[DueRetry] = ()
+    due_ids: Sequence[int] = ()
     retry_cursor: tuple[datetime, int] | None = None
     replays: Sequence[DueReplay] = ()
     holding: HoldingLetters | None = None
@@ -133,7 +123,7 @@ class Fetched(NamedTuple):
     @property
     def shows_nothing(self) -> bool:
         """Whether the relay would learn nothing by it but that the outbox is still its own."""
-        shown = self.records or self.due or self.replays or self.pauses or self.available_ids
+        shown = self.records or self.due_ids or self.replays or self.pauses or self.available_ids
         # That a dead letter is not among those that hold their keys is news, too.
         return not (shown or self.locks or self.fenced or self.moved or self.holding is not None)
 

@@ -10,7 +10,7 @@ import orjson
 import psycopg
 
 from outboxd.policy.deferrals import Reread
-from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Pause
+from outboxd.policy.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Pause
 from outboxd.policy.records import Arm, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.postgres.arrays import Int8Array
@@ -110,10 +110,9 @@ class FetchStatement:
         return Fetched(
             records=records_of(rows, self._record_type),
             now_ms=int(now.timestamp() * 1000),
-            now=now,
             locks=frozenset(meta.get("locks", ())),
-            due=[DueRetry(*entry[:3]) for entry in due],
-            retry_cursor=(datetime.fromisoformat(due[-1][3]), due[-1][0]) if due else None,
+            due_ids=[entry[0] for entry in due],
+            retry_cursor=(datetime.fromisoformat(due[-1][1]), due[-1][0]) if due else None,
             replays=[DueReplay(*entry) for entry in meta.get("replays", ())],
             holding=None if request.holding_after is None else _holding(meta.get("holding", ())),
             pauses=[Pause(*entry) for entry in meta.get("pauses", ())],
@@ -127,7 +126,7 @@ class FetchStatement:
 
 def _holding(listed: Sequence[Sequence[Any]]) -> HoldingLetters:
     letters = [
-        KeyHolder(outbox_id, topic, key, attempts, None, letter_id, replaying, 0.0)
+        KeyHolder(outbox_id, topic, key, attempts, letter_id, replaying, 0.0)
         for outbox_id, topic, key, attempts, letter_id, replaying in listed
     ]
     return HoldingLetters(letters, letters[-1].outbox_id if len(letters) >= LISTED_MAX else None)

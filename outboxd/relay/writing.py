@@ -8,7 +8,7 @@ from dataclasses import replace
 from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.outcomes import DeadLetter, Retry
-from outboxd.policy.records import NO_HISTORY, FailureHistory
+from outboxd.policy.records import FailureHistory
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed
 from outboxd.relay.state import State
@@ -96,8 +96,8 @@ class Writing:
         record = state.ledger.records.get(record_id)
         if record is None:
             return
-        former = state.aftermath.histories.by_id.pop(record_id, NO_HISTORY)
-        history = FailureHistory(retry.attempts, former.first_failed_at_ms or state.aftermath.now_ms)
+        state.aftermath.histories.by_id.pop(record_id, None)
+        history = FailureHistory(retry.attempts)
         gate_key = state.gate.key_of(record)
         due_at = now + retry.delay_seconds
         name = retry.fault.name
@@ -119,7 +119,7 @@ class Writing:
         if gate_key is None:
             return
         if death.holds_key:
-            history = FailureHistory(death.attempts, None, dead_letter_id)
+            history = FailureHistory(death.attempts, dead_letter_id)
             name = death.fault.name
             state.held.add(
                 HeldRecord(record.id, record.topic, gate_key, history, HeldState.DEAD, name, now, key=record.key)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from outboxd.policy.faults import fault_of
@@ -54,8 +52,7 @@ class Bench:
 
     def fetch(self, *answer: Record) -> Admitted:
         request = self.wishes.request(self.rows_max, 1_000_000)
-        now = datetime(2026, 1, 1, tzinfo=UTC)
-        return self.admission.take(request, Fetched(list(answer), 0, now), 0.0)
+        return self.admission.take(request, Fetched(list(answer), 0), 0.0)
 
 
 def ids(admitted: Admitted) -> list[int]:
@@ -138,7 +135,7 @@ def test_a_held_record_that_is_read_again_with_another_key_is_gone_from_the_key_
     arm: Arm, dead_letter_id: int | None
 ) -> None:
     bench = Bench()
-    history = FailureHistory(1, None, dead_letter_id)
+    history = FailureHistory(1, dead_letter_id)
     held = HeldRecord(1, "orders", ("orders", "a"), history, HeldState.WANTED, "replay", 0.0, key="a")
     bench.held.add(held)
 
@@ -300,10 +297,9 @@ def test_a_row_that_the_sweep_found_and_that_is_held_meanwhile_is_wanted_no_more
 def test_the_list_of_replays_is_not_read_on_while_there_is_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outboxd.relay.held_records.REPLAYS_MAX", 1)
     bench = Bench()
-    replay = FailureHistory(1, None, 70)
+    replay = FailureHistory(1, 70)
     bench.held.add(HeldRecord(7, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    listed = Fetched([], 0, now, replays=[DueReplay(80, 8, "orders", "k", 1)])
+    listed = Fetched([], 0, replays=[DueReplay(80, 8, "orders", "k", 1)])
     bench.admission.take(bench.wishes.request(9, 9), listed, 0.0)
     assert bench.wishes.cursors.replay == 0
     bench.held.remove(7)

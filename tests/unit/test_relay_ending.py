@@ -39,7 +39,7 @@ class Bench:
     def hold(
         self, record_id: int, state: HeldState, *, topic: str = "t", key: str = "k", letter: int | None = None
     ) -> None:
-        history = NO_HISTORY if letter is None else FailureHistory(1, None, letter)
+        history = NO_HISTORY if letter is None else FailureHistory(1, letter)
         self.state.held.add(HeldRecord(record_id, topic, (topic, key), history, state, "why", self.now))
 
     def send(self, topic: str) -> None:

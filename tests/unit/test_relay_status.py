@@ -81,7 +81,7 @@ def test_a_breaker_shows_its_cause_since_when_and_the_next_probe() -> None:
 def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
     relay = make_relay()
     for number in range(1_000):
-        history = FailureHistory(2, None, number if number % 2 else None)
+        history = FailureHistory(2, number if number % 2 else None)
         relay.state.held.add(
             HeldRecord(number, "orders", ("orders", f"k{number}"), history, HeldState.SCHEDULED, "retry", 90.0, 130.0)
         )
