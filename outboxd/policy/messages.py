@@ -138,12 +138,9 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """A load, fetch or sweep failed. `lost` says that the connection is gone, so what the database is may have
-    changed.
-    """
+    """A load, fetch or sweep failed. The next one goes by a new connection, which may lead to another database."""
 
     message: str
-    lost: bool
 
 
 @dataclass(frozen=True, slots=True)

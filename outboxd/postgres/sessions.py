@@ -24,7 +24,7 @@ from outboxd.stopwatch import Stopwatch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Job = Callable[[Connection], None]
-OnFailure = Callable[[str, bool], None]
+OnFailure = Callable[[str], None]
 
 PREPARE_THRESHOLD = 5
 """After so many executions psycopg prepares a statement."""
@@ -55,7 +55,7 @@ class Session:
         self._thread.start()
 
     def submit(self, job: Job, on_failure: OnFailure) -> None:
-        """Run `job` with a connection; `on_failure(message, lost)` is called instead of raising."""
+        """Run `job` with a connection; `on_failure(message)` is called instead of raising."""
         self._jobs.put((job, on_failure))
 
     def close(self, timeout_seconds: float = 5.0) -> None:
@@ -70,7 +70,7 @@ class Session:
                 try:
                     job(self._connection())
                 except Exception as error:  # noqa: BLE001 - whatever it is, who gave the job waits for its end
-                    on_failure(*self._failed(error))
+                    on_failure(self._failed(error))
         self._disconnect()
 
     def _connection(self) -> Connection:
@@ -86,13 +86,13 @@ class Session:
             self._pooled, self._driver = pooled, driver
         return self._driver
 
-    def _failed(self, error: Exception) -> tuple[str, bool]:
+    def _failed(self, error: Exception) -> str:
         if isinstance(error, _POOLED):
             self._prepare_threshold = None
         self._disconnect()
         # Other errors than a lost connection are rare here; a new connection is cheap beside being wrong about the
         # old one.
-        return in_words(error), True
+        return in_words(error)
 
     def _disconnect(self) -> None:
         pooled, self._pooled, self._driver = self._pooled, None, None

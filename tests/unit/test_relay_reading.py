@@ -115,7 +115,7 @@ def test_reports_that_come_late_do_not_shorten_the_pause_after_a_failed_fetch() 
     bench = Bench()
     bench.answer([record(1)], in_flight=1)
     assert bench.turn(after_seconds=PAUSE_SECONDS + REPORTS_WAIT_SECONDS_MAX * 1.1) == 2
-    bench.reading.on_failed(FetchFailed("gone", lost=True))
+    bench.reading.on_failed(FetchFailed("gone"))
     bench.reading.sweeping.next_at = float("inf")
     bench.state.lanes.nothing_in_flight()
 
@@ -312,7 +312,7 @@ def test_a_load_that_fails_is_tried_again_after_a_pause_that_grows_and_not_befor
     bench.reading.loading.is_done = False
     bench.reading.loading.begin()
     for _ in range(20):
-        bench.reading.on_failed(FetchFailed("no answer", lost=True))
+        bench.reading.on_failed(FetchFailed("no answer"))
         asked = len(bench.loads)
         bench.reading.fetch(bench.seconds)
         assert len(bench.loads) == asked

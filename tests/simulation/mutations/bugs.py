@@ -206,6 +206,7 @@ BUGS = [
         "unknown",
         "known, left = self.records, self._left()",
         "known, left = self.records, set()",
+        first_seed=1_000,
     ),
     Mutation(
         "no probe is an untried record",
