@@ -50,7 +50,14 @@ class Orders:
         now = state.ports.clock.monotonic()
         state.held.add(
             HeldRecord(
-                replay.outbox_id, replay.topic, gate_key, history, HeldState.WANTED, "replay", now, key=replay.key
+                id=replay.outbox_id,
+                topic=replay.topic,
+                gate_key=gate_key,
+                history=history,
+                state=HeldState.WANTED,
+                why="replay",
+                since=now,
+                key=replay.key,
             )
         )
         state.forget_dropped()
@@ -71,7 +78,17 @@ class Orders:
         if holder.dead_letter_id is None:
             state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
         state.held.add(
-            HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at, holder.key)
+            HeldRecord(
+                id=holder.outbox_id,
+                topic=holder.topic,
+                gate_key=gate_key,
+                history=history,
+                state=held_state,
+                why=why,
+                since=now,
+                due_at=due_at,
+                key=holder.key,
+            )
         )
 
     def on_holding(self, after: int, listed: HoldingLetters, asked_at: float) -> None:

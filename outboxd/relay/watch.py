@@ -79,7 +79,7 @@ class Watch:
         """Drop from memory what waits behind stuck records of these topics. Return those of which anything did."""
         gate = self._state.gate
         relieved = {topic for topic in topics if gate.defer_behind(topic, self._sent[0])}
-        self._state.ledger.forget(gate.take_dropped())
+        self._state.forget_dropped()
         return relieved
 
     def nothing_moves(self, now: float) -> bool:

@@ -102,9 +102,7 @@ class Writing:
         due_at = now + retry.delay_seconds
         name = retry.fault.name
         state.ledger.leave([record_id])
-        state.held.add(
-            HeldRecord(record_id, record.topic, gate_key, history, HeldState.SCHEDULED, name, now, due_at, record.key)
-        )
+        state.held.add(HeldRecord.of(record, gate_key, history, HeldState.SCHEDULED, name, since=now, due_at=due_at))
 
     def _on_death_written(
         self, record_id: int | None, death: DeadLetter, dead_letter_id: int | None, now: float
@@ -121,9 +119,7 @@ class Writing:
         if death.holds_key:
             history = FailureHistory(death.attempts, dead_letter_id)
             name = death.fault.name
-            state.held.add(
-                HeldRecord(record.id, record.topic, gate_key, history, HeldState.DEAD, name, now, key=record.key)
-            )
+            state.held.add(HeldRecord.of(record, gate_key, history, HeldState.DEAD, name, since=now))
             return
         following = state.gate.release(gate_key, record.id)
         if following is not None:
