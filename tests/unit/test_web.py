@@ -192,8 +192,8 @@ def test_dead_letters_are_shown_as_groups_then_rows_then_one_in_full(site: Site)
     assert one["headers"] == [["traceparent", "00-ab"]]
     assert one["remedy"]
     assert "999" in one["obstacle"]
-    assert one["sql"]["replay"] == """SELECT "outboxd".replay(2, force => true, note => 'why');"""
-    assert site.json("/api/dead-letters/1")[1]["sql"]["replay"] == """SELECT "outboxd".replay(1, note => 'why');"""
+    assert one["sql"]["replay it"] == """SELECT "outboxd".replay(2, force => true, note => 'why');"""
+    assert site.json("/api/dead-letters/1")[1]["sql"]["replay it"] == """SELECT "outboxd".replay(1, note => 'why');"""
     assert site.json("/api/dead-letters/3")[1]["payload"] is None
     assert site.json("/api/dead-letters/4")[0] == 404
 
