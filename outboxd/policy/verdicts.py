@@ -88,7 +88,7 @@ def _unless_neighbour_passes(
 def _own_or_hold(fault: Fault, message: str, history: FailureHistory, route: Route, around: Circumstances) -> Outcome:
     if fault.batch_wide and not around.alone:
         return Alone(fault, message)
-    if fault.partition_only or not around.neighbours_delivered:
+    if fault.of_one_partition or not around.neighbours_delivered:
         # A sick partition beside healthy ones is no row's fault, whatever the other partitions deliver.
         return Hold(fault, message)
     attempts = history.attempts + 1

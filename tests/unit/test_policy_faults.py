@@ -94,7 +94,7 @@ CLASS_DEVIATIONS: dict[str, tuple[FaultClass, str]] = {
     ),
 }
 
-PARTITION_ONLY = {name for name, (_, why) in CLASS_DEVIATIONS.items() if why is NO_LEADER}
+OF_ONE_PARTITION = {name for name, (_, why) in CLASS_DEVIATIONS.items() if why is NO_LEADER}
 BATCH_WIDE_BESIDE_THE_FACTS = {
     "_INVALID_DIFFERENT_RECORD": "the innocents of a batch with two bad records get it",
     "INVALID_MSG": "a damaged batch, or (old brokers) one keyless record in it, fails all of it",
@@ -145,15 +145,15 @@ def test_no_fault_that_java_retries_is_permanent() -> None:
     ] == []
 
 
-def test_a_partition_that_cannot_be_written_holds_that_partition_only() -> None:
-    assert {fault.name for fault in KAFKA_FAULTS.values() if fault.partition_only} == PARTITION_ONLY
+def test_a_partition_that_cannot_be_written_is_no_rows_fault_whatever_the_others_deliver() -> None:
+    assert {fault.name for fault in KAFKA_FAULTS.values() if fault.of_one_partition} == OF_ONE_PARTITION
 
 
 def test_only_an_invalid_timestamp_waits_for_a_neighbours_verdict() -> None:
     assert [fault.name for fault in KAFKA_FAULTS.values() if fault.unless_neighbour_passes] == ["INVALID_TIMESTAMP"]
 
 
-@pytest.mark.parametrize("flag", ["partition_only", "unless_neighbour_passes"])
+@pytest.mark.parametrize("flag", ["of_one_partition", "unless_neighbour_passes"])
 def test_marks_of_a_topics_fault_stand_on_topics_faults_only(flag: str) -> None:
     faults = [*KAFKA_FAULTS.values(), *OWN_FAULTS.values()]
     marked = {fault.fault_class for fault in faults if getattr(fault, flag)}

@@ -19,8 +19,7 @@ _UNLISTED = FaultClass.UNLISTED
 
 _WAIT: Final = "The row goes again by itself; only if this lasts, look at the brokers' logs and load."
 _LEADER: Final = (
-    "Look for a broker that is down or a partition without a leader: rows of that partition wait and go when it is "
-    "back."
+    "Look for a broker that is down or a partition without a leader: the topic's rows wait and go when it is back."
 )
 _COORDINATOR: Final = "It passes by itself within seconds; else look at the brokers that hold __transaction_state."
 _REBUILD: Final = (
@@ -55,14 +54,14 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(4, "INVALID_MSG_SIZE", _ROW, "The broker refused the size of the batch.",
           "Raise the topic's segment.bytes and max.message.bytes, or make the payload smaller, then replay.",
           batch_wide=True),
-    Fault(5, "LEADER_NOT_AVAILABLE", _TOPIC, "The partition has no leader just now.", _LEADER, partition_only=True),
+    Fault(5, "LEADER_NOT_AVAILABLE", _TOPIC, "The partition has no leader just now.", _LEADER, of_one_partition=True),
     Fault(6, "NOT_LEADER_FOR_PARTITION", _PASSING, "The partition's leader has moved to another broker.", _WAIT),
     Fault(7, "REQUEST_TIMED_OUT", _PASSING, "The replicas did not confirm in time; the record may be written.",
           "The row goes again by itself. If it lasts, look for a slow or overloaded broker."),
     Fault(8, "BROKER_NOT_AVAILABLE", _CLUSTER, "The broker is not available.",
           "Check that every broker of the cluster runs."),
     Fault(9, "REPLICA_NOT_AVAILABLE", _TOPIC, "The broker does not have that replica just now.", _LEADER,
-          partition_only=True),
+          of_one_partition=True),
     Fault(10, "MSG_SIZE_TOO_LARGE", _ROW, "The record, or its batch, is larger than the topic or the client allows.",
           "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "
           "with an UPDATE of the dead letter; then replay it.", batch_wide=True),
@@ -80,11 +79,11 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(19, "NOT_ENOUGH_REPLICAS", _TOPIC,
           "Fewer replicas are in step than min.insync.replicas asks for; nothing was written.",
           "Bring the missing brokers back, or compare min.insync.replicas with the replication factor.",
-          partition_only=True),
+          of_one_partition=True),
     Fault(20, "NOT_ENOUGH_REPLICAS_AFTER_APPEND", _TOPIC,
           "The leader wrote the record but too few replicas followed; it may be lost or stay.",
           "Bring the missing brokers back. The row goes again; consumers drop the duplicate by outbox-event-id.",
-          partition_only=True),
+          of_one_partition=True),
     Fault(21, "INVALID_REQUIRED_ACKS", _TOPIC, "The broker does not accept the number of acknowledgements asked for.",
           'Remove "acks" from [kafka]: outboxd needs acks=all.'),
     Fault(29, "TOPIC_AUTHORIZATION_FAILED", _TOPIC, "The daemon's user may not write to this topic.",
@@ -143,7 +142,7 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
           "The broker left this part of the transaction out because another part failed.",
           "The transaction is aborted and its rows go again with a new producer; the other error is the cause."),
     Fault(56, "KAFKA_STORAGE_ERROR", _TOPIC, "The broker cannot write the partition's files.",
-          "Look at that broker's disks and log directories: rows of that partition wait.", partition_only=True),
+          "Look at that broker's disks and log directories: the topic's rows wait.", of_one_partition=True),
     Fault(58, "SASL_AUTHENTICATION_FAILED", _CLUSTER, "The brokers refuse the user, password or token.", _CREDENTIALS),
     Fault(59, "UNKNOWN_PRODUCER_ID", _PRODUCER,
           "The broker has no state of this producer: its records were removed by retention, or the log lost its end.",
@@ -159,7 +158,7 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(67, "INVALID_PRINCIPAL_TYPE", _CLUSTER, "The brokers do not know that type of principal.", _CREDENTIALS),
     Fault(72, "LISTENER_NOT_FOUND", _TOPIC,
           "The partition's leader lacks the listener over which outboxd is connected.",
-          "Give every broker the same listeners in advertised.listeners.", partition_only=True),
+          "Give every broker the same listeners in advertised.listeners.", of_one_partition=True),
     Fault(74, "FENCED_LEADER_EPOCH", _PASSING, "The client knew an older leader of the partition.", _WAIT),
     Fault(75, "UNKNOWN_LEADER_EPOCH", _PASSING,
           "The client knows a newer leader of the partition than the broker does.", _WAIT),
@@ -167,9 +166,9 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
           'Set another "compression.type" in [kafka]; zstd needs brokers of 2.1 or later.'),
     Fault(78, "OFFSET_NOT_AVAILABLE", _PASSING, "The new leader of the partition is not ready yet.", _WAIT),
     Fault(80, "PREFERRED_LEADER_NOT_AVAILABLE", _TOPIC, "The partition's preferred leader is away.", _LEADER,
-          partition_only=True),
+          of_one_partition=True),
     Fault(83, "ELIGIBLE_LEADERS_NOT_AVAILABLE", _TOPIC, "No replica of the partition may become its leader.", _LEADER,
-          partition_only=True),
+          of_one_partition=True),
     Fault(87, "INVALID_RECORD", _ROW,
           "The broker's validation refused the record: no key on a compacted topic, or a schema or interceptor check.",
           "Give the dead letter a key, or correct its payload, with an UPDATE, then replay it; the broker's log "

@@ -51,7 +51,7 @@ LOCAL_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(-192, "_MSG_TIMED_OUT", _TOPIC,
           "No broker confirmed the record in time: its partition's leader is away or too slow.",
           "Look for a partition without a leader or a slow broker. The row is in the log perhaps; it goes again when "
-          "probes pass.", partition_only=True),
+          "probes pass.", of_one_partition=True),
     Fault(-190, "_UNKNOWN_PARTITION", _TOPIC,
           "The topic has no partition of that number, or the topic was deleted while the record waited.",
           "Compare the row's partition with the topic's description: create the topic again, add partitions, or "
@@ -72,7 +72,7 @@ LOCAL_FAULTS: Final[tuple[Fault, ...]] = (
           "relay.max_in_flight_rows."),
     Fault(-183, "_ISR_INSUFF", _TOPIC, "The partition has too few replicas in step to accept writes.",
           "Bring the missing brokers back, or compare min.insync.replicas with the replication factor.",
-          partition_only=True),
+          of_one_partition=True),
     Fault(-181, "_SSL", _CLUSTER, "The TLS connection to a broker failed: certificate, name, protocol or cipher.",
           "Check \"ssl.ca.location\", the certificates' dates and names, and that the port speaks TLS."),
     Fault(-180, "_WAIT_COORD", _CLUSTER, "The coordinator of the transaction is not known yet.", _WAIT),

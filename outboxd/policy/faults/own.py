@@ -39,7 +39,7 @@ _FAULTS: Final[tuple[Fault, ...]] = (
           "or correct the row. It may have reached the topic all the same.", found_by_sending=True),
     Fault(-1009, "IN_FLIGHT_TOO_OLD", FaultClass.TOPIC, "The oldest record in flight has had no answer for too long.",
           "Look for a partition without a leader, a slow broker or a broken network; the row stays in the client and "
-          "serves as the probe.", partition_only=True),
+          "serves as the probe.", of_one_partition=True),
     Fault(-1010, "NEVER_REPORTED", FaultClass.PRODUCER,
           "The producer ended without a report on this record: its outcome is unknown.",
           "Nothing: the row is sent again by the next producer; consumers drop a duplicate by outbox-event-id."),
