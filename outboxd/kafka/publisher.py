@@ -47,7 +47,7 @@ class KafkaPublisher:
         Args:
             properties: the user's librdkafka properties.
             source: the outbox's name, for the header `outbox-source`.
-            in_flight_rows_max: the relay's bound in rows.
+            in_flight_rows_max: the relay's bound on what is in memory, in rows.
             in_flight_bytes_max: the same in bytes.
             inbox: where reports land; its `record_type` is what the store reads rows as.
             on_lost: is told, on another thread, of acknowledged records that are gone: topic, partition, and how many

@@ -70,7 +70,7 @@ class CarefulPublisher(ForwardingPublisher):
         *,
         rows_max: int,
     ) -> None:
-        """`on_event(name, **fields)` is the observer's; `rows_max` is what may be in flight: after so many reports all
+        """`on_event(name, **fields)` is the observer's; `rows_max` is what may be in memory: after so many reports all
         rows of the owner before went again.
         """
         super().__init__(publisher)

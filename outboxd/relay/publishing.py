@@ -11,7 +11,7 @@ from outboxd.relay.state import State
 
 PUBLISH_ROWS_MAX = 2_000
 UNCONFIRMED_SHARE = 10
-"""Fire-and-forget records take at most one part in so many of what may be in flight."""
+"""At most one part in so many of what may be in memory is in flight for fire-and-forget topics."""
 
 
 class Publishing:

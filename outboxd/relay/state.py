@@ -134,7 +134,7 @@ class State:
 
     @property
     def in_flight(self) -> bool:
-        """Whether the producer owes reports."""
+        """Whether something is in flight: the producer owes reports."""
         return self.lanes.rows_in_flight > 0
 
     @property
