@@ -8,7 +8,7 @@ from outboxd.policy.routes import Confirm, RetryLimits, Route
 from outboxd.relay.relay import RelayLimits
 
 ROW_BYTES = 1024
-"""What a row in flight takes beside its payload, key and headers, in the relay and in the client; measured."""
+"""What a row in memory takes beside its payload, key and headers, in the relay and in the client; measured."""
 
 
 def retry_limits(retry: RetrySettings) -> RetryLimits:

@@ -7,10 +7,44 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from queue import SimpleQueue
 from types import FrameType
+from typing import Any, Final
+
+ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What asks a process for its end, or for a reload. SIGINT among them: a shell without job control starts commands in
+the background with it ignored.
+"""
+
+Action = Callable[[int, FrameType | None], Any] | int
+"""A handler, or SIG_IGN."""
+
+
+@contextmanager
+def doing(actions: Mapping[signal.Signals, Action]) -> Iterator[None]:
+    """Within it these signals do that, where this is the main thread; after it they do what they did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, action) for number, action in actions.items()}
+    try:
+        yield
+    finally:
+        for number, action in former.items():
+            signal.signal(number, action)
+
+
+@contextmanager
+def ending_as_an_interrupt() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP end what runs as Ctrl+C does: everything is stopped and removed."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with doing(dict.fromkeys(ENDING, interrupt)):
+        yield
 
 
 class Signals:
@@ -37,14 +71,9 @@ class Signals:
         def hang_up(_number: int, _frame: FrameType | None) -> None:
             self._hangups.put(True)
 
-        actions = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hang_up}
         threading.Thread(target=self._take_hangups, name="reload", daemon=True).start()
-        former = {number: signal.signal(number, action) for number, action in actions.items()}
-        try:
+        with doing({signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hang_up}):
             yield
-        finally:
-            for number, former_action in former.items():
-                signal.signal(number, former_action)
 
     def end_hangups(self) -> None:
         """A SIGHUP that comes from now on changes nothing: what it would change is being closed."""
@@ -57,5 +86,5 @@ class Signals:
 
 def ignore_signals() -> None:
     """Nothing asks this process for its end, or for a reload, any more."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,8 @@
-"""Wiring: the only place where configuration and concrete classes meet.
+"""Wiring: makes the parts of one daemon's relay from the configuration, and puts them together.
 
-It makes the parts of one daemon, and what a process that tries suspects of a crash sends them with.
+Here too is made what a process that tries suspects of a crash sends them with. What runs beside the relay is made in
+`surroundings`, and the demo and the benchmark make servers and clients of their own. The rooms know neither the
+configuration nor, but through their ports, each other.
 """
 
 from __future__ import annotations

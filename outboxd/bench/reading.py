@@ -12,20 +12,15 @@ from confluent_kafka import Consumer, TopicPartition
 
 from outboxd.errors import BugError, UnavailableError
 from outboxd.kafka.client_config import CLIENT_LOGGER
+from outboxd.kafka.consumers import without_producers_own
 
 STAMP: Final = struct.Struct(">d")
 """The moment before a row's INSERT, in seconds since the epoch, at the beginning of its payload."""
-_PRODUCERS_ONLY: Final = (
-    "acks", "batch.", "compression", "delivery.", "enable.gapless", "enable.idempotence", "linger", "max.in.flight",
-    "message.", "partitioner", "queue.buffering.", "request.required", "request.timeout", "retries", "retry.backoff",
-    "sticky.", "transaction",
-)  # fmt: skip
 SILENCE_SECONDS_MAX: Final = 30.0
 READ_AT_ONCE: Final = 5_000
 
 
 def _consumer(properties: Mapping[str, str], topic: str, partitions: int) -> Consumer:
-    given = {name: value for name, value in properties.items() if not name.startswith(_PRODUCERS_ONLY)}
     own: dict[str, Any] = {
         # No group is ever joined; the client wants a name all the same.
         "group.id": "outboxd-bench",
@@ -34,7 +29,9 @@ def _consumer(properties: Mapping[str, str], topic: str, partitions: int) -> Con
         "isolation.level": "read_committed",
         "fetch.queue.backoff.ms": 0,
     }
-    consumer = Consumer({"client.id": "outboxd-bench", **given, **own}, logger=CLIENT_LOGGER)
+    consumer = Consumer(
+        {"client.id": "outboxd-bench", **without_producers_own(properties), **own}, logger=CLIENT_LOGGER
+    )
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
     return consumer
 

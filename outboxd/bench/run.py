@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Final
 
 from outboxd.bench.bare import quiet_clients
@@ -15,6 +13,7 @@ from outboxd.bench.measuring import Bounds, measure_drain, measure_latency
 from outboxd.bench.scratch import Scratch
 from outboxd.bench.verdict import Drain, Latency, Tuning, Verdict, judge, judge_latency
 from outboxd.config import Settings
+from outboxd.signals import ending_as_an_interrupt, ignore_signals
 
 LATENCY: Final = "latency"
 DRAINS: Final = {
@@ -63,7 +62,7 @@ def run(
     given = settings.relay
     tuning = Tuning(given.batch_rows, given.poll_interval_max_seconds, given.listen)
     drains: list[Drain] = []
-    with _signals_end_it(), Scratch(settings, remark) as scratch, _signals_wait_after():
+    with ending_as_an_interrupt(), Scratch(settings, remark) as scratch, _signals_wait_after():
         for name in names(exactly_once=exactly_once):
             if name == LATENCY:
                 continue
@@ -81,20 +80,6 @@ def run(
     return Report(tuple(drains), verdicts, latency, judge_latency(latency, tuning))
 
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """Within it, SIGTERM and SIGHUP end the benchmark as Ctrl+C does: everything is stopped and removed."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    with _on_signals(interrupt):
-        yield
-
-
 @contextmanager
 def _signals_wait_after() -> Iterator[None]:
     """When it ends, however it does, signals are no longer heard: removing is bounded in time, and is not cut off."""
@@ -102,18 +87,4 @@ def _signals_wait_after() -> Iterator[None]:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def _on_signals(action: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {number: signal.signal(number, action) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in former.items():
-            signal.signal(number, old)
+            ignore_signals()

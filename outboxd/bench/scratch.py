@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from sqlalchemy import Connection, Engine
 
 from outboxd.config import AlertSettings, HttpSettings, LogSettings, OutboxSettings, Settings
 from outboxd.errors import AccessDeniedError, BrokerUnavailableError, OutboxdError
 from outboxd.kafka.client_config import CLIENT_LOGGER
+from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC
 from outboxd.kafka.progress import progress_topic
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.failures import explained
@@ -26,8 +27,6 @@ PARTITIONS: Final = 6
 CONTACT_SECONDS_MAX: Final = 10.0
 KAFKA_SECONDS_MAX: Final = 30.0
 STATEMENT_SECONDS_MAX: Final = 300.0
-_FORBIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
-_GONE: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
 
 class Scratch:
@@ -146,7 +145,7 @@ class Scratch:
         try:
             self._admin.delete_topics([name], request_timeout=KAFKA_SECONDS_MAX)[name].result(KAFKA_SECONDS_MAX + 1)
         except KafkaException as error:
-            if error.args[0].code() not in _GONE:
+            if error.args[0].code() not in NO_TOPIC:
                 self._remark(f"the topic {name} could not be deleted ({error.args[0].str()}); delete it by hand")
         except TimeoutError:
             self._remark(f"the topic {name} could not be deleted (no answer); delete it by hand")
@@ -159,6 +158,6 @@ def _current_database(engine: Engine) -> str:
 
 def _explained(error: KafkaException, what: str) -> OutboxdError:
     code = error.args[0]
-    if code.code() in _FORBIDDEN:
+    if code.code() in FORBIDDEN:
         return AccessDeniedError(f"Kafka does not let this user {what}: {code.str()}; grant it for outboxd-bench-*")
     return BrokerUnavailableError(f"Kafka did not {what}: {code.str()}; look at [kafka], and at the brokers")

@@ -22,12 +22,21 @@ from outboxd.reload import NEEDS_RESTART
 
 EXIT_STATUS = (
     (0, "All is well; for a daemon: it was told to stop, and drained."),
-    (64, "The command line is wrong."),
-    (69, "A server is unavailable, or the output cannot be written. The unit tries again."),
+    (64, "The command line is wrong, or something was left as it is since it needs --force."),
+    (
+        69,
+        (
+            "A server is unavailable, or the output cannot be written. With --until-empty also: rows wait for Kafka, "
+            "or a signal came before the outbox was empty. Of audit also: rows are lost, or topics cannot be read. "
+            "The unit tries again."
+        ),
+    ),
     (70, "A bug; the message says where to look. The unit tries again."),
     (75, "Rivals took the lease or the transactional.id again and again while it was held. The unit tries on."),
     (77, "PostgreSQL or Kafka does not allow what is needed: a grant, an ACL or a password."),
     (78, "The configuration or the schema is wrong; the message lists every mistake with its place."),
+    (130, "A command was interrupted with Ctrl+C, or not confirmed when it asked."),
+    (141, "Who read the output went away before all of it was written."),
 )
 SIGNALS = (
     ("SIGTERM, SIGINT", "Drain: read nothing more, await the reports of what is in flight, settle, end."),

@@ -1,10 +1,12 @@
 """The configuration: read from file, systemd credentials, environment and flags into one frozen value.
 
-`load` is the way in. Only the command line, the daemon and the wiring read it; everything else is handed the values it
-needs. Modules: `section` and
-`sections` (every setting, with default, bounds and sentence), `kind`, `kinds` and `units` (what values may be),
-`librdkafka` (the open section [kafka]), `sources`, `places` and `loading` (from the layers to the value), `mistakes`,
-`redaction`, `template` (the text of config/outboxd.toml).
+`load` is the way in. The command line reads it, and so do the demo, the benchmark, the daemon and the modules beside
+it that put one together; the rooms are handed the values they need, and import-linter holds them to that.
+
+Modules: `section`, `sections` and `model` (every setting, with default, bounds and sentence, and all of them as one
+value), `kind`, `kinds` and `units` (what values may be), `libpq` (what a connection's URL may say), `librdkafka` (the
+open section [kafka]), `sources`, `places` and `loading` (from the layers to the value), `mistakes`, `redaction`,
+`template` (the text of config/outboxd.toml).
 """
 
 from __future__ import annotations

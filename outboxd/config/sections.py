@@ -17,6 +17,7 @@ from outboxd.config.kinds import Choice, Duration, Flag, Size, Text, Whole
 from outboxd.config.libpq import url_problem
 from outboxd.config.redaction import secrets_of_url
 from outboxd.config.section import Contradiction, Section, option
+from outboxd.loopback import is_loopback
 
 Confirm = Literal["callback", "each", "none"]
 OnDeadLetter = Literal["continue", "hold-key"]
@@ -260,7 +261,7 @@ class HttpSettings(Section):
         host, port = self.address
         if port > 65_535:
             yield Contradiction("listen", "has a port above 65535; allowed: 0 (any free one) to 65535")
-        if not (_is_loopback(host) or self.token):
+        if not (is_loopback(host) or self.token):
             yield Contradiction(
                 "listen", "is reachable from elsewhere; allowed: a loopback address, or set http.token_file", ("token",)
             )
@@ -277,14 +278,3 @@ class LogSettings(Section):
     format: Annotated[LogFormat, Choice(("auto", "journal", "json", "console"))] = option(
         "auto", "Auto is the journal under systemd, console on a terminal, and json elsewhere."
     )
-
-
-def _is_loopback(host: str) -> bool:
-    import ipaddress
-
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

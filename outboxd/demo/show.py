@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from outboxd.demo.findings import Place, problems
 from outboxd.demo.reader import ReadLog, read_log
-from outboxd.demo.stage import Progress, Stage, signals_end_the_demo
+from outboxd.demo.stage import Progress, Stage
 from outboxd.demo.writer import CUSTOMERS, ROWS, TOPICS, WrittenRow
 from outboxd.errors import BugError
 from outboxd.policy.cause import plain
+from outboxd.signals import ending_as_an_interrupt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,7 @@ def run(console: Console, *, keep: bool = False, read: ReadLog = read_log) -> No
         UnavailableError: there is no PostgreSQL to run.
         BugError: a record was dropped, swapped, repeated or altered.
     """
-    with signals_end_the_demo():
+    with ending_as_an_interrupt():
         console.print("starting an embedded PostgreSQL and an in-process Kafka broker …")
         with Stage() as stage:
             console.print(

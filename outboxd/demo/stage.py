@@ -7,10 +7,10 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from sqlalchemy import text
@@ -29,6 +29,7 @@ from outboxd.postgres.dead_letters import DeadLetters
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.migrate import upgrade
 from outboxd.relay.ports import Publisher
+from outboxd.signals import ENDING, doing
 
 RELAY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
@@ -77,7 +78,7 @@ class Stage:
 
     def close(self) -> None:
         """Stop all of it, the last started first; a signal meanwhile is not to keep it from ending."""
-        with _signals_ignored():
+        with doing(dict.fromkeys(ENDING, signal.SIG_IGN)):
             self._ends.close()
 
     def _start(self) -> None:
@@ -211,36 +212,3 @@ class Stage:
         """The end of the daemon's log."""
         self._log.seek(0)
         return f"its log ends: {self._log.read()[-LOG_CHARS_SHOWN:].strip() or 'empty'}"
-
-
-@contextmanager
-def signals_end_the_demo() -> Iterator[None]:
-    """Within it, SIGTERM and SIGHUP end the demo as Ctrl+C does: everything is stopped and removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # SIGINT too: a shell without job control starts commands in the background with it ignored.
-    former = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, action in former.items():
-            signal.signal(number, action)
-
-
-@contextmanager
-def _signals_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, action in former.items():
-            signal.signal(number, action)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from outboxd.demo.writer import STUMBLE_HEADER
 from outboxd.policy.faults import fault_of
 from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.relay.forwarding import ForwardingPublisher
 
 if TYPE_CHECKING:
     from outboxd.policy.records import Record
@@ -22,19 +23,19 @@ _REQUEST_TIMED_OUT = 7
 TEXT = "Broker: Request timed out (let fail by the demo, once)"
 
 
-class StumblingPublisher:
-    """Implements the relay's `Publisher` by the one within, but for one record's first attempt."""
+class StumblingPublisher(ForwardingPublisher):
+    """Publishes by the one within, but for one record's first attempt."""
 
     def __init__(self, within: Publisher) -> None:
         """`within` is the real one."""
-        self._within = within
+        super().__init__(within)
         self._waiting: Record | None = None
         self.stumbled: DeliveryFault | None = None
         self.stumbled_id: int | None = None
         self.attempts = 0
 
     def publish(self, records: Sequence[Record], start: int) -> int:
-        """As the port says; the record with the demo's header is taken and, the first time, not sent."""
+        """Give records to the producer; the one with the demo's header is taken and, the first time, not sent."""
         for index in range(start, len(records)):
             if STUMBLE_HEADER in records[index].headers:
                 return self._publish_around(records, start, index)
@@ -52,20 +53,8 @@ class StumblingPublisher:
         self._waiting = records[index]
         return self._within.publish(records, index + 1)
 
-    def publish_alone(self, record: Record) -> bool:
-        """As the port says."""
-        return self._within.publish_alone(record)
-
-    def poll(self, timeout_seconds: float) -> None:
-        """As the port says."""
-        self._within.poll(timeout_seconds)
-
-    def flush(self, timeout_seconds: float) -> None:
-        """As the port says."""
-        self._within.flush(timeout_seconds)
-
     def take_reports(self) -> list[Report]:
-        """As the port says, and the failure with them, once another key of that topic was delivered.
+        """Return the reports, and the failure with them, once another key of that topic was delivered.
 
         The relay blames a record for a passing failure only while its neighbours are delivered.
         """
@@ -77,30 +66,10 @@ class StumblingPublisher:
             reports.append(Report(record, self.stumbled, None, None, True))
         return reports
 
-    def committed(self) -> int | None:
-        """As the port says."""
-        return self._within.committed()
-
-    def settled(self, transaction: int) -> None:
-        """As the port says."""
-        self._within.settled(transaction)
-
-    def begin_recover(self, settled: int, lineage: str) -> None:
-        """As the port says."""
-        self._within.begin_recover(settled, lineage)
-
-    def failure(self) -> DeliveryFault | None:
-        """As the port says."""
-        return self._within.failure()
-
     def rebuild(self) -> None:
-        """As the port says."""
+        """Replace a failed producer, which had nothing of the record that waits to fail."""
         self._waiting = None
         self._within.rebuild()
-
-    def purge(self) -> None:
-        """As the port says."""
-        self._within.purge()
 
 
 def _is_delivered_neighbour(report: Report, record: Record) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from outboxd.errors import AccessDeniedError, BrokerUnavailableError
+from outboxd.kafka.codes import NO_TOPIC
+from outboxd.kafka.consumers import without_producers_own
 from outboxd.policy.auditing import Bounds, Identity
 
 ASK_SECONDS_MAX = 15.0
@@ -17,9 +19,8 @@ SILENCE_SECONDS_MAX = 30.0
 MESSAGES_AT_ONCE = 2_000
 GAP_RECORDS_MAX = 2_000
 """Offsets nearer to each other than this are read in one run; a jump costs a round trip."""
-_NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+_NOT_THERE = (*NO_TOPIC, KafkaError._UNKNOWN_PARTITION)
 _FORBIDDEN = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
-_PRODUCER_ONLY: Final = ("queue.buffering", "linger", "batch.", "message.", "compression", "partitioner", "acks")
 
 Partition = tuple[str, int]
 
@@ -49,8 +50,7 @@ class LogReader:
             "auto.offset.reset": "earliest",
             "log_level": "0",
         }
-        kept = {name: value for name, value in properties.items() if not name.startswith(_PRODUCER_ONLY)}
-        kept.pop("enable.idempotence", None)
+        kept = without_producers_own(properties)
         self._consumer = Consumer({**kept, **own})
         # This one tells where the log ends, the other how far it can be read.
         self._ends = Consumer({**kept, **own, "isolation.level": "read_uncommitted"})

@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from sys import byteorder
-from typing import Any
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -29,6 +28,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from outboxd.errors import BrokerUnavailableError, OutboxdError
 from outboxd.kafka.client_config import CLIENT_LOGGER
+from outboxd.kafka.consumers import without_producers_own
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import ProgressRow, Report
 from outboxd.policy.records import Arm, id_of
@@ -44,12 +44,6 @@ VERSION = 2
 ROW_BYTES_MAX = 30
 HEAD_BYTES_MAX = 1024
 """What a record takes at most, for each row and beside them: identifiers and offsets may be as good as random."""
-_PRODUCERS_ONLY = (
-    "acks", "batch.", "compression.", "delivery.", "enable.gapless", "enable.idempotence", "linger", "max.in.flight",
-    "message.copy", "message.max", "message.send", "message.timeout", "partitioner", "produce.", "queue.buffering.",
-    "queuing.", "request.required", "request.timeout", "retries", "retry.backoff", "sticky.", "transaction",
-)  # fmt: skip
-"""A consumer would warn of these."""
 _FIRST_LOOK_BACK = 4 * UNSETTLED_MAX
 _NAME_CHARS_MAX = 200
 _ROW = struct.Struct(">qiq?")
@@ -247,11 +241,10 @@ def read_above(
 
 
 def _consumer(properties: Mapping[str, str]) -> Consumer:
-    given: dict[str, Any] = {key: value for key, value in properties.items() if not key.startswith(_PRODUCERS_ONLY)}
     return Consumer(
         {
             "client.id": "outboxd-progress",
-            **given,
+            **without_producers_own(properties),
             # No group is ever joined; the client wants a name all the same.
             "group.id": "outboxd-progress",
             "enable.auto.commit": False,

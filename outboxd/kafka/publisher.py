@@ -2,8 +2,9 @@
 
 One shared producer sends by the batch; a second one sends suspects of a batch-wide refusal one record a batch, see
 `lone_producer.py`. Everything here runs on the relay's thread, callbacks included, since they are served by its
-`poll`. Only the question whether a topic really lacks a partition goes to a thread of its own: its answer is a
-report in the inbox like any other.
+`poll`. Questions to the cluster go to threads of their own: whether a topic really lacks a partition, whose answer is
+a report in the inbox like any other; what a topic refuses; and, after a failure, whether acknowledged records are
+still there.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class KafkaPublisher:
         Args:
             properties: the user's librdkafka properties.
             source: the outbox's name, for the header `outbox-source`.
-            in_flight_rows_max: the relay's bound in rows.
+            in_flight_rows_max: the relay's bound on what is in memory, in rows.
             in_flight_bytes_max: the same in bytes.
             inbox: where reports land; its `record_type` is what the store reads rows as.
             on_lost: is told, on another thread, of acknowledged records that are gone: topic, partition, and how many

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from outboxd import __version__
+from outboxd.relay.forwarding import ForwardingPublisher
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
 
-    from outboxd.policy.messages import DeliveryFault, Report
+    from outboxd.policy.messages import Report
     from outboxd.policy.records import Record
     from outboxd.relay.ports import Publisher
 
@@ -164,18 +165,18 @@ class Tracing:
         closing.join(END_SECONDS_MAX)
 
 
-class TracedPublisher:
-    """Implements the relay's `Publisher` by the one within, and tells the batches of reports."""
+class TracedPublisher(ForwardingPublisher):
+    """Publishes by the one within, and tells the batches of reports."""
 
     def __init__(self, within: Publisher, tracing: Tracing) -> None:
         """`within` is the real one."""
-        self._within = within
+        super().__init__(within)
         self._tracing = tracing
         self._sent_at: dict[int, int] = {}
         self._since = time.time_ns()
 
     def publish(self, records: Sequence[Record], start: int) -> int:
-        """As the port says."""
+        """Give records to the producer, and note when, of those that the application traces."""
         now = time.time_ns()
         if not self._sent_at:
             self._since = now
@@ -186,21 +187,13 @@ class TracedPublisher:
         return taken
 
     def publish_alone(self, record: Record) -> bool:
-        """As the port says."""
+        """Send one record in a batch of its own, and note when, if the application traces it."""
         if "traceparent" in record.headers:
             self._sent_at[record.id] = time.time_ns()
         return self._within.publish_alone(record)
 
-    def poll(self, timeout_seconds: float) -> None:
-        """As the port says."""
-        self._within.poll(timeout_seconds)
-
-    def flush(self, timeout_seconds: float) -> None:
-        """As the port says."""
-        self._within.flush(timeout_seconds)
-
     def take_reports(self) -> list[Report]:
-        """As the port says; what came together is one batch."""
+        """Return the reports; what came together is one batch."""
         reports = self._within.take_reports()
         if reports:
             self._tracing.reported(reports, self._sent_at, self._since)
@@ -210,28 +203,12 @@ class TracedPublisher:
                     self._sent_at.pop(report.record.id, None)
         return reports
 
-    def committed(self) -> int | None:
-        """As the port says."""
-        return self._within.committed()
-
-    def settled(self, transaction: int) -> None:
-        """As the port says."""
-        self._within.settled(transaction)
-
-    def begin_recover(self, settled: int, lineage: str) -> None:
-        """As the port says."""
-        self._within.begin_recover(settled, lineage)
-
-    def failure(self) -> DeliveryFault | None:
-        """As the port says."""
-        return self._within.failure()
-
     def rebuild(self) -> None:
-        """As the port says."""
+        """Replace a failed producer; what is with it is sent anew."""
         self._sent_at.clear()
         self._within.rebuild()
 
     def purge(self) -> None:
-        """As the port says."""
+        """Drop what was not sent yet, of which no report comes."""
         self._sent_at.clear()
         self._within.purge()

@@ -14,7 +14,8 @@ hold their keys are known to a new owner, however many they are."""
 class RelayLimits:
     """What one relay may hold and how often it reads; durations in seconds.
 
-    `row_bytes` is what a row costs in memory beside its payload, key and headers; it counts as bytes in flight.
+    The limits named `in_flight` are for all that is in memory, from its fetch to its settlement. `row_bytes` is what a
+    row costs there beside its payload, key and headers, and counts with them.
     `reach_ids_min` is how many ids a read of one topic covers at least, where there are more.
     `idle_poll_interval_seconds` is the longest pause between reads while notifications come, which wake it before.
     """

@@ -27,14 +27,6 @@ class TellEvent(Protocol):
         ...
 
 
-class DueRetry(NamedTuple):
-    """A record of `retry` that is due."""
-
-    outbox_id: int
-    attempts: int
-    first_failed_at_ms: int
-
-
 class DueReplay(NamedTuple):
     """A dead letter that an operator wants to be sent again."""
 
@@ -55,7 +47,6 @@ class KeyHolder(NamedTuple):
     topic: str
     key: str | None
     attempts: int
-    first_failed_at_ms: int | None
     dead_letter_id: int | None
     replaying: bool
     due_in_seconds: float
@@ -110,17 +101,16 @@ class Fetched(NamedTuple):
     """The answer of a fetch, a tuple as its request is. `records` stand in the order of their arms, in id order within
     an arm.
 
-    `fenced` says that the lease is not ours in the database that was read, `moved` that it is another server's than
-    that which gave the lease: nothing that is in memory need be true there. `waited_seconds` is how long after it was
-    asked for the statement was given. `top_id` is the highest pending id above the request's position, due or not,
-    where that was asked for.
+    `due_ids` are the records of `retry` that are due. `fenced` says that the lease is not ours in the database that was
+    read, `moved` that it is another server's than that which gave the lease: nothing that is in memory need be true
+    there. `waited_seconds` is how long after it was asked for the statement was given. `top_id` is the highest pending
+    id above the request's position, due or not, where that was asked for.
     """
 
     records: list[Record]
     now_ms: int
-    now: datetime
     locks: frozenset[str] = frozenset()
-    due: Sequence[DueRetry] = ()
+    due_ids: Sequence[int] = ()
     retry_cursor: tuple[datetime, int] | None = None
     replays: Sequence[DueReplay] = ()
     holding: HoldingLetters | None = None
@@ -135,7 +125,7 @@ class Fetched(NamedTuple):
     @property
     def shows_nothing(self) -> bool:
         """Whether the relay would learn nothing by it but that the outbox is still its own."""
-        shown = self.records or self.due or self.replays or self.pauses or self.available_ids
+        shown = self.records or self.due_ids or self.replays or self.pauses or self.available_ids
         # That a dead letter is not among those that hold their keys is news, too.
         is_passed_over = self.top_id is not None
         return not (shown or is_passed_over or self.locks or self.fenced or self.moved or self.holding is not None)
@@ -154,12 +144,9 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """A load, fetch or sweep failed. `lost` says that the connection is gone, so what the database is may have
-    changed.
-    """
+    """A load, fetch or sweep failed. The next one goes by a new connection, which may lead to another database."""
 
     message: str
-    lost: bool
 
 
 @dataclass(frozen=True, slots=True)

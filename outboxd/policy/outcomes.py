@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal
 
 from outboxd.policy.faults import Fault
 
@@ -59,13 +58,10 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The fault is not the record's: it stays pending, uncounted, and its topic or the cluster waits behind a
-    breaker.
-    """
+    """The fault is not the record's: it stays pending, uncounted, and its topic waits behind a breaker."""
 
     fault: Fault
     message: str
-    scope: Literal["topic", "cluster"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,11 +59,10 @@ arm_of, id_of, topic_of, size_of = itemgetter(0), itemgetter(1), itemgetter(3), 
 
 
 class FailureHistory(NamedTuple):
-    """What is known of a record that failed before: counted attempts, and when it first failed (database's clock)."""
+    """What is known of a record that failed before: counted attempts, and which dead letter it is, if it is one."""
 
     attempts: int
-    first_failed_at_ms: int | None
     dead_letter_id: int | None = None
 
 
-NO_HISTORY = FailureHistory(0, None)
+NO_HISTORY = FailureHistory(0)

@@ -78,19 +78,6 @@ def timestamp_problem(created_at_ms: int) -> str | None:
     return None
 
 
-def timestamp_ms(created_at_ms: int, now_ms: int) -> int:
-    """Return the record's timestamp: the row's creation, but never ahead of the database's now (both in ms since 1970).
-
-    Brokers refuse a timestamp too far in the future, and one that an application set there is not worth a dead
-    letter. At least 1, since the client takes 0 for "now" by its own clock. Raises `ValueError` with
-    `timestamp_problem`'s sentence.
-    """
-    problem = timestamp_problem(created_at_ms)
-    if problem is not None:
-        raise ValueError(problem)
-    return max(1, min(created_at_ms, now_ms))
-
-
 def _length(part: bytes | str | None) -> int:
     """Bytes of a nullable part; -1 for null, as the format writes it."""
     if part is None:

@@ -51,7 +51,7 @@ def judge(fault: Fault, message: str, history: FailureHistory, route: Route, aro
         case FaultClass.PRODUCER:
             return Unknown(fault, message)
         case FaultClass.CLUSTER:
-            return Hold(fault, message, "cluster")
+            return Hold(fault, message)
         case FaultClass.ROW_PERMANENT:
             return _permanent(fault, message, history, route, around)
         case FaultClass.TOPIC:
@@ -63,14 +63,14 @@ def judge(fault: Fault, message: str, history: FailureHistory, route: Route, aro
         case FaultClass.UNLISTED:
             if history.attempts + 1 < UNLISTED_TRIES_MAX:
                 return _again(fault, message, history, route, around)
-            return Hold(fault, message, "topic")
+            return Hold(fault, message)
 
 
 def _permanent(fault: Fault, message: str, history: FailureHistory, route: Route, around: Circumstances) -> Outcome:
     if fault.batch_wide and not around.alone:
         return Alone(fault, message)
     if around.storming:
-        return Hold(fault, message, "topic")
+        return Hold(fault, message)
     reason = DeathReason.INVALID if fault.dead_reason == "invalid" else DeathReason.FATAL
     return DeadLetter(reason, fault, message, history.attempts + 1, route.holds_key_on_death)
 
@@ -82,15 +82,15 @@ def _unless_neighbour_passes(
         return Alone(fault, message)
     if around.neighbours_delivered:
         return _permanent(fault, message, history, route, around)
-    return Hold(fault, message, "topic")
+    return Hold(fault, message)
 
 
 def _own_or_hold(fault: Fault, message: str, history: FailureHistory, route: Route, around: Circumstances) -> Outcome:
     if fault.batch_wide and not around.alone:
         return Alone(fault, message)
-    if fault.partition_only or not around.neighbours_delivered:
+    if fault.of_one_partition or not around.neighbours_delivered:
         # A sick partition beside healthy ones is no row's fault, whatever the other partitions deliver.
-        return Hold(fault, message, "topic")
+        return Hold(fault, message)
     attempts = history.attempts + 1
     limits = route.retry
     if limits.max_attempts and attempts >= limits.max_attempts:

@@ -196,8 +196,7 @@ class FetchSql:
     def _meta(self, parts: Parts) -> str:
         after = " AND (r.next_attempt_at, r.outbox_id) > (%(retry_at)s::timestamptz, %(retry_id)s)"
         listed: Mapping[str, str | None] = {
-            "due": f"(SELECT json_agg(json_build_array(d.outbox_id, d.attempts,"
-            f" (date_part('epoch', d.first_failed_at) * 1000)::bigint, d.next_attempt_at))"
+            "due": f"(SELECT json_agg(json_build_array(d.outbox_id, d.next_attempt_at))"
             f" FROM (SELECT r.* FROM {self._schema}.retry AS r WHERE r.outbox = %(outbox)s"
             f" AND r.next_attempt_at <= now()"
             f"{after if parts.retries_after else ''} ORDER BY r.next_attempt_at, r.outbox_id LIMIT {LISTED_MAX}) AS d)",
@@ -234,8 +233,8 @@ class FetchSql:
         }
         fields = ", ".join(f"'{name}', {part}" for name, part in listed.items() if part is not None)
         return (
-            "SELECT 0::int AS arm, (date_part('epoch', now()) * 1000)::bigint AS id, NULL::text AS event_id,"
-            " NULL::text AS topic, NULL::text AS key, NULL::bytea AS payload,"
+            f"SELECT {int(Arm.META)}::int AS arm, (date_part('epoch', now()) * 1000)::bigint AS id,"
+            " NULL::text AS event_id, NULL::text AS topic, NULL::text AS key, NULL::bytea AS payload,"
             f" json_strip_nulls(json_build_object('now', now(), 'standby', pg_is_in_recovery(), 'moved',"
             f" {HAS_MOVED}, 'owned', {self._is_owned}, {fields}))::text"
             " AS headers,"

@@ -11,8 +11,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from outboxd.policy.deferrals import Reread
-from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Pause
-from outboxd.policy.records import ID_MAX, Record
+from outboxd.policy.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Pause
+from outboxd.policy.records import ID_MAX, Arm, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
@@ -90,7 +90,7 @@ class FetchStatement:
         `waited_seconds` is how long after it was asked for the statement was given. Raises
         psycopg.errors.ReadOnlySqlTransaction where the server is a standby.
         """
-        place = 0 if rows[0][0] == 0 else next(place for place, row in enumerate(rows) if row[0] == 0)
+        place = 0 if rows[0][0] == Arm.META else next(at for at, row in enumerate(rows) if row[0] == Arm.META)
         meta = orjson.loads(rows.pop(place)[6])
         if meta["standby"]:
             raise psycopg.errors.ReadOnlySqlTransaction("the server is a read-only standby")
@@ -101,10 +101,9 @@ class FetchStatement:
         return Fetched(
             records=records_of(rows, self._record_type),
             now_ms=int(now.timestamp() * 1000),
-            now=now,
             locks=frozenset(meta.get("locks", ())),
-            due=[DueRetry(*entry[:3]) for entry in due],
-            retry_cursor=(datetime.fromisoformat(due[-1][3]), due[-1][0]) if due else None,
+            due_ids=[entry[0] for entry in due],
+            retry_cursor=(datetime.fromisoformat(due[-1][1]), due[-1][0]) if due else None,
             replays=[DueReplay(*entry) for entry in meta.get("replays", ())],
             holding=None if request.holding_after is None else _holding(meta.get("holding", ())),
             pauses=[Pause(*entry) for entry in meta.get("pauses", ())],
@@ -143,7 +142,7 @@ def _read_again(request: FetchRequest, by_key: Sequence[Reread], serial: Sequenc
 
 def _holding(listed: Sequence[Sequence[Any]]) -> HoldingLetters:
     letters = [
-        KeyHolder(outbox_id, topic, key, attempts, None, letter_id, replaying, 0.0)
+        KeyHolder(outbox_id, topic, key, attempts, letter_id, replaying, 0.0)
         for outbox_id, topic, key, attempts, letter_id, replaying in listed
     ]
     return HoldingLetters(letters, letters[-1].outbox_id if len(letters) >= LISTED_MAX else None)

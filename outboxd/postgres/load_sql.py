@@ -15,12 +15,12 @@ def load_text(schema: str, table: str) -> str:
     s = quoted_beside_parameters(schema)
     outbox = f"{s}.{quoted_beside_parameters(table)}"
     letters = (
-        "SELECT l.outbox_id, l.topic, l.key, l.attempts, NULL::bigint, l.id, l.status = 'replaying', 0::float8,"
+        "SELECT l.outbox_id, l.topic, l.key, l.attempts, l.id, l.status = 'replaying', 0::float8,"
         f" 0::float8 FROM {s}.dead_letter AS l WHERE l.outbox = %(outbox)s AND"
     )
     return (
-        "SELECT r.outbox_id, o.topic, o.key, r.attempts, (date_part('epoch', r.first_failed_at) * 1000)::bigint,"
-        " NULL::bigint, false, greatest(0, date_part('epoch', r.next_attempt_at - now())),"
+        "SELECT r.outbox_id, o.topic, o.key, r.attempts, NULL::bigint, false,"
+        " greatest(0, date_part('epoch', r.next_attempt_at - now())),"
         " date_part('epoch', r.own_age)"
         # Row by row: a join the planner may begin with all that is pending.
         f" FROM {s}.retry AS r CROSS JOIN LATERAL (SELECT p.topic, p.key FROM {outbox} AS p WHERE p.id = r.outbox_id"

@@ -24,8 +24,10 @@ from outboxd.stopwatch import Stopwatch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Job = Callable[[Connection], None]
-OnFailure = Callable[[str, bool], None]
+OnFailure = Callable[[str], None]
 
+PREPARE_THRESHOLD = 5
+"""After so many executions psycopg prepares a statement."""
 _POOLED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
 
 
@@ -37,15 +39,14 @@ class Session:
         engine: Engine,
         name: str,
         *,
-        prepare_threshold: int | None = 5,
         statement_timeout_seconds: float | None = None,
     ) -> None:
-        """`name` is the thread's; `prepare_threshold` is psycopg's. `statement_timeout_seconds` is the server's limit,
-        which behind a pooler comes with the role instead.
+        """`name` is the thread's. `statement_timeout_seconds` is the server's limit, which behind a pooler comes with
+        the role instead.
         """
         self._statement_timeout_seconds = statement_timeout_seconds
         self._engine = engine
-        self._prepare_threshold = prepare_threshold
+        self._prepare_threshold: int | None = PREPARE_THRESHOLD
         self._jobs: SimpleQueue[tuple[Job, OnFailure] | None] = SimpleQueue()
         self._pooled: PoolProxiedConnection | None = None
         self._driver: Driver | None = None
@@ -54,7 +55,7 @@ class Session:
         self._thread.start()
 
     def submit(self, job: Job, on_failure: OnFailure) -> None:
-        """Run `job` with a connection; `on_failure(message, lost)` is called instead of raising."""
+        """Run `job` with a connection; `on_failure(message)` is called instead of raising."""
         self._jobs.put((job, on_failure))
 
     def close(self, timeout_seconds: float = 5.0) -> None:
@@ -69,7 +70,7 @@ class Session:
                 try:
                     job(self._connection())
                 except Exception as error:  # noqa: BLE001 - whatever it is, who gave the job waits for its end
-                    on_failure(*self._failed(error))
+                    on_failure(self._failed(error))
         self._disconnect()
 
     def _connection(self) -> Connection:
@@ -85,13 +86,13 @@ class Session:
             self._pooled, self._driver = pooled, driver
         return self._driver
 
-    def _failed(self, error: Exception) -> tuple[str, bool]:
+    def _failed(self, error: Exception) -> str:
         if isinstance(error, _POOLED):
             self._prepare_threshold = None
         self._disconnect()
         # Other errors than a lost connection are rare here; a new connection is cheap beside being wrong about the
         # old one.
-        return in_words(error), True
+        return in_words(error)
 
     def _disconnect(self) -> None:
         pooled, self._pooled, self._driver = self._pooled, None, None

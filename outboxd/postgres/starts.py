@@ -81,7 +81,7 @@ class StartLog:
             self._write_end(connection, self._id)
             told.put(None)
 
-        self._session.submit(end, lambda message, _lost: told.put(message))
+        self._session.submit(end, told.put)
         try:
             return told.get(timeout=ENDING_SECONDS_MAX)
         except Empty:
@@ -95,7 +95,7 @@ class StartLog:
     # The thread.
 
     def _submit(self, job: Job) -> None:
-        def failed(_message: str, _lost: bool) -> None:
+        def failed(_message: str) -> None:
             # The relay waits for it: nothing goes unrecorded. The database's failure is told by its other users.
             if not self._closing.wait(RETRY_SECONDS):
                 self._session.submit(job, failed)

@@ -122,8 +122,8 @@ class PostgresStore:
         """Have a fetch that waits ask at once, and answer whatever it finds."""
         self._alarm.ring()
 
-    def _fetch_failed(self, message: str, lost: bool) -> None:
-        self._post(FetchFailed(message, lost))
+    def _fetch_failed(self, message: str) -> None:
+        self._post(FetchFailed(message))
 
     def _fetch(self, request: FetchRequest, delay_seconds: float, patience: Patience, connection: Connection) -> None:
         asked_at = time.monotonic()
@@ -171,8 +171,7 @@ class PostgresStore:
     def begin_settle(self, settlement: Settlement, token: int) -> None:
         """Write outcomes under the lease's token, in one statement."""
 
-        def failed(message: str, lost: bool) -> None:
-            del lost  # Whether it was committed is unknown either way.
+        def failed(message: str) -> None:
             self._post(SettleFailed(settlement, message))
 
         self._writer.submit(partial(self._settle, settlement, token), failed)

@@ -42,7 +42,6 @@ class WakeUp:
         self._post = post
         self._channel = quoted(wakeup_channel(outbox))
         self._closing = threading.Event()
-        self.last_error: str | None = None
         self._thread = threading.Thread(target=self._work, name="wake-up", daemon=True)
 
     def start(self) -> None:
@@ -64,7 +63,6 @@ class WakeUp:
                 self._closing.wait(POOLED_SECONDS if isinstance(error, PooledError) else RETRY_SECONDS)
 
     def _lost(self, cause: str) -> None:
-        self.last_error = cause
         if not self._is_told:
             self._is_told = True
             self._event("listening_lost", cause=cause)
@@ -76,7 +74,7 @@ class WakeUp:
             if driver.is_pooled:
                 raise PooledError("a pooler stands between, which lets no notification through; connect past it")
             driver.execute(f"LISTEN {self._channel}")
-            self.last_error, self._is_told = None, False
+            self._is_told = False
             self._event("listening")
             self._post(Listening(active=True))
             try:

@@ -28,7 +28,6 @@ class Admitted:
     ready: list[Record] = field(default_factory=list)
     resumed: list[tuple[Record, HeldRecord]] = field(default_factory=list)
     vanished: list[HeldRecord] = field(default_factory=list)
-    read_rows: int = 0
 
 
 class Admission:
@@ -74,7 +73,7 @@ class Admission:
             fresh = [
                 record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
             ]
-        admitted = Admitted(vanished=vanished, read_rows=len(records))
+        admitted = Admitted(vanished=vanished)
         topics = set(map(topic_of, fresh))
         self._lanes.meet(topics)
         if self._topics.touches(topics):

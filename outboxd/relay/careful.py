@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from outboxd.policy.careful import CAREFUL_SECONDS, Opening, recorded, window
-from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.messages import Report
 from outboxd.policy.records import Record
+from outboxd.relay.forwarding import ForwardingPublisher
 from outboxd.relay.ports import Clock, Publisher
 
 
@@ -56,8 +57,8 @@ class Trial(Protocol):
         ...
 
 
-class CarefulPublisher:
-    """Implements `Publisher` on another one. Lives on the relay's thread."""
+class CarefulPublisher(ForwardingPublisher):
+    """Publishes by the one within, with care after an unclean end. Lives on the relay's thread."""
 
     def __init__(
         self,
@@ -69,10 +70,10 @@ class CarefulPublisher:
         *,
         rows_max: int,
     ) -> None:
-        """`on_event(name, **fields)` is the observer's; `rows_max` is what may be in flight: after so many reports all
+        """`on_event(name, **fields)` is the observer's; `rows_max` is what may be in memory: after so many reports all
         rows of the owner before went again.
         """
-        self._publisher = publisher
+        super().__init__(publisher)
         self._journal = journal
         self._trial = trial
         self._clock = clock
@@ -95,7 +96,7 @@ class CarefulPublisher:
         """Give records to the producer from index `start` on; return the index of the first one not taken."""
         self._look()
         if not self._is_careful:
-            return self._publisher.publish(records, start)
+            return self._within.publish(records, start)
         index = start
         while index < len(records) and self._send(records[index], alone=False):
             index += 1
@@ -107,7 +108,7 @@ class CarefulPublisher:
         """Send one record in a batch of its own. Return False when it cannot be taken now."""
         self._look()
         if not self._is_careful:
-            return self._publisher.publish_alone(record)
+            return self._within.publish_alone(record)
         if self._send(record, alone=True):
             return True
         self._record([record])
@@ -133,7 +134,7 @@ class CarefulPublisher:
             return True
         if record.id not in self._window or not self._journal.is_written():
             return False
-        publisher = self._publisher
+        publisher = self._within
         taken = publisher.publish_alone(record) if alone else publisher.publish([record], 0) == 1
         if taken:
             self._window.discard(record.id)
@@ -150,17 +151,9 @@ class CarefulPublisher:
 
     # Report.
 
-    def poll(self, timeout_seconds: float) -> None:
-        """Serve delivery callbacks; return early when some were served."""
-        self._publisher.poll(timeout_seconds)
-
-    def flush(self, timeout_seconds: float) -> None:
-        """Send what is queued at once, and serve delivery callbacks meanwhile."""
-        self._publisher.flush(timeout_seconds)
-
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
-        reports = self._publisher.take_reports()
+        reports = self._within.take_reports()
         if not self._is_careful:
             return reports
         reports = [*reports, *self._trial.take_reports()]
@@ -190,32 +183,16 @@ class CarefulPublisher:
         self._event("careful_end", rows=self._reported_rows)
         self._forget()
 
-    # What it adds nothing to.
-
-    def committed(self) -> int | None:
-        """Return the last Kafka transaction whose reports were taken since the last call; None without any."""
-        return self._publisher.committed()
-
-    def settled(self, transaction: int) -> None:
-        """The rows of all transactions up to this one are settled."""
-        self._publisher.settled(transaction)
-
-    def begin_recover(self, settled: int, lineage: str) -> None:
-        """Fence the owner before, and read what it committed above the transaction `settled`."""
-        self._publisher.begin_recover(settled, lineage)
-
-    def failure(self) -> DeliveryFault | None:
-        """Return the fatal error that ended the producer, or None while it works."""
-        return self._publisher.failure()
+    # A producer's end.
 
     def rebuild(self) -> None:
         """Replace a failed producer. Reports of the old one never come any more."""
-        self._publisher.rebuild()
+        self._within.rebuild()
         self._trial.abandon()
         self._in_air.clear()
         self._window.clear()
 
     def purge(self) -> None:
         """Drop what was not sent yet: its outcome is nobody's business any more."""
-        self._publisher.purge()
+        self._within.purge()
         self._trial.abandon()

@@ -58,7 +58,7 @@ class CarefulTransactions(CarefulPublisher):
         """Give records to the producer from index `start` on; return the index of the first one not taken."""
         self._look()
         if not self._is_careful:
-            return self._publisher.publish(records, start)
+            return self._within.publish(records, start)
         if not self._may_publish or start >= len(records):
             return start
         if self._refuse(records[start]):
@@ -66,7 +66,7 @@ class CarefulTransactions(CarefulPublisher):
             return start + 1
         window = list(takewhile(self._is_recorded, records[start:]))
         if window:
-            taken = self._publisher.publish(window, 0)
+            taken = self._within.publish(window, 0)
             self._went(window[:taken])
             return start + taken
         return start + self._take_apart(records[start:])
@@ -75,14 +75,14 @@ class CarefulTransactions(CarefulPublisher):
         """Send one record in a batch of its own. Return False when it cannot be taken now."""
         self._look()
         if not self._is_careful:
-            return self._publisher.publish_alone(record)
+            return self._within.publish_alone(record)
         if not self._may_publish:
             return False
         if self._refuse(record):
             return True
         if not self._is_recorded(record):
             return bool(self._take_apart([record]))
-        taken = self._publisher.publish_alone(record)
+        taken = self._within.publish_alone(record)
         if taken:
             self._went([record])
         return taken
@@ -120,7 +120,7 @@ class CarefulTransactions(CarefulPublisher):
             return 0
         self._session = list(takewhile(lambda record: record.id in self._suspects, records[:SESSION_ROWS_MAX]))
         # Whatever our producer does after another took its transactional.id, it could only be fenced.
-        self._publisher.rebuild()
+        self._within.rebuild()
         self._trial.begin(self._settled, self._lineage)
         self._trial.send(self._session[0])
         return len(self._session)
@@ -130,11 +130,11 @@ class CarefulTransactions(CarefulPublisher):
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
         if not self._is_careful:
-            return self._publisher.take_reports()
+            return self._within.take_reports()
         for report in self._trial.take_reports():
             self._tried(report)
         refusals, self._refusals = self._refusals, []
-        reports = self._publisher.take_reports() + refusals
+        reports = self._within.take_reports() + refusals
         for report in reports:
             self._in_air.discard(report.record.id)
         if not self._session and not self._condemned:
@@ -163,19 +163,19 @@ class CarefulTransactions(CarefulPublisher):
 
     def committed(self) -> int | None:
         """Return the last Kafka transaction whose reports were taken since the last call."""
-        committed = self._publisher.committed()
+        committed = self._within.committed()
         self._committed = max(self._committed, committed or 0)
         return committed
 
     def settled(self, transaction: int) -> None:
         """The rows of all transactions up to this one are settled."""
         self._settled = max(self._settled, transaction)
-        self._publisher.settled(transaction)
+        self._within.settled(transaction)
 
     def begin_recover(self, settled: int, lineage: str) -> None:
         """Fence the owner before, and read what it committed above the transaction `settled`."""
         self._settled, self._committed, self._lineage = settled, settled, lineage
-        self._publisher.begin_recover(settled, lineage)
+        self._within.begin_recover(settled, lineage)
 
     # Failure.
 
@@ -183,7 +183,7 @@ class CarefulTransactions(CarefulPublisher):
         """Return what ended the producer, or None while it works; a session's end is such an end."""
         if self._session_ended is not None:
             return self._session_ended
-        return None if self._session else self._publisher.failure()
+        return None if self._session else self._within.failure()
 
     def rebuild(self) -> None:
         """Forget everything but who is suspected: a recovery must come first."""

@@ -112,9 +112,7 @@ class Deliveries:
         """These were acknowledged: they are to be settled; return what their keys let go next."""
         records = list(map(_record_of, reports))
         for topic, rows in self._got_through(reports, now).items():
-            lane = self._lanes[topic]
-            lane.deliveries += rows
-            self._lanes.count_in_flight(lane, -rows)
+            self._lanes.count_in_flight(self._lanes[topic], -rows)
         if self._histories.by_id:
             reports = self._delivered_at_last(reports)
         self._note_settled(reports, now)

@@ -14,10 +14,9 @@ from outboxd.relay.watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class RelayEnd:
-    """How the relay ended. `unsettled_rows` were left pending."""
+    """How the relay ended, and which topics kept one from its end that runs until nothing is left."""
 
     reason: str
-    unsettled_rows: int = 0
     blocked_topics: Sequence[str] = field(default_factory=tuple)
 
 
@@ -27,15 +26,15 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
     None while something goes, is due soon, or a sweep has not yet shown that nothing is pending; that is hurried then.
     """
     if not reading.recovering.is_done:
-        return RelayEnd("blocked", len(state.ledger)) if reading.recovering.is_failing else None
+        return RelayEnd("blocked") if reading.recovering.is_failing else None
     if watch.nothing_moves(now):
         in_flight = [lane.topic for lane in state.lanes.topics() if lane.in_flight]
-        return RelayEnd("blocked", len(state.ledger), tuple(sorted(in_flight)))
+        return RelayEnd("blocked", tuple(sorted(in_flight)))
     # Behind a breaker of a topic that is paused too nothing is waited for.
     closed = [topic for topic in state.lanes.breakers.open if state.topics.held.get(topic) == {HoldReason.BREAKER}]
     if closed:
         is_blocked = reading.read_all and _is_blocked(state, closed)
-        return RelayEnd("blocked", len(state.ledger), tuple(sorted(closed))) if is_blocked else None
+        return RelayEnd("blocked", tuple(sorted(closed))) if is_blocked else None
     soon = now + state.limits.shutdown_timeout_seconds
     if any(held.state is HeldState.SCHEDULED and held.due_at <= soon for held in state.held.by_id.values()):
         return None
@@ -44,7 +43,7 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
     if goes_on or state.wishes.has_open or not reading.read_all:
         return None
     if reading.sweeping.swept_empty:
-        return RelayEnd("empty", len(state.ledger))
+        return RelayEnd("empty")
     reading.sweeping.hurry()
     return None
 

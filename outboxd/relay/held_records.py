@@ -54,6 +54,21 @@ class HeldRecord:
     due_at: float = 0.0
     key: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        record: Record,
+        gate_key: GateKey | None,
+        history: FailureHistory,
+        state: HeldState,
+        why: str,
+        *,
+        since: float,
+        due_at: float = 0.0,
+    ) -> HeldRecord:
+        """Return what is kept of a record that leaves memory."""
+        return cls(record.id, record.topic, gate_key, history, state, why, since, due_at, record.key)
+
     @property
     def is_replay(self) -> bool:
         """Whether it is to be read from the dead-letter table."""

@@ -81,6 +81,5 @@ class Holding:
         gate_key = self._gate.key_of(record)
         self._histories.suspicions.forget(record.id)
         self._ledger.leave([record.id])
-        self._ledger.forget(self._gate.take_dropped())
-        self._held.add(HeldRecord(record.id, record.topic, gate_key, history, state, why, now, due_at, record.key))
+        self._held.add(HeldRecord.of(record, gate_key, history, state, why, since=now, due_at=due_at))
         self._ledger.forget(self._gate.take_dropped())

@@ -40,11 +40,10 @@ def shares(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
 
 @dataclass(slots=True)
 class Lane:
-    """One topic. `deliveries` counts acknowledged records; times are monotonic seconds."""
+    """One topic. Times are monotonic seconds."""
 
     topic: str
     route: Route
-    deliveries: int = 0
     in_flight: int = 0
     last_delivered_at: float = float("-inf")
     probe_passed_at: float = float("-inf")

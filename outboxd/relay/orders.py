@@ -22,10 +22,10 @@ class Orders:
     def on_told(self, fetched: Fetched) -> None:
         """Take the retries that are due and the replays."""
         held_records = self._state.held
-        for due in fetched.due:
-            held = held_records.by_id.get(due.outbox_id)
+        for record_id in fetched.due_ids:
+            held = held_records.by_id.get(record_id)
             if held is not None and held.state is HeldState.SCHEDULED:
-                held_records.want(due.outbox_id)
+                held_records.want(record_id)
         has_room = held_records.takes_replays
         for replay in fetched.replays:
             # One that is known as a dead letter already, since it holds its key, takes no more room.
@@ -45,12 +45,19 @@ class Orders:
             # An operator may have changed topic or key: the old key is let go, the new one held.
             self._release_held(former)
         state.lanes.meet([replay.topic])
-        history = FailureHistory(replay.attempts, None, replay.dead_letter_id)
+        history = FailureHistory(replay.attempts, replay.dead_letter_id)
         gate_key = state.gate.key_for(replay.topic, replay.key)
         now = state.ports.clock.monotonic()
         state.held.add(
             HeldRecord(
-                replay.outbox_id, replay.topic, gate_key, history, HeldState.WANTED, "replay", now, key=replay.key
+                id=replay.outbox_id,
+                topic=replay.topic,
+                gate_key=gate_key,
+                history=history,
+                state=HeldState.WANTED,
+                why="replay",
+                since=now,
+                key=replay.key,
             )
         )
         state.forget_dropped()
@@ -62,7 +69,7 @@ class Orders:
         held_state = HeldState.SCHEDULED
         if holder.dead_letter_id is not None:
             held_state = HeldState.WANTED if holder.replaying else HeldState.DEAD
-        history = FailureHistory(holder.attempts, holder.first_failed_at_ms, holder.dead_letter_id)
+        history = FailureHistory(holder.attempts, holder.dead_letter_id)
         gate_key = state.gate.key_for(holder.topic, holder.key)
         why = "retry" if holder.dead_letter_id is None else "dead letter"
         # No pause is longer than this, whatever the database's clock was when it was written.
@@ -71,7 +78,17 @@ class Orders:
         if holder.dead_letter_id is None:
             state.aftermath.histories.ages(holder.outbox_id, holder.topic, now, holder.own_age_seconds)
         state.held.add(
-            HeldRecord(holder.outbox_id, holder.topic, gate_key, history, held_state, why, now, due_at, holder.key)
+            HeldRecord(
+                id=holder.outbox_id,
+                topic=holder.topic,
+                gate_key=gate_key,
+                history=history,
+                state=held_state,
+                why=why,
+                since=now,
+                due_at=due_at,
+                key=holder.key,
+            )
         )
 
     def on_holding(self, after: int, listed: HoldingLetters, asked_at: float) -> None:

@@ -13,7 +13,6 @@ from typing import Protocol
 from outboxd.policy.messages import (
     DeliveryFault,
     DueReplay,
-    DueRetry,
     Event,
     Fetched,
     FetchFailed,
@@ -44,7 +43,6 @@ __all__ = [
     "DeliveryFault",
     "Dice",
     "DueReplay",
-    "DueRetry",
     "Event",
     "FetchFailed",
     "FetchRequest",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outboxd.policy.records import NO_HISTORY, Record, id_of
+from outboxd.policy.records import Record, id_of
 from outboxd.policy.topic_holds import HoldReason
-from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.held_records import HeldState
 from outboxd.relay.state import State
 
 PUBLISH_ROWS_MAX = 2_000
 UNCONFIRMED_SHARE = 10
-"""Fire-and-forget records take at most one part in so many of what may be in flight."""
+"""At most one part in so many of what may be in memory is in flight for fire-and-forget topics."""
 
 
 class Publishing:
@@ -100,14 +100,8 @@ class Publishing:
         """The record was admitted and may not go after all: its key waits for it."""
         state = self._state
         now = state.ports.clock.monotonic()
-        history = state.aftermath.histories.by_id.pop(record.id, NO_HISTORY)
         state.lanes.breakers.probe_ended(record.topic, record.id, now)
-        gate_key = state.gate.key_of(record)
-        state.ledger.leave([record.id])
-        state.held.add(
-            HeldRecord(record.id, record.topic, gate_key, history, HeldState.WANTED, "topic held", now, key=record.key)
-        )
-        state.forget_dropped()
+        state.aftermath.holding.leave(record, HeldState.WANTED, "topic held", now)
 
     def report(self, now: float) -> None:
         """Take the delivery reports that came by the last rest; replace the producer where it failed."""

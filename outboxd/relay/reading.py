@@ -276,7 +276,7 @@ class Reading:
         self.sweeping.on_swept(swept)
 
     def on_failed(self, failed: FetchFailed) -> None:
-        """Ask again, after a pause that grows; where the connection was lost, from the beginning."""
+        """Ask again, after a pause that grows, and read from the beginning."""
         state = self._state
         request, state.reading = state.reading, None
         self._failures += 1
@@ -294,5 +294,4 @@ class Reading:
             self.loading.failed(now + pause)
             return
         state.ledger.fetch_ended()
-        if failed.lost:
-            state.wishes.start_again()
+        state.wishes.start_again()

@@ -225,5 +225,5 @@ class Relay:
             drained = reason in ("stopped", "empty") and state.leaves_no_doubt
             emptied = drained and reason == "empty"
             self._ports.lease.give_up(state.token, drained=drained, emptied=emptied)
-        self.end = RelayEnd(reason, unsettled, blocked_topics)
+        self.end = RelayEnd(reason, blocked_topics)
         self._ports.observer.event("ended", reason=reason, unsettled_rows=unsettled)

@@ -1,8 +1,8 @@
 """The watch: records that have been with the producer for too long are systemic, since the producer itself has no
 time-out.
 
-Once a second it notes the oldest record in memory, and that of each topic that takes more than a quarter of what may be
-in flight, or of every topic where memory is full: one stuck topic must not hide another. A topic whose oldest record
+Once a second it notes the oldest record in memory, and that of each topic of which a quarter of what may be in memory
+is in flight, or of every topic where memory is full: one stuck topic must not hide another. A topic whose oldest record
 stays the same for ten seconds is stuck.
 
 Mostly one partition is: its leader is away or frozen. Which keys go there shows by their records, which get no report
@@ -20,7 +20,7 @@ WATCH_SECONDS = 1.0
 STALL_SECONDS = 10.0
 OUTAGE_SECONDS = 30.0
 LARGE_SHARE = 4
-"""A stuck topic is put on hold once it takes one part in so many of what may be in flight."""
+"""A stuck topic is put on hold once one part in so many of what may be in memory is in flight for it."""
 SUSPECT_SECONDS = STALL_SECONDS / 2
 """Records that were with the producer so long ago, and still are while something is stuck, are stuck too."""
 
@@ -79,7 +79,7 @@ class Watch:
         """Drop from memory what waits behind stuck records of these topics. Return those of which anything did."""
         gate = self._state.gate
         relieved = {topic for topic in topics if gate.defer_behind(topic, self._sent[0])}
-        self._state.ledger.forget(gate.take_dropped())
+        self._state.forget_dropped()
         return relieved
 
     def nothing_moves(self, now: float) -> bool:

@@ -223,7 +223,7 @@ class Wishes:
         )
 
     def start_again(self) -> None:
-        """Read from the beginning: the database may be another one than before, or ownership is new."""
+        """Read from the beginning: the database may be another one than before."""
         self.gaps.clear()
         self.cursors = Cursors()
         self.found.clear()

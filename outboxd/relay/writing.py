@@ -8,7 +8,7 @@ from dataclasses import replace
 from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.outcomes import DeadLetter, Retry
-from outboxd.policy.records import NO_HISTORY, FailureHistory
+from outboxd.policy.records import FailureHistory
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed
 from outboxd.relay.state import State
@@ -104,15 +104,13 @@ class Writing:
         record = state.ledger.records.get(record_id)
         if record is None:
             return
-        former = state.aftermath.histories.by_id.pop(record_id, NO_HISTORY)
-        history = FailureHistory(retry.attempts, former.first_failed_at_ms or state.aftermath.now_ms)
+        state.aftermath.histories.by_id.pop(record_id, None)
+        history = FailureHistory(retry.attempts)
         gate_key = state.gate.key_of(record)
         due_at = now + retry.delay_seconds
         name = retry.fault.name
         state.ledger.leave([record_id])
-        state.held.add(
-            HeldRecord(record_id, record.topic, gate_key, history, HeldState.SCHEDULED, name, now, due_at, record.key)
-        )
+        state.held.add(HeldRecord.of(record, gate_key, history, HeldState.SCHEDULED, name, since=now, due_at=due_at))
 
     def _on_death_written(
         self, record_id: int | None, death: DeadLetter, dead_letter_id: int | None, now: float
@@ -127,11 +125,9 @@ class Writing:
         if gate_key is None:
             return
         if death.holds_key:
-            history = FailureHistory(death.attempts, None, dead_letter_id)
+            history = FailureHistory(death.attempts, dead_letter_id)
             name = death.fault.name
-            state.held.add(
-                HeldRecord(record.id, record.topic, gate_key, history, HeldState.DEAD, name, now, key=record.key)
-            )
+            state.held.add(HeldRecord.of(record, gate_key, history, HeldState.DEAD, name, since=now))
             return
         following = state.gate.release(gate_key, record.id)
         if following is not None:

@@ -11,7 +11,7 @@ import orjson
 from outboxd.policy.faults import fault_named
 from outboxd.policy.headers import readable_headers
 from outboxd.postgres.dead_letter_rows import Filters, Group, Letter, Taken, WholeLetter
-from outboxd.postgres.names import quoted
+from outboxd.postgres.sql_by_hand import sql_by_hand
 
 PAYLOAD_BYTES_SHOWN_MAX: Final = 64 * 1024
 
@@ -46,8 +46,6 @@ def whole_as_dict(whole: WholeLetter, schema: str) -> dict[str, Any]:
     """
     letter, payload = whole.letter, whole.payload
     fault = fault_named(letter.error_code)
-    name = quoted(schema)
-    force = ", force => true" if whole.obstacle else ""
     return {
         "letter": asdict(letter),
         "headers": readable_headers(letter.headers, orjson.loads),
@@ -56,11 +54,7 @@ def whole_as_dict(whole: WholeLetter, schema: str) -> dict[str, Any]:
         "meaning": fault.meaning if fault else "",
         "remedy": fault.remedy if fault else "",
         "obstacle": whole.obstacle.sentence if whole.obstacle else "",
-        "sql": {
-            "show": f"SELECT * FROM {name}.dead_letter WHERE id = {letter.id};",  # noqa: S608 - to be read; an int
-            "replay": f"SELECT {name}.replay({letter.id}{force}, note => 'why');",
-            "discard": f"SELECT {name}.discard({letter.id}, 'why');",
-        },
+        "sql": sql_by_hand(whole, schema),
     }
 
 

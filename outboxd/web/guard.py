@@ -8,17 +8,19 @@ address, what shows keys and payloads needs the token. Changes always need it, a
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from outboxd.loopback import is_loopback
+
 Environ = Mapping[str, Any]
 
 FAILURES_MAX: Final = 10
 FAILURE_WINDOW_SECONDS: Final = 60.0
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+_NAMES_OF_LOOPBACK: Final = frozenset({"localhost.localdomain", "ip6-localhost"})
+"""By these, too, a browser may have come to a loopback address, where /etc/hosts has them."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is not an error of ours, but an answer
@@ -48,7 +50,7 @@ class Guard:
         if not self.is_loopback:
             return
         host = _host_of(str(environ.get("HTTP_HOST", "")))
-        if host != self._listen_host and not is_loopback(host):
+        if host not in {self._listen_host, *_NAMES_OF_LOOPBACK} and not is_loopback(host):
             raise Refusal("421 Misdirected Request", "this address answers to localhost only; use 127.0.0.1")
 
     def check_reading(self, environ: Environ) -> None:
@@ -105,13 +107,3 @@ def _host_of(header: str) -> str:
         return (urlsplit("//" + header).hostname or "").lower()
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether the name or address is this machine only."""
-    if host.lower() in _LOOPBACK_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -344,14 +344,14 @@ def test_a_retry_is_counted_listed_when_it_is_due_and_known_to_the_next_owner(be
     bench.settle(
         token, retries=[(failed, Retry(TOO_LARGE, "later", 1, 0.3)), (other, Retry(TOO_LARGE, "much", 2, 60.0))]
     )
-    assert list(bench.fetch().due) == []
+    assert list(bench.fetch().due_ids) == []
     holders = {holder.outbox_id: holder for holder in bench.load().holders}
     assert (holders[failed].attempts, holders[failed].key, holders[failed].dead_letter_id) == (1, "x", None)
     assert 0 < holders[failed].due_in_seconds <= 0.3 < holders[other].due_in_seconds
     bench.pass_time(0.4)
     fetched = bench.fetch()
-    assert [(due.outbox_id, due.attempts) for due in fetched.due] == [(failed, 1)]
-    assert list(bench.fetch(retry_cursor=fetched.retry_cursor).due) == []
+    assert list(fetched.due_ids) == [failed]
+    assert list(bench.fetch(retry_cursor=fetched.retry_cursor).due_ids) == []
     bench.settle(token, retries=[(failed, Retry(TOO_LARGE, "later", 2, 60.0))])
     assert bench.attempts(failed) == 2
     bench.settle(token, out_of_retry=[failed, other])

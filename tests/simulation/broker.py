@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from outboxd.policy.faults import Fault, fault_of, own_fault
+from outboxd.policy.faults import Fault, FaultClass, fault_of, own_fault
 from tests.simulation.database import Kind, Row
 from tests.simulation.timeline import Timeline
 
@@ -15,6 +15,8 @@ UNKNOWN_TOPIC = fault_of(-188)
 DIFFERENT_RECORD = fault_of(-138)
 OWN_PASSING = fault_of(7)
 REFUSAL = own_fault("INVALID_HEADERS")
+MAYBE_WRITTEN_CODES = frozenset({-196, -195, -192, -185, -181, -158, -153, -137, 7, 13, 20})
+"""Of the listed codes those that a broker or the client may give for a batch that is in the log all the same."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class Broker:
         if topic.is_missing:
             return [], [(row, UNKNOWN_TOPIC) for row in rows]
         if topic.fault is not None:
-            if topic.fault.maybe_persisted and self._dice.random() < 0.5:
+            if _is_maybe_written(topic.fault) and self._dice.random() < 0.5:
                 self._append(topic, partition, rows, joined)
             return [], [(row, topic.fault) for row in rows]
         if topic.is_shrunk:
@@ -100,3 +102,8 @@ class Broker:
             else:
                 joined.append((topic.name, partition, len(log) - 1, row))
         return placed
+
+
+def _is_maybe_written(fault: Fault) -> bool:
+    """Whether a batch that got this may be in the log; of what nobody listed nobody knows."""
+    return fault.fault_class is FaultClass.UNLISTED or fault.code in MAYBE_WRITTEN_CODES

@@ -56,7 +56,6 @@ class RetryRow:
 
     attempts: int
     next_attempt_at: float
-    first_failed_ms: int
     own_age: float = 0.0
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from operator import itemgetter
 
 from outboxd.policy.event_pieces import event_pieces
-from outboxd.policy.messages import DueReplay, DueRetry, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
+from outboxd.policy.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.records import ID_MAX, Arm, Record
 from outboxd.policy.requests import FetchRequest, Known, Settlement, SweepRequest
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
@@ -32,7 +32,6 @@ def load(db: Database) -> Loaded:
                     row.topic,
                     row.key,
                     retry.attempts,
-                    retry.first_failed_ms,
                     None,
                     replaying=False,
                     due_in_seconds=due,
@@ -45,7 +44,7 @@ def load(db: Database) -> Loaded:
 
 def _key_holder(dead: DeadRow) -> KeyHolder:
     row, is_replaying = dead.row, dead.status == "replaying"
-    return KeyHolder(row.id, row.topic, row.key, dead.attempts, None, dead.id, is_replaying, 0.0)
+    return KeyHolder(row.id, row.topic, row.key, dead.attempts, dead.id, is_replaying, 0.0)
 
 
 def _holds_key(dead: DeadRow) -> bool:
@@ -69,8 +68,7 @@ def _pauses(db: Database) -> list[Pause]:
 
 def fetch(db: Database, request: FetchRequest) -> Fetched:
     """Answer a fetch from the snapshot of now; the locks are added later, as they are read later."""
-    now = db.now
-    due, retry_cursor = _due(db, request) if db.retry else ([], None)
+    due_ids, retry_cursor = _due(db, request) if db.retry else ([], None)
     replays: list[DeadRow] = []
     holding = None if request.holding_after is None else _holding(db, request.holding_after)
     if db.dead:
@@ -83,8 +81,7 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
     return Fetched(
         records=_records(db, request),
         now_ms=db.now_ms,
-        now=db.timeline.moment(now),
-        due=due,
+        due_ids=due_ids,
         retry_cursor=retry_cursor,
         replays=[DueReplay(dead.id, dead.row.id, dead.row.topic, dead.row.key, dead.attempts) for dead in replays],
         holding=holding,
@@ -104,7 +101,7 @@ def _holding(db: Database, after: int) -> HoldingLetters:
     return HoldingLetters([letter for letter in letters if letter.outbox_id <= cursor], cursor)
 
 
-def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], tuple[datetime, int] | None]:
+def _due(db: Database, request: FetchRequest) -> tuple[list[int], tuple[datetime, int] | None]:
     moment = db.timeline.moment
     listed = sorted(
         (moment(retry.next_attempt_at), outbox_id)
@@ -114,8 +111,7 @@ def _due(db: Database, request: FetchRequest) -> tuple[list[DueRetry], tuple[dat
     if request.retry_cursor is not None:
         listed = [entry for entry in listed if entry > request.retry_cursor]
     listed = listed[:LISTED_MAX]
-    due = [DueRetry(i, db.retry[i].attempts, db.retry[i].first_failed_ms) for _, i in listed]
-    return due, (listed[-1] if listed else None)
+    return [outbox_id for _, outbox_id in listed], (listed[-1] if listed else None)
 
 
 def _available(db: Database, request: FetchRequest) -> tuple[list[int], tuple[datetime, int]]:
@@ -224,10 +220,8 @@ def settle(db: Database, settlement: Settlement) -> int:
     for row_id, retry in settlement.retries:
         row = db.rows.get(row_id)
         if row is not None and not row.ever_dead and (row_id in db.pending or not db.deletes):
-            former = db.retry.get(row_id)
-            first_failed_ms = db.now_ms if former is None else former.first_failed_ms
             due = now + retry.delay_seconds
-            db.retry[row_id] = RetryRow(retry.attempts, due, first_failed_ms, retry.own_age_seconds)
+            db.retry[row_id] = RetryRow(retry.attempts, due, retry.own_age_seconds)
     _replayed(db, settlement)
     for row_id in settlement.out_of_retry:
         db.retry.pop(row_id, None)

@@ -134,7 +134,7 @@ class SimulatedStore:
                 timeline.at(self._daemon.frozen_until, run)
                 return
             if fails or self._is_down() or connected_to != self._db.server:
-                timeline.after(self._delay(), lambda: self._answer(FetchFailed("gone", lost=self._dice.random() < 0.5)))
+                timeline.after(self._delay(), lambda: self._answer(FetchFailed("gone")))
                 return
             event = statement()
             snapshot_at = timeline.now

@@ -51,7 +51,7 @@ class Repeated:
 def forward(pieces: Pieces) -> None:
     fetched = pieces.fetch(forward=True, position=_early(pieces))
     assert len(fetched.records) == BATCH_ROWS
-    assert fetched.due
+    assert fetched.due_ids
     assert fetched.replays
 
 
@@ -119,7 +119,7 @@ def delayed(pieces: Pieces) -> None:
 
 def retries_after(pieces: Pieces) -> None:
     fetched = pieces.fetch(forward=True, position=ROWS, retry_cursor=(LONG_AGO, 0), holding_after=FIRST_ID)
-    assert len(fetched.due) > RETRIES // 3
+    assert len(fetched.due_ids) > RETRIES // 3
     assert fetched.holding is not None
     assert fetched.holding.letters
 

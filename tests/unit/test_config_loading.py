@@ -156,6 +156,7 @@ def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
         ("[outbox]\nname = 'a b'", "outbox.name: 'a b' is not of the right form"),
         ("[cluster]\nlease_ttl = '999ms'", "cluster.lease_ttl: '999ms' is too small"),
         ("[http]\nlisten = '0.0.0.0:9464'", "http.listen: is reachable from elsewhere; allowed: a loopback address"),
+        ("[http]\nlisten = 'ip6-localhost:9464'", "http.listen: is reachable from elsewhere; allowed: a loopback"),
         ("[http]\nlisten = '127.0.0.1:99999'", "http.listen: has a port above 65535"),
         ("[alerts]\ndead_letter_topic = 'a/b'", "alerts.dead_letter_topic: 'a/b' is not of the right form"),
         ("relay = 5", "relay: not a table; allowed: [relay]"),

@@ -76,7 +76,7 @@ class Bench:
     def answer(self, question: str, answer: Event) -> None:
         """Answer, or fail."""
         self.asked.append(question)
-        self.mail.append(FetchFailed("gone", lost=True) if question in self.failing else answer)
+        self.mail.append(FetchFailed("gone") if question in self.failing else answer)
 
     # The database's port, and the broker's.
 
@@ -85,7 +85,7 @@ class Bench:
 
     def begin_fetch(self, *_: object) -> None:
         rows, self.rows = ([], self.rows) if "fetch" in self.failing else (self.rows, [])
-        self.answer("fetch", Fetched(rows, 0, UTC_NOW))
+        self.answer("fetch", Fetched(rows, 0))
 
     def begin_sweep(self, *_: object) -> None:
         self.answer("sweep", Swept([], None))

@@ -27,7 +27,7 @@ OUTCOMES = {
     FaultClass.ROW_PERMANENT: "dead letter",
     FaultClass.ROW_PASSING: "retry",
     FaultClass.TOPIC: "topic held",
-    FaultClass.CLUSTER: "all held",
+    FaultClass.CLUSTER: "each topic held",
     FaultClass.PRODUCER: "producer built anew",
     FaultClass.UNLISTED: "retry, then topic held",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from outboxd import errors
+from outboxd.cli.main import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from outboxd.cli.manual import EXIT_STATUS, pages
 from outboxd.cli.registry import COMMANDS
 from outboxd.config.model import SECTIONS
@@ -23,7 +24,7 @@ def test_the_page_is_current(name: str) -> None:
 
 def test_every_exit_code_is_explained() -> None:
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-    assert {code for code, _ in EXIT_STATUS} == codes
+    assert {code for code, _ in EXIT_STATUS} == codes | {EXIT_INTERRUPTED, EXIT_BROKEN_PIPE}
 
 
 def test_every_command_and_every_setting_has_its_place() -> None:

@@ -16,11 +16,11 @@ ANY_TEXT = st.text(st.characters(), max_size=50)
 NUMBERS = st.none() | st.integers(0, 2**63 - 1)
 
 
-@given(fault=st.sampled_from(FAULTS), text=ANY_TEXT, topic=ANY_TEXT, partition=NUMBERS, offset=NUMBERS)
+@given(fault=st.sampled_from(FAULTS), text=ANY_TEXT, topic=ANY_TEXT, partition=NUMBERS)
 def test_any_cause_is_one_storable_line_with_number_name_meaning_and_remedy(
-    fault: Fault, text: str, topic: str, partition: int | None, offset: int | None
+    fault: Fault, text: str, topic: str, partition: int | None
 ) -> None:
-    line = cause(fault, text, topic, partition, offset)
+    line = cause(fault, text, topic, partition)
     line.encode("utf-8")
     assert not any(unicodedata.category(character) == "Cc" for character in line)
     assert line.startswith(f"{fault.code} {fault.name} ")
@@ -32,7 +32,7 @@ def test_any_cause_is_one_storable_line_with_number_name_meaning_and_remedy(
 @pytest.mark.parametrize("filler", ["x", "\0", "\ud800", "𝄞", "\n"])
 def test_megabytes_of_text_and_topic_leave_the_remedy_readable(filler: str) -> None:
     fault = fault_of(10)
-    line = cause(fault, filler * 3_000_000, filler * 3_000_000, 1, 2)
+    line = cause(fault, filler * 3_000_000, filler * 3_000_000, 1)
     assert len(line) <= CAUSE_CHARS_MAX
     assert line.endswith(fault.remedy)
 
@@ -41,7 +41,6 @@ def test_the_place_is_as_precise_as_it_is_known() -> None:
     fault = own_fault("MISSING_KEY")
     assert cause(fault, "", "orders").startswith("-1007 MISSING_KEY at orders: The topic")
     assert cause(fault, "", "orders", 3).startswith("-1007 MISSING_KEY at orders-3: The topic")
-    assert cause(fault, "", "orders", 3, 0).startswith("-1007 MISSING_KEY at orders-3@0: The topic")
 
 
 def test_the_errors_own_text_stands_before_the_meaning() -> None:

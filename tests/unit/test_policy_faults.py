@@ -46,7 +46,7 @@ NO_LEADER = (
     "a partition that nobody can write to is the cluster's fault: held and probed within seconds, no attempt counted"
 )
 GIVEN_UP = "the producer was given up under the record: unknown outcome, sent again by the next one, no attempt counted"
-RECREATED = "the topic was deleted or made anew: the topic waits within the grace, no row pays for it"
+RECREATED = "the topic was deleted or made anew: the topic waits, no row pays for it"
 CLASS_DEVIATIONS: dict[str, tuple[FaultClass, str]] = {
     "_FAIL": (FaultClass.CLUSTER, UNREACHABLE),
     "_TRANSPORT": (FaultClass.CLUSTER, UNREACHABLE),
@@ -94,14 +94,7 @@ CLASS_DEVIATIONS: dict[str, tuple[FaultClass, str]] = {
     ),
 }
 
-PARTITION_ONLY = {name for name, (_, why) in CLASS_DEVIATIONS.items() if why is NO_LEADER}
-AFTER_GRACE = {
-    "_UNKNOWN_TOPIC",
-    "UNKNOWN_TOPIC_OR_PART",
-    "_UNKNOWN_PARTITION",
-    "UNKNOWN_TOPIC_ID",
-    "INCONSISTENT_TOPIC_ID",
-}
+OF_ONE_PARTITION = {name for name, (_, why) in CLASS_DEVIATIONS.items() if why is NO_LEADER}
 BATCH_WIDE_BESIDE_THE_FACTS = {
     "_INVALID_DIFFERENT_RECORD": "the innocents of a batch with two bad records get it",
     "INVALID_MSG": "a damaged batch, or (old brokers) one keyless record in it, fails all of it",
@@ -152,36 +145,15 @@ def test_no_fault_that_java_retries_is_permanent() -> None:
     ] == []
 
 
-def test_what_may_be_in_the_log_by_the_facts_is_never_said_to_be_absent() -> None:
-    possible = {
-        code
-        for code, fact in FACTS.items()
-        if (said := (fact["possibly_persisted"] or "").lower()) == "yes" or "possibly" in said
-    }
-    assert len(possible) == 12
-    assert set() == {KAFKA_FAULTS[code].name for code in possible if not KAFKA_FAULTS[code].maybe_persisted}
-
-
-def test_a_refusal_for_the_rows_own_sake_is_known_not_to_be_in_the_log() -> None:
-    faults = [*KAFKA_FAULTS.values(), *OWN_FAULTS.values()]
-    persisted = [f.name for f in faults if f.fault_class is FaultClass.ROW_PERMANENT and f.maybe_persisted]
-    # Nobody refused that one: whoever sent it died, perhaps after the broker had it.
-    assert persisted == ["CRASHED_DAEMON"]
-
-
-def test_a_partition_that_cannot_be_written_holds_that_partition_only() -> None:
-    assert {fault.name for fault in KAFKA_FAULTS.values() if fault.partition_only} == PARTITION_ONLY
-
-
-def test_unknown_topics_and_partitions_have_a_grace() -> None:
-    assert {fault.name for fault in KAFKA_FAULTS.values() if fault.after_grace} == AFTER_GRACE
+def test_a_partition_that_cannot_be_written_is_no_rows_fault_whatever_the_others_deliver() -> None:
+    assert {fault.name for fault in KAFKA_FAULTS.values() if fault.of_one_partition} == OF_ONE_PARTITION
 
 
 def test_only_an_invalid_timestamp_waits_for_a_neighbours_verdict() -> None:
     assert [fault.name for fault in KAFKA_FAULTS.values() if fault.unless_neighbour_passes] == ["INVALID_TIMESTAMP"]
 
 
-@pytest.mark.parametrize("flag", ["partition_only", "after_grace", "unless_neighbour_passes"])
+@pytest.mark.parametrize("flag", ["of_one_partition", "unless_neighbour_passes"])
 def test_marks_of_a_topics_fault_stand_on_topics_faults_only(flag: str) -> None:
     faults = [*KAFKA_FAULTS.values(), *OWN_FAULTS.values()]
     marked = {fault.fault_class for fault in faults if getattr(fault, flag)}
@@ -209,7 +181,6 @@ def test_an_unknown_code_is_unlisted_and_keeps_its_name_and_text() -> None:
     fault = fault_of(9999, "ERR_9999?", "Err-9999?")
     assert (fault.code, fault.name, fault.fault_class) == (9999, "ERR_9999?", FaultClass.UNLISTED)
     assert "Err-9999?" in fault.meaning
-    assert fault.maybe_persisted
 
 
 def test_an_unknown_code_without_a_name_gets_one() -> None:

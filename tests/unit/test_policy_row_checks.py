@@ -15,7 +15,6 @@ from outboxd.policy.row_checks import (
     lone_batch_size_bytes,
     partition_problem,
     record_size_bytes,
-    timestamp_ms,
     timestamp_problem,
     topic_name_problem,
 )
@@ -124,22 +123,8 @@ def test_the_clients_own_limit_is_met_to_the_byte(
     producer_of_2000_bytes.poll(0)
 
 
-@given(created=st.integers(0, TIMESTAMP_MS_MAX), now=st.integers(1, TIMESTAMP_MS_MAX))
-def test_a_timestamp_is_never_ahead_of_now_and_otherwise_the_rows_own(created: int, now: int) -> None:
-    stamp = timestamp_ms(created, now)
-    assert 1 <= stamp <= now
-    assert stamp in {created, now, 1}
-    if 1 <= created <= now:
-        assert stamp == created
-
-
-def test_the_epoch_itself_is_not_taken_for_now_by_the_client() -> None:
-    assert timestamp_ms(0, 1_700_000_000_000) == 1
-
-
 @given(created=st.integers(max_value=-1) | st.integers(min_value=TIMESTAMP_MS_MAX + 1))
 def test_a_time_that_kafka_cannot_express_is_refused(created: int) -> None:
     problem = timestamp_problem(created)
     assert problem is not None
-    with pytest.raises(ValueError, match="created_at"):
-        timestamp_ms(created, 1_700_000_000_000)
+    assert problem.startswith("created_at ")

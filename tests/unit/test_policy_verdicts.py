@@ -24,7 +24,7 @@ PASSING = fault_of(7)
 
 @pytest.mark.parametrize("fault", SYSTEMIC, ids=lambda fault: fault.name)
 def test_while_no_neighbour_is_delivered_a_systemic_fault_holds_and_counts_nothing(fault: Fault) -> None:
-    outcome = judge(fault, "why", FailureHistory(99, 0), ROUTE, CALM)
+    outcome = judge(fault, "why", FailureHistory(99), ROUTE, CALM)
 
     assert isinstance(outcome, Hold)
 
@@ -41,7 +41,7 @@ def test_only_a_row_s_own_fault_kills(
 ) -> None:
     around = Circumstances(alone, lively, False, age_seconds, 0.5)
 
-    outcome = judge(fault, "why", FailureHistory(attempts, 0), ROUTE, around)
+    outcome = judge(fault, "why", FailureHistory(attempts), ROUTE, around)
 
     if isinstance(outcome, DeadLetter):
         assert fault.fault_class is FaultClass.ROW_PERMANENT or lively
@@ -70,7 +70,7 @@ def test_in_a_storm_nothing_dies() -> None:
 
 
 def test_a_passing_fault_is_tried_again_with_jitter_until_its_attempts_are_used_up() -> None:
-    outcomes = [judge(PASSING, "why", FailureHistory(attempts, 0), ROUTE, LIVELY) for attempts in range(3)]
+    outcomes = [judge(PASSING, "why", FailureHistory(attempts), ROUTE, LIVELY) for attempts in range(3)]
 
     assert outcomes[0] == Retry(PASSING, "why", 1, 0.5)
     assert outcomes[1] == Retry(PASSING, "why", 2, 1.0)
@@ -80,8 +80,8 @@ def test_a_passing_fault_is_tried_again_with_jitter_until_its_attempts_are_used_
 def test_a_passing_fault_expires_when_it_lasted_too_long() -> None:
     route = Route(retry=RetryLimits(max_attempts=0, max_age_seconds=60.0))
 
-    young = judge(PASSING, "why", FailureHistory(500, 0), route, replace(LIVELY, own_age_seconds=59.0))
-    old = judge(PASSING, "why", FailureHistory(500, 0), route, replace(LIVELY, own_age_seconds=60.0))
+    young = judge(PASSING, "why", FailureHistory(500), route, replace(LIVELY, own_age_seconds=59.0))
+    old = judge(PASSING, "why", FailureHistory(500), route, replace(LIVELY, own_age_seconds=60.0))
 
     assert isinstance(young, Retry)
     assert isinstance(old, DeadLetter)
@@ -99,7 +99,7 @@ def test_a_wrong_time_is_the_row_s_fault_only_beside_a_neighbour_that_passes() -
 def test_an_unlisted_code_is_tried_three_times_and_then_held_never_dead() -> None:
     unlisted = fault_of(4711)
 
-    outcomes = [judge(unlisted, "why", FailureHistory(attempts, 0), ROUTE, LIVELY) for attempts in range(5)]
+    outcomes = [judge(unlisted, "why", FailureHistory(attempts), ROUTE, LIVELY) for attempts in range(5)]
 
     assert [type(outcome) for outcome in outcomes] == [Retry, Retry, Hold, Hold, Hold]
 

@@ -57,8 +57,7 @@ class Bench:
 
     def fetch(self, *answer: Record, **told: Any) -> Admitted:
         request = self.wishes.request(self.rows_max, 1_000_000)
-        now = datetime(2026, 1, 1, tzinfo=UTC)
-        return self.admission.take(request, Fetched(list(answer), 0, now, **told), 0.0)
+        return self.admission.take(request, Fetched(list(answer), 0, **told), 0.0)
 
 
 def ids(admitted: Admitted) -> list[int]:
@@ -141,7 +140,7 @@ def test_a_held_record_that_is_read_again_with_another_key_is_gone_from_the_key_
     arm: Arm, dead_letter_id: int | None
 ) -> None:
     bench = Bench()
-    history = FailureHistory(1, None, dead_letter_id)
+    history = FailureHistory(1, dead_letter_id)
     held = HeldRecord(1, "orders", ("orders", "a"), history, HeldState.WANTED, "replay", 0.0, key="a")
     bench.held.add(held)
 
@@ -303,10 +302,9 @@ def test_a_row_that_the_sweep_found_and_that_is_held_meanwhile_is_wanted_no_more
 def test_the_list_of_replays_is_not_read_on_while_there_is_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outboxd.relay.held_records.REPLAYS_MAX", 1)
     bench = Bench()
-    replay = FailureHistory(1, None, 70)
+    replay = FailureHistory(1, 70)
     bench.held.add(HeldRecord(7, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    listed = Fetched([], 0, now, replays=[DueReplay(80, 8, "orders", "k", 1)])
+    listed = Fetched([], 0, replays=[DueReplay(80, 8, "orders", "k", 1)])
     bench.admission.take(bench.wishes.request(9, 9), listed, 0.0)
     assert bench.wishes.cursors.replay == 0
     bench.held.remove(7)
@@ -395,7 +393,7 @@ def test_a_long_backlog_that_waits_between_published_rows_is_read_in_as_many_fet
         room = bench.rows_max - len(late)
         new = pending[(request.position + 1) // 2 :][:room]
         answer = [record(one, arm=Arm.LOOK_BACK) for one in late] + [record(one) for one in new]
-        fetched = Fetched(answer, 0, datetime(2026, 1, 1, tzinfo=UTC), locks=frozenset({"3/7"}))
+        fetched = Fetched(answer, 0, locks=frozenset({"3/7"}))
         bench.admission.take(request, fetched, 0.0)
         fetches += 1
         gaps_most = max(gaps_most, len(bench.wishes.gaps))

@@ -39,7 +39,7 @@ class Bench:
     def hold(
         self, record_id: int, state: HeldState, *, topic: str = "t", key: str = "k", letter: int | None = None
     ) -> None:
-        history = NO_HISTORY if letter is None else FailureHistory(1, None, letter)
+        history = NO_HISTORY if letter is None else FailureHistory(1, letter)
         self.state.held.add(HeldRecord(record_id, topic, (topic, key), history, state, "why", self.now))
 
     def send(self, topic: str) -> None:
@@ -86,7 +86,7 @@ def test_behind_a_breaker_it_ends_only_when_all_else_was_read() -> None:
     bench.hold(1, HeldState.WANTED, topic="healthy")
     assert bench.end is None
     bench.state.held.remove(1)
-    assert bench.end == RelayEnd("blocked", 0, ("t",))
+    assert bench.end == RelayEnd("blocked", ("t",))
 
 
 def test_it_ends_where_nothing_is_delivered_for_long() -> None:
@@ -99,7 +99,7 @@ def test_it_ends_where_nothing_is_delivered_for_long() -> None:
         bench.watch.look(bench.now)
     bench.now += WATCH_SECONDS
     bench.watch.look(bench.now)
-    assert bench.end == RelayEnd("blocked", 1, ("t",))
+    assert bench.end == RelayEnd("blocked", ("t",))
 
 
 def test_it_ends_where_transactions_cannot_be_recovered_for_long() -> None:
@@ -110,4 +110,4 @@ def test_it_ends_where_transactions_cannot_be_recovered_for_long() -> None:
     assert bench.end is None
     bench.now += TRIED_SECONDS
     recovering.take(RecoverFailed("no broker"))
-    assert bench.end == RelayEnd("blocked", 0)
+    assert bench.end == RelayEnd("blocked")

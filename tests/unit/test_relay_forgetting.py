@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -86,7 +85,7 @@ def test_a_topic_of_its_own_in_each_row_takes_no_more_memory_the_longer_it_goes_
         bench.now += 1.0
         reading.fetch(bench.now)
         rows = [record(first_id + place, topic=f"topic-{first_id + place}") for place in range(10)]
-        reading.on_fetched(Fetched(rows, 0, datetime(2026, 1, 1, tzinfo=UTC)))
+        reading.on_fetched(Fetched(rows, 0))
         bench.state.lanes.published(bench.state.ready)
         bench.state.ready.clear()
         bench.deliver(*[row.id for row in rows])

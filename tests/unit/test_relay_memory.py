@@ -24,7 +24,7 @@ def held(
     dead_letter_id: int | None = None,
     due_at: float = 0,
 ) -> HeldRecord:
-    history = FailureHistory(1, None, dead_letter_id) if dead_letter_id else NO_HISTORY
+    history = FailureHistory(1, dead_letter_id) if dead_letter_id else NO_HISTORY
     return HeldRecord(record_id, topic, (topic, key), history, state, "why", 0.0, due_at)
 
 

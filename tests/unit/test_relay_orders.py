@@ -19,7 +19,7 @@ TOPIC = "orders"
 
 
 def letter(outbox_id: int, key: str | None, *, replaying: bool = False) -> KeyHolder:
-    return KeyHolder(outbox_id, TOPIC, key, 1, None, 100 + outbox_id, replaying, 0.0)
+    return KeyHolder(outbox_id, TOPIC, key, 1, 100 + outbox_id, replaying, 0.0)
 
 
 class Bench:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
@@ -43,7 +42,6 @@ PAUSE_SECONDS = 0.001
 LIMITS = RelayLimits(
     batch_rows=10, max_in_flight_rows=20, poll_interval_min_seconds=PAUSE_SECONDS, poll_interval_max_seconds=0.1
 )
-UTC_NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Bench:
@@ -83,7 +81,7 @@ class Bench:
 
     def answer(self, records: Sequence[Record], *, in_flight: int) -> None:
         """The fetch showed these; so many of them are with the producer then."""
-        self.reading.on_fetched(Fetched(list(records), 0, UTC_NOW))
+        self.reading.on_fetched(Fetched(list(records), 0))
         for one in records[:in_flight]:
             self.state.lanes.count_in_flight(self.state.lanes[one.topic], 1)
         self.turn()
@@ -119,7 +117,7 @@ def test_reports_that_come_late_do_not_shorten_the_pause_after_a_failed_fetch() 
     bench = Bench()
     bench.answer([record(1)], in_flight=1)
     assert bench.turn(after_seconds=PAUSE_SECONDS + REPORTS_WAIT_SECONDS_MAX * 1.1) == 2
-    bench.reading.on_failed(FetchFailed("gone", lost=True))
+    bench.reading.on_failed(FetchFailed("gone"))
     bench.reading.sweeping.next_at = float("inf")
     bench.state.lanes.nothing_in_flight()
 
@@ -200,15 +198,15 @@ def test_patience_ends_when_something_else_is_to_be_read() -> None:
 def test_while_a_topic_is_paused_or_an_id_is_missing_each_answer_is_told() -> None:
     paused = idled(Bench())
     pauses = [Pause("orders", 0, "somebody", None)]
-    paused.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=pauses))
+    paused.reading.on_fetched(Fetched([], 0, pauses=pauses))
     gap = idled(Bench())
-    gap.reading.on_fetched(Fetched([record(7)], 0, UTC_NOW))
+    gap.reading.on_fetched(Fetched([record(7)], 0))
     gap.state.ledger.leave([7])
     writing = frozenset({"3/14"})
 
     for name, bench, answer in (
-        ("paused", paused, Fetched([], 0, UTC_NOW, pauses=pauses)),
-        ("gap", gap, Fetched([], 0, UTC_NOW, locks=writing)),
+        ("paused", paused, Fetched([], 0, pauses=pauses)),
+        ("gap", gap, Fetched([], 0, locks=writing)),
     ):
         asked = len(bench.delays)
         for _ in range(20):
@@ -231,7 +229,7 @@ def fetches_within(bench: Bench, seconds: float, pauses: Sequence[Pause] = ()) -
             bench.turn()
         else:
             bench.seconds += bench.delays[-1]
-            bench.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=pauses))
+            bench.reading.on_fetched(Fetched([], 0, pauses=pauses))
     return len(bench.delays) - asked
 
 
@@ -240,7 +238,7 @@ def paused_under_load() -> Bench:
     bench = Bench()
     bench.answer([record(1), record(2), record(3, key="other")], in_flight=2)
     bench.turn(after_seconds=1.0)
-    bench.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=PAUSED))
+    bench.reading.on_fetched(Fetched([], 0, pauses=PAUSED))
     state = bench.state
     assert state.gate.release_all([record(1)]) == []
     state.ledger.leave([1, 3])
@@ -253,7 +251,7 @@ def paused_under_load() -> Bench:
 
 def test_a_topic_that_is_paused_under_load_has_an_idle_outbox_asked_no_more_often() -> None:
     idle = Bench()
-    idle.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=PAUSED))
+    idle.reading.on_fetched(Fetched([], 0, pauses=PAUSED))
     fetches_within(idle, 5.0, PAUSED)
     bench = paused_under_load()
     fetches_within(bench, 5.0, PAUSED)
@@ -266,9 +264,9 @@ def test_a_topic_that_is_paused_under_load_has_an_idle_outbox_asked_no_more_ofte
 def test_a_replay_behind_another_dead_letter_of_its_key_has_an_idle_outbox_asked_no_more_often() -> None:
     idle, bench = Bench(), Bench()
     for each in (idle, bench):
-        each.reading.on_fetched(Fetched([], 0, UTC_NOW))
+        each.reading.on_fetched(Fetched([], 0))
         each.state.held.add(HeldRecord(1, "orders", ("orders", "k"), NO_HISTORY, HeldState.DEAD, "dead letter", 0.0))
-    replay = FailureHistory(1, None, 70)
+    replay = FailureHistory(1, 70)
     bench.state.held.add(HeldRecord(2, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))
     for each in (idle, bench):
         fetches_within(each, 5.0)
@@ -287,7 +285,7 @@ def test_what_waited_for_a_pause_to_end_is_asked_for_at_once_when_it_does() -> N
     if bench.state.reading is None:
         bench.seconds = min(bench.reading.deadlines())
         bench.turn()
-    bench.reading.on_fetched(Fetched([], 0, UTC_NOW))
+    bench.reading.on_fetched(Fetched([], 0))
 
     bench.turn()
 
@@ -316,7 +314,7 @@ def test_a_load_that_fails_is_tried_again_after_a_pause_that_grows_and_not_befor
     bench.reading.loading.is_done = False
     bench.reading.loading.begin()
     for _ in range(20):
-        bench.reading.on_failed(FetchFailed("no answer", lost=True))
+        bench.reading.on_failed(FetchFailed("no answer"))
         asked = len(bench.loads)
         bench.reading.fetch(bench.seconds)
         assert len(bench.loads) == asked
@@ -336,13 +334,13 @@ def test_a_part_of_what_holds_its_key_is_listed_with_a_fetch_each_time_that_the_
     for cursor in (7, None):
         bench.state.wishes.wants_holding = True
         for _ in range(2):
-            bench.reading.on_fetched(Fetched([], 0, UTC_NOW))
+            bench.reading.on_fetched(Fetched([], 0))
             bench.seconds = max(bench.seconds, min(bench.reading.deadlines()))
             bench.turn()
         asked = bench.state.reading
         assert isinstance(asked, FetchRequest)
         afters.append(asked.holding_after)
-        bench.reading.on_fetched(Fetched([], 0, UTC_NOW, holding=HoldingLetters([], cursor)))
+        bench.reading.on_fetched(Fetched([], 0, holding=HoldingLetters([], cursor)))
         assert bench.state.wishes.request(9, 9).holding_after is None
         assert bench.state.wishes.request_for_orders().holding_after is None
 
@@ -354,11 +352,11 @@ def test_a_part_of_what_holds_its_key_is_listed_with_a_fetch_each_time_that_the_
 def test_while_a_dead_letter_holds_its_key_a_part_of_them_is_listed_twice_a_second() -> None:
     bench = Bench()
     began = bench.seconds
-    letter = KeyHolder(3, "orders", "k", 1, None, 5, replaying=False, due_in_seconds=0.0)
+    letter = KeyHolder(3, "orders", "k", 1, 5, replaying=False, due_in_seconds=0.0)
     listed_at: list[float] = []
     while bench.seconds < began + 3.0:
         if bench.seconds >= began + 1.0 and not len(bench.state.held):
-            history = FailureHistory(1, None, letter.dead_letter_id)
+            history = FailureHistory(1, letter.dead_letter_id)
             bench.state.held.add(
                 HeldRecord(3, "orders", ("orders", "k"), history, HeldState.DEAD, "dead letter", bench.seconds, key="k")
             )
@@ -366,10 +364,10 @@ def test_while_a_dead_letter_holds_its_key_a_part_of_them_is_listed_twice_a_seco
         assert isinstance(asked, FetchRequest)
         bench.seconds += bench.delays[-1] + bench.patience.seconds
         if asked.holding_after is None:
-            bench.reading.on_fetched(Fetched([], 0, UTC_NOW))
+            bench.reading.on_fetched(Fetched([], 0))
         else:
             listed_at.append(bench.seconds)
-            bench.reading.on_fetched(Fetched([], 0, UTC_NOW, holding=HoldingLetters([letter], None)))
+            bench.reading.on_fetched(Fetched([], 0, holding=HoldingLetters([letter], None)))
         bench.seconds = max(bench.seconds, min(bench.reading.deadlines()))
         bench.turn()
 
@@ -386,13 +384,13 @@ def test_not_all_is_read_while_replays_are_listed_that_there_is_room_for(monkeyp
         bench.seconds = max(bench.seconds, min(bench.reading.deadlines(), default=bench.seconds))
         bench.turn()
         replays = [DueReplay(10 + number, number, "orders", "k", 1) for number in range(1, 1 + listed)]
-        bench.reading.on_fetched(Fetched([], 0, UTC_NOW, replays=replays))
+        bench.reading.on_fetched(Fetched([], 0, replays=replays))
         assert bench.reading.read_all is read_all, place
 
 
 def test_operators_are_heard_once_a_second_while_memory_is_full() -> None:
     bench = Bench()
-    bench.reading.on_fetched(Fetched([], 0, UTC_NOW))
+    bench.reading.on_fetched(Fetched([], 0))
     bench.state.ledger.enter([record(number) for number in range(20)])
     asked: list[object] = []
     for _ in range(3):
@@ -401,7 +399,7 @@ def test_operators_are_heard_once_a_second_while_memory_is_full() -> None:
         [bench.seconds] = bench.reading.deadlines()
         bench.reading.fetch(bench.seconds)
         asked.append(bench.state.reading)
-        bench.reading.on_fetched(Fetched([], 0, UTC_NOW, pauses=[Pause("orders", 0, "anna", None)]))
+        bench.reading.on_fetched(Fetched([], 0, pauses=[Pause("orders", 0, "anna", None)]))
 
     assert [isinstance(one, FetchRequest) and not one.forward for one in asked] == [False, True] * 3
     assert bench.seconds == pytest.approx(100.0 + 3 * ORDERS_SECONDS)

@@ -113,7 +113,7 @@ def test_a_breaker_shows_its_cause_since_when_and_the_next_probe() -> None:
 def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
     relay = make_relay()
     for number in range(1_000):
-        history, key = FailureHistory(2, None, number if number % 2 else None), f"k{number}"
+        history, key = FailureHistory(2, number if number % 2 else None), f"k{number}"
         relay.state.held.add(
             HeldRecord(number, "orders", ("orders", key), history, HeldState.SCHEDULED, "retry", 90.0, 130.0, key)
         )
@@ -133,7 +133,7 @@ def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
 def test_a_held_record_of_a_topic_that_goes_one_at_a_time_shows_its_key() -> None:
     relay = make_relay()
     for number, key in enumerate(("customer-9", None)):
-        history = FailureHistory(2, None, None)
+        history = FailureHistory(2, None)
         relay.state.held.add(
             HeldRecord(number, "orders", ("orders", None), history, HeldState.SCHEDULED, "retry", 90.0, key=key)
         )
@@ -142,7 +142,7 @@ def test_a_held_record_of_a_topic_that_goes_one_at_a_time_shows_its_key() -> Non
 
 def test_a_relay_that_ended_says_how() -> None:
     relay = make_relay()
-    relay.end = RelayEnd("blocked", 5, ("orders",))
+    relay.end = RelayEnd("blocked", ("orders",))
     status = status_of(relay, 100.0)
     assert (status.ended, status.blocked_topics) == ("blocked", ("orders",))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -92,7 +91,7 @@ class Bench:
     def begin_fetch(self, request: FetchRequest, *_: object) -> None:
         chosen = [self.pending[row_id]._replace(arm=Arm.CHOSEN) for row_id in request.chosen_ids]
         forward = [row for row in self.pending.values() if request.forward and row.id > request.position]
-        self.mail.append(Fetched(chosen + forward, 0, datetime.now(UTC)))
+        self.mail.append(Fetched(chosen + forward, 0))
 
     def hurry_fetch(self) -> None: ...
 

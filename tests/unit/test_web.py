@@ -192,8 +192,8 @@ def test_dead_letters_are_shown_as_groups_then_rows_then_one_in_full(site: Site)
     assert one["headers"] == [["traceparent", "00-ab"]]
     assert one["remedy"]
     assert "999" in one["obstacle"]
-    assert one["sql"]["replay"] == """SELECT "outboxd".replay(2, force => true, note => 'why');"""
-    assert site.json("/api/dead-letters/1")[1]["sql"]["replay"] == """SELECT "outboxd".replay(1, note => 'why');"""
+    assert one["sql"]["replay it"] == """SELECT "outboxd".replay(2, force => true, note => 'why');"""
+    assert site.json("/api/dead-letters/1")[1]["sql"]["replay it"] == """SELECT "outboxd".replay(1, note => 'why');"""
     assert site.json("/api/dead-letters/3")[1]["payload"] is None
     assert site.json("/api/dead-letters/4")[0] == 404
 
@@ -342,7 +342,7 @@ def test_a_name_that_is_not_this_machines_is_not_answered(site: Site, host: str,
     assert site.ask(path, Host=host)[0] == 421
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:9464", "[::1]:9464"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:9464", "[::1]:9464", "ip6-localhost:9464"])
 def test_this_machines_names_are_answered_at_whatever_port_a_tunnel_has(site: Site, host: str) -> None:
     assert site.ask("/status", Host=host)[0] == 200
 
@@ -360,6 +360,13 @@ def test_what_is_shown_to_all_tells_nobody_which_of_many_tokens_is_right(sites: 
     site.clock.now += 61
     told = site.json("/status", **host, Authorization=f"Bearer {TOKEN}")[1]
     assert told["relay"]["held"][0]["key"] == "anna@example"
+
+
+@pytest.mark.parametrize("listen_host", ["outboxd.example", "ip6-localhost", "localhost.localdomain"])
+def test_a_name_that_may_lead_elsewhere_is_no_address_of_this_machine_only(
+    sites: Callable[..., Site], listen_host: str
+) -> None:
+    assert sites(listen_host=listen_host).ask("/api/dead-letters", Host=listen_host)[0] == 401
 
 
 def test_on_another_address_keys_and_payloads_need_the_token_and_the_rest_does_not(sites: Callable[..., Site]) -> None:

@@ -93,5 +93,4 @@ def _unlisted(code: int, name: str, text: str) -> Fault:
         f"The Kafka client reports {shown} ({code}), which this version of outboxd does not know.{said}",
         "Nothing is dead-lettered: the row is tried again and then its topic is held. Look the code up in the release "
         "notes of the installed confluent-kafka, and update outboxd.",
-        maybe_persisted=True,
     )

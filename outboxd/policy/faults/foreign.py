@@ -69,7 +69,6 @@ FOREIGN_FAULTS: Final[tuple[Fault, ...]] = tuple(
         FaultClass.UNLISTED,
         f"This code belongs to {origin}; a producer should never see it, so the outcome is unknown.",
         _REMEDY,
-        maybe_persisted=True,
     )
     for origin, names_by_code in _CODES_BY_ORIGIN.items()
     for code, name in names_by_code.items()

@@ -18,9 +18,11 @@ class FaultClass(enum.Enum):
     ROW_PASSING = "row_passing"
     """Worth trying again with backoff; an attempt is counted while other keys of the topic are delivered."""
     TOPIC = "topic"
-    """Of the topic or one of its partitions: held, alerted, probed; no attempt is counted."""
+    """Of the topic or one of its partitions: the whole topic is held, alerted, probed; no attempt is counted."""
     CLUSTER = "cluster"
-    """Of the cluster, the way to it or the credentials: everything is held, alerted, probed; no attempt is counted."""
+    """Of the cluster, the way to it or the credentials: each topic whose record meets it is held, alerted, probed; no
+    attempt is counted.
+    """
     PRODUCER = "producer"
     """Of the producer instance: it is built anew; what was in flight has an unknown outcome and goes again in order."""
     UNLISTED = "unlisted"
@@ -33,10 +35,8 @@ class Fault:
 
     `name` is stored as `error_code` and is a label of metrics. `meaning` and `remedy` are sentences for people.
     `batch_wide`: the broker's verdict is on a whole batch, so the record must fail alone before it is blamed.
-    `maybe_persisted`: the record may be in the log all the same, so that sending it again may make a duplicate.
-    `partition_only` (class TOPIC): hold the topic-partition, not the whole topic.
-    `after_grace` (class TOPIC): often passes by itself within the grace for unknown topics; hold and alert only after
-    that.
+    `of_one_partition` (class TOPIC): of the partition's leader or replicas, so no row's own, whatever the topic's other
+    partitions deliver. The whole topic is held all the same: which keys go to which partition, only the client knows.
     `found_by_sending`: outboxd's own finding, and yet none that a look at the row shows.
     `unless_neighbour_passes` (class TOPIC): the row's own and permanent once it fails alone while another row of the
     topic is delivered; the topic's (a wrong clock) while none is.
@@ -48,9 +48,7 @@ class Fault:
     meaning: str
     remedy: str
     batch_wide: bool = False
-    maybe_persisted: bool = False
-    partition_only: bool = False
-    after_grace: bool = False
+    of_one_partition: bool = False
     unless_neighbour_passes: bool = False
     found_by_sending: bool = False
 

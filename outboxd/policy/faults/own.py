@@ -36,22 +36,20 @@ _FAULTS: Final[tuple[Fault, ...]] = (
     Fault(-1008, "CRASHED_DAEMON", _ROW,
           "The daemon died while it sent this row, and so did, twice, a process that sent nothing else.",
           "Do not replay it as it is: look at the daemon's log and core dump at those times, report it, then discard "
-          "or correct the row. It may have reached the topic all the same.", maybe_persisted=True,
-          found_by_sending=True),
+          "or correct the row. It may have reached the topic all the same.", found_by_sending=True),
     Fault(-1009, "IN_FLIGHT_TOO_OLD", FaultClass.TOPIC, "The oldest record in flight has had no answer for too long.",
           "Look for a partition without a leader, a slow broker or a broken network; the row stays in the client and "
-          "serves as the probe.", maybe_persisted=True, partition_only=True),
+          "serves as the probe.", of_one_partition=True),
     Fault(-1010, "NEVER_REPORTED", FaultClass.PRODUCER,
           "The producer ended without a report on this record: its outcome is unknown.",
-          "Nothing: the row is sent again by the next producer; consumers drop a duplicate by outbox-event-id.",
-          maybe_persisted=True),
+          "Nothing: the row is sent again by the next producer; consumers drop a duplicate by outbox-event-id."),
     Fault(-1011, "SENT_BACK", FaultClass.PRODUCER,
           "Another row failed in the same transaction, so this one was not sent.",
           "Nothing: the row goes when its turn comes."),
     Fault(-1012, "TRANSACTION_TIMED_OUT", FaultClass.PRODUCER,
           "A transaction of the daemon's own was open for longer than its time-out, so the brokers ended it.",
           "Nothing: its outcome is read from the progress topic. If it comes back, look for frozen machines or slow "
-          "brokers.", maybe_persisted=True),
+          "brokers."),
     Fault(10, "MSG_SIZE_TOO_LARGE", _ROW,
           "The row with its key and headers is larger than the topic or the client allows.",
           "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "

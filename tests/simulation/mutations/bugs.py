@@ -107,7 +107,7 @@ BUGS = [
         "attempts count in an outage",
         verdicts,
         "_own_or_hold",
-        "if fault.partition_only or not around.neighbours_delivered:",
+        "if fault.of_one_partition or not around.neighbours_delivered:",
         "if False:",
     ),
     Mutation(
@@ -206,6 +206,7 @@ BUGS = [
         "unknown",
         "known, left = self.records, self._left()",
         "known, left = self.records, set()",
+        first_seed=1_000,
     ),
     Mutation(
         "no probe is an untried record",
