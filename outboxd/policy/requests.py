@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.outcomes import DeadLetter, Retry
+from outboxd.policy.records import FIRST_ID
 from outboxd.policy.topic_holds import CatchUp
 
 
@@ -45,7 +46,7 @@ class FetchRequest(NamedTuple):
     probe_reads: Sequence[CatchUp] = ()
     probe_rows_max: int = 0
     retry_cursor: tuple[datetime, int] | None = None
-    replay_cursor: int = 0
+    replay_cursor: int = FIRST_ID
     available_cursor: datetime | None = None
     want_locks: bool = False
     holding_after: int | None = None

@@ -114,7 +114,7 @@ class Copy:
 class Database:
     """All tables; every method is one atomic statement at the present simulated time."""
 
-    def __init__(self, timeline: Timeline, *, deletes: bool) -> None:
+    def __init__(self, timeline: Timeline, *, deletes: bool, ids_begin_after: int = 0) -> None:
         self.timeline = timeline
         self.deletes = deletes
         self.rows: dict[int, Row] = {}
@@ -133,7 +133,7 @@ class Database:
         """Which server it is: another one after each failover."""
         self.events: dict[str, Row] = {}
         """Every row that was ever committed, by its event: as it is now, or as it was when a failover lost it."""
-        self._last_id = 0
+        self._last_id = ids_begin_after
         self._transactions = 0
         self._events = 0
         self._dead_letters = 0

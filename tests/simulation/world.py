@@ -33,7 +33,7 @@ class World:
         self.dice = random.Random(seed)
         self.timeline = Timeline()
         self.history = History(self.timeline)
-        self.db = Database(self.timeline, deletes=self.scenario.deletes)
+        self.db = Database(self.timeline, deletes=self.scenario.deletes, ids_begin_after=self.scenario.ids_begin_after)
         self.invariants = Invariants(self)
         self.broker = Broker(
             self.timeline, self.dice, list(self.scenario.topics), self.scenario.partitions, self._on_append

@@ -56,7 +56,7 @@ def forward(pieces: Pieces) -> None:
 
 
 def from_the_beginning(pieces: Pieces) -> None:
-    assert pieces.fetch(forward=True, position=0).records[0].id == pieces.outbox.first_pending_id
+    assert pieces.fetch(forward=True, position=FIRST_ID).records[0].id == pieces.outbox.first_pending_id
 
 
 def cut_by_bytes(pieces: Pieces) -> None:
