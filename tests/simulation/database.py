@@ -74,6 +74,8 @@ class DeadRow:
     resolved_at: float = 0.0
     is_undone: bool = False
     """A failover lost what became of it."""
+    replay: int = 0
+    """The number of the operator's transaction that replayed it last."""
 
 
 @dataclass(slots=True)
@@ -137,6 +139,7 @@ class Database:
         self._transactions = 0
         self._events = 0
         self._dead_letters = 0
+        self._replays = 0
 
     # Its clock.
 
@@ -237,9 +240,11 @@ class Database:
 
     # Operators.
 
-    def replay(self, dead: DeadRow) -> None:
-        if dead.status == "dead":
-            dead.status = "replaying"
+    def replay(self, *letters: DeadRow) -> None:
+        self._replays += 1
+        for dead in letters:
+            if dead.status == "dead":
+                dead.status, dead.replay = "replaying", self._replays
 
     def discard(self, dead: DeadRow) -> None:
         """Some operators' transactions are open for so long that no fetch tells of it any more."""

@@ -86,11 +86,31 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
         now=db.timeline.moment(now),
         due=due,
         retry_cursor=retry_cursor,
-        replays=[DueReplay(dead.id, dead.row.id, dead.row.topic, dead.row.key, dead.attempts) for dead in replays],
+        replays=[
+            DueReplay(
+                dead.id,
+                dead.row.id,
+                dead.row.topic,
+                dead.row.key,
+                dead.attempts,
+                _is_behind(db, dead, request.replay_cursor),
+            )
+            for dead in replays
+        ],
         holding=holding,
         pauses=_pauses(db),
         available_ids=available,
         available_cursor=available_cursor,
+    )
+
+
+def _is_behind(db: Database, dead: DeadRow, cursor: int) -> bool:
+    """Whether an earlier dead letter of the key is replayed too, and stands before the cursor."""
+    row = dead.row
+    return row.key is not None and any(
+        (other.row.topic, other.row.key) == (row.topic, row.key) and other.row.id <= cursor
+        for other in db.dead.values()
+        if other.status == "replaying"
     )
 
 

@@ -83,6 +83,12 @@ def replays(pieces: Pieces) -> None:
     assert len(pieces.fetch(replay_ids=_replaying(pieces, 100)).records) == 100
 
 
+def replays_after(pieces: Pieces) -> None:
+    """The list of replays from the middle on; each may stand behind one that was passed."""
+    fetched = pieces.fetch(replay_cursor=ROWS + DEAD_LETTERS // 2)
+    assert fetched.replays
+
+
 def by_key(pieces: Pieces) -> None:
     keys = ["hot", *(f"key-{number}" for number in range(KEYS_REREAD_MAX - 1))]
     wishes = [Reread(("paused", key), 1) for key in keys]
@@ -283,6 +289,7 @@ REPEATED: Mapping[str, Repeated] = {
     "fetch: looking back into 2,000 gaps": Repeated(looking_back, 10_000, 30_000),
     "fetch: 500 chosen": Repeated(chosen, 1_100, 5_000),
     "fetch: 100 replays": Repeated(replays, 1_100, 1_000),
+    "fetch: replays after those that were listed": Repeated(replays_after, 1_100, 3_000),
     "fetch: 100 keys again": Repeated(by_key, 8_000, 12_000),
     "fetch: a topic again that goes one by one": Repeated(by_topic, 1_100, 3_000),
     "fetch: a topic that goes on": Repeated(catching_up, 7_000, 15_000),
