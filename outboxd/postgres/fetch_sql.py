@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from outboxd.policy.records import FIRST_ID, Arm
+from outboxd.postgres.finite import finite, finite_ms
 from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 from outboxd.postgres.record_sizes import SHIPPED_HEADERS, SHIPPED_PAYLOAD, SIZE, SIZE_AT_SIGHT
@@ -208,14 +209,14 @@ class FetchSql:
         after = " AND (r.next_attempt_at, r.outbox_id) > (%(retry_at)s::timestamptz, %(retry_id)s)"
         listed: Mapping[str, str | None] = {
             "due": f"(SELECT json_agg(json_build_array(d.outbox_id, d.attempts,"
-            f" (date_part('epoch', d.first_failed_at) * 1000)::bigint, d.next_attempt_at))"
+            f" {finite_ms('d.first_failed_at')}, {finite('d.next_attempt_at')}))"
             f" FROM (SELECT r.* FROM {self._schema}.retry AS r WHERE r.outbox = %(outbox)s"
             f" AND r.next_attempt_at <= now()"
             f"{after if parts.retries_after else ''} ORDER BY r.next_attempt_at, r.outbox_id LIMIT {LISTED_MAX}) AS d)",
             "replays": self._replays(parts),
             "pauses": f"(SELECT json_agg(json_build_array(c.topic_pattern,"
-            f" (date_part('epoch', c.since) * 1000)::bigint,"
-            f" c.who, c.note) ORDER BY c.topic_pattern) FROM {self._schema}.control AS c WHERE c.outbox = %(outbox)s)",
+            f" {finite_ms('c.since')}, c.who, c.note) ORDER BY c.topic_pattern)"
+            f" FROM {self._schema}.control AS c WHERE c.outbox = %(outbox)s)",
             "holding": f"(SELECT json_agg(json_build_array(d.outbox_id, d.topic, d.key, d.attempts, d.id, d.replaying))"
             " FROM (SELECT l.outbox_id, l.topic, l.key, l.attempts, l.id, l.status = 'replaying' AS replaying"
             f" FROM {self._schema}.dead_letter AS l WHERE l.outbox = %(outbox)s AND l.holds_key"
