@@ -19,13 +19,15 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from outboxd.postgres.arrays import register_arrays
 from outboxd.postgres.engine import Driver
 from outboxd.postgres.failures import in_words
-from outboxd.postgres.lock_limit import milliseconds
 from outboxd.stopwatch import Stopwatch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Job = Callable[[Connection], None]
 OnFailure = Callable[[str, bool], None]
 
+# The role may have a shorter one of its own; none is 0.
+_LIMIT = """SELECT set_config('statement_timeout', least(nullif(setting::bigint, 0), %s::bigint)::text, false)
+    FROM pg_settings WHERE name = 'statement_timeout'"""
 _POOLED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
 
 
@@ -40,8 +42,8 @@ class Session:
         prepare_threshold: int | None = 5,
         statement_timeout_seconds: float | None = None,
     ) -> None:
-        """`name` is the thread's; `prepare_threshold` is psycopg's. `statement_timeout_seconds` is the server's limit,
-        which behind a pooler comes with the role instead.
+        """`name` is the thread's; `prepare_threshold` is psycopg's. No statement may take longer than
+        `statement_timeout_seconds`, or than the role says; behind a pooler only that counts.
         """
         self._statement_timeout_seconds = statement_timeout_seconds
         self._engine = engine
@@ -80,8 +82,7 @@ class Session:
             driver.prepare_threshold = None if driver.is_pooled else self._prepare_threshold
             register_arrays(driver)
             if self._statement_timeout_seconds is not None and not driver.is_pooled:
-                limit = milliseconds(self._statement_timeout_seconds)
-                driver.execute("SELECT set_config('statement_timeout', %s, false)", (limit,))
+                driver.execute(_LIMIT, (round(self._statement_timeout_seconds * 1000),))
             self._pooled, self._driver = pooled, driver
         return self._driver
 
