@@ -39,6 +39,9 @@ _LONE: Mapping[str, str | int | bool] = {"batch.num.messages": 1, "linger.ms": 0
 TRANSACTION_LINGER_MS = 50
 """So that batches are full while a transaction is being filled; once it is, all goes at once."""
 
+ANY_PARTITION = -1
+"""The partitioner chooses."""
+
 CLIENT_RECORD_BYTES_MAX = 1_000_000
 """librdkafka's default of `message.max.bytes`."""
 
@@ -109,6 +112,16 @@ def transactional_config(
         # It has to have a limit here. When it passes the whole transaction is aborted: no queue loses its middle.
         "message.timeout.ms": timeout_ms,
     }
+
+
+def empty_key_partition(properties: Mapping[str, str]) -> int:
+    """Return where records with an empty key go, which have an order like those of any other key.
+
+    librdkafka's default takes an empty key for none, and a partition for each of its records at random. They go where
+    its `consistent`, which differs in nothing else, places them; every other partitioner keeps them together itself.
+    """
+    partitioner = properties.get("partitioner", "consistent_random").strip().lower()
+    return 0 if partitioner == "consistent_random" else ANY_PARTITION
 
 
 def record_bytes_max(properties: Mapping[str, str]) -> int:

@@ -17,8 +17,6 @@ from outboxd.kafka.producer_maker import NO_PRODUCER, AnyProducer
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 
-ANY_PARTITION = -1
-
 Refused = Callable[[Record, KafkaException | TypeError | ValueError], None]
 
 
@@ -59,7 +57,7 @@ class LoneProducer:
                 Report(record, fault, message.partition(), message.offset() if error is None else None, True)
             )
 
-        partition = ANY_PARTITION if record.partition is None else record.partition
+        partition = self._checks.partition_of(record)
         try:
             self._producer.produce(
                 record.topic,

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from outboxd.kafka.client_config import ANY_PARTITION
 from outboxd.policy.faults import own_fault
 from outboxd.policy.headers import InvalidHeaders, parse_headers
 from outboxd.policy.messages import DeliveryFault
@@ -30,11 +31,20 @@ KafkaHeaders = list[tuple[str, Any]]
 class MessageChecks:
     """Checks and headers of one outbox's records."""
 
-    def __init__(self, source: str, record_bytes_max: int) -> None:
-        """`source` goes into every record's `outbox-source`; `record_bytes_max` is the client's limit."""
+    def __init__(self, source: str, record_bytes_max: int, empty_key_partition: int = ANY_PARTITION) -> None:
+        """`source` goes into every record's `outbox-source`; `record_bytes_max` is the client's limit;
+        `empty_key_partition` is where records with an empty key go.
+        """
         self.source_header = ("outbox-source", source.encode())
         self.record_bytes_max = record_bytes_max
+        self.empty_key_partition = empty_key_partition
         self._topics: dict[str, DeliveryFault | None] = {}
+
+    def partition_of(self, record: Record) -> int:
+        """Return what `produce()` is to be told: the application's choice, or whose it is."""
+        if record[7] is not None:
+            return record[7]
+        return self.empty_key_partition if record[4] == "" else ANY_PARTITION
 
     def topic_fault(self, topic: str) -> DeliveryFault | None:
         """Return why the topic's name is illegal, or None; remembered, since a batch has few topics."""

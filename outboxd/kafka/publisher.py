@@ -17,10 +17,16 @@ from confluent_kafka import KafkaError, KafkaException
 
 from outboxd.errors import BugError
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
-from outboxd.kafka.client_config import lone_config, producer_config, record_bytes_max
+from outboxd.kafka.client_config import (
+    ANY_PARTITION,
+    empty_key_partition,
+    lone_config,
+    producer_config,
+    record_bytes_max,
+)
 from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
-from outboxd.kafka.lone_producer import ANY_PARTITION, LoneProducer
+from outboxd.kafka.lone_producer import LoneProducer
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import PARTITION_CODES, PartitionQuestions
 from outboxd.kafka.producer_maker import NO_PRODUCER, AnyProducer, ProducerMaker
@@ -59,7 +65,7 @@ class KafkaPublisher:
         self._config = producer_config(
             properties, in_flight_rows_max=in_flight_rows_max, in_flight_bytes_max=in_flight_bytes_max
         )
-        self._checks = MessageChecks(source, record_bytes_max(properties))
+        self._checks = MessageChecks(source, record_bytes_max(properties), empty_key_partition(properties))
         self.topics = KnownTopics(lambda: self._properties, record_bytes_max(properties))
         self._acknowledged = None if on_lost is None else AcknowledgedPlaces(lambda: self._properties, source, on_lost)
         self._failure: DeliveryFault | None = None
@@ -116,7 +122,10 @@ class KafkaPublisher:
                         topic,
                         payload,
                         key,
-                        ANY_PARTITION if partition is None else partition,
+                        # As `partition_of` has it; a call would be dear here.
+                        (ANY_PARTITION if key or key is None else checks.empty_key_partition)
+                        if partition is None
+                        else partition,
                         record,  # type: ignore[arg-type]  # a record is its own callback, see Inbox
                         None,
                         created_at_ms,
@@ -240,6 +249,7 @@ class KafkaPublisher:
             # Whatever it was, it may have been the log that went back.
             self._acknowledged.suspect()
         self._failure = None
+        self._checks.empty_key_partition = empty_key_partition(self._properties)
         self._producer = self._maker.try_to_make(self._config)
         self._partitions.forget()
         self.inbox.take()

@@ -209,12 +209,12 @@ class TransactionClient:
         return reports
 
     def _produce(self, producer: TransactionalProducer, records: Iterable[Record]) -> None:
-        produce, headers_of = producer.client.produce, self._checks.headers
+        produce, headers_of, partition_of = producer.client.produce, self._checks.headers, self._checks.partition_of
         # A copy that reports to this producer's inbox and to no other.
         as_reporting = partial(tuple.__new__, producer.inbox.record_type)
         for record in records:
             headers: Any = headers_of(record)
-            partition = -1 if record[7] is None else record[7]
+            partition = partition_of(record)
             created_at_ms = max(1, record[8])
             while True:
                 try:

@@ -16,7 +16,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
-from outboxd.kafka.client_config import record_bytes_max
+from outboxd.kafka.client_config import empty_key_partition, record_bytes_max
 from outboxd.kafka.handover import EndedBatch, Handover
 from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
@@ -66,7 +66,7 @@ class TransactionalPublisher:
         )
         self._post = post
         record_bytes = record_bytes_max(properties)
-        self._checks = MessageChecks(source, record_bytes)
+        self._checks = MessageChecks(source, record_bytes, empty_key_partition(properties))
         self._size = TransactionSize(min(TRANSACTION_ROWS_MAX, rows_max(record_bytes)), TRANSACTION_BYTES_MAX)
         self._forget()
         self._start_worker()
@@ -255,6 +255,7 @@ class TransactionalPublisher:
         """Build the next producer with these; it has limits of its own. May be called on any thread."""
         del in_flight_rows_max, in_flight_bytes_max
         self._clients.take_properties(properties)
+        self._checks.empty_key_partition = empty_key_partition(properties)
 
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address), asked by a client that takes part in no transaction."""

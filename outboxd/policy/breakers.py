@@ -25,7 +25,7 @@ from outboxd.policy.row_checks import topic_name_problem
 STORM_KEYS = 20
 """So many different keys failing for good with one code, and none delivered between, are no longer the rows' fault."""
 STORM_ROWS = 200
-"""So many rows are not either, however few keys the topic has."""
+"""So many rows of several keys are not either, however few keys the topic has (docs/decisions/0029)."""
 WATCHED_SECONDS = 1.0
 """A failure may be reported this long after a delivery that came later: so long a topic is still watched after it."""
 WATCHED_TRIES = 3
@@ -179,7 +179,9 @@ class StormGuard:
     def __init__(
         self, keys_max: int = STORM_KEYS, rows_max: int = STORM_ROWS, topics_max: int = STORM_TOPICS_MAX
     ) -> None:
-        """`keys_max` different keys make a storm, and so do `rows_max` rows; at most `topics_max` are counted."""
+        """`keys_max` different keys make a storm, and so do `rows_max` rows of several; at most `topics_max` topics are
+        counted.
+        """
         self._keys_max = keys_max
         self._rows_max = rows_max
         self._topics_max = topics_max
@@ -199,7 +201,7 @@ class StormGuard:
             self._storms.popitem(last=False)
         storm.keys.add(record_id if key is None else key)
         storm.rows += 1
-        return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max
+        return len(storm.keys) >= self._keys_max or (storm.rows >= self._rows_max and len(storm.keys) > 1)
 
     def delivered(self, topic: str, now: float) -> None:
         """A record of the topic was delivered, or nothing is left of what stormed."""

@@ -103,7 +103,7 @@ class KeyGate:
             if not self.pipelined:
                 self.keys.begin(gate_key, record)
             return True
-        if owner == HELD and self._goes_before_held(gate_key, record.id):
+        if owner is HELD and self._goes_before_held(gate_key, record.id):
             self._admit_held(gate_key, record)
             return True
         self._wait(gate_key, record)
@@ -120,7 +120,7 @@ class KeyGate:
         owner = None if gate_key is None else self.keys.owner_of(gate_key)
         if gate_key is None or owner is None:
             return False
-        return not (owner == HELD and record.id <= self.held[gate_key][0])
+        return not (owner is HELD and record.id <= self.held[gate_key][0])
 
     def put_behind(self, record: Record) -> None:
         """An admitted record `is_behind`: its key is read again from there, and what was admitted of it after that has
@@ -156,7 +156,7 @@ class KeyGate:
         if held is not None and record_id in held:
             # A held record can end without being sent again: discarded, or vanished from the table.
             self.keys.hold_ended(gate_key, record_id)
-            if self.keys.owner_of(gate_key) == HELD:
+            if self.keys.owner_of(gate_key) is HELD:
                 self.keys.free(gate_key)
             return None
         if self._queues.owner_of(gate_key) != record_id:
@@ -238,7 +238,7 @@ class KeyGate:
         producer.
         """
         held = self.held.get(gate_key)
-        return held is not None and held[0] == record_id and self.keys.stopped.get(gate_key) == HELD
+        return held is not None and held[0] == record_id and self.keys.stopped.get(gate_key) is HELD
 
     def is_busy(self, gate_key: GateKey) -> bool:
         """Say whether a record of the key is with the producer."""

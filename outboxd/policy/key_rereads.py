@@ -53,7 +53,7 @@ class KeyRereads:
         """
         for wish in wishes:
             owner = self._keys.owner_of(wish.gate_key)
-            if owner is None or owner == HELD:
+            if owner is None or owner is HELD:
                 self._keys.free(wish.gate_key)
 
     def nothing_left(self, topic: str, from_id: int, shown: Container[GateKey | None]) -> None:

@@ -7,13 +7,23 @@ first: a held record whose turn it is, or the reread of what was deferred before
 from __future__ import annotations
 
 import bisect
+import enum
+from typing import Final
 
 from outboxd.policy.deferrals import Deferrals
 from outboxd.policy.key_queues import KeyQueues
 from outboxd.policy.records import GateKey, Record
 
-HELD = -1
-REREADING = -2
+
+class Stop(enum.Enum):
+    """What a key waits for of which nothing is with the producer. No number, since any number may be a record's id."""
+
+    HELD = "held"
+    REREADING = "rereading"
+
+
+HELD: Final = Stop.HELD
+REREADING: Final = Stop.REREADING
 
 
 class KeyStates:
@@ -27,12 +37,12 @@ class KeyStates:
         """Start with every key free."""
         self.queues = KeyQueues()
         self.held: dict[GateKey, list[int]] = {}
-        self.stopped: dict[GateKey, int] = {}
+        self.stopped: dict[GateKey, Stop] = {}
         self.deferrals = Deferrals()
         self.dropped: list[Record] = []
         """What was deferred and is still to leave memory."""
 
-    def owner_of(self, gate_key: GateKey) -> int | None:
+    def owner_of(self, gate_key: GateKey) -> int | Stop | None:
         """Return the id of the key's record that is with the producer, HELD or REREADING where none is and the key is
         stopped, None where it is free.
         """
@@ -60,7 +70,7 @@ class KeyStates:
             self.queues.end(gate_key)
             self.stopped.pop(gate_key, None)
 
-    def _stop(self, gate_key: GateKey, why: int) -> None:
+    def _stop(self, gate_key: GateKey, why: Stop) -> None:
         self.queues.end(gate_key)
         self.stopped[gate_key] = why
 
@@ -74,7 +84,7 @@ class KeyStates:
             bisect.insort(held, record_id)
         self.defer_waiting(gate_key)
         owner = self.owner_of(gate_key)
-        if owner is None or owner < 0 or owner == record_id:
+        if owner is None or owner in (HELD, REREADING, record_id):
             self.free(gate_key)
 
     def hold_ended(self, gate_key: GateKey, record_id: int) -> None:

@@ -28,13 +28,17 @@ class TellEvent(Protocol):
 
 
 class DueReplay(NamedTuple):
-    """A dead letter that an operator wants to be sent again."""
+    """A dead letter that an operator wants to be sent again.
+
+    `is_behind`: an earlier one of its key is to be sent again too, and stands before where the list was read from.
+    """
 
     dead_letter_id: int
     outbox_id: int
     topic: str
     key: str | None
     attempts: int
+    is_behind: bool = False
 
 
 class KeyHolder(NamedTuple):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.outcomes import DeadLetter, Retry
-from outboxd.policy.records import ID_MAX
+from outboxd.policy.records import FIRST_ID, ID_MAX
 from outboxd.policy.topic_holds import CatchUp
 
 
@@ -62,7 +62,7 @@ class FetchRequest(NamedTuple):
     probe_rows_max: int = 0
     reach_ids: int = ID_MAX
     retry_cursor: tuple[datetime, int] | None = None
-    replay_cursor: int = 0
+    replay_cursor: int = FIRST_ID
     available_cursor: tuple[datetime, int] | None = None
     want_top: bool = False
     want_locks: bool = False

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, Row
 from sqlalchemy.exc import DBAPIError
 
 from outboxd.errors import UsageError
+from outboxd.policy.records import FIRST_ID
 from outboxd.postgres.dead_letter_rows import RECENT_SECONDS, Filters, Group, Letter, Obstacle, Taken, WholeLetter
 from outboxd.postgres.failures import explained
 from outboxd.postgres.sql_text import in_schema
@@ -116,7 +117,7 @@ class DeadLetters:
     def export(self, filters: Filters = ALL_DEAD) -> Iterator[WholeLetter]:
         """Every dead letter in full, by id. Memory is bounded, and no transaction stays open meanwhile."""
         where, values = filters.clauses()
-        after_id = 0
+        after_id = FIRST_ID
         while sized := self._rows(_EXPORT_NEXT, where, **values, after_id=after_id, limit=BATCH_ROWS):
             for ids in _by_size(sized):
                 for row in self._rows(_EXPORT_ROWS, where, **values, ids=ids):
@@ -190,7 +191,7 @@ class DeadLetters:
     def _batches(self, filters: Filters, limit: int | None, batch_rows: int) -> Iterator[Sequence[int]]:
         where, values = filters.clauses()
         until = self.now()
-        after, left = (0, 0), limit
+        after, left = (FIRST_ID, FIRST_ID), limit
         while left is None or left > 0:
             page = self._rows(
                 _PAGE, where, **values, until=until, after_outbox_id=after[0], after_id=after[1],

@@ -50,7 +50,7 @@ def make_engine(
     application_name: str = "outboxd",
     lock_timeout_seconds: float = 5.0,
     idle_in_transaction_timeout_seconds: float = 5.0,
-    statement_timeout_seconds: float = 0.0,
+    statement_timeout_seconds: float | None = None,
     prepare_threshold: int | None = None,
     pool_size: int = 4,
 ) -> Engine:
@@ -65,7 +65,7 @@ def make_engine(
         application_name: how the sessions are called in `pg_stat_activity`.
         lock_timeout_seconds: the longest wait for a lock; 0 is no limit.
         idle_in_transaction_timeout_seconds: PostgreSQL ends a session that is idle in a transaction for longer.
-        statement_timeout_seconds: the longest statement; 0 is no limit.
+        statement_timeout_seconds: the longest statement; None leaves it to what the role or the database says.
         prepare_threshold: executions after which psycopg prepares a statement; None, which works with every
             PgBouncer, is never.
         pool_size: connections at most; a further one waits for 10 s.
@@ -80,10 +80,10 @@ def make_engine(
         return connection_string(url, present, application_name=application_name)
 
     conninfo()
-    limits = tuple(
-        f"{round(seconds * 1000)}ms"
+    limits = [
+        None if seconds is None else f"{round(seconds * 1000)}ms"
         for seconds in (lock_timeout_seconds, idle_in_transaction_timeout_seconds, statement_timeout_seconds)
-    )
+    ]
 
     def connect() -> Driver:
         with explained(), closed_on_failure(open_driver(conninfo(), prepare_threshold=prepare_threshold)) as connection:
@@ -94,7 +94,7 @@ def make_engine(
                 connection.execute(
                     "SELECT set_config('lock_timeout', %s, false),"
                     " set_config('idle_in_transaction_session_timeout', %s, false),"
-                    " set_config('statement_timeout', %s, false),"
+                    " set_config('statement_timeout', coalesce(%s::text, current_setting('statement_timeout')), false),"
                     # A statement that may walk millions of rows looks dear, though its limit ends it after a few
                     # thousand: the server would compile it anew each time it runs.
                     " set_config('jit', 'off', false)",

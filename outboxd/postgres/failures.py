@@ -38,6 +38,11 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
         return unusable_url(words)
     if state == "3D000" or (not state and _is_missing(words, "database")):
         return ConfigError(f"PostgreSQL has no such database: {words}; look at database.url")
+    if state == "57014":
+        return DatabaseUnavailableError(
+            f"PostgreSQL ended a statement that took too long, or that somebody cancelled: {words}; look at what keeps "
+            "the server busy, at transactions that are open for long, and at the role's statement_timeout"
+        )
     if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
         return DatabaseUnavailableError(
             f"PostgreSQL is not available: {words}; look at database.url, and at the server"

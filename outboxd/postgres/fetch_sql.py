@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from outboxd.policy.records import Arm
+from outboxd.policy.records import FIRST_ID, Arm
+from outboxd.postgres.finite import finite, finite_ms
 from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 from outboxd.postgres.record_sizes import SHIPPED_HEADERS, SHIPPED_PAYLOAD, SIZE, SIZE_AT_SIGHT
@@ -47,6 +48,7 @@ class Parts(NamedTuple):
     locks: bool
     holding: bool
     retries_after: bool
+    replays_after: bool
     delayed: bool
     top: bool
 
@@ -193,20 +195,37 @@ class FetchSql:
             f" WHERE o.id > %(position)s AND {self._pending} ORDER BY o.id {limit_text('%(rows_max)s')})"
         )
 
+    def _replays(self, parts: Parts) -> str:
+        after = behind = ""
+        if parts.replays_after:
+            after = " AND l.outbox_id > %(replay_cursor)s"
+            of_d, of_e = (f"hashtextextended({a}.key, hashtextextended({a}.topic, 0))" for a in "de")
+            # One that an operator replays together with this one may stand before the cursor, where nobody looks now.
+            behind = (
+                f", EXISTS (SELECT FROM {self._schema}.dead_letter AS e WHERE e.status = 'replaying'"
+                f" AND e.key IS NOT NULL AND ({of_e}, e.outbox_id) >= ({of_d}, {FIRST_ID})"
+                f" AND ({of_e}, e.outbox_id) <= ({of_d}, %(replay_cursor)s) AND CASE WHEN e.outbox = %(outbox)s"
+                # In a CASE, lest the planner go through all that is replayed of the outbox for each.
+                " AND e.topic = d.topic AND e.key = d.key THEN true ELSE false END)"
+            )
+        return (
+            f"(SELECT json_agg(json_build_array(d.id, d.outbox_id, d.topic, d.key, d.attempts{behind}))"
+            f" FROM (SELECT l.id, l.outbox_id, l.topic, l.key, l.attempts FROM {self._schema}.dead_letter AS l"
+            f" WHERE l.outbox = %(outbox)s AND l.status = 'replaying'{after}"
+            f" ORDER BY l.outbox_id LIMIT {LISTED_MAX}) AS d)"
+        )
+
     def _meta(self, parts: Parts) -> str:
         after = " AND (r.next_attempt_at, r.outbox_id) > (%(retry_at)s::timestamptz, %(retry_id)s)"
         listed: Mapping[str, str | None] = {
-            "due": f"(SELECT json_agg(json_build_array(d.outbox_id, d.next_attempt_at))"
+            "due": f"(SELECT json_agg(json_build_array(d.outbox_id, {finite('d.next_attempt_at')}))"
             f" FROM (SELECT r.* FROM {self._schema}.retry AS r WHERE r.outbox = %(outbox)s"
             f" AND r.next_attempt_at <= now()"
             f"{after if parts.retries_after else ''} ORDER BY r.next_attempt_at, r.outbox_id LIMIT {LISTED_MAX}) AS d)",
-            "replays": f"(SELECT json_agg(json_build_array(d.id, d.outbox_id, d.topic, d.key, d.attempts))"
-            f" FROM (SELECT l.id, l.outbox_id, l.topic, l.key, l.attempts FROM {self._schema}.dead_letter AS l"
-            f" WHERE l.outbox = %(outbox)s AND l.status = 'replaying' AND l.outbox_id > %(replay_cursor)s"
-            f" ORDER BY l.outbox_id LIMIT {LISTED_MAX}) AS d)",
+            "replays": self._replays(parts),
             "pauses": f"(SELECT json_agg(json_build_array(c.topic_pattern,"
-            f" (date_part('epoch', c.since) * 1000)::bigint,"
-            f" c.who, c.note) ORDER BY c.topic_pattern) FROM {self._schema}.control AS c WHERE c.outbox = %(outbox)s)",
+            f" {finite_ms('c.since')}, c.who, c.note) ORDER BY c.topic_pattern)"
+            f" FROM {self._schema}.control AS c WHERE c.outbox = %(outbox)s)",
             "holding": f"(SELECT json_agg(json_build_array(d.outbox_id, d.topic, d.key, d.attempts, d.id, d.replaying))"
             " FROM (SELECT l.outbox_id, l.topic, l.key, l.attempts, l.id, l.status = 'replaying' AS replaying"
             f" FROM {self._schema}.dead_letter AS l WHERE l.outbox = %(outbox)s AND l.holds_key"

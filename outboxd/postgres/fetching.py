@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Pause
-from outboxd.policy.records import ID_MAX, Arm, Record
+from outboxd.policy.records import FIRST_ID, ID_MAX, Arm, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.fetch_sql import LISTED_MAX, FetchSql, Parts
@@ -54,6 +54,7 @@ class FetchStatement:
             locks=request.want_locks,
             holding=request.holding_after is not None,
             retries_after=request.retry_cursor is not None,
+            replays_after=request.replay_cursor > FIRST_ID,
             delayed=request.available_cursor is not None,
             top=request.want_top,
         )

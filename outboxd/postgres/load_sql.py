@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from outboxd.policy.limits import REPLAYS_MAX
 from outboxd.postgres.fetch_sql import limit_text
+from outboxd.postgres.finite import finite, finite_ms
 from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import HAS_MOVED, is_owned_text
 
@@ -19,8 +20,8 @@ def load_text(schema: str, table: str) -> str:
         f" 0::float8 FROM {s}.dead_letter AS l WHERE l.outbox = %(outbox)s AND"
     )
     return (
-        "SELECT r.outbox_id, o.topic, o.key, r.attempts, NULL::bigint, false,"
-        " greatest(0, date_part('epoch', r.next_attempt_at - now())),"
+        f"SELECT r.outbox_id, o.topic, o.key, r.attempts, NULL::bigint, false,"
+        f" greatest(0, date_part('epoch', {finite('r.next_attempt_at')} - now())),"
         " date_part('epoch', r.own_age)"
         # Row by row: a join the planner may begin with all that is pending.
         f" FROM {s}.retry AS r CROSS JOIN LATERAL (SELECT p.topic, p.key FROM {outbox} AS p WHERE p.id = r.outbox_id"
@@ -50,7 +51,7 @@ def pauses_text(schema: str) -> str:
     s = quoted_beside_parameters(schema)
     return (
         "SELECT (date_part('epoch', now()) * 1000)::bigint, c.topic_pattern,"
-        " (date_part('epoch', c.since) * 1000)::bigint,"
+        f" CASE WHEN c.since IS NOT NULL THEN {finite_ms('c.since')} END,"
         f" c.who, c.note FROM (VALUES (1)) AS one(row) LEFT JOIN {s}.control AS c ON c.outbox = %(outbox)s"
         " ORDER BY 2"
     )

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from outboxd.postgres.dead_letters import DeadLetters
 from outboxd.postgres.due import OldestDue
 from outboxd.postgres.failures import explained
+from outboxd.postgres.finite import finite
 from outboxd.postgres.pauses import PausedTopics, list_pauses
 from outboxd.postgres.sql_text import in_schema
 
@@ -24,22 +25,24 @@ HELD_KEYS_LISTED_MAX = 100
 # The age is the database's reckoning: `created_at` is whatever time an application wrote, and infinity has no age.
 # In the order of ids, and with limits that the planner cannot see, so that it goes by the index of what is pending: it
 # may else read the whole table for few rows.
-_BACKLOG = """
+_BACKLOG = f"""
     SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ WHERE published_at IS NULL ORDER BY id
              LIMIT (SELECT :counted_max + 1)) AS b) AS pending,
            (SELECT count(*) FROM (SELECT FROM @schema@.retry WHERE outbox = :outbox LIMIT :counted_max + 1) AS b)
                AS in_retry,
-           (SELECT min(next_attempt_at) FROM @schema@.retry WHERE outbox = :outbox) AS next_retry_at,
+           (SELECT {finite("next_attempt_at")} FROM @schema@.retry WHERE outbox = :outbox
+             ORDER BY next_attempt_at LIMIT 1) AS next_retry_at,
            (SELECT count(*) FROM (SELECT FROM @schema@.dead_letter
              WHERE outbox = :outbox AND status = 'replaying' LIMIT :counted_max + 1) AS b) AS replaying,
            clock_timestamp() AS now"""
-_HELD = """
+_HELD = f"""
     SELECT * FROM (
-        (SELECT topic, key, 'dead letter' AS why, died_at AS since, outbox_id, error_code FROM @schema@.dead_letter
+        (SELECT topic, key, 'dead letter' AS why, {finite("died_at")} AS since, outbox_id, error_code
+           FROM @schema@.dead_letter
           WHERE outbox = :outbox AND holds_key AND status IN ('dead', 'replaying') AND key IS NOT NULL
           ORDER BY outbox_id LIMIT :counted_max + 1)
         UNION ALL
-        (SELECT o.topic, o.key, 'retry', r.first_failed_at, r.outbox_id, r.error_code
+        (SELECT o.topic, o.key, 'retry', {finite("r.first_failed_at")}, r.outbox_id, r.error_code
            FROM @schema@.retry AS r CROSS JOIN LATERAL (
                 SELECT p.topic, p.key FROM @outbox@ AS p
                  WHERE p.id = r.outbox_id AND p.key IS NOT NULL AND p.published_at IS NULL LIMIT 1) AS o

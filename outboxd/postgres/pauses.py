@@ -12,11 +12,13 @@ from sqlalchemy.exc import DBAPIError
 
 from outboxd.errors import UsageError
 from outboxd.postgres.failures import explained
+from outboxd.postgres.finite import finite
 from outboxd.postgres.sql_text import in_schema
 
 _PAUSE = "SELECT @schema@.pause(CAST(:pattern AS text), CAST(:note AS text), CAST(:outbox AS text))"
 _RESUME = "SELECT @schema@.resume(CAST(:pattern AS text), CAST(:outbox AS text))"
-_LIST = """SELECT topic_pattern, since, who, note FROM @schema@.control WHERE outbox = :outbox ORDER BY topic_pattern"""
+_LIST = f"""SELECT topic_pattern, {finite("since")} AS since, who, note FROM @schema@.control
+    WHERE outbox = :outbox ORDER BY topic_pattern"""
 _INVALID_VALUE = "22023"
 
 

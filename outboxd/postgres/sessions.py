@@ -19,7 +19,6 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from outboxd.postgres.arrays import register_arrays
 from outboxd.postgres.engine import Driver
 from outboxd.postgres.failures import in_words
-from outboxd.postgres.lock_limit import milliseconds
 from outboxd.stopwatch import Stopwatch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -28,6 +27,9 @@ OnFailure = Callable[[str], None]
 
 PREPARE_THRESHOLD = 5
 """After so many executions psycopg prepares a statement."""
+# The role may have a shorter one of its own; none is 0.
+_LIMIT = """SELECT set_config('statement_timeout', least(nullif(setting::bigint, 0), %s::bigint)::text, false)
+    FROM pg_settings WHERE name = 'statement_timeout'"""
 _POOLED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
 
 
@@ -41,8 +43,8 @@ class Session:
         *,
         statement_timeout_seconds: float | None = None,
     ) -> None:
-        """`name` is the thread's. `statement_timeout_seconds` is the server's limit, which behind a pooler comes with
-        the role instead.
+        """`name` is the thread's. No statement may take longer than `statement_timeout_seconds`, or than the role says;
+        behind a pooler only that counts.
         """
         self._statement_timeout_seconds = statement_timeout_seconds
         self._engine = engine
@@ -81,8 +83,7 @@ class Session:
             driver.prepare_threshold = None if driver.is_pooled else self._prepare_threshold
             register_arrays(driver)
             if self._statement_timeout_seconds is not None and not driver.is_pooled:
-                limit = milliseconds(self._statement_timeout_seconds)
-                driver.execute("SELECT set_config('statement_timeout', %s, false)", (limit,))
+                driver.execute(_LIMIT, (round(self._statement_timeout_seconds * 1000),))
             self._pooled, self._driver = pooled, driver
         return self._driver
 

@@ -29,6 +29,9 @@ from outboxd.postgres.settle_sql import SettleSql, Writes
 SETTLE_LOCK_SECONDS_MAX = 1.0
 """So long a settlement waits for a row that others have locked; it is given again then."""
 
+READ_SECONDS_MAX = 60.0
+"""So long may a fetch, a sweep's chunk or a load take: far longer than any of them does on a server that is well."""
+
 KEPT_ANSWER_BYTES_MAX = 65_536
 """A larger answer is let go at once: records hold what it says by then."""
 
@@ -77,7 +80,7 @@ class PostgresStore:
         self._settle_sql = SettleSql(schema, table, deletes=deletes)
         self._reads, self._writes = PreparedStatements(), PreparedStatements()
         self._alarm = Alarm()
-        self._reader = Session(engine, "fetch")
+        self._reader = Session(engine, "fetch", statement_timeout_seconds=READ_SECONDS_MAX)
         self._lock_timeout = milliseconds(min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3))
         self._writer = Session(engine, "settle", statement_timeout_seconds=max(1.0, lease_ttl_seconds / 2))
         self.fetching, self.settling = self._reader.under_way, self._writer.under_way

@@ -162,6 +162,12 @@ def _dead_letter(metadata: MetaData) -> Table:
         ),
         Index("dead_letter_replaying_idx", "outbox", "outbox_id", postgresql_where=text("status = 'replaying'")),
         Index(
+            "dead_letter_replaying_key_idx",
+            KEY_HASH,
+            "outbox_id",
+            postgresql_where=text("status = 'replaying' AND key IS NOT NULL"),
+        ),
+        Index(
             "dead_letter_uncopied_idx",
             "outbox",
             "id",

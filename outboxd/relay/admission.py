@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import Arm, GateKey, Record, id_of, topic_of
+from outboxd.policy.records import FIRST_ID, Arm, GateKey, Record, id_of, topic_of
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.answers import NotRead, Refused, completeness, cut_arm_of, divide, end_before_position, merge
 from outboxd.relay.held_records import HeldRecord, HeldRecords
@@ -90,7 +90,7 @@ class Admission:
             cursors.available = fetched.available_cursor or cursors.available
         # Once all were listed it begins anew: operators replay in any order.
         if not fetched.replays:
-            cursors.replay = 0
+            cursors.replay = FIRST_ID
         elif self._held.takes_replays:
             cursors.replay = fetched.replays[-1].outbox_id
         if fetched.available_ids:

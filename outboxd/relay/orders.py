@@ -29,7 +29,8 @@ class Orders:
         has_room = held_records.takes_replays
         for replay in fetched.replays:
             # One that is known as a dead letter already, since it holds its key, takes no more room.
-            if has_room or replay.outbox_id in held_records:
+            # One that is behind another is listed again once that one has gone; who takes it now may not know of that.
+            if not replay.is_behind and (has_room or replay.outbox_id in held_records):
                 self._on_replay(replay)
 
     def _on_replay(self, replay: DueReplay) -> None:

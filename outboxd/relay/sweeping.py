@@ -63,7 +63,7 @@ class Sweeping:
             self._lowest_found = None
             state.held.want_overdue(now)
             state.wishes.cursors.retry = None
-            state.wishes.cursors.replay = 0
+            state.wishes.cursors.replay = FIRST_ID
             state.wishes.wants_holding = True
         keys = [key for key in state.gate.deferred_keys if key[1] is not None][:SKIPPED_KEYS_MAX]
         position = state.wishes.cursors.position

@@ -39,9 +39,9 @@ HOLDING_SECONDS = 0.5
 class Cursors:
     """How far the outbox was read."""
 
-    position: int = 0
+    position: int = FIRST_ID
     retry: tuple[datetime, int] | None = None
-    replay: int = 0
+    replay: int = FIRST_ID
     holding: int = FIRST_ID
     available: tuple[datetime, int] | None = None
 

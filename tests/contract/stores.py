@@ -210,6 +210,9 @@ class PostgresBench(StoreBench):
         row = self._sql.execute("SELECT attempts FROM outboxd.retry WHERE outbox_id = %s", (record_id,)).fetchone()
         return None if row is None else int(str(row[0]))
 
+    def execute(self, statement: str, *parameters: object) -> None:
+        self._sql.execute(statement.encode(), parameters)
+
     def replay(self, letter_id: int) -> None:
         self._sql.execute("SELECT outboxd.replay(%s::bigint, true)", (letter_id,))
 

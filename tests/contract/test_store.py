@@ -447,6 +447,27 @@ def test_a_new_owner_is_told_of_replays_that_hold_their_keys_and_of_the_first_of
     assert [replay.outbox_id for replay in bench.fetch().replays] == [*others, holding]
 
 
+def test_a_replay_is_behind_an_earlier_one_of_its_key_that_stands_before_where_the_list_is_read_from(
+    bench: StoreBench,
+) -> None:
+    token = bench.take_over()
+    first, other, second, keyless, last = (bench.insert("orders", key) for key in ("x", "y", "x", None, "y"))
+    elsewhere = bench.insert("invoices", "x")
+    letters = {row: buried(bench, token, row) for row in (first, other, second, keyless, last, elsewhere)}
+
+    def behind(cursor: int = FIRST_ID) -> dict[int, bool]:
+        return {replay.outbox_id: replay.is_behind for replay in bench.fetch(replay_cursor=cursor).replays}
+
+    for row in (second, keyless, last, elsewhere):
+        bench.replay(letters[row])
+    assert behind(other) == {second: False, keyless: False, last: False, elsewhere: False}
+    bench.replay(letters[first])
+    assert behind(other) == {second: True, keyless: False, last: False, elsewhere: False}
+    assert behind() == dict.fromkeys((first, second, keyless, last, elsewhere), False)
+    bench.settle(token, replayed=[(letters[first], 0, 1)])
+    assert behind(other) == {second: False, keyless: False, last: False, elsewhere: False}
+
+
 def test_a_replay_that_an_owner_before_delivered_is_resolved_by_its_rows_id_and_event(bench: StoreBench) -> None:
     token = bench.take_over()
     ours, anothers, unnoted = (bench.insert("orders", key) for key in "xyz")

@@ -38,6 +38,15 @@ def letters(database: Database) -> Iterator[DeadLetters]:
     engine.dispose()
 
 
+def test_bulk_commands_and_the_export_reach_rows_whose_ids_are_below_one(letters: DeadLetters, rows: Letters) -> None:
+    below, above = (rows.bury(rows.enqueue()) for _ in range(2))
+    rows.connection.execute("UPDATE outboxd.dead_letter SET outbox_id = -7 WHERE id = %s", (below,))
+
+    assert [whole.letter.id for whole in letters.export()] == [below, above]
+    (taken,) = letters.replay_where(Filters(), force=True)
+    assert list(taken.ids) == [below, above]
+
+
 def test_the_summary_groups_by_topic_reason_and_code_largest_first(letters: DeadLetters, rows: Letters) -> None:
     for key in ("a", "b", "b"):
         newest = rows.bury(rows.enqueue(key=key))

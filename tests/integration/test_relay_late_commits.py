@@ -221,3 +221,24 @@ def test_writers_that_lock_their_aggregate_see_their_commit_order_whatever_the_r
     verdict = rig.check()
     verdict.assert_holds()
     assert verdict.delivered > LOCKING_ROWS * 0.8
+
+
+def test_rows_whose_ids_are_below_one_go_in_order_at_a_start_and_are_replayed(rig: Rig) -> None:
+    topic = rig.topic(partitions=1)
+    insert_at = (
+        "INSERT INTO outboxd.outbox (id, topic, key, payload, headers) OVERRIDING SYSTEM VALUE"
+        " VALUES (%s, %s, %s, 'x', %s::jsonb)"
+    )
+    for row_id in (-5, 0, 3, -9):
+        rig.sql.execute(insert_at, (row_id, topic, "k", "{}"))
+    rig.sql.execute(insert_at, (-7, topic, "bad", '[["one"]]'))
+    daemon = rig.daemon(relay={"sweep_interval": "1h"})
+    daemon.start()
+    rig.wait_until_settled()
+    rig.sql.execute("UPDATE outboxd.dead_letter SET headers = '{}'")
+
+    rig.sql.execute("SELECT outboxd.replay(array_agg(id), true) FROM outboxd.dead_letter")
+
+    rig.wait_until("SELECT status = 'replayed' FROM outboxd.dead_letter")
+    assert daemon.stop().code == 0
+    assert [id_of(record) for record in rig.kafka.consume(topic)] == [-9, -5, 0, 3, -7]

@@ -73,6 +73,8 @@ class DeadRow:
     resolved_at: float = 0.0
     is_undone: bool = False
     """A failover lost what became of it."""
+    replay: int = 0
+    """The number of the operator's transaction that replayed it last."""
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ class Copy:
 class Database:
     """All tables; every method is one atomic statement at the present simulated time."""
 
-    def __init__(self, timeline: Timeline, *, deletes: bool) -> None:
+    def __init__(self, timeline: Timeline, *, deletes: bool, ids_begin_after: int = 0) -> None:
         self.timeline = timeline
         self.deletes = deletes
         self.rows: dict[int, Row] = {}
@@ -132,10 +134,11 @@ class Database:
         """Which server it is: another one after each failover."""
         self.events: dict[str, Row] = {}
         """Every row that was ever committed, by its event: as it is now, or as it was when a failover lost it."""
-        self._last_id = 0
+        self._last_id = ids_begin_after
         self._transactions = 0
         self._events = 0
         self._dead_letters = 0
+        self._replays = 0
 
     # Its clock.
 
@@ -236,9 +239,11 @@ class Database:
 
     # Operators.
 
-    def replay(self, dead: DeadRow) -> None:
-        if dead.status == "dead":
-            dead.status = "replaying"
+    def replay(self, *letters: DeadRow) -> None:
+        self._replays += 1
+        for dead in letters:
+            if dead.status == "dead":
+                dead.status, dead.replay = "replaying", self._replays
 
     def discard(self, dead: DeadRow) -> None:
         """Some operators' transactions are open for so long that no fetch tells of it any more."""

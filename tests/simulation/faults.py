@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from outboxd.policy.faults import KAFKA_FAULTS, FaultClass
 
 if TYPE_CHECKING:
+    from tests.simulation.database import DeadRow
     from tests.simulation.world import World
 
 TOPIC_FAULTS = [
@@ -18,6 +20,8 @@ TOPIC_FAULTS = [
 ]
 
 HOUR_SECONDS = 3_600.0
+LAST_REPLAYS_SECONDS = 0.5
+"""So long after the end of all faults operators replay what is dead."""
 STEPS = ["read", "publishing", "settlement", "settlement"]
 """Where a daemon dies or freezes in the middle of a turn."""
 
@@ -206,8 +210,11 @@ class Faults:
             return
         letter = dice.choice(dead)
         if action == "replay":
-            self._note(f"an operator replays {letter.row.id}")
-            db.replay(letter)
+            key = (letter.row.topic, letter.row.key)
+            # Often all of a key, and with what else is dead: the list of replays is then gone through in parts.
+            together = [each for each in dead if letter.id % 2 or (each.row.topic, each.row.key) == key]
+            self._note(f"an operator replays {' '.join(str(each.row.id) for each in together)}")
+            db.replay(*together)
         else:
             self._note(f"an operator discards {letter.row.id}")
             db.discard(letter)
@@ -215,6 +222,17 @@ class Faults:
     def _resume(self, pattern: str) -> None:
         if self._world.db.control.pop(pattern, None) is not None:
             self._note(f"an operator resumes {pattern}")
+
+    def _replay_dead_keys(self) -> None:
+        """All that is dead of a key is replayed by one transaction, key after key."""
+        keys: dict[tuple[str, str | None], list[DeadRow]] = {}
+        for letter in self._world.db.dead.values():
+            if letter.status == "dead":
+                keys.setdefault((letter.row.topic, letter.row.key), []).append(letter)
+        for letters in keys.values():
+            self._world.timeline.after(
+                self._dice.uniform(0.0, LAST_REPLAYS_SECONDS), partial(self._world.db.replay, *letters)
+            )
 
     def heal(self) -> None:
         """All faults end, and the operators do what is theirs to do."""
@@ -234,4 +252,6 @@ class Faults:
         for letter in world.db.dead.values():
             if letter.holds_key and letter.status == "dead":
                 world.db.discard(letter)
+        if world.scenario.operator_actions:
+            self._replay_dead_keys()
         self._note("all faults end")

@@ -28,6 +28,7 @@ class Invariants:
         self._sent_as_shown_at: dict[str, float] = {}
         self._sent_after: dict[str, list[Row]] = {}
         self._sent_under: dict[int | None, set[str]] = {}
+        self._sent_replays: set[tuple[str, int]] = set()
         self.duplicates = 0
 
     # At every step.
@@ -47,6 +48,7 @@ class Invariants:
         )
         if lease.daemon != daemon.name and is_told:
             raise Violation("one owner", f"{daemon.name} publishes {record.id}, {lease.daemon} owns", (record.id,))
+        self._replayed_in_order(row)
         if record.event_id not in self._sent_as_shown_at:
             self._sent_as_shown_at[record.event_id] = daemon.snapshots[record.event_id]
             # What is shown once the record was let go comes too late, though the producer's queue may be full then.
@@ -64,6 +66,20 @@ class Invariants:
             raise Violation("pauses", f"{daemon.name} sends {row.id} though {topic} is paused", (row.id,))
         if row.committed_at is None:
             raise Violation("no ghost", f"{record.id} was never committed", (record.id,))
+
+    def _replayed_in_order(self, row: Row) -> None:
+        """Dead letters of one key that one transaction replays go by the ids of their rows."""
+        dead = next((dead for dead in self._world.db.dead.values() if dead.row is row), None) if row.ever_dead else None
+        if dead is None or dead.status != "replaying" or row.key is None:
+            return
+        self._sent_replays.add((row.event_id, dead.replay))
+        for other in self._world.db.dead.values():
+            older = other.row
+            is_before = older.id < row.id and (older.topic, older.key) == (row.topic, row.key)
+            if not is_before or other.status != "replaying" or other.replay != dead.replay or other.is_undone:
+                continue
+            if (older.event_id, other.replay) not in self._sent_replays:
+                raise Violation("replay order", f"{row.id} is replayed before {older.id}", (row.id, older.id))
 
     def on_append(self, topic: str, partition: int, offset: int, row: Row) -> None:
         """A record enters the log: on its first time, nothing older of its key may be missing there."""

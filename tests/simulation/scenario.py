@@ -49,6 +49,7 @@ class Scenario:
     transaction_seconds: float
     fails_over: bool
     clock_jumps: bool
+    ids_begin_after: int
 
 
 def scenario(seed: int) -> Scenario:
@@ -123,4 +124,5 @@ def scenario(seed: int) -> Scenario:
         transaction_seconds=dice.choice([4.0, 10.0, 30.0]),
         fails_over=dice.random() < 0.15,
         clock_jumps=dice.random() < 0.1,
+        ids_begin_after=dice.choice([0, 0, 0, -20]),
     )

@@ -83,12 +83,32 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
         now_ms=db.now_ms,
         due_ids=due_ids,
         retry_cursor=retry_cursor,
-        replays=[DueReplay(dead.id, dead.row.id, dead.row.topic, dead.row.key, dead.attempts) for dead in replays],
+        replays=[
+            DueReplay(
+                dead.id,
+                dead.row.id,
+                dead.row.topic,
+                dead.row.key,
+                dead.attempts,
+                _is_behind(db, dead, request.replay_cursor),
+            )
+            for dead in replays
+        ],
         holding=holding,
         pauses=_pauses(db),
         available_ids=available,
         available_cursor=available_cursor,
         top_id=max((i for i in db.pending if i > request.position), default=None) if request.want_top else None,
+    )
+
+
+def _is_behind(db: Database, dead: DeadRow, cursor: int) -> bool:
+    """Whether an earlier dead letter of the key is replayed too, and stands before the cursor."""
+    row = dead.row
+    return row.key is not None and any(
+        (other.row.topic, other.row.key) == (row.topic, row.key) and other.row.id <= cursor
+        for other in db.dead.values()
+        if other.status == "replaying"
     )
 
 

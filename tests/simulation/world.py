@@ -10,7 +10,7 @@ from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.daemon import Daemon
 from tests.simulation.database import Database, Kind, Row
-from tests.simulation.faults import Faults
+from tests.simulation.faults import LAST_REPLAYS_SECONDS, Faults
 from tests.simulation.history import History, Violation
 from tests.simulation.invariants import Invariants
 from tests.simulation.scenario import Scenario, scenario
@@ -33,7 +33,7 @@ class World:
         self.dice = random.Random(seed)
         self.timeline = Timeline()
         self.history = History(self.timeline)
-        self.db = Database(self.timeline, deletes=self.scenario.deletes)
+        self.db = Database(self.timeline, deletes=self.scenario.deletes, ids_begin_after=self.scenario.ids_begin_after)
         self.invariants = Invariants(self)
         self.broker = Broker(
             self.timeline, self.dice, list(self.scenario.topics), self.scenario.partitions, self._on_append
@@ -135,6 +135,7 @@ class World:
             self._run_until(self.timeline.now + 0.5)
         self.faults.heal()
         self.is_healed = True
+        self._run_until(self.timeline.now + LAST_REPLAYS_SECONDS)
         patience = 2 * DEADLINE_SECONDS if self.scenario.exactly_once else DEADLINE_SECONDS
         deadline = self.timeline.now + patience + DOOMED_SECONDS * self._patience_costs()
         trickle_at = self.timeline.now

@@ -56,7 +56,7 @@ def forward(pieces: Pieces) -> None:
 
 
 def from_the_beginning(pieces: Pieces) -> None:
-    assert pieces.fetch(forward=True, position=0).records[0].id == pieces.outbox.first_pending_id
+    assert pieces.fetch(forward=True, position=FIRST_ID).records[0].id == pieces.outbox.first_pending_id
 
 
 def cut_by_bytes(pieces: Pieces) -> None:
@@ -93,6 +93,12 @@ def chosen(pieces: Pieces) -> None:
 
 def replays(pieces: Pieces) -> None:
     assert len(pieces.fetch(replay_ids=_replaying(pieces, 100)).records) == 100
+
+
+def replays_after(pieces: Pieces) -> None:
+    """The list of replays from the middle on; each may stand behind one that was passed."""
+    fetched = pieces.fetch(replay_cursor=ROWS + DEAD_LETTERS // 2)
+    assert fetched.replays
 
 
 def by_key(pieces: Pieces) -> None:
@@ -296,6 +302,7 @@ REPEATED: Mapping[str, Repeated] = {
     "fetch: looking back past what is known": Repeated(looking_back_past_what_is_known, 10_300, 15_000),
     "fetch: 500 chosen": Repeated(chosen, 1_100, 5_000),
     "fetch: 100 replays": Repeated(replays, 1_100, 1_000),
+    "fetch: replays after those that were listed": Repeated(replays_after, 1_100, 3_000),
     "fetch: 100 keys again": Repeated(by_key, 8_000, 12_000),
     "fetch: a topic again that goes one by one": Repeated(by_topic, 1_100, 3_000),
     "fetch: a topic that goes on": Repeated(catching_up, 7_000, 15_000),

@@ -67,12 +67,12 @@ def test_a_breaker_that_opened_on_age_is_watched_and_not_probed() -> None:
 def test_twenty_different_keys_make_a_storm_and_one_key_does_not() -> None:
     guard = StormGuard()
 
-    assert not any(guard.failed_for_good("t", 10, "one key", number) for number in range(100))
+    assert not any(guard.failed_for_good("t", 10, "one key", number) for number in range(300))
     guard.delivered("t", 0.0)
     assert [guard.failed_for_good("t", 10, f"k{number}", number) for number in range(20)] == [False] * 19 + [True]
 
 
-def test_two_hundred_rows_make_a_storm_however_few_their_keys_are() -> None:
+def test_two_hundred_rows_of_several_keys_make_a_storm_however_few_these_are() -> None:
     guard = StormGuard()
 
     storms = [guard.failed_for_good("t", 10, f"k{number % 3}", number) for number in range(200)]

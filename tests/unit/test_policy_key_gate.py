@@ -35,6 +35,16 @@ def test_one_record_a_key_goes_and_the_others_follow_one_by_one() -> None:
     assert (gate.keys.owner_of(KEY), gate.keys.owner_of(("orders", "other"))) == (None, 3)
 
 
+@pytest.mark.parametrize("record_id", [0, -1, -2])
+def test_any_number_may_be_the_id_of_a_busy_record(record_id: int) -> None:
+    gate = gate_with(record_id)
+
+    assert gate.is_behind(record(record_id + 1))
+    gate.hold(KEY, record_id - 1)
+    assert not gate.is_turn_of(KEY, record_id - 1)
+    assert gate.keys.owner_of(KEY) == record_id
+
+
 def test_what_a_pipelined_gate_deferred_between_two_held_records_goes_before_the_second() -> None:
     gate = KeyGate(pipelined=True)
     gate.hold(KEY, 1)

@@ -96,6 +96,29 @@ def test_what_a_former_producer_reports_at_its_end_is_not_taken_for_news(*, alon
     publisher.close()
 
 
+MOCK = {"test.mock.num.brokers": "1", "linger.ms": "0", "sticky.partitioning.linger.ms": "0"}
+
+
+@pytest.mark.parametrize("partitioner", [{}, {"partitioner": "consistent_random"}, {"partitioner": "murmur2_random"}])
+@pytest.mark.parametrize("alone", [False, True])
+def test_records_of_the_empty_key_meet_in_one_partition(partitioner: dict[str, str], *, alone: bool) -> None:
+    publisher = KafkaPublisher(
+        {**MOCK, **partitioner}, source="shop", in_flight_rows_max=100, in_flight_bytes_max=100_000
+    )
+    places: set[int | None] = set()
+    for number in range(24):
+        record = publisher.inbox.record_type(Arm.FORWARD, number, "event", "orders", "", b"x", "{}", None, 1, 1)
+        assert publisher.publish_alone(record) if alone else publisher.publish([record], 0) == 1
+        reports: list[Report] = []
+        while not reports:
+            publisher.poll(0.01)
+            reports = publisher.take_reports()
+        assert reports[0].error is None
+        places.add(reports[0].partition)
+    publisher.close()
+    assert len(places) == 1
+
+
 class Clock:
     """Time that passes when the test says so."""
 

@@ -11,7 +11,7 @@ from outboxd.policy.faults import fault_of
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import DueReplay, Fetched
-from outboxd.policy.records import NO_HISTORY, Arm, FailureHistory, Record
+from outboxd.policy.records import FIRST_ID, NO_HISTORY, Arm, FailureHistory, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
@@ -80,7 +80,7 @@ def test_the_forward_read_goes_on_behind_its_last_record_and_leaves_gaps() -> No
     bench.fetch(record(2, key="a"), record(5, key="b"))
 
     assert bench.wishes.cursors.position == 5
-    assert bench.wishes.gaps.ranges() == ([1, 3], [1, 4])
+    assert bench.wishes.gaps.ranges() == ([FIRST_ID + 1, 3], [1, 4])
 
 
 def test_what_is_in_memory_is_not_taken_twice() -> None:
@@ -287,7 +287,7 @@ def test_after_a_lost_connection_everything_is_read_from_the_beginning() -> None
     bench.wishes.start_again()
 
     request = bench.wishes.request(9, 9)
-    assert (request.position, list(request.gap_lows)) == (0, [])
+    assert (request.position, list(request.gap_lows)) == (FIRST_ID, [])
 
 
 def test_a_row_that_the_sweep_found_and_that_is_held_meanwhile_is_wanted_no_more() -> None:
@@ -306,7 +306,7 @@ def test_the_list_of_replays_is_not_read_on_while_there_is_no_room_for_more(monk
     bench.held.add(HeldRecord(7, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))
     listed = Fetched([], 0, replays=[DueReplay(80, 8, "orders", "k", 1)])
     bench.admission.take(bench.wishes.request(9, 9), listed, 0.0)
-    assert bench.wishes.cursors.replay == 0
+    assert bench.wishes.cursors.replay == FIRST_ID
     bench.held.remove(7)
     bench.admission.take(bench.wishes.request(9, 9), listed, 0.0)
     assert bench.wishes.cursors.replay == 8

@@ -279,6 +279,24 @@ def test_a_replay_behind_another_dead_letter_of_its_key_has_an_idle_outbox_asked
     assert 2 not in bench.state.held, "asked for, and gone from the database"
 
 
+def test_replays_of_one_key_go_by_their_ids_wherever_the_list_of_replays_is_read_from() -> None:
+    bench = Bench()
+    bench.state.wishes.cursors.replay = 6
+    older, newer = DueReplay(105, 5, "orders", "k", 1), DueReplay(107, 7, "orders", "k", 1, is_behind=True)
+    bench.reading.on_fetched(Fetched([], 0, replays=[newer]))
+    assert 7 not in bench.state.held
+    for listed in ([], [older, newer._replace(is_behind=False)]):
+        bench.turn(after_seconds=1.0)
+        bench.reading.on_fetched(Fetched([], 0, replays=listed))
+
+    bench.turn(after_seconds=1.0)
+
+    request = bench.state.reading
+    assert isinstance(request, FetchRequest)
+    assert list(request.replay_ids) == [105]
+    assert bench.state.held.by_id[7].is_replay
+
+
 def test_what_waited_for_a_pause_to_end_is_asked_for_at_once_when_it_does() -> None:
     bench = paused_under_load()
     fetches_within(bench, 5.0, PAUSED)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outboxd.kafka import transaction_client as module
+from outboxd.kafka.client_config import ANY_PARTITION, empty_key_partition
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.progress import ProgressRecord, decode
 from outboxd.kafka.transaction_client import TransactionClient
@@ -52,6 +53,8 @@ class Broker:
     missing: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
     causeless_aborts: int = 0
+    partitions_by_key: dict[str | None, int] = field(default_factory=dict)
+    """What `produce()` was told."""
 
 
 class Client:
@@ -74,6 +77,7 @@ class Client:
         if topic == PROGRESS:
             self.open.append((topic, payload, None))
         else:
+            self.broker.partitions_by_key[rest[0]] = rest[1]
             self.queue.append((topic, payload, rest[2]))
 
     def flush(self, seconds: float) -> None:
@@ -132,7 +136,7 @@ def transactions_on(broker: Broker, **options: Any) -> Transactions:
     make: type[Client] = options.pop("make", Client)
     client = TransactionClient(
         lambda way: cast(Any, make(broker, way)),
-        MessageChecks("default", 1_000_000),
+        MessageChecks("default", 1_000_000, empty_key_partition({})),
         topic=PROGRESS,
         read_above=lambda number, _: [record for record in broker.progress if record.number > number],
         is_wanted=options.pop("is_wanted", lambda: True),
@@ -154,6 +158,14 @@ def split(reports: Sequence[Report]) -> tuple[list[int], dict[int, str], list[in
     failed = {r.record.id: r.error.fault.name for r in reports if r.error is not None}
     back = [record_id for record_id, name in failed.items() if name == "SENT_BACK"]
     return delivered, {i: name for i, name in failed.items() if name != "SENT_BACK"}, back
+
+
+def test_records_of_the_empty_key_meet_in_one_partition_and_the_partitioner_places_all_others() -> None:
+    broker = Broker()
+
+    transactions_on(broker).deliver([record(1, key=""), record(2, key="k"), record(3, key=None)])
+
+    assert broker.partitions_by_key == {"": 0, "k": ANY_PARTITION, None: ANY_PARTITION}
 
 
 def test_one_transaction_delivers_a_sound_batch_and_says_where_each_row_went() -> None:

@@ -1,0 +1,1 @@
+DROP INDEX dead_letter_replaying_key_idx;

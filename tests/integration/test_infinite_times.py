@@ -1,0 +1,68 @@
+"""Times that somebody wrote by hand and that Python, or arithmetic, has not: each fetch and each load goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from outboxd.policy.faults import fault_of
+from outboxd.policy.outcomes import Retry
+from outboxd.postgres.engine import make_engine
+from outboxd.postgres.overview import look
+from tests.contract.stores import PostgresBench
+from tests.support.postgres_fixtures import Database
+
+TIMES = ["infinity", "-infinity", "4713-01-01 BC", "294276-12-31"]
+
+
+@pytest.fixture
+def bench(database: Database) -> Iterator[PostgresBench]:
+    made = PostgresBench(database)
+    yield made
+    made.close()
+
+
+def fail(bench: PostgresBench) -> int:
+    token = bench.take_over()
+    row = bench.insert("orders")
+    bench.settle(token, retries=[(row, Retry(fault_of(10), "later", 1, 60.0))])
+    return row
+
+
+@pytest.mark.parametrize("at", TIMES)
+def test_a_retry_of_any_time_is_listed_once_it_is_due_and_known_to_the_next_owner(
+    bench: PostgresBench, at: str
+) -> None:
+    row = fail(bench)
+    bench.execute("UPDATE outboxd.retry SET next_attempt_at = %s", at)
+
+    fetched = bench.fetch()
+    (holder,) = bench.load().holders
+
+    is_due = at in ("-infinity", "4713-01-01 BC")
+    assert list(fetched.due_ids) == ([row] if is_due else [])
+    assert (holder.outbox_id, holder.due_in_seconds == 0) == (row, is_due)
+    if is_due:
+        assert list(bench.fetch(retry_cursor=fetched.retry_cursor).due_ids) == []
+
+
+@pytest.mark.parametrize("at", TIMES)
+def test_a_row_may_have_failed_and_a_topic_may_be_paused_since_any_time(
+    bench: PostgresBench, database: Database, at: str
+) -> None:
+    row = fail(bench)
+    bench.pause("orders")
+    bench.execute("UPDATE outboxd.retry SET first_failed_at = %s, next_attempt_at = now()", at)
+    bench.execute("UPDATE outboxd.control SET since = %s", at)
+
+    fetched = bench.fetch()
+    loaded = bench.load()
+
+    assert list(fetched.due_ids) == [holder.outbox_id for holder in loaded.holders] == [row]
+    assert [pause.topic_pattern for pause in fetched.pauses] == ["orders"]
+    assert list(loaded.pauses) == list(fetched.pauses)
+    engine = make_engine(database.url)
+    overview = look(engine, "outboxd", "outbox", "default")
+    engine.dispose()
+    assert (overview.in_retry, overview.held_keys, len(overview.paused)) == (1, 1, 1)
