@@ -152,7 +152,10 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
         try:
             database, outbox = settings.database, settings.outbox
             exactly_once = settings.relay.delivery == "exactly-once"
-            found = postgres.inspect(engine, database.schema_, outbox.table, outbox.name, exactly_once=exactly_once)
+            found = postgres.inspect(
+                engine, database.schema_, outbox.table, outbox.name, exactly_once=exactly_once,
+                listens=settings.relay.listen,
+            )  # fmt: skip
         finally:
             engine.dispose()
         yield from found.findings

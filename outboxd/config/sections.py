@@ -117,7 +117,8 @@ class RelaySettings(Section):
         5.0, "How often all pending rows are swept for those whose id was drawn long before their insert."
     )
     listen: Annotated[bool, Flag()] = option(
-        False, "Also wake up by LISTEN/NOTIFY; does not work through a transaction pooler."
+        False,
+        "Also wake up by LISTEN/NOTIFY; not through a transaction pooler, nor where applications prepare transactions.",
     )
     after_publish: Annotated[AfterPublish, Choice(("mark", "delete"))] = option(
         "mark", "Keep delivered rows with their partition and offset, or delete them at once (faster, no audit)."

@@ -43,10 +43,12 @@ class Inspection:
     database: str
 
 
-def inspect(engine: Engine, schema: str, table: str, outbox: str, *, exactly_once: bool = False) -> Inspection:
+def inspect(
+    engine: Engine, schema: str, table: str, outbox: str, *, exactly_once: bool = False, listens: bool = False
+) -> Inspection:
     """Look at everything; what cannot be looked at because of an earlier problem is left out.
 
-    `exactly_once`: that is how the daemon is to deliver.
+    `exactly_once`: that is how the daemon is to deliver; `listens`: it is to wake up by notifications.
     """
     findings: list[Finding] = []
     topics: dict[str, int] = {}
@@ -55,6 +57,8 @@ def inspect(engine: Engine, schema: str, table: str, outbox: str, *, exactly_onc
         with explained(), engine.connect() as connection:
             database = str(connection.scalar(text("SELECT current_database()")))
             findings.extend(_server(connection))
+            if listens:
+                findings.extend(_notifications(connection))
             may_look = list(_schema(connection, schema))
             findings.extend(may_look)
             if not any(finding.weight.is_problem for finding in may_look):
@@ -78,6 +82,17 @@ def weight_of(error: OutboxdError) -> Weight:
     if isinstance(error, ConfigError):
         return Weight.MISCONFIGURED
     return Weight.FORBIDDEN if isinstance(error, AccessDeniedError) else Weight.UNAVAILABLE
+
+
+def _notifications(connection: Connection) -> Iterator[Finding]:
+    if connection.scalar(text("SHOW max_prepared_transactions")) != "0":
+        yield Finding(
+            "database",
+            Weight.WARNING,
+            "relay.listen is on, so that each insert notifies, and max_prepared_transactions is above 0: PostgreSQL "
+            "prepares no transaction that notified",
+            "set relay.listen to false where an application that writes to the outbox prepares its transactions",
+        )
 
 
 def _server(connection: Connection) -> Iterator[Finding]:

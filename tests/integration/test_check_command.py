@@ -78,6 +78,15 @@ def test_warnings_do_not_change_the_exit_code(
     assert any('"batch.size" = 5000' in finding["remedy"] for finding in document["findings"])
 
 
+def test_listening_where_transactions_can_be_prepared_is_warned_of(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell]
+) -> None:
+    document = shell_with(kafka.bootstrap, OUTBOXD_RELAY__LISTEN="true").ok("check", "--json").document
+
+    (warning,) = [finding for finding in document["findings"] if finding["weight"] == "warning"]
+    assert "max_prepared_transactions" in warning["message"]
+
+
 def test_every_missing_right_is_named_at_once(
     kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
 ) -> None:
