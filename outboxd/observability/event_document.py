@@ -31,6 +31,7 @@ FIELDS: Final[dict[str, str]] = {
     "path": "the path of the request, without its query",
     "place": "topic-partition@offset in Kafka",
     "reason": "why",
+    "row": "a row or a dead letter, by its id",
     "rows": "how many rows",
     "sample_id": "the id of the newest of these dead letters",
     "sql": "what to type in psql to see it",

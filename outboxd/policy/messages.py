@@ -170,10 +170,15 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class SettleFailed:
-    """A settlement failed; whether it was committed is unknown. It is to be given again, whole."""
+    """A settlement failed; whether it was committed is unknown. It is to be given again, whole.
+
+    `refused`: the server said that it would not write it, because of a row of it or of a lock, so nothing of it is
+    written; others may be, and so may parts of it.
+    """
 
     settlement: Settlement
     message: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

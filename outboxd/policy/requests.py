@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.outcomes import DeadLetter, Retry
@@ -87,6 +87,7 @@ class Settlement:
 
     `replayed` are dead letters that were delivered: by their own ids, with partition and offset. `recovered_replays`
     are those that an owner before delivered: by the ids of their rows, with partition, offset and event piece.
+    `again`: it failed before, and may be written already. `is_part`: it is what is left of one that was refused.
     """
 
     delivered_ids: Sequence[int] = ()
@@ -102,8 +103,33 @@ class Settlement:
     storms: Sequence[tuple[str, str]] = ()
     transaction: int | None = None
     again: bool = False
+    is_part: bool = False
 
     @property
     def rows(self) -> int:
         """How many outbox rows the statement is expected to change."""
         return len(self.delivered_ids) + len(self.dead)
+
+    @property
+    def entries(self) -> int:
+        """How many outcomes it has, of all kinds."""
+        return sum(len(getattr(self, kind)) for kind in _KINDS)
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return what it has from one entry up to another (exclusive), counted through all kinds; without the
+        transaction, which is settled by all of them together.
+        """
+        kept: dict[str, Any] = {}
+        for kind in _KINDS:
+            count = len(getattr(self, kind))
+            for field in _PARALLEL if kind == "delivered_ids" else (kind,):
+                kept[field] = getattr(self, field)[max(0, start) : max(0, stop)]
+            start, stop = start - count, stop - count
+        return replace(self, **kept, transaction=None, is_part=True)
+
+
+_PARALLEL = ("delivered_ids", "delivered_partitions", "delivered_offsets", "delivered_pieces")
+_KINDS = (
+    "delivered_ids", "retries", "dead", "replayed", "recovered_replays", "died_again", "out_of_retry", "storms",
+)  # fmt: skip
+"""The sequences of a settlement, of parallel ones the first."""

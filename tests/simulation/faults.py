@@ -40,6 +40,7 @@ class Faults:
             self._lost_answers,
             self._slow_statements,
             self._database_down,
+            self._locked_rows,
             self._freeze,
             self._freeze_at_a_step,
             self._freeze_at_a_step,
@@ -148,6 +149,13 @@ class Faults:
         self._world.db.down_until = self._world.timeline.now + lasts
         self._note(f"the database is down for {lasts} s")
 
+    def _locked_rows(self, lasts: float) -> None:
+        """Somebody locks rows that are pending, and leaves the transaction open."""
+        db, dice = self._world.db, self._dice
+        rows = dice.sample(sorted(db.pending), min(len(db.pending), dice.choice([1, 1, 3, 40])))
+        db.locked_until.update((row_id, db.timeline.now + lasts) for row_id in rows)
+        self._note(f"{len(rows)} pending rows are locked for {lasts} s: {rows[:3]}")
+
     def _clock_jump(self, lasts: float) -> None:
         """The database's clock is set wrong, by up to an hour; after a while it is set right."""
         db = self._world.db
@@ -220,6 +228,7 @@ class Faults:
         """All faults end, and the operators do what is theirs to do."""
         world = self._world
         world.broker.down_until = world.db.down_until = world.broker.slow_share = 0.0
+        world.db.locked_until.clear()
         faults = world.statement_faults
         faults.before = faults.lost_answer = faults.slow = 0.0
         for topic in world.broker.topics.values():
