@@ -111,8 +111,8 @@ class Fetched(NamedTuple):
     an arm.
 
     `fenced` says that the lease is not ours in the database that was read, `moved` that it is another server's than
-    that which gave the lease: nothing that is in memory need be true there. `waited_seconds` is how long after it was
-    asked for the statement was given.
+    that which gave the lease, or the table another: nothing that is in memory need be true there. `waited_seconds` is
+    how long after it was asked for the statement was given.
     """
 
     records: list[Record]

@@ -83,7 +83,8 @@ IMPATIENT = Patience(0.0, 0.0)
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """Outcomes to be written in one statement. The `delivered_…` sequences run in parallel; `delivered_pieces` is
-    empty where the rows are those that this owner read. Else only rows of the same event are written.
+    empty where the rows are surely those that this owner read. Else only rows of the same event are written;
+    `dead_pieces` are the same for `dead`.
 
     `replayed` are dead letters that were delivered: by their own ids, with partition and offset. `recovered_replays`
     are those that an owner before delivered: by the ids of their rows, with partition, offset and event piece.
@@ -96,6 +97,7 @@ class Settlement:
     delivered_pieces: Sequence[int | None] = ()
     retries: Sequence[tuple[int, Retry]] = ()
     dead: Sequence[tuple[int, DeadLetter]] = ()
+    dead_pieces: Sequence[int | None] = ()
     replayed: Sequence[tuple[int, int | None, int | None]] = ()
     recovered_replays: Sequence[tuple[int, int, int, int | None]] = ()
     died_again: Sequence[tuple[int, DeadLetter]] = ()
@@ -122,13 +124,16 @@ class Settlement:
         kept: dict[str, Any] = {}
         for kind in _KINDS:
             count = len(getattr(self, kind))
-            for field in _PARALLEL if kind == "delivered_ids" else (kind,):
+            for field in _PARALLEL.get(kind, (kind,)):
                 kept[field] = getattr(self, field)[max(0, start) : max(0, stop)]
             start, stop = start - count, stop - count
         return replace(self, **kept, transaction=None, is_part=True)
 
 
-_PARALLEL = ("delivered_ids", "delivered_partitions", "delivered_offsets", "delivered_pieces")
+_PARALLEL = {
+    "delivered_ids": ("delivered_ids", "delivered_partitions", "delivered_offsets", "delivered_pieces"),
+    "dead": ("dead", "dead_pieces"),
+}
 _KINDS = (
     "delivered_ids", "retries", "dead", "replayed", "recovered_replays", "died_again", "out_of_retry", "storms",
 )  # fmt: skip

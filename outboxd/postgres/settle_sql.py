@@ -1,8 +1,9 @@
 """The settle statement: all outcomes of a batch in one autocommit statement, fenced by the lease.
 
-Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, on the timeline on which the lease was
-acquired, and every write joins it: when another daemon took over meanwhile, the row does not match and nothing is
-written; while this statement runs, nobody can take over. The parts that a settlement does not have are not in the text.
+Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, on the timeline and the storage of the
+table with which the lease was acquired, and every write joins it: when another daemon took over meanwhile, the row does
+not match and nothing is written; while this statement runs, nobody can take over. The parts that a settlement does not
+have are not in the text.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import lru_cache
 
 from outboxd.postgres.lock_limit import LIMITED
 from outboxd.postgres.names import quoted_beside_parameters
-from outboxd.postgres.ownership import IS_SAME_TIMELINE
+from outboxd.postgres.ownership import IS_SAME
 
 _IS_PENDING = "(o.published_at IS NULL)::int = 1"
 """A condition that the planner does not take for the indexes of pending rows: rows are looked up by the primary key,
@@ -62,7 +63,7 @@ class SettleSql:
             (
                 f"ours AS MATERIALIZED (SELECT l.token FROM {LIMITED}, {self._schema}.lease AS l"
                 " WHERE l.outbox = %(outbox)s"
-                f" AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid AND {IS_SAME_TIMELINE}"
+                f" AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid AND {IS_SAME}"
                 " FOR SHARE OF l)"
             ),
         ]
@@ -71,7 +72,7 @@ class SettleSql:
         if writes.retries:
             parts.append(self._retries())
         if writes.dead:
-            parts += [self._moved(), self._dead()]
+            parts += [self._moved(of_an_event=writes.pieces), self._dead()]
         if writes.replayed:
             parts.append(self._replayed())
         if writes.recovered_replays:
@@ -119,7 +120,9 @@ class SettleSql:
         )
 
     def _recovered(self) -> str:
-        """What a progress record names: rows of the same id *and* event, since the id may have been given again."""
+        """Rows of the same id *and* event, since the id may have been given again: what a progress record names, or
+        what was read before a connection was lost.
+        """
         same = f"o.id = d.id AND {_IS_PENDING} AND (d.piece IS NULL OR d.piece = {piece_text('o.event_id')})"
         named = (
             f"unnest({_hidden('delivered_ids')}, {_hidden('delivered_partitions')}, {_hidden('delivered_offsets')},"
@@ -129,7 +132,8 @@ class SettleSql:
             return f"delivered AS (DELETE FROM {self._table} AS o USING ours, {named} WHERE {same} RETURNING 1)"
         return (
             f"delivered AS (UPDATE {self._table} AS o SET published_at = now(),"
-            f" published_partition = d.partition::int, published_offset = d.record_offset FROM ours, {named}"
+            " published_partition = nullif(d.partition, -1)::int, published_offset = nullif(d.record_offset, -1)"
+            f" FROM ours, {named}"
             f" WHERE {same} RETURNING 1)"
         )
 
@@ -148,12 +152,16 @@ class SettleSql:
             " error_code = excluded.error_code, error_message = excluded.error_message)"
         )
 
-    def _moved(self) -> str:
+    def _moved(self, *, of_an_event: bool) -> str:
+        pieces, column, same = "", "", ""
+        if of_an_event:
+            pieces, column = ", %(dead_pieces)s::bigint[]", ", piece"
+            same = f" AND (d.piece IS NULL OR d.piece = {piece_text('o.event_id')})"
         return (
             f"moved AS (DELETE FROM {self._table} AS o USING ours, unnest(%(dead_ids)s::bigint[],"
             " %(dead_attempts)s::int[], %(dead_reasons)s::text[], %(dead_codes)s::text[], %(dead_messages)s::text[],"
-            " %(dead_holds)s::bool[]) AS d(id, attempts, reason, code, message, holds)"
-            f" WHERE o.id = d.id AND {_IS_PENDING} RETURNING o.id AS outbox_id,"
+            f" %(dead_holds)s::bool[]{pieces}) AS d(id, attempts, reason, code, message, holds{column})"
+            f" WHERE o.id = d.id AND {_IS_PENDING}{same} RETURNING o.id AS outbox_id,"
             f" {', '.join('o.' + column for column in _MOVED_COLUMNS.split(', '))},"
             " d.attempts, d.reason, d.code, d.message, d.holds),"
             f" untried AS (DELETE FROM {self._schema}.retry AS r USING ours WHERE r.outbox = %(outbox)s"

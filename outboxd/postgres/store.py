@@ -105,16 +105,23 @@ class PostgresStore:
         self._reader.submit(self._load, self._fetch_failed)
 
     def _load(self, connection: Connection) -> None:
-        owner = self._owner
         arguments = {"outbox": self._outbox}
         held = connection.execute(load_text(self._schema, self._table), arguments).fetchall()
         rows = connection.execute(pauses_text(self._schema), arguments).fetchall()
         pauses = [Pause(*row[1:]) for row in rows if row[1] is not None]
-        proof = {"table": self._qualified, "holder": owner.holder, "timeline": owner.timeline}
         (settled, lineage, owned, moved) = connection.execute(
-            progress_text(self._schema), {**arguments, **proof}
+            progress_text(self._schema), {**arguments, **self._proof()}
         ).fetchall()[0]
         self._post(Loaded([KeyHolder(*row) for row in held], pauses, rows[0][0], settled, lineage, not owned, moved))
+
+    def _proof(self) -> dict[str, object]:
+        owner = self._owner
+        return {
+            "holder": owner.holder,
+            "timeline": owner.timeline,
+            "storage": owner.storage,
+            "table": self._qualified,
+        }
 
     # Fetch.
 
@@ -193,14 +200,13 @@ class PostgresStore:
             out_of_retry=bool(settlement.out_of_retry),
             storms=bool(settlement.storms),
             progress=settlement.transaction is not None,
-            pieces=bool(settlement.delivered_pieces),
+            pieces=bool(settlement.delivered_pieces or settlement.dead_pieces),
         )
         owner = self._owner
         arguments: dict[str, object] = {
             "outbox": self._outbox,
             "token": token,
-            "holder": owner.holder,
-            "timeline": owner.timeline,
+            **self._proof(),
             "lock_timeout": milliseconds(PART_LOCK_SECONDS_MAX if settlement.is_part else self._lock_seconds),
             "daemon": self._daemon,
             "transaction": settlement.transaction,
@@ -211,6 +217,7 @@ class PostgresStore:
         }
         if writes.pieces:
             arguments["delivered_pieces"] = list(settlement.delivered_pieces)
+            arguments["dead_pieces"] = list(settlement.dead_pieces)
         if writes.recovered_replays:
             arguments |= _recovered(settlement)
         if any((writes.retries, writes.dead, writes.replayed, writes.died_again, writes.storms)):
@@ -222,7 +229,7 @@ class PostgresStore:
                 raise
             self._post(SettleFailed(settlement, self._refused(error, settlement, connection), refused=True))
             return
-        moved = owned == 0 and has_moved(connection, owner)
+        moved = owned == 0 and has_moved(connection, owner, self._qualified)
         self._post(Settled(settlement, matched, fenced=owned == 0, moved=moved))
 
     def _refused(self, error: psycopg.Error, settlement: Settlement, connection: Connection) -> str:

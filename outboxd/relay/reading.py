@@ -281,4 +281,5 @@ class Reading:
             return
         state.ledger.fetch_ended()
         if failed.lost:
+            state.connection_lost()
             state.wishes.start_again()

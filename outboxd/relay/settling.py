@@ -164,6 +164,11 @@ class Settling:
                 transaction = self._marks.pop(0)[0]
         return transaction
 
+    def of_events(self, settlement: Settlement) -> Settlement:
+        """The settlement under way is this one instead: the same, of the rows' very events."""
+        self.under_way = settlement
+        return settlement
+
     def done(self) -> None:
         """The settlement under way was committed, or is of no interest any more."""
         self.under_way = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from outboxd.policy.backoff import failure_pause_seconds
+from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.outcomes import DeadLetter, Retry
-from outboxd.policy.records import NO_HISTORY, FailureHistory
+from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed, Settlement
 from outboxd.relay.state import State
@@ -65,8 +66,21 @@ class Writing:
             return
         settlement = settling.take(now)
         if settlement is not None and state.token is not None:
+            if state.read_before_loss:
+                settlement = self._of_events(settlement)
             self._began_at = now
             state.ports.store.begin_settle(settlement, state.token)
+
+    def _of_events(self, settlement: Settlement) -> Settlement:
+        """Where a connection was lost, rows are settled only if they are still the events that were read."""
+        state = self._state
+        records = state.ledger.records
+        state.read_before_loss = {record_id for record_id in state.read_before_loss if record_id in records}
+        if settlement.delivered_pieces or settlement.dead_pieces:
+            return settlement
+        delivered = _pieces([records.get(record_id) for record_id in settlement.delivered_ids])
+        dead = _pieces([records.get(record_id) for record_id, _ in settlement.dead])
+        return state.settling.of_events(replace(settlement, delivered_pieces=delivered, dead_pieces=dead))
 
     def on_settled(self, event: Settled) -> bool:
         """Let go what was written. Return False when the lease is another daemon's by now: nothing was written."""
@@ -163,6 +177,7 @@ class Writing:
             self._on_refused(event)
             return
         state.settling.failed(replace(event.settlement, again=True))
+        state.connection_lost()
         self._failures += 1
         self._next_at = state.ports.clock.monotonic() + failure_pause_seconds(self._failures)
         if self._failures == 1:
@@ -203,3 +218,9 @@ def _named(settlement: Settlement) -> str:
         if found:
             return f"{name} {found[0]}"
     return f"the hold of the topic {settlement.storms[0][0]}"
+
+
+def _pieces(records: Sequence[Record | None]) -> list[int | None]:
+    """Return what tells each record's event from others; None where it is not in memory."""
+    pieces = iter(event_pieces([record.event_id for record in records if record is not None]))
+    return [None if record is None else next(pieces) for record in records]

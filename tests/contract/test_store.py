@@ -426,6 +426,24 @@ def test_a_replay_that_an_owner_before_delivered_is_resolved_by_its_rows_id_and_
     assert states() == ["replayed", "replaying", "replayed"]
 
 
+def test_rows_of_other_events_than_were_read_are_neither_marked_nor_moved(bench: StoreBench) -> None:
+    token = bench.take_over()
+    rows = [bench.insert("orders", key) for key in "abcd"]
+    pieces = [event_pieces([record.event_id])[0] for record in bench.fetch().records]
+    settled = bench.settle(
+        token,
+        delivered_ids=rows[:2],
+        delivered_partitions=[None, 0],
+        delivered_offsets=[None, 8],
+        delivered_pieces=[pieces[0], pieces[1] + 1],
+        dead=[(rows[2], death()), (rows[3], death())],
+        dead_pieces=[pieces[2], pieces[3] + 1],
+    )
+    assert settled.matched_rows == 2
+    assert [bench.is_pending(row) for row in rows] == [False, True, False, True]
+    assert [bench.letter(row) is not None for row in rows] == [False, False, True, False]
+
+
 @pytest.mark.parametrize("holds_now", [True, False])
 def test_a_replay_that_dies_again_holds_its_key_as_the_route_says_now(bench: StoreBench, holds_now: bool) -> None:
     token = bench.take_over()
