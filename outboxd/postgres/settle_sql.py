@@ -18,6 +18,12 @@ from outboxd.postgres.ownership import IS_SAME
 _IS_PENDING = "(o.published_at IS NULL)::int = 1"
 """A condition that the planner does not take for the indexes of pending rows: rows are looked up by the primary key,
 one by one. It may else join a batch with all that is pending, above all where statistics are missing or old."""
+_ON_DISK = (
+    "(SELECT CASE WHEN current_setting('synchronous_commit') = 'off'"
+    " THEN set_config('synchronous_commit', 'on', true) END) AS on_disk"
+)
+"""Where the role or the database commits without waiting for the disk: a crash that takes back the progress and the
+marks would have rows sent twice that a consumer was promised once."""
 _MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
 
 
@@ -59,9 +65,10 @@ class SettleSql:
         self.text = lru_cache(maxsize=64)(self._text)
 
     def _text(self, writes: Writes) -> str:
+        on_disk = f"{_ON_DISK}, " if writes.progress else ""
         parts = [
             (
-                f"ours AS MATERIALIZED (SELECT l.token FROM {LIMITED}, {self._schema}.lease AS l"
+                f"ours AS MATERIALIZED (SELECT l.token FROM {LIMITED}, {on_disk}{self._schema}.lease AS l"
                 " WHERE l.outbox = %(outbox)s"
                 f" AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid AND {IS_SAME}"
                 " FOR SHARE OF l)"

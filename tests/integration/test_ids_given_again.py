@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
 import pytest
 
 from outboxd.policy.fencings import MOVED
-from outboxd.postgres.migrate import upgrade
 from tests.support.daemon import DaemonProcess
-from tests.support.kafka import KafkaCluster
-from tests.support.postgres import PostgresServer
-from tests.support.postgres_fixtures import SCHEMA, Database
 from tests.support.rig import Rig
 
 MODES = pytest.mark.parametrize(
@@ -78,31 +71,6 @@ def test_a_table_that_is_rewritten_costs_no_row(rig: Rig) -> None:
     rig.wait_until_settled()
     assert daemon.stop().code == 0
     rig.check().assert_holds(duplicates_max=ROWS)
-
-
-@pytest.fixture
-def forgetful(kafka: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
-    """A rig whose server writes to the disk what nobody waits for only when somebody else's commit does."""
-    server = PostgresServer(
-        {
-            "wal_writer_delay": "10s",
-            "wal_writer_flush_after": "1GB",
-            "wal_buffers": "16MB",
-            "bgwriter_lru_maxpages": "0",
-        }
-    )
-    rig = None
-    try:
-        server.start()
-        with server.connect() as connection:
-            connection.execute("CREATE DATABASE app")
-        upgrade(server.url("app"), SCHEMA)
-        rig = Rig(Database(server, "app"), kafka, tmp_path)
-        yield rig
-    finally:
-        if rig is not None:
-            rig.close()
-        server.destroy()
 
 
 @MODES
