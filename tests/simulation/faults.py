@@ -18,6 +18,8 @@ TOPIC_FAULTS = [
 ]
 
 HOUR_SECONDS = 3_600.0
+LOCKED_SHARE = 0.3
+"""Of the seeds so many have rows that somebody locks."""
 STEPS = ["read", "publishing", "settlement", "settlement"]
 """Where a daemon dies or freezes in the middle of a turn."""
 
@@ -40,7 +42,6 @@ class Faults:
             self._lost_answers,
             self._slow_statements,
             self._database_down,
-            self._locked_rows,
             self._freeze,
             self._freeze_at_a_step,
             self._freeze_at_a_step,
@@ -55,6 +56,11 @@ class Faults:
         span = scenario.fault_seconds
         for _ in range(scenario.faults):
             self._plan(dice.uniform(0.1, span), dice.choice(kinds))
+        # By dice of their own, so that whatever else happens in a seed stays as it is.
+        self._lock_dice = random.Random(scenario.seed)
+        if self._lock_dice.random() < LOCKED_SHARE:
+            for _ in range(self._lock_dice.choice([1, 3])):
+                timeline.at(self._lock_dice.uniform(0.1, span), self._lock_rows)
         if scenario.is_stormy:
             timeline.at(0.4, lambda: self._shrunk_topic(scenario.fault_seconds))
         for _ in range(scenario.crashes):
@@ -149,9 +155,11 @@ class Faults:
         self._world.db.down_until = self._world.timeline.now + lasts
         self._note(f"the database is down for {lasts} s")
 
-    def _locked_rows(self, lasts: float) -> None:
+    def _lock_rows(self) -> None:
         """Somebody locks rows that are pending, and leaves the transaction open."""
-        db, dice = self._world.db, self._dice
+        db, dice = self._world.db, self._lock_dice
+        lasts = dice.choice([0.3, 3.0, 13.0])
+        self._world.count("fault locked rows")
         rows = dice.sample(sorted(db.pending), min(len(db.pending), dice.choice([1, 1, 3, 40])))
         db.locked_until.update((row_id, db.timeline.now + lasts) for row_id in rows)
         self._note(f"{len(rows)} pending rows are locked for {lasts} s: {rows[:3]}")
