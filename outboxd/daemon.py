@@ -95,6 +95,7 @@ class Daemon:
             self.board,
             self.observer.event,
             lambda: self.assembly.lease.last_error,
+            lambda: self.assembly.starts.failure,
             self.assembly.waits_for_database(),
         )
         self._load_again = load_again

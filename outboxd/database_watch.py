@@ -1,4 +1,6 @@
-"""What no failed statement tells: a lease that cannot even be asked for, and a server that says nothing at all."""
+"""What no failed statement of the relay tells: a lease that cannot even be asked for, a start that cannot be noted,
+before which nothing is published, and a server that says nothing at all.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +16,35 @@ STANDSTILL = (
     " is in the way; look at pg_stat_activity, the server's disks and the network"
 )
 LEASE_QUESTION, SILENCE = "the question for the lease", "the wait for an answer"
+START_NOTE = "the note of the start"
 
 
 class DatabaseWatch:
-    """Tells the log and the board of both, once until it is over. On the relay's thread."""
+    """Tells the log and the board of them, each once until it is over. On the relay's thread."""
 
     def __init__(
         self,
         board: StatusBoard,
         event: TellEvent,
         lease_failure: Callable[[], str | None],
+        start_failure: Callable[[], str | None],
         waits: Mapping[str, Callable[[], float]],
     ) -> None:
-        """`lease_failure` says why the lease cannot be asked for; `waits` are the threads that ask the database, each
-        with how many seconds it has waited for an answer.
+        """`lease_failure` says why the lease cannot be asked for, `start_failure` why what goes to the table `start`
+        cannot be written; `waits` are the threads that ask the database, each with how many seconds it has waited for
+        an answer.
         """
         self._board = board
         self._event = event
         self._lease_failure = lease_failure
+        self._start_failure = start_failure
         self._waits = waits
         self._told: set[str] = set()
 
     def look(self, *, is_owner: bool) -> None:
         """Look after a turn of the relay's loop."""
         self._tell(LEASE_QUESTION, None if is_owner else self._lease_failure())
+        self._tell(START_NOTE, self._start_failure() if is_owner else None)
         silent = next((name for name, seconds in self._waits.items() if seconds() >= SILENCE_SECONDS), None)
         self._tell(SILENCE, None if silent is None else f"the thread {silent} has had {STANDSTILL}")
 

@@ -13,4 +13,5 @@ pytest_plugins = [
     "tests.support.kafka_fixtures",
     "tests.support.notify_socket",
     "tests.support.rig",
+    "tests.support.forgetful_server",
 ]

@@ -33,6 +33,7 @@ FIELDS: Final[dict[str, str]] = {
     "place": "topic-partition@offset in Kafka",
     "position": "the id up to which the outbox was read",
     "reason": "why",
+    "row": "a row or a dead letter, by its id",
     "rows": "how many rows",
     "sample_id": "the id of the newest of these dead letters",
     "sql": "what to type in psql to see it",

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import deque
 
 RIVAL = "another daemon owns the outbox"
-MOVED = "PostgreSQL failed over: another server answers than the one that gave the lease"
+MOVED = (
+    "PostgreSQL failed over, or the outbox's table was truncated, rewritten or replaced: nothing known is true there"
+)
 """Why an owner stands down; the second is nobody's fault, and no fencing."""
 FENCED_CODES = frozenset({"_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"})
 """What a transactional producer fails with once another took its `transactional.id`."""

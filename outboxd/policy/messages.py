@@ -106,9 +106,9 @@ class Fetched(NamedTuple):
     an arm.
 
     `due_ids` are the records of `retry` that are due. `fenced` says that the lease is not ours in the database that was
-    read, `moved` that it is another server's than that which gave the lease: nothing that is in memory need be true
-    there. `waited_seconds` is how long after it was asked for the statement was given. `top_id` is the highest pending
-    id above the request's position, due or not, where that was asked for.
+    read, `moved` that it is another server's than that which gave the lease, or the table another: nothing that is in
+    memory need be true there. `waited_seconds` is how long after it was asked for the statement was given. `top_id` is
+    the highest pending id above the request's position, due or not, where that was asked for.
     """
 
     records: list[Record]
@@ -167,10 +167,15 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class SettleFailed:
-    """A settlement failed; whether it was committed is unknown. It is to be given again, whole."""
+    """A settlement failed; whether it was committed is unknown. It is to be given again, whole.
+
+    `refused`: the server said that it would not write it, because of a row of it or of a lock, so nothing of it is
+    written; others may be, and so may parts of it.
+    """
 
     settlement: Settlement
     message: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

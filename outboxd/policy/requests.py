@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.outcomes import DeadLetter, Retry
@@ -105,10 +105,12 @@ IMPATIENT = Patience(0.0, 0.0)
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """Outcomes to be written in one statement. The `delivered_…` sequences run in parallel; `delivered_pieces` is
-    empty where the rows are those that this owner read. Else only rows of the same event are written.
+    empty where the rows are surely those that this owner read. Else only rows of the same event are written;
+    `dead_pieces` are the same for `dead`.
 
     `replayed` are dead letters that were delivered: by their own ids, with partition and offset. `recovered_replays`
     are those that an owner before delivered: by the ids of their rows, with partition, offset and event piece.
+    `again`: it failed before, and may be written already. `is_part`: it is what is left of one that was refused.
     """
 
     delivered_ids: Sequence[int] = ()
@@ -117,6 +119,7 @@ class Settlement:
     delivered_pieces: Sequence[int | None] = ()
     retries: Sequence[tuple[int, Retry]] = ()
     dead: Sequence[tuple[int, DeadLetter]] = ()
+    dead_pieces: Sequence[int | None] = ()
     replayed: Sequence[tuple[int, int | None, int | None]] = ()
     recovered_replays: Sequence[tuple[int, int, int, int | None]] = ()
     died_again: Sequence[tuple[int, DeadLetter]] = ()
@@ -124,8 +127,36 @@ class Settlement:
     storms: Sequence[tuple[str, str]] = ()
     transaction: int | None = None
     again: bool = False
+    is_part: bool = False
 
     @property
     def rows(self) -> int:
         """How many outbox rows the statement is expected to change."""
         return len(self.delivered_ids) + len(self.dead)
+
+    @property
+    def entries(self) -> int:
+        """How many outcomes it has, of all kinds."""
+        return sum(len(getattr(self, kind)) for kind in _KINDS)
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return what it has from one entry up to another (exclusive), counted through all kinds; without the
+        transaction, which is settled by all of them together.
+        """
+        kept: dict[str, Any] = {}
+        for kind in _KINDS:
+            count = len(getattr(self, kind))
+            for field in _PARALLEL.get(kind, (kind,)):
+                kept[field] = getattr(self, field)[max(0, start) : max(0, stop)]
+            start, stop = start - count, stop - count
+        return replace(self, **kept, transaction=None, is_part=True)
+
+
+_PARALLEL = {
+    "delivered_ids": ("delivered_ids", "delivered_partitions", "delivered_offsets", "delivered_pieces"),
+    "dead": ("dead", "dead_pieces"),
+}
+_KINDS = (
+    "delivered_ids", "retries", "dead", "replayed", "recovered_replays", "died_again", "out_of_retry", "storms",
+)  # fmt: skip
+"""The sequences of a settlement, of parallel ones the first."""

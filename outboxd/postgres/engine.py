@@ -95,6 +95,10 @@ def make_engine(
                     "SELECT set_config('lock_timeout', %s, false),"
                     " set_config('idle_in_transaction_session_timeout', %s, false),"
                     " set_config('statement_timeout', coalesce(%s::text, current_setting('statement_timeout')), false),"
+                    # What a role or a database may ask of applications. A statement that is a serializable transaction
+                    # could make one of theirs fail; one that waited for a table's new version would see none of it.
+                    " set_config('default_transaction_isolation', 'read committed', false),"
+                    " set_config('idle_session_timeout', '0', false),"
                     # A statement that may walk millions of rows looks dear, though its limit ends it after a few
                     # thousand: the server would compile it anew each time it runs.
                     " set_config('jit', 'off', false)",

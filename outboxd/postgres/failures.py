@@ -22,7 +22,21 @@ _MISUSED = (
 # A table, function, column or schema that is not there.
 _MISSING = ("42P01", "42883", "42703", "3F000")
 # Connection lost, out of resources, shutting down or starting, a standby that cannot write, a lock that took too long.
-_UNAVAILABLE = ("08", "53", "57", "25006", "55P03")
+_UNAVAILABLE = ("08", "53", "57", "25006")
+# A lock, or time, ran out, which is no reason to look at the way to the server.
+_WAITED = {
+    "55P03": (
+        "did not give a lock in time",
+        "another session has it: look for it in pg_locks and pg_stat_activity, and end its transaction",
+    ),
+    "57014": (
+        "ended a statement that took too long, or that somebody cancelled",
+        "look at what keeps the server busy, at transactions that are open for long, and at the role's "
+        "statement_timeout",
+    ),
+}
+# A value, a constraint, a trigger, a deadlock, a damaged page; a lock or a time limit may be a row's as well.
+_OF_A_ROW = ("21", "22", "23", "27", "38", "39", "40", "44", "55", "P0", "XX", "57014")
 
 
 def explain(error: psycopg.Error) -> OutboxdError | None:
@@ -38,11 +52,8 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
         return unusable_url(words)
     if state == "3D000" or (not state and _is_missing(words, "database")):
         return ConfigError(f"PostgreSQL has no such database: {words}; look at database.url")
-    if state == "57014":
-        return DatabaseUnavailableError(
-            f"PostgreSQL ended a statement that took too long, or that somebody cancelled: {words}; look at what keeps "
-            "the server busy, at transactions that are open for long, and at the role's statement_timeout"
-        )
+    if state in _WAITED:
+        return DatabaseUnavailableError(f"PostgreSQL {_WAITED[state][0]}: {words}{_place(error)}; {_WAITED[state][1]}")
     if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
         return DatabaseUnavailableError(
             f"PostgreSQL is not available: {words}; look at database.url, and at the server"
@@ -58,6 +69,19 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
 def unusable_url(words: str) -> ConfigError:
     """The error for a connection string that the driver or its library refuses with these words."""
     return ConfigError(f"PostgreSQL's client library cannot use database.url: {words}; look at its parameters")
+
+
+def is_refusal(error: psycopg.Error) -> bool:
+    """Say whether the server refused a statement for a row's or a lock's sake: another of other rows may pass. A
+    statement in autocommit mode wrote nothing then.
+    """
+    return (error.sqlstate or "").startswith(_OF_A_ROW)
+
+
+def _place(error: psycopg.Error) -> str:
+    """Which row it was, or where in a trigger, as the server says it."""
+    lines = (error.diag.context or "").splitlines()
+    return f" {lines[0]}" if lines else ""
 
 
 def in_words(error: Exception) -> str:

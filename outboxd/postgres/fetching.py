@@ -62,6 +62,7 @@ class FetchStatement:
             "outbox": self._outbox,
             "holder": owner.holder,
             "timeline": owner.timeline,
+            "storage": owner.storage,
             "position": request.position,
             "rows_max": request.rows_max,
             "bytes_max": request.bytes_max,

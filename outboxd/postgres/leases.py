@@ -29,8 +29,8 @@ from outboxd.postgres.failures import in_words
 from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.lease_sql import acquire_text, end_stale_text, release_text, renew_text
 from outboxd.postgres.lock_limit import milliseconds
-from outboxd.postgres.names import quoted_beside_parameters
-from outboxd.postgres.ownership import Owner, has_moved, timeline_of
+from outboxd.postgres.names import quoted, quoted_beside_parameters
+from outboxd.postgres.ownership import Owner, has_moved, storage_of, timeline_of
 from outboxd.postgres.sessions import Connection
 from outboxd.stopwatch import Stopwatch
 
@@ -78,6 +78,7 @@ class LeaseKeeper:
         # A renewal that waits for a lock longer than this is as good as failed; the next one tries again.
         self._lock_seconds = max(0.1, ttl_seconds / 6)
         self._relayed_table = relayed_table
+        self._relayed = f"{quoted(schema)}.{quoted(relayed_table)}"
         self._listening = listening
         self._deleted_through = None if deletes_published else 0
         self._exactly_once = exactly_once
@@ -190,7 +191,8 @@ class LeaseKeeper:
         self._was_undrained, self._drained, self.database = bool(row[1]), False, str(row[2])
         self._is_refusal_told = False
         token = int(row[0])
-        owner = Owner(holder, timeline_of(self._connected()))
+        connection = self._connected()
+        owner = Owner(holder, timeline_of(connection), storage_of(connection, self._relayed))
         self._held = (owner, token)
         self._trust_from(sent_at)
         self._on_owner(owner)
@@ -223,7 +225,7 @@ class LeaseKeeper:
         row = self._connected().execute(renew_text(self._table), self._proof(owner, token)).fetchone()
         self.last_error = None
         if row is None:
-            self._lose(MOVED if has_moved(self._connected(), owner) else RIVAL)
+            self._lose(MOVED if has_moved(self._connected(), owner, self._relayed) else RIVAL)
             return 0.0
         self._trust_from(sent_at)
         return self._ttl_seconds / 3

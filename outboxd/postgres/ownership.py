@@ -4,6 +4,9 @@ The holder id, new for each acquisition of the lease, and the server's timeline,
 standby is promoted or a backup is restored. After an asynchronous failover the lease may read as it did, though commits
 are lost that this daemon has seen: rows that it sent may be gone, and their ids be given to others. So what was known
 on one timeline says nothing about another, and the lease has to be acquired anew there.
+
+The same holds for the table's storage, the file that its rows are in: `TRUNCATE … RESTART IDENTITY`, or another table
+under the name, gives ids to new rows that rows in memory have.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from outboxd.postgres.sessions import Connection
 TIMELINE = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 """The timeline, where the server is no standby."""
 IS_SAME_TIMELINE = f"(%(timeline)s::text IS NULL OR {TIMELINE} = %(timeline)s)"
-HAS_MOVED = f"NOT CASE WHEN pg_is_in_recovery() THEN true ELSE {IS_SAME_TIMELINE} END"
+STORAGE = "pg_relation_filenode(to_regclass(%(table)s::text))::bigint"
+"""The number of the file that the table's rows are in: a new one at each truncation and rewrite."""
+IS_SAME = f"({IS_SAME_TIMELINE} AND (%(storage)s::bigint IS NULL OR {STORAGE} = %(storage)s))"
+HAS_MOVED = f"NOT CASE WHEN pg_is_in_recovery() THEN true ELSE coalesce({IS_SAME}, false) END"
 """A standby is told by other means."""
 
 
@@ -32,10 +38,13 @@ def is_owned_text(schema: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One acquisition of the lease. `timeline` is None where the server does not tell it."""
+    """One acquisition of the lease. `timeline` is None where the server does not tell it, `storage` where the table is
+    not there, or has no file of its own.
+    """
 
     holder: str
     timeline: str | None = None
+    storage: int | None = None
 
 
 NOBODY = Owner("00000000-0000-0000-0000-000000000000")
@@ -53,6 +62,14 @@ def timeline_of(connection: Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def has_moved(connection: Connection, owner: Owner) -> bool:
-    """Say whether this is another timeline than that on which the owner acquired the lease."""
-    return owner.timeline is not None and timeline_of(connection) != owner.timeline
+def storage_of(connection: Connection, table: str) -> int | None:
+    """Return the number of the file that the rows of the table, named as SQL has it, are in now."""
+    row = connection.execute(f"SELECT {STORAGE}", {"table": table}).fetchone()
+    return None if row is None else row[0]
+
+
+def has_moved(connection: Connection, owner: Owner, table: str) -> bool:
+    """Say whether this is another timeline, or another storage of the table, than when the owner acquired the lease."""
+    if owner.timeline is not None and timeline_of(connection) != owner.timeline:
+        return True
+    return owner.storage is not None and storage_of(connection, table) != owner.storage

@@ -1,8 +1,9 @@
 """The settle statement: all outcomes of a batch in one autocommit statement, fenced by the lease.
 
-Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, on the timeline on which the lease was
-acquired, and every write joins it: when another daemon took over meanwhile, the row does not match and nothing is
-written; while this statement runs, nobody can take over. The parts that a settlement does not have are not in the text.
+Its first part locks the lease row `FOR SHARE` where token *and* holder are ours, on the timeline and the storage of the
+table with which the lease was acquired, and every write joins it: when another daemon took over meanwhile, the row does
+not match and nothing is written; while this statement runs, nobody can take over. The parts that a settlement does not
+have are not in the text.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ from functools import lru_cache
 
 from outboxd.postgres.lock_limit import LIMITED
 from outboxd.postgres.names import quoted_beside_parameters
-from outboxd.postgres.ownership import IS_SAME_TIMELINE
+from outboxd.postgres.ownership import IS_SAME
 
 _IS_PENDING = "(o.published_at IS NULL)::int = 1"
 """A condition that the planner does not take for the indexes of pending rows: rows are looked up by the primary key,
 one by one. It may else join a batch with all that is pending, above all where statistics are missing or old."""
+_ON_DISK = (
+    "(SELECT CASE WHEN current_setting('synchronous_commit') = 'off'"
+    " THEN set_config('synchronous_commit', 'on', true) END) AS on_disk"
+)
+"""Where the role or the database commits without waiting for the disk: a crash that takes back the progress and the
+marks would have rows sent twice that a consumer was promised once."""
 _MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
 
 
@@ -58,11 +65,12 @@ class SettleSql:
         self.text = lru_cache(maxsize=64)(self._text)
 
     def _text(self, writes: Writes) -> str:
+        on_disk = f"{_ON_DISK}, " if writes.progress else ""
         parts = [
             (
-                f"ours AS MATERIALIZED (SELECT l.token FROM {LIMITED}, {self._schema}.lease AS l"
+                f"ours AS MATERIALIZED (SELECT l.token FROM {LIMITED}, {on_disk}{self._schema}.lease AS l"
                 " WHERE l.outbox = %(outbox)s"
-                f" AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid AND {IS_SAME_TIMELINE}"
+                f" AND l.shard = 0 AND l.token = %(token)s AND l.holder = %(holder)s::uuid AND {IS_SAME}"
                 " FOR SHARE OF l)"
             ),
         ]
@@ -71,7 +79,7 @@ class SettleSql:
         if writes.retries:
             parts.append(self._retries())
         if writes.dead:
-            parts += [self._moved(), self._dead()]
+            parts += [self._moved(of_an_event=writes.pieces), self._dead()]
         if writes.replayed:
             parts.append(self._replayed())
         if writes.recovered_replays:
@@ -119,7 +127,9 @@ class SettleSql:
         )
 
     def _recovered(self) -> str:
-        """What a progress record names: rows of the same id *and* event, since the id may have been given again."""
+        """Rows of the same id *and* event, since the id may have been given again: what a progress record names, or
+        what was read before a connection was lost.
+        """
         same = f"o.id = d.id AND {_IS_PENDING} AND (d.piece IS NULL OR d.piece = {piece_text('o.event_id')})"
         named = (
             f"unnest({_hidden('delivered_ids')}, {_hidden('delivered_partitions')}, {_hidden('delivered_offsets')},"
@@ -129,7 +139,8 @@ class SettleSql:
             return f"delivered AS (DELETE FROM {self._table} AS o USING ours, {named} WHERE {same} RETURNING 1)"
         return (
             f"delivered AS (UPDATE {self._table} AS o SET published_at = now(),"
-            f" published_partition = d.partition::int, published_offset = d.record_offset FROM ours, {named}"
+            " published_partition = nullif(d.partition, -1)::int, published_offset = nullif(d.record_offset, -1)"
+            f" FROM ours, {named}"
             f" WHERE {same} RETURNING 1)"
         )
 
@@ -148,12 +159,16 @@ class SettleSql:
             " error_code = excluded.error_code, error_message = excluded.error_message)"
         )
 
-    def _moved(self) -> str:
+    def _moved(self, *, of_an_event: bool) -> str:
+        pieces, column, same = "", "", ""
+        if of_an_event:
+            pieces, column = ", %(dead_pieces)s::bigint[]", ", piece"
+            same = f" AND (d.piece IS NULL OR d.piece = {piece_text('o.event_id')})"
         return (
             f"moved AS (DELETE FROM {self._table} AS o USING ours, unnest(%(dead_ids)s::bigint[],"
             " %(dead_attempts)s::int[], %(dead_reasons)s::text[], %(dead_codes)s::text[], %(dead_messages)s::text[],"
-            " %(dead_holds)s::bool[]) AS d(id, attempts, reason, code, message, holds)"
-            f" WHERE o.id = d.id AND {_IS_PENDING} RETURNING o.id AS outbox_id,"
+            f" %(dead_holds)s::bool[]{pieces}) AS d(id, attempts, reason, code, message, holds{column})"
+            f" WHERE o.id = d.id AND {_IS_PENDING}{same} RETURNING o.id AS outbox_id,"
             f" {', '.join('o.' + column for column in _MOVED_COLUMNS.split(', '))},"
             " d.attempts, d.reason, d.code, d.message, d.holds),"
             f" untried AS (DELETE FROM {self._schema}.retry AS r USING ours WHERE r.outbox = %(outbox)s"

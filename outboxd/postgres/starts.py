@@ -20,6 +20,7 @@ from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.sessions import Connection, Job, Session
 
 RETRY_SECONDS = 0.5
+FAILURES_TOLD = 2
 ENDING_SECONDS_MAX = CLOSING_SECONDS_MAX = 5.0
 
 
@@ -37,6 +38,8 @@ class StartLog:
         self._wanted = 0
         self._written = 0
         self._closing = threading.Event()
+        self.failure: str | None = None
+        """Why what the relay waits for cannot be written, where it failed more than once."""
 
     # For the lease.
 
@@ -95,12 +98,22 @@ class StartLog:
     # The thread.
 
     def _submit(self, job: Job) -> None:
-        def failed(_message: str) -> None:
-            # The relay waits for it: nothing goes unrecorded. The database's failure is told by its other users.
-            if not self._closing.wait(RETRY_SECONDS):
-                self._session.submit(job, failed)
+        failures = 0
 
-        self._session.submit(job, failed)
+        def run(connection: Connection) -> None:
+            job(connection)
+            self.failure = None
+
+        def failed(message: str) -> None:
+            # The relay waits for it: nothing goes unrecorded. A connection that was lost need not be told once more.
+            nonlocal failures
+            failures += 1
+            if failures >= FAILURES_TOLD:
+                self.failure = message
+            if not self._closing.wait(RETRY_SECONDS):
+                self._session.submit(run, failed)
+
+        self._session.submit(run, failed)
 
     def _begin(self, connection: Connection) -> None:
         former, self._id = self._id, None

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import psycopg
+from psycopg import errors
 from sqlalchemy import Engine
 
 from outboxd.alarm import Alarm
@@ -17,8 +19,10 @@ from outboxd.policy.outcomes import DeadLetter
 from outboxd.policy.records import Record, size_of
 from outboxd.policy.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
 from outboxd.postgres.arrays import Int8Array
+from outboxd.postgres.failures import in_words, is_refusal
 from outboxd.postgres.fetching import FetchStatement
 from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, sweep_text
+from outboxd.postgres.lock_holders import holder_of
 from outboxd.postgres.lock_limit import milliseconds
 from outboxd.postgres.names import quoted
 from outboxd.postgres.ownership import NOBODY, Owner, has_moved
@@ -28,6 +32,8 @@ from outboxd.postgres.settle_sql import SettleSql, Writes
 
 SETTLE_LOCK_SECONDS_MAX = 1.0
 """So long a settlement waits for a row that others have locked; it is given again then."""
+PART_LOCK_SECONDS_MAX = 0.05
+"""So long waits what is left of one that was refused: others wait for it, and it is tried again anyway."""
 
 READ_SECONDS_MAX = 60.0
 """So long may a fetch, a sweep's chunk or a load take: far longer than any of them does on a server that is well."""
@@ -81,7 +87,7 @@ class PostgresStore:
         self._reads, self._writes = PreparedStatements(), PreparedStatements()
         self._alarm = Alarm()
         self._reader = Session(engine, "fetch", statement_timeout_seconds=READ_SECONDS_MAX)
-        self._lock_timeout = milliseconds(min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3))
+        self._lock_seconds = min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3)
         self._writer = Session(engine, "settle", statement_timeout_seconds=max(1.0, lease_ttl_seconds / 2))
         self.fetching, self.settling = self._reader.under_way, self._writer.under_way
 
@@ -102,16 +108,23 @@ class PostgresStore:
         self._reader.submit(self._load, self._fetch_failed)
 
     def _load(self, connection: Connection) -> None:
-        owner = self._owner
         arguments = {"outbox": self._outbox}
         held = connection.execute(load_text(self._schema, self._table), arguments).fetchall()
         rows = connection.execute(pauses_text(self._schema), arguments).fetchall()
         pauses = [Pause(*row[1:]) for row in rows if row[1] is not None]
-        proof = {"table": self._qualified, "holder": owner.holder, "timeline": owner.timeline}
         (settled, lineage, owned, moved) = connection.execute(
-            progress_text(self._schema), {**arguments, **proof}
+            progress_text(self._schema), {**arguments, **self._proof()}
         ).fetchall()[0]
         self._post(Loaded([KeyHolder(*row) for row in held], pauses, rows[0][0], settled, lineage, not owned, moved))
+
+    def _proof(self) -> dict[str, object]:
+        owner = self._owner
+        return {
+            "holder": owner.holder,
+            "timeline": owner.timeline,
+            "storage": owner.storage,
+            "table": self._qualified,
+        }
 
     # Fetch.
 
@@ -190,15 +203,14 @@ class PostgresStore:
             out_of_retry=bool(settlement.out_of_retry),
             storms=bool(settlement.storms),
             progress=settlement.transaction is not None,
-            pieces=bool(settlement.delivered_pieces),
+            pieces=bool(settlement.delivered_pieces or settlement.dead_pieces),
         )
         owner = self._owner
         arguments: dict[str, object] = {
             "outbox": self._outbox,
             "token": token,
-            "holder": owner.holder,
-            "timeline": owner.timeline,
-            "lock_timeout": self._lock_timeout,
+            **self._proof(),
+            "lock_timeout": milliseconds(PART_LOCK_SECONDS_MAX if settlement.is_part else self._lock_seconds),
             "daemon": self._daemon,
             "transaction": settlement.transaction,
             "delivered_ids": Int8Array(settlement.delivered_ids),
@@ -208,13 +220,29 @@ class PostgresStore:
         }
         if writes.pieces:
             arguments["delivered_pieces"] = list(settlement.delivered_pieces)
+            arguments["dead_pieces"] = list(settlement.dead_pieces)
         if writes.recovered_replays:
             arguments |= _recovered(settlement)
         if any((writes.retries, writes.dead, writes.replayed, writes.died_again, writes.storms)):
             arguments |= _exceptional(settlement)
-        (owned, matched) = self._writes.rows(connection, self._settle_sql.text(writes), arguments)[0]
-        moved = owned == 0 and has_moved(connection, owner)
+        try:
+            (owned, matched) = self._writes.rows(connection, self._settle_sql.text(writes), arguments)[0]
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            self._post(SettleFailed(settlement, self._refused(error, settlement, connection), refused=True))
+            return
+        moved = owned == 0 and has_moved(connection, owner, self._qualified)
         self._post(Settled(settlement, matched, fenced=owned == 0, moved=moved))
+
+    def _refused(self, error: psycopg.Error, settlement: Settlement, connection: Connection) -> str:
+        """Return why the settlement was refused, in words, with the session that is in the way of one row's lock."""
+        said = in_words(error)
+        if not isinstance(error, errors.LockNotAvailable):
+            return said
+        rows = [*settlement.delivered_ids, *(record_id for record_id, _ in settlement.dead)]
+        holder = holder_of(connection, self._schema, self._table, rows if len(rows) == 1 else ())
+        return said if holder is None else f"{said}. {holder[0].upper()}{holder[1:]}"
 
 
 def _no_nulls(values: Sequence[int | None]) -> list[int]:

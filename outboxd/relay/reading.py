@@ -294,4 +294,5 @@ class Reading:
             self.loading.failed(now + pause)
             return
         state.ledger.fetch_ended()
+        state.connection_lost()
         state.wishes.start_again()

@@ -1,7 +1,8 @@
 """Settling: outcomes are gathered here and written by the batch, one statement at a time.
 
 A settlement that failed is given again, whole, before any other: whether it was committed is unknown, and each of
-its writes changes nothing when it is already there.
+its writes changes nothing when it is already there. One that the database refused was not written, and is given again
+in parts, in turns with others (see `refusals`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.relay.ports import Settlement
+from outboxd.relay.refusals import Refusals
 
 T = TypeVar("T")
 
@@ -42,6 +44,8 @@ class Settling:
         self.first_at: float | None = None
         self._marks: list[tuple[int, int]] = []
         self._taken_rows = 0
+        self.refusals = Refusals()
+        self._is_others_turn = False
 
     @property
     def rows(self) -> int:
@@ -51,10 +55,11 @@ class Settling:
     @property
     def is_empty(self) -> bool:
         """Nothing waits and nothing is under way."""
-        return not self._waits and self.under_way is None
+        return not self.waits and self.under_way is None and self.refusals.is_empty
 
     @property
-    def _waits(self) -> bool:
+    def waits(self) -> bool:
+        """Something waits besides what was refused."""
         return bool(self.ids or self._out_of_retry or self.is_pressing)
 
     @property
@@ -66,7 +71,7 @@ class Settling:
     def known_ids(self) -> set[int]:
         """Return the outbox ids whose outcome is known and not written yet."""
         ids = {*self.ids, *self._retries, *self._dead, *self._letters}
-        for settlement in (self.under_way, self._failed):
+        for settlement in (self.under_way, self._failed, *self.refusals.waiting()):
             if settlement is not None:
                 ids.update(settlement.delivered_ids)
                 ids.update(record_id for record_id, _ in settlement.retries)
@@ -111,13 +116,26 @@ class Settling:
         """All outcomes given until now are those of the Kafka transactions up to this one."""
         self._marks.append((transaction, self._taken_rows + len(self.ids)))
 
-    def take(self) -> Settlement | None:
-        """Return the next settlement to be written, or None; it is under way until `done` or `failed`."""
-        if self.under_way is not None or not self._waits:
+    def take(self, now: float = 0.0) -> Settlement | None:
+        """Return the next settlement to be written, or None; it is under way until `done`, `failed` or `refused`."""
+        if self.under_way is not None:
             return None
         if self._failed is not None:
             self.under_way, self._failed = self._failed, None
             return self.under_way
+        settlement = self._next(now)
+        if settlement is not None:
+            transaction = self._marked()
+            self.under_way = settlement if transaction is None else replace(settlement, transaction=transaction)
+        return self.under_way
+
+    def _next(self, now: float) -> Settlement | None:
+        # In turns, since a part that waits for a lock keeps the others waiting.
+        others = self.waits and (self._is_others_turn or self.refusals.is_empty)
+        part = None if others else self.refusals.take(now)
+        self._is_others_turn = part is not None
+        if part is not None or not self.waits:
+            return part
         count = self.rows_max
         settlement = Settlement(
             delivered_ids=self.ids[:count],
@@ -136,17 +154,20 @@ class Settling:
         if not self.ids:
             self.first_at = None
         self._taken_rows += len(settlement.delivered_ids)
-        transaction = self._marked()
-        self.under_way = settlement if transaction is None else replace(settlement, transaction=transaction)
-        return self.under_way
+        return settlement
 
     def _marked(self) -> int | None:
         """Return the last transaction all of whose outcomes were taken by now."""
         transaction: int | None = None
-        if not self.is_pressing and not self._out_of_retry:
+        if not self.is_pressing and not self._out_of_retry and self.refusals.is_empty:
             while self._marks and self._marks[0][1] <= self._taken_rows:
                 transaction = self._marks.pop(0)[0]
         return transaction
+
+    def of_events(self, settlement: Settlement) -> Settlement:
+        """The settlement under way is this one instead: the same, of the rows' very events."""
+        self.under_way = settlement
+        return settlement
 
     def done(self) -> None:
         """The settlement under way was committed, or is of no interest any more."""
@@ -156,6 +177,15 @@ class Settling:
         """The settlement under way failed: `again` is given next."""
         self.under_way = None
         self._failed = again
+
+    def refused(self, settlement: Settlement, now: float, *, tries_one: bool = False) -> bool:
+        """The settlement under way was refused: it is given again in parts. Say whether it had none, and is set aside
+        by itself. Its transaction is settled once all of it is. `tries_one` is told in `Refusals`.
+        """
+        self.under_way = None
+        if settlement.transaction is not None:
+            self._marks.insert(0, (settlement.transaction, self._taken_rows))
+        return self.refusals.refused(settlement, now, tries_one=tries_one)
 
 
 def _take(values: list[T], count: int) -> Sequence[T]:

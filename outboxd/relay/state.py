@@ -117,6 +117,10 @@ class State:
         """The rows whose records may be in Kafka though no report said so: the producer that had them is gone, or
         memory began anew. They go again; until that is settled the outbox is not drained.
         """
+        self.read_before_loss: set[int] = set()
+        """The rows in memory that were read before a connection was lost: the server may have crashed, and other rows
+        have these ids by now.
+        """
         self.wants_reload = False
         """Whether what is held was changed behind the relay's back, so that only the database knows it."""
         self.is_crowded = False
@@ -175,6 +179,10 @@ class State:
         from it before.
         """
         return self.in_doubt | self.ledger.records.keys() | self._held_ids()
+
+    def connection_lost(self) -> None:
+        """What is in memory may be gone from the database, and be others' there."""
+        self.read_before_loss.update(self.ledger.records)
 
     def forget_dropped(self) -> None:
         """What the gate deferred leaves memory."""

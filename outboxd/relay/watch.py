@@ -95,7 +95,11 @@ class Watch:
         """Note the oldest record of all, and that of each of these topics."""
         noted: dict[str, tuple[int, float]] = {}
         missing = set(topics)
+        # They were delivered, and only the database keeps them here.
+        aside = self._state.settling.refusals.ids_aside()
         for record in self._state.ledger.records.values():
+            if record.id in aside:
+                continue
             if record.topic in missing or not noted:
                 former = self._oldest.get(record.topic)
                 noted[record.topic] = former if former and former[0] == record.id else (record.id, now)

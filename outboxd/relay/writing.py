@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from outboxd.policy.backoff import failure_pause_seconds
+from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.outcomes import DeadLetter, Retry
-from outboxd.policy.records import FailureHistory
+from outboxd.policy.records import FailureHistory, Record
 from outboxd.relay.held_records import HeldRecord, HeldState
-from outboxd.relay.ports import Settled, SettleFailed
+from outboxd.relay.ports import Settled, SettleFailed, Settlement
 from outboxd.relay.state import State
 
 SETTLE_DELAY_SECONDS = 0.02
 WRITES = ("settle",)
 """During what the writing session may fail."""
+REFUSALS_MAX = 7
+"""So many settlements of several rows refused in a row, with their halves and quarters, are not for one row's sake: it
+is the table that is locked, or a trigger that refuses every row."""
+ASIDE_TOLD_SECONDS = 60.0
+"""So often the log names a row that cannot be settled, while any is set aside."""
 
 
 class Writing:
@@ -27,16 +33,27 @@ class Writing:
         self._next_at = 0.0
         self._began_at = 0.0
         self._failures = 0
+        self._refusals = 0
+        self._told_aside_at = float("-inf")
 
     def _due_at(self, now: float) -> float:
+        settling = self._state.settling
+        refused_at = settling.refusals.next_at
+        due_at = self._others_due_at(now) if settling.waits else None
+        if refused_at is not None:
+            due_at = max(now, refused_at) if due_at is None else min(due_at, max(now, refused_at))
+        return self._next_at if due_at is None else max(due_at, self._next_at)
+
+    def _others_due_at(self, now: float) -> float:
+        """When what was not refused is due."""
         state = self._state
         settling = state.settling
         # Where memory is full, what is settled makes room: nothing is read meanwhile.
         is_full = settling.rows >= state.limits.batch_rows or state.is_crowded
         if settling.is_pressing or is_full or state.draining or settling.first_at is None:
             # What a recovery found was delivered long ago, and an ended retry may come alone: they have no beginning.
-            return max(now, self._next_at)
-        return max(settling.first_at + SETTLE_DELAY_SECONDS, self._next_at)
+            return now
+        return settling.first_at + SETTLE_DELAY_SECONDS
 
     def deadlines(self, now: float) -> list[float]:
         """Return when something is to be settled next."""
@@ -49,18 +66,30 @@ class Writing:
         settling = state.settling
         if settling.under_way is not None or settling.is_empty or now < self._due_at(now):
             return
-        settlement = settling.take()
+        settlement = settling.take(now)
         if settlement is not None and state.token is not None:
+            if state.read_before_loss:
+                settlement = self._of_events(settlement)
             self._began_at = now
             state.ports.store.begin_settle(settlement, state.token)
+
+    def _of_events(self, settlement: Settlement) -> Settlement:
+        """Where a connection was lost, rows are settled only if they are still the events that were read."""
+        state = self._state
+        records = state.ledger.records
+        state.read_before_loss = {record_id for record_id in state.read_before_loss if record_id in records}
+        if settlement.delivered_pieces or settlement.dead_pieces:
+            return settlement
+        delivered = _pieces([records.get(record_id) for record_id in settlement.delivered_ids])
+        dead = _pieces([records.get(record_id) for record_id, _ in settlement.dead])
+        return state.settling.of_events(replace(settlement, delivered_pieces=delivered, dead_pieces=dead))
 
     def on_settled(self, event: Settled) -> bool:
         """Let go what was written. Return False when the lease is another daemon's by now: nothing was written."""
         state = self._state
         if event.settlement is not state.settling.under_way:
             return True
-        state.settling.done()
-        self._answered()
+        self._done()
         if event.fenced:
             reason = MOVED if event.moved else RIVAL
             state.ports.observer.event("settle_fenced", rows=event.settlement.rows, reason=reason)
@@ -86,6 +115,15 @@ class Writing:
         if settlement.retries:
             state.wishes.cursors.retry = None
         return True
+
+    def _done(self) -> None:
+        settling = self._state.settling
+        settling.done()
+        self._answered()
+        self._refusals = 0
+        if settling.refusals.ended():
+            self._told_aside_at = float("-inf")
+            self._state.ports.observer.event("unsettled_rows_settled")
 
     def _answered(self) -> None:
         """The session works."""
@@ -134,12 +172,60 @@ class Writing:
             state.ready.append(following)
 
     def on_failed(self, event: SettleFailed) -> None:
-        """Whether it was committed is unknown: give it again, whole, before any other, after a pause that grows."""
+        """Where it was refused, give it again in parts. Else whether it was committed is unknown: give it again, whole,
+        before any other, after a pause that grows.
+        """
         state = self._state
         if event.settlement is not state.settling.under_way:
             return
+        if event.refused:
+            self._on_refused(event)
+            return
         state.settling.failed(replace(event.settlement, again=True))
+        state.connection_lost()
         self._failures += 1
         self._next_at = state.ports.clock.monotonic() + failure_pause_seconds(self._failures)
         if self._failures == 1:
             state.ports.observer.event("database_failed", during="settle", cause=event.message)
+
+    def _on_refused(self, event: SettleFailed) -> None:
+        state = self._state
+        now = state.ports.clock.monotonic()
+        if state.settling.refused(event.settlement, now, tries_one=self._refusals + 1 >= REFUSALS_MAX):
+            self._tell_aside(event, now)
+            return
+        self._refusals += 1
+        if self._refusals >= REFUSALS_MAX:
+            self._next_at = now + failure_pause_seconds(self._refusals - REFUSALS_MAX + 1)
+        if self._refusals == REFUSALS_MAX:
+            state.ports.observer.event("database_failed", during="settle", cause=event.message)
+
+    def _tell_aside(self, event: SettleFailed, now: float) -> None:
+        """Name the row: nobody else can find out why it stays pending though it was sent."""
+        if now - self._told_aside_at < ASIDE_TOLD_SECONDS:
+            return
+        self._told_aside_at = now
+        self._state.ports.observer.event(
+            "row_not_settled",
+            row=_named(event.settlement),
+            cause=event.message,
+            rows=self._state.settling.refusals.rows_aside,
+        )
+
+
+def _named(settlement: Settlement) -> str:
+    """Name the one outcome that the settlement has."""
+    ids = [*settlement.delivered_ids, *settlement.out_of_retry]
+    ids += [record_id for record_id, _ in (*settlement.retries, *settlement.dead)]
+    letters = [entry[0] for entry in (*settlement.replayed, *settlement.died_again)]
+    of_rows = [entry[0] for entry in settlement.recovered_replays]
+    for name, found in (("the row", ids), ("the dead letter", letters), ("the dead letter of the row", of_rows)):
+        if found:
+            return f"{name} {found[0]}"
+    return f"the hold of the topic {settlement.storms[0][0]}"
+
+
+def _pieces(records: Sequence[Record | None]) -> list[int | None]:
+    """Return what tells each record's event from others; None where it is not in memory."""
+    pieces = iter(event_pieces([record.event_id for record in records if record is not None]))
+    return [None if record is None else next(pieces) for record in records]

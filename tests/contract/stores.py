@@ -93,6 +93,10 @@ class StoreBench(ABC):
     def pause(self, pattern: str) -> None: ...
 
     @abstractmethod
+    def lock(self, record_id: int) -> None:
+        """Somebody locks the row, and keeps it locked until the end."""
+
+    @abstractmethod
     def pass_time(self, seconds: float) -> None: ...
 
     @abstractmethod
@@ -132,6 +136,7 @@ class PostgresBench(StoreBench):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sql = database.connect()
+        self._locking: list[psycopg.Connection[Any]] = []
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._engine = make_engine(database.url)
         self._store = PostgresStore(
@@ -222,13 +227,19 @@ class PostgresBench(StoreBench):
     def pause(self, pattern: str) -> None:
         self._sql.execute("SELECT outboxd.pause(%s, 'a test')", (pattern,))
 
+    def lock(self, record_id: int) -> None:
+        locking = self._database.connect(autocommit=False)
+        locking.execute("SELECT FROM outboxd.outbox WHERE id = %s FOR UPDATE", (record_id,))
+        self._locking.append(locking)
+
     def pass_time(self, seconds: float) -> None:
         # The database's clock is the one that counts, so it is the database that lets time pass.
         self._sql.execute("SELECT pg_sleep(%s)", (seconds,))
 
     def close(self) -> None:
         self._store.close()
-        self._sql.close()
+        for connection in (self._sql, *self._locking):
+            connection.close()
         self._engine.dispose()
 
 
@@ -339,6 +350,9 @@ class SimulatedBench(StoreBench):
 
     def pause(self, pattern: str) -> None:
         self._db.control[pattern] = (self._timeline.now, "a test")
+
+    def lock(self, record_id: int) -> None:
+        self._db.locked_until[record_id] = float("inf")
 
     def pass_time(self, seconds: float) -> None:
         self._timeline.now += seconds

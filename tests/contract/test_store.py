@@ -9,10 +9,10 @@ import pytest
 from outboxd.policy.deferrals import Reread
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import Fetched, HoldingLetters, Loaded
+from outboxd.policy.messages import Fetched, HoldingLetters, Loaded, Settled, SettleFailed
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.records import FIRST_ID, Arm
-from outboxd.policy.requests import Known
+from outboxd.policy.requests import Known, Settlement
 from outboxd.policy.topic_holds import CatchUp
 from tests.contract.stores import PAYLOAD_BYTES, PostgresBench, SimulatedBench, StoreBench
 from tests.simulation.statements import LISTED_MAX, REPLAYS_LOADED_MAX
@@ -320,6 +320,25 @@ def test_delivered_rows_are_marked_once(bench: StoreBench) -> None:
     assert (again.matched_rows, again.fenced) == (0, False)
 
 
+def test_a_settlement_of_a_locked_row_is_refused_and_writes_nothing_and_a_part_without_it_is_written(
+    bench: StoreBench,
+) -> None:
+    token = bench.take_over()
+    rows = [bench.insert("orders") for _ in range(3)]
+    bench.lock(rows[1])
+    whole = Settlement(delivered_ids=rows, delivered_partitions=[0, 0, 0], delivered_offsets=[7, 8, 9])
+    bench.store.begin_settle(whole, token)
+    refused = bench.answer()
+    assert isinstance(refused, SettleFailed)
+    assert (refused.settlement, refused.refused) == (whole, True)
+    assert [bench.is_pending(row) for row in rows] == [True, True, True]
+
+    for start, is_refused in ((0, False), (1, True), (2, False)):
+        bench.store.begin_settle(whole.part(start, start + 1), token)
+        assert isinstance(bench.answer(), SettleFailed if is_refused else Settled)
+    assert [bench.is_pending(row) for row in rows] == [False, True, False]
+
+
 def test_a_settlement_under_another_owners_token_or_holder_changes_nothing(bench: StoreBench) -> None:
     token = bench.take_over()
     a, b, c = (bench.insert("orders") for _ in range(3))
@@ -483,6 +502,24 @@ def test_a_replay_that_an_owner_before_delivered_is_resolved_by_its_rows_id_and_
     assert states() == ["replaying"] * 3
     assert not bench.settle(token, recovered_replays=delivered).fenced
     assert states() == ["replayed", "replaying", "replayed"]
+
+
+def test_rows_of_other_events_than_were_read_are_neither_marked_nor_moved(bench: StoreBench) -> None:
+    token = bench.take_over()
+    rows = [bench.insert("orders", key) for key in "abcd"]
+    pieces = [event_pieces([record.event_id])[0] for record in bench.fetch().records]
+    settled = bench.settle(
+        token,
+        delivered_ids=rows[:2],
+        delivered_partitions=[None, 0],
+        delivered_offsets=[None, 8],
+        delivered_pieces=[pieces[0], pieces[1] + 1],
+        dead=[(rows[2], death()), (rows[3], death())],
+        dead_pieces=[pieces[2], pieces[3] + 1],
+    )
+    assert settled.matched_rows == 2
+    assert [bench.is_pending(row) for row in rows] == [False, True, False, True]
+    assert [bench.letter(row) is not None for row in rows] == [False, False, True, False]
 
 
 @pytest.mark.parametrize("holds_now", [True, False])

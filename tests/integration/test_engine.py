@@ -29,6 +29,19 @@ def test_sessions_have_limits_a_name_and_no_transaction_of_their_own(database: D
         engine.dispose()
 
 
+def test_what_a_database_asks_of_applications_is_not_taken_over(database: Database) -> None:
+    with database.connect() as sql:
+        sql.execute(f"ALTER DATABASE {database.name} SET default_transaction_isolation = 'serializable'")
+        sql.execute(f"ALTER DATABASE {database.name} SET idle_session_timeout = '200ms'")
+    engine = make_engine(database.url)
+    try:
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT current_setting('transaction_isolation')")) == "read committed"
+            assert connection.scalar(text("SHOW idle_session_timeout")) == "0"
+    finally:
+        engine.dispose()
+
+
 def test_no_statement_is_compiled_however_long_the_backlog_looks(database: Database) -> None:
     engine = make_engine(database.url)
     try:

@@ -64,6 +64,27 @@ def is_refused(rig: Rig, role: str) -> bool:
     return False
 
 
+# --- Starts
+
+
+def test_a_start_that_cannot_be_noted_is_told_since_nothing_is_published_before_it_is(rig: Rig) -> None:
+    topic = rig.topic()
+    rig.insert(topic)
+    blocker = rig.database.connect(autocommit=False)
+    blocker.execute("LOCK TABLE outboxd.start IN ACCESS EXCLUSIVE MODE")
+    daemon = rig.daemon(cluster={"lease_ttl": "2s"})
+    daemon.start()
+    told = daemon.wait_for_event("database_failed", during="the note of the start")
+    assert "did not give a lock in time" in str(told["cause"])
+    assert rig.pending() == 1
+
+    blocker.rollback()
+    blocker.close()
+    rig.wait_until_settled()
+    assert daemon.stop().code == 0
+    assert len(daemon.events("database_failed", during="the note of the start")) == 1
+
+
 # --- Bugs
 
 

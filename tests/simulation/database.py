@@ -128,6 +128,8 @@ class Database:
         self.open: dict[int, Transaction] = {}
         self.key_locks: dict[tuple[str, str], int] = {}
         self.down_until = 0.0
+        self.locked_until: dict[int, float] = {}
+        """Rows that somebody else has locked."""
         self.clock_error = 0.0
         self.settled_transaction = 0
         self.server = 1

@@ -22,6 +22,8 @@ TOPIC_FAULTS = [
 HOUR_SECONDS = 3_600.0
 LAST_REPLAYS_SECONDS = 0.5
 """So long after the end of all faults operators replay what is dead."""
+LOCKED_SHARE = 0.3
+"""Of the seeds so many have rows that somebody locks."""
 STEPS = ["read", "publishing", "settlement", "settlement"]
 """Where a daemon dies or freezes in the middle of a turn."""
 
@@ -58,6 +60,11 @@ class Faults:
         span = scenario.fault_seconds
         for _ in range(scenario.faults):
             self._plan(dice.uniform(0.1, span), dice.choice(kinds))
+        # By dice of their own, so that whatever else happens in a seed stays as it is.
+        self._lock_dice = random.Random(scenario.seed)
+        if self._lock_dice.random() < LOCKED_SHARE:
+            for _ in range(self._lock_dice.choice([1, 3])):
+                timeline.at(self._lock_dice.uniform(0.1, span), self._lock_rows)
         if scenario.is_stormy:
             timeline.at(0.4, lambda: self._shrunk_topic(scenario.fault_seconds))
         for _ in range(scenario.crashes):
@@ -152,6 +159,15 @@ class Faults:
         self._world.db.down_until = self._world.timeline.now + lasts
         self._note(f"the database is down for {lasts} s")
 
+    def _lock_rows(self) -> None:
+        """Somebody locks rows that are pending, and leaves the transaction open."""
+        db, dice = self._world.db, self._lock_dice
+        lasts = dice.choice([0.3, 3.0, 13.0])
+        self._world.count("fault locked rows")
+        rows = dice.sample(sorted(db.pending), min(len(db.pending), dice.choice([1, 1, 3, 40])))
+        db.locked_until.update((row_id, db.timeline.now + lasts) for row_id in rows)
+        self._note(f"{len(rows)} pending rows are locked for {lasts} s: {rows[:3]}")
+
     def _clock_jump(self, lasts: float) -> None:
         """The database's clock is set wrong, by up to an hour; after a while it is set right."""
         db = self._world.db
@@ -238,6 +254,7 @@ class Faults:
         """All faults end, and the operators do what is theirs to do."""
         world = self._world
         world.broker.down_until = world.db.down_until = world.broker.slow_share = 0.0
+        world.db.locked_until.clear()
         faults = world.statement_faults
         faults.before = faults.lost_answer = faults.slow = 0.0
         for topic in world.broker.topics.values():

@@ -271,8 +271,13 @@ def is_of_event(row: Row, piece: int) -> bool:
 
 def _buried(db: Database, settlement: Settlement) -> int:
     matched = 0
-    for row_id, death in settlement.dead:
-        row = db.pending.pop(row_id, None)
+    pieces = settlement.dead_pieces or [None] * len(settlement.dead)
+    for (row_id, death), piece in zip(settlement.dead, pieces, strict=True):
+        row = db.pending.get(row_id)
+        if row is not None and piece is not None and not is_of_event(row, piece):
+            row = None
+        if row is not None:
+            del db.pending[row_id]
         db.retry.pop(row_id, None)
         if row is not None:
             matched += 1

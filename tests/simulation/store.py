@@ -193,6 +193,10 @@ class SimulatedStore:
                 daemon.world.history.note(f"{daemon.name} settle fenced: token {token}, the lease has {lease.token}")
                 timeline.after(self._delay(), lambda: answer(Settled(settlement, 0, fenced=True, moved=moved)))
                 return
+            if self._waits_for_lock(settlement):
+                waits = 0.05 if settlement.is_part else 1.0
+                timeline.after(waits, lambda: answer(SettleFailed(settlement, "locked", refused=True)))
+                return
             daemon.world.invariants.before_settle(daemon, settlement)
             matched = statements.settle(self._db, settlement)
             daemon.world.note_settlement(daemon, settlement)
@@ -201,3 +205,9 @@ class SimulatedStore:
 
         timeline.after(self._delay(), run)
         daemon.at_step("settlement")
+
+    def _waits_for_lock(self, settlement: Settlement) -> bool:
+        """Say whether a row that it is to change is locked by somebody else."""
+        ids = [*settlement.delivered_ids, *(row_id for row_id, _ in settlement.dead)]
+        locked, now = self._db.locked_until, self._db.timeline.now
+        return bool(locked) and any(locked.get(row_id, 0.0) > now for row_id in ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from outboxd.policy.records import Arm, Record
 
 
@@ -15,4 +17,5 @@ def record(
     size_bytes: int = 100,
 ) -> Record:
     """Return a record of which only what the test names matters."""
-    return Record(arm, record_id, f"event-{record_id}", topic, key, b"payload", "{}", partition, 0, size_bytes)
+    event_id = str(UUID(int=record_id % 2**64))
+    return Record(arm, record_id, event_id, topic, key, b"payload", "{}", partition, 0, size_bytes)

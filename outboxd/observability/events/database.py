@@ -32,6 +32,15 @@ DATABASE_EVENTS: Final = (
         ("expected", "matched"),
     ),
     EventKind(
+        "row_not_settled",
+        "error",
+        "PostgreSQL refuses to settle {row}, which is tried again and sent again should this daemon end: {cause}."
+        " Set aside like it: {rows}.",
+        ("row", "cause", "rows"),
+        alerts=True,
+    ),
+    EventKind("unsettled_rows_settled", "info", "All that PostgreSQL had refused to settle is settled."),
+    EventKind(
         "late_rows_found",
         "info",
         "Rows with ids below what was read go now, without order unless reading goes back to them. Rows that the sweep"

@@ -223,7 +223,7 @@ BUGS = [
         "if True:",
     ),
     Mutation("nothing bounds memory", Ledger, "rows_free", "self.rows_max + self._rows_beside", "10**6"),
-    Mutation("retries are never written", Settling, "take", "retries=_take_items(self._retries, count)", "retries=()"),
+    Mutation("retries are never written", Settling, "_next", "retries=_take_items(self._retries, count)", "retries=()"),
     Mutation("a probe's end is overlooked", Breakers, "probe_ended", "breaker.probing_id = None", "pass"),
     Mutation(
         "a probe that goes back behind a held record is waited for for ever",

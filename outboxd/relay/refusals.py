@@ -1,0 +1,97 @@
+"""Refusals: settlements that the database would not write, because of one of their rows or of a lock.
+
+Nothing of a refused settlement is written, and which row is to blame is not known for every reason there is. So it is
+given again in halves, all pieces of one size before those of the next: whatever else is in it is written after a dozen
+statements. What is refused alone is set aside and tried again after a pause that grows. It stays in memory, within the
+limits of that; whatever else is delivered is settled meanwhile.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from itertools import count
+from typing import NamedTuple
+
+from outboxd.policy.backoff import failure_pause_seconds
+from outboxd.policy.requests import Settlement
+
+
+class Aside(NamedTuple):
+    """One outcome that was refused alone so often. `number` tells those apart that are due at the same time."""
+
+    due_at: float
+    number: int
+    failures: int
+    settlement: Settlement
+
+
+class Refusals:
+    """What is left of refused settlements, waiting to be given again. Lives on the relay's thread."""
+
+    def __init__(self) -> None:
+        """Nothing was refused yet."""
+        self._pieces: deque[Settlement] = deque()
+        self._aside: list[Aside] = []
+        self._numbers = count()
+        self._trying: Aside | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing that was refused waits; what is under way does not."""
+        return not (self._pieces or self._aside)
+
+    @property
+    def rows_aside(self) -> int:
+        """How many outcomes are set aside, with the one that is tried just now."""
+        return len(self._aside) + (self._trying is not None)
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next of it may be given, None where there is nothing."""
+        if self._pieces:
+            return float("-inf")
+        return self._aside[0].due_at if self._aside else None
+
+    def waiting(self) -> list[Settlement]:
+        """Return all that waits."""
+        return [*self._pieces, *(aside.settlement for aside in self._aside)]
+
+    def ids_aside(self) -> set[int]:
+        """Return the ids of the delivered rows that are set aside."""
+        tried = [] if self._trying is None else [self._trying]
+        return {record_id for aside in [*self._aside, *tried] for record_id in aside.settlement.delivered_ids}
+
+    def take(self, now: float) -> Settlement | None:
+        """Return what is to be given again now, or None."""
+        if self._pieces:
+            return self._pieces.popleft()
+        if self._aside and self._aside[0].due_at <= now:
+            self._trying = heapq.heappop(self._aside)
+            return self._trying.settlement
+        return None
+
+    def ended(self) -> bool:
+        """The settlement under way was written. Say whether it was the last that was set aside."""
+        tried, self._trying = self._trying, None
+        return tried is not None and not self._aside
+
+    def refused(self, settlement: Settlement, now: float, *, tries_one: bool = False) -> bool:
+        """The settlement under way was refused: it waits in halves, or is set aside. Say which: whether it is aside.
+
+        `tries_one` has one entry of it tried next, alone: whether that passes tells a table that nobody may write from
+        many rows that are to blame.
+        """
+        tried, self._trying = self._trying, None
+        entries = settlement.entries
+        if entries > 1:
+            first = 1 if tries_one and entries > 2 else 0
+            middle = (first + entries) // 2
+            if first:
+                self._pieces.appendleft(settlement.part(0, first))
+            self._pieces += [settlement.part(first, middle), settlement.part(middle, entries)]
+            return False
+        failures = 1 if tried is None else tried.failures + 1
+        due_at = now + failure_pause_seconds(failures)
+        heapq.heappush(self._aside, Aside(due_at, next(self._numbers), failures, settlement.part(0, 1)))
+        return True

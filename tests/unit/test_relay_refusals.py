@@ -1,0 +1,190 @@
+"""Settlements that the database refuses for one row's sake: all others are settled, that row is told and tried on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from outboxd.policy.faults import own_fault
+from outboxd.policy.outcomes import Retry
+from outboxd.policy.requests import Settlement
+from outboxd.policy.routes import Route
+from outboxd.relay.ports import Settled, SettleFailed
+from outboxd.relay.state import Ports, RelayLimits, State
+from outboxd.relay.watch import STALL_SECONDS, WATCH_SECONDS, Watch
+from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, Writing
+from tests.unit.records import record
+
+RETRY = Retry(own_fault("IN_FLIGHT_TOO_OLD"), "why", 1, 0.5)
+
+
+class Bench:
+    """The writing side on a database in which rows are locked."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.locked: set[int] = set()
+        self.is_table_locked: bool = False
+        self.statements: list[Settlement] = []
+        self.settled_ids: list[int] = []
+        self.transactions: list[int] = []
+        self.events: list[tuple[str, dict[str, object]]] = []
+        ports = SimpleNamespace(
+            clock=SimpleNamespace(monotonic=lambda: self.now),
+            observer=SimpleNamespace(
+                event=lambda name, **fields: self.events.append((name, fields)), phase=lambda *_: None
+            ),
+            store=SimpleNamespace(begin_settle=lambda settlement, _token: self.statements.append(settlement)),
+            publisher=SimpleNamespace(settled=self.transactions.append),
+            dice=None,
+        )
+        limits = RelayLimits(max_in_flight_rows=10_000, batch_rows=5_000)
+        self.state = State(cast(Ports, cast(Any, ports)), limits, (), Route(), token=1)
+        self.writing = Writing(self.state)
+        self.watch = Watch(self.state)
+
+    def deliver(self, *ids: int) -> None:
+        self.state.ledger.enter([record(record_id, key=None) for record_id in ids])
+        settling = self.state.settling
+        settling.ids += ids
+        settling.partitions += [0] * len(ids)
+        settling.offsets += ids
+        settling.first_at = self.now
+
+    def _answer(self, settlement: Settlement) -> None:
+        ids = {*settlement.delivered_ids, *(record_id for record_id, _ in settlement.retries)}
+        if self.is_table_locked or ids & self.locked:
+            self.writing.on_failed(SettleFailed(settlement, "locked", refused=True))
+            return
+        self.settled_ids += settlement.delivered_ids
+        assert self.writing.on_settled(Settled(settlement, settlement.rows))
+
+    def run(self, seconds: float = 0.1) -> int:
+        """Let the time pass; return how many statements were given."""
+        until, before = self.now + seconds, len(self.statements)
+        while self.now < until:
+            self.writing.settle(self.now)
+            under_way = self.state.settling.under_way
+            if under_way is not None:
+                self._answer(under_way)
+            due = self.writing.deadlines(self.now)
+            self.now = max(self.now + 0.001, min([until, *due]))
+        return len(self.statements) - before
+
+    def told(self, name: str) -> list[dict[str, object]]:
+        return [fields for told, fields in self.events if told == name]
+
+
+def test_a_row_that_cannot_be_settled_is_found_by_halving_and_all_others_are_settled() -> None:
+    bench = Bench()
+    bench.locked = {1234}
+    bench.deliver(*range(1, 5_001))
+    # 13 halvings of two pieces, the first settlement, and what is tried again meanwhile.
+    assert bench.run(0.09) <= 30
+
+    assert sorted(bench.settled_ids) == [row for row in range(1, 5_001) if row != 1234]
+    assert list(bench.state.ledger.records) == [1234]
+    assert bench.told("row_not_settled") == [{"row": "the row 1234", "cause": "locked", "rows": 1}]
+    assert not bench.told("database_failed")
+    places = {
+        row: place
+        for each in bench.statements
+        for row, place in zip(each.delivered_ids, each.delivered_offsets, strict=True)
+    }
+    assert all(row == place for row, place in places.items())
+
+
+def test_what_is_delivered_later_is_settled_while_a_row_is_set_aside_and_the_row_once_it_can_be() -> None:
+    bench = Bench()
+    bench.locked = {1}
+    bench.deliver(1, 2)
+    bench.run()
+    bench.deliver(3)
+    bench.run()
+    assert bench.settled_ids == [2, 3]
+    assert bench.state.settling.known_ids() == {1}
+    assert bench.run(20.0) <= 15, "it is tried again with a pause that grows"
+
+    bench.locked = set()
+    bench.run(2.1)
+    assert bench.settled_ids == [2, 3, 1]
+    assert bench.state.settling.is_empty
+    assert not bench.state.ledger.records
+    assert len(bench.told("unsettled_rows_settled")) == 1
+
+
+def test_rows_that_are_set_aside_are_told_once_a_minute() -> None:
+    bench = Bench()
+    bench.locked = set(range(1, 200, 2))
+    bench.deliver(*range(1, 201))
+    bench.run(ASIDE_TOLD_SECONDS / 2)
+    assert sorted(bench.settled_ids) == list(range(2, 201, 2))
+    assert len(bench.told("row_not_settled")) == 1
+    bench.run(ASIDE_TOLD_SECONDS)
+    assert [each["rows"] for each in bench.told("row_not_settled")][1:] == [100]
+
+
+def test_a_locked_table_is_told_as_a_failed_database_and_asked_no_faster_than_one() -> None:
+    bench = Bench()
+    bench.is_table_locked = True
+    bench.deliver(*range(1, 5_001))
+    assert bench.run(20.0) <= 2 * REFUSALS_MAX + 40
+    assert [each["during"] for each in bench.told("database_failed")] == ["settle"]
+    assert len(bench.told("row_not_settled")) == 1
+
+    bench.is_table_locked = False
+    bench.run(3.0)
+    assert sorted(bench.settled_ids) == list(range(1, 5_001))
+    assert bench.state.settling.is_empty
+
+
+def test_a_transaction_is_settled_once_all_its_rows_are_with_those_that_were_set_aside() -> None:
+    bench = Bench()
+    bench.locked = {2}
+    bench.deliver(1, 2, 3)
+    bench.state.settling.mark(7)
+    bench.run()
+    bench.deliver(4)
+    bench.state.settling.mark(8)
+    bench.run()
+    assert (sorted(bench.settled_ids), bench.transactions) == ([1, 3, 4], [])
+
+    bench.locked = set()
+    bench.run(2.1)
+    assert (sorted(bench.settled_ids), bench.transactions) == ([1, 2, 3, 4], [8])
+
+
+def test_outcomes_of_other_kinds_are_parted_too() -> None:
+    bench = Bench()
+    bench.locked = {2}
+    bench.deliver(1)
+    settling = bench.state.settling
+    settling.retry(2, RETRY)
+    settling.retry(3, RETRY)
+    settling.out_of_retry(4)
+    bench.run()
+    kept = [each for each in bench.statements if not bench.locked & {record_id for record_id, _ in each.retries}]
+    assert [each.delivered_ids for each in kept if each.delivered_ids] == [[1]]
+    assert [each.retries for each in kept if each.retries] == [[(3, RETRY)]]
+    assert [each.out_of_retry for each in kept if each.out_of_retry] == [[4]]
+    assert bench.told("row_not_settled")[0]["row"] == "the row 2"
+
+
+def test_a_topic_whose_oldest_row_only_waits_for_its_settlement_is_not_stuck() -> None:
+    bench = Bench()
+    bench.locked = {1}
+    bench.deliver(1)
+    bench.run()
+    lanes, ledger = bench.state.lanes, bench.state.ledger
+    lanes.meet(["orders"])
+    for second in range(round(2 * STALL_SECONDS)):
+        # There is always much with the producer, and always another.
+        rows = [record(10_000 * (second + 1) + place, key=None) for place in range(5_000)]
+        ledger.enter(rows)
+        lanes.published(rows)
+        bench.now += WATCH_SECONDS
+        bench.watch.look(bench.now)
+        lanes.count_in_flight(lanes["orders"], -len(rows))
+        ledger.leave([row.id for row in rows])
+    assert not lanes.breakers.open
+    assert not bench.told("in_flight_stalled")
