@@ -31,8 +31,7 @@ _WAITED = {
     ),
     "57014": (
         "ended a statement that took too long, or that somebody cancelled",
-        "look at what keeps the server busy, at transactions that are open for long, and at the role's "
-        "statement_timeout",
+        "look at what keeps the server busy, at transactions that are open for long and at the role's limits",
     ),
 }
 # A value, a constraint, a trigger, a deadlock, a damaged page; a lock or a time limit may be a row's as well.
