@@ -215,6 +215,24 @@ class FetchSql:
             f" ORDER BY l.outbox_id LIMIT {LISTED_MAX}) AS d)"
         )
 
+    def _available(self) -> str:
+        # What came to be due at the cursor's very moment, and what did since, apart: of a comparison of both columns at
+        # once the planner expects so few rows that it reads and sorts them all.
+        at_cursor, since = (
+            f"(SELECT o.id, o.available_at FROM {self._table} AS o WHERE o.published_at IS NULL"
+            f" AND o.available_at IS NOT NULL AND {due} AND o.available_at <= now() AND o.id <= %(position)s"
+            f" ORDER BY o.available_at, o.id {limit_text(str(LISTED_MAX))})"
+            for due in (
+                "o.available_at = %(available_at)s::timestamptz AND o.id > %(available_id)s::bigint",
+                "o.available_at > %(available_at)s::timestamptz",
+            )
+        )
+        return (
+            "(SELECT json_agg(json_build_array(d.id, d.available_at) ORDER BY d.available_at, d.id)"
+            f" FROM (SELECT u.* FROM ({at_cursor} UNION ALL {since}) AS u ORDER BY u.available_at, u.id"
+            f" LIMIT {LISTED_MAX}) AS d)"
+        )
+
     def _meta(self, parts: Parts) -> str:
         after = " AND (r.next_attempt_at, r.outbox_id) > (%(retry_at)s::timestamptz, %(retry_id)s)"
         listed: Mapping[str, str | None] = {
@@ -233,13 +251,7 @@ class FetchSql:
             f" ORDER BY l.outbox_id FETCH FIRST (SELECT {LISTED_MAX}) ROWS WITH TIES) AS d)"
             if parts.holding
             else None,
-            "available": f"(SELECT json_agg(json_build_array(d.id, d.available_at)) FROM (SELECT o.id, o.available_at"
-            f" FROM {self._table} AS o WHERE o.published_at IS NULL AND o.available_at IS NOT NULL"
-            f" AND (o.available_at, o.id) > (%(available_at)s::timestamptz, %(available_id)s::bigint)"
-            f" AND o.available_at <= now() AND o.id <= %(position)s"
-            f" ORDER BY o.available_at, o.id {limit_text(str(LISTED_MAX))}) AS d)"
-            if parts.delayed
-            else None,
+            "available": self._available() if parts.delayed else None,
             "top": f"(SELECT max(o.id) FROM {self._table} AS o WHERE o.published_at IS NULL AND o.id > %(position)s)"
             if parts.top
             else None,

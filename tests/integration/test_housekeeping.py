@@ -129,16 +129,6 @@ def test_resolved_dead_letters_go_and_the_others_stay(housekeeping: Housekeeping
     assert value(connection, "SELECT deleted_through FROM outboxd.lease") == replayed
 
 
-def test_a_letter_that_was_just_resolved_stays_until_the_relay_has_seen_it(
-    housekeeping: Housekeeping, connection: Connection
-) -> None:
-    letters = Letters(connection)
-    letter = letters.bury(letters.enqueue(), holds_key=True)
-    connection.execute("SELECT outboxd.discard(%s)", (letter,))
-    connection.execute("UPDATE outboxd.dead_letter SET resolved_at = resolved_at - interval '1 minute'")
-    assert housekeeping.remove_resolved(10, 1.0) == 0
-
-
 def test_retries_that_belong_to_nothing_go(housekeeping: Housekeeping, connection: Connection) -> None:
     letters = Letters(connection)
     pending, published, gone, replaying, young = (letters.enqueue(key=f"k{number}") for number in range(5))

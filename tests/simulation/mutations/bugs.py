@@ -179,7 +179,7 @@ BUGS = [
         "no storm guard",
         StormGuard,
         "failed_for_good",
-        "return len(storm.keys) >= self._keys_max or storm.rows >= self._rows_max",
+        "return len(storm.keys) >= self._keys_max or (storm.rows >= self._rows_max and len(storm.keys) > 1)",
         "return False",
     ),
     Mutation("no sweep", Sweeping, "sweep", "if now < self.next_at:", "if True:", first_seed=72),
