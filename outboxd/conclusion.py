@@ -17,6 +17,9 @@ def conclude(end: RelayEnd, settings: Settings, *, until_empty: bool) -> int:
         waiting = f"topics that wait for Kafka: {', '.join(end.blocked_topics)}"
         print(waiting if end.blocked_topics else "Kafka is not available; the log says why", file=sys.stderr)  # noqa: T201 - for people
         return EXIT_UNAVAILABLE
+    if end.reason == "unsettled":
+        print("PostgreSQL refuses to settle rows that were sent; the log names one and says why", file=sys.stderr)  # noqa: T201 - for people
+        return EXIT_UNAVAILABLE
     if end.reason == "empty":
         _tell_pending(settings)
     elif until_empty:

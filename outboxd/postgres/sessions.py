@@ -19,6 +19,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from outboxd.postgres.arrays import register_arrays
 from outboxd.postgres.engine import Driver
 from outboxd.postgres.failures import in_words
+from outboxd.postgres.lock_limit import milliseconds
 from outboxd.stopwatch import Stopwatch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -42,11 +43,13 @@ class Session:
         name: str,
         *,
         statement_timeout_seconds: float | None = None,
+        lock_timeout_seconds: float | None = None,
     ) -> None:
-        """`name` is the thread's. No statement may take longer than `statement_timeout_seconds`, or than the role says;
-        behind a pooler only that counts.
+        """`name` is the thread's. No statement may take longer than `statement_timeout_seconds`, or than the role says,
+        nor wait for a lock for longer than `lock_timeout_seconds`; behind a pooler only what the role says counts.
         """
         self._statement_timeout_seconds = statement_timeout_seconds
+        self._lock_timeout_seconds = lock_timeout_seconds
         self._engine = engine
         self._prepare_threshold: int | None = PREPARE_THRESHOLD
         self._jobs: SimpleQueue[tuple[Job, OnFailure] | None] = SimpleQueue()
@@ -84,6 +87,10 @@ class Session:
             register_arrays(driver)
             if self._statement_timeout_seconds is not None and not driver.is_pooled:
                 driver.execute(_LIMIT, (round(self._statement_timeout_seconds * 1000),))
+            if self._lock_timeout_seconds is not None and not driver.is_pooled:
+                # For the tables, whose locks a statement takes before anything in it could say so.
+                limit = milliseconds(self._lock_timeout_seconds)
+                driver.execute("SELECT set_config('lock_timeout', %s, false)", (limit,))
             self._pooled, self._driver = pooled, driver
         return self._driver
 

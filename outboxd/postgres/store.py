@@ -88,7 +88,12 @@ class PostgresStore:
         self._alarm = Alarm()
         self._reader = Session(engine, "fetch", statement_timeout_seconds=READ_SECONDS_MAX)
         self._lock_seconds = min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3)
-        self._writer = Session(engine, "settle", statement_timeout_seconds=max(1.0, lease_ttl_seconds / 2))
+        self._writer = Session(
+            engine,
+            "settle",
+            statement_timeout_seconds=max(1.0, lease_ttl_seconds / 2),
+            lock_timeout_seconds=self._lock_seconds,
+        )
         self.fetching, self.settling = self._reader.under_way, self._writer.under_way
 
     def set_owner(self, owner: Owner) -> None:

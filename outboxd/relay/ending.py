@@ -21,7 +21,7 @@ class RelayEnd:
 
 
 def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> RelayEnd | None:
-    """Return the end of a relay that is to run until nothing is left: "empty", or "blocked" by breakers.
+    """Return the end of a relay that is to run until nothing is left: "empty", "blocked" by breakers, or "unsettled".
 
     None while something goes, is due soon, or a sweep has not yet shown that nothing is pending; that is hurried then.
     """
@@ -38,6 +38,8 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
     soon = now + state.limits.shutdown_timeout_seconds
     if any(held.state is HeldState.SCHEDULED and held.due_at <= soon for held in state.held.by_id.values()):
         return None
+    if reading.read_all and _is_stuck(state):
+        return RelayEnd("unsettled")
     # What a pause or a held key keeps waiting is waited for by nobody.
     goes_on = len(state.ledger) or not state.settling.is_empty or state.aftermath.undecided
     if goes_on or state.wishes.has_open or not reading.read_all:
@@ -46,6 +48,14 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
         return RelayEnd("empty")
     reading.sweeping.hurry()
     return None
+
+
+def _is_stuck(state: State) -> bool:
+    """Nothing is left in memory but rows that PostgreSQL refuses to settle again and again."""
+    settling = state.settling
+    if not settling.refusals.are_stuck or settling.waits or settling.under_way is not None or state.wishes.has_open:
+        return False
+    return not state.aftermath.undecided and state.ledger.records.keys() <= settling.refusals.ids_aside()
 
 
 def _is_blocked(state: State, closed: Sequence[str]) -> bool:

@@ -16,6 +16,9 @@ from typing import NamedTuple
 from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.requests import Settlement
 
+STUCK_TRIES = 6
+"""So often, which takes some seconds, is what is set aside tried before who waits for its end waits no longer."""
+
 
 class Aside(NamedTuple):
     """One outcome that was refused alone so often. `number` tells those apart that are due at the same time."""
@@ -58,9 +61,20 @@ class Refusals:
         return [*self._pieces, *(aside.settlement for aside in self._aside)]
 
     def ids_aside(self) -> set[int]:
-        """Return the ids of the delivered rows that are set aside."""
+        """Return the ids of the rows that are set aside, whatever their outcome."""
         tried = [] if self._trying is None else [self._trying]
-        return {record_id for aside in [*self._aside, *tried] for record_id in aside.settlement.delivered_ids}
+        ids: set[int] = set()
+        for aside in [*self._aside, *tried]:
+            settlement = aside.settlement
+            ids.update(settlement.delivered_ids)
+            ids.update(record_id for record_id, _ in (*settlement.retries, *settlement.dead))
+        return ids
+
+    @property
+    def are_stuck(self) -> bool:
+        """Whether something is set aside, and each of it was tried in vain again and again."""
+        tries = min((aside.failures for aside in self._aside), default=0)
+        return not self._pieces and self._trying is None and tries >= STUCK_TRIES
 
     def take(self, now: float) -> Settlement | None:
         """Return what is to be given again now, or None."""

@@ -89,11 +89,13 @@ class Writing:
         state = self._state
         if event.settlement is not state.settling.under_way:
             return True
-        self._done()
+        state.settling.done()
+        self._answered()
         if event.fenced:
             reason = MOVED if event.moved else RIVAL
             state.ports.observer.event("settle_fenced", rows=event.settlement.rows, reason=reason)
             return False
+        self._consider_aside()
         now = state.ports.clock.monotonic()
         settlement = event.settlement
         if event.matched_rows < settlement.rows and not settlement.again:
@@ -116,19 +118,17 @@ class Writing:
             state.wishes.cursors.retry = None
         return True
 
-    def _done(self) -> None:
-        settling = self._state.settling
-        settling.done()
-        self._answered()
-        self._refusals = 0
-        if settling.refusals.ended():
+    def _consider_aside(self) -> None:
+        """Say so where the last row that was set aside is settled."""
+        if self._state.settling.refusals.ended():
             self._told_aside_at = float("-inf")
             self._state.ports.observer.event("unsettled_rows_settled")
 
     def _answered(self) -> None:
-        """The session works."""
-        if self._failures:
-            self._failures = 0
+        """The session works, and so does the table."""
+        was_told = self._failures or self._refusals >= REFUSALS_MAX
+        self._failures = self._refusals = 0
+        if was_told:
             self._state.ports.observer.database_answered(WRITES)
 
     def _let_go(self, record_ids: Collection[int]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from outboxd.policy.faults import own_fault
 from outboxd.policy.records import NO_HISTORY, FailureHistory
+from outboxd.policy.requests import Settlement
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.ending import RelayEnd, consider_empty
@@ -14,6 +15,7 @@ from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import RecoverFailed
 from outboxd.relay.reading import Reading
 from outboxd.relay.recovering import TRIED_SECONDS
+from outboxd.relay.refusals import STUCK_TRIES
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import OUTAGE_SECONDS, WATCH_SECONDS, Watch
 from tests.unit.records import record
@@ -111,3 +113,18 @@ def test_it_ends_where_transactions_cannot_be_recovered_for_long() -> None:
     bench.now += TRIED_SECONDS
     recovering.take(RecoverFailed("no broker"))
     assert bench.end == RelayEnd("blocked")
+
+
+def test_it_ends_where_nothing_is_left_but_rows_that_the_database_refuses_to_settle_again_and_again() -> None:
+    bench = Bench()
+    bench.state.ledger.enter([record(1)])
+    settling = bench.state.settling
+    for _ in range(STUCK_TRIES):
+        assert bench.end is None
+        bench.now += 10.0
+        settling.under_way = settling.refusals.take(bench.now) or Settlement(delivered_ids=[1])
+        assert settling.refused(settling.under_way, bench.now)
+
+    assert bench.end == RelayEnd("unsettled")
+    bench.state.ledger.enter([record(2)])
+    assert bench.end is None

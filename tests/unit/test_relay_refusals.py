@@ -5,16 +5,19 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from outboxd.policy.faults import own_fault
-from outboxd.policy.outcomes import Retry
+from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.requests import Settlement
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import Settled, SettleFailed
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import STALL_SECONDS, WATCH_SECONDS, Watch
-from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, Writing
+from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, WRITES, Writing
 from tests.unit.records import record
 
+DEATH = DeadLetter(DeathReason.INVALID, own_fault("INVALID_HEADERS"), "why", 1, holds_key=False)
 RETRY = Retry(own_fault("IN_FLIGHT_TOO_OLD"), "why", 1, 0.5)
 
 
@@ -29,10 +32,13 @@ class Bench:
         self.settled_ids: list[int] = []
         self.transactions: list[int] = []
         self.events: list[tuple[str, dict[str, object]]] = []
+        self.answered: list[object] = []
         ports = SimpleNamespace(
             clock=SimpleNamespace(monotonic=lambda: self.now),
             observer=SimpleNamespace(
-                event=lambda name, **fields: self.events.append((name, fields)), phase=lambda *_: None
+                event=lambda name, **fields: self.events.append((name, fields)),
+                phase=lambda *_: None,
+                database_answered=self.answered.append,
             ),
             store=SimpleNamespace(begin_settle=lambda settlement, _token: self.statements.append(settlement)),
             publisher=SimpleNamespace(settled=self.transactions.append),
@@ -52,7 +58,8 @@ class Bench:
         settling.first_at = self.now
 
     def _answer(self, settlement: Settlement) -> None:
-        ids = {*settlement.delivered_ids, *(record_id for record_id, _ in settlement.retries)}
+        outcomes = (*settlement.retries, *settlement.dead)
+        ids = {*settlement.delivered_ids, *(record_id for record_id, _ in outcomes)}
         if self.is_table_locked or ids & self.locked:
             self.writing.on_failed(SettleFailed(settlement, "locked", refused=True))
             return
@@ -136,6 +143,18 @@ def test_a_locked_table_is_told_as_a_failed_database_and_asked_no_faster_than_on
     bench.run(3.0)
     assert sorted(bench.settled_ids) == list(range(1, 5_001))
     assert bench.state.settling.is_empty
+    assert bench.answered == [WRITES]
+
+
+def test_a_row_that_is_tried_as_the_lease_is_lost_is_not_told_as_settled() -> None:
+    bench = Bench()
+    bench.locked = {1}
+    bench.deliver(1)
+    bench.run(0.05)
+    bench.now += 3.0
+    bench.writing.settle(bench.now)
+    assert not bench.writing.on_settled(Settled(bench.statements[-1], 0, fenced=True))
+    assert not bench.told("unsettled_rows_settled")
 
 
 def test_a_transaction_is_settled_once_all_its_rows_are_with_those_that_were_set_aside() -> None:
@@ -170,10 +189,16 @@ def test_outcomes_of_other_kinds_are_parted_too() -> None:
     assert bench.told("row_not_settled")[0]["row"] == "the row 2"
 
 
-def test_a_topic_whose_oldest_row_only_waits_for_its_settlement_is_not_stuck() -> None:
+@pytest.mark.parametrize("outcome", ["delivered", "retry", "dead"])
+def test_a_topic_whose_oldest_row_only_waits_for_its_settlement_is_not_stuck(outcome: str) -> None:
     bench = Bench()
     bench.locked = {1}
-    bench.deliver(1)
+    if outcome == "delivered":
+        bench.deliver(1)
+    else:
+        bench.state.ledger.enter([record(1, key=None)])
+        settling = bench.state.settling
+        settling.retry(1, RETRY) if outcome == "retry" else settling.dead(1, DEATH)
     bench.run()
     lanes, ledger = bench.state.lanes, bench.state.ledger
     lanes.meet(["orders"])
