@@ -182,7 +182,7 @@ class Admission:
             return
         if last_id - position != len(forward):
             self._wishes.gaps.seen_below(position, last_id, map(id_of, forward))
-        self._wishes.cursors.position = last_id
+        self._wishes.read_forward_to(last_id, by_record=bool(forward) and forward[-1].id == last_id)
 
     def _own_turn(self, special: list[Record], refused: Refused) -> list[Record]:
         """Return the special records without those whose answer cannot be used."""

@@ -19,8 +19,8 @@ class Orders:
         """`state` is the relay's memory of this ownership."""
         self._state = state
 
-    def on_told(self, fetched: Fetched) -> None:
-        """Take the retries that are due and the replays."""
+    def on_told(self, fetched: Fetched) -> bool:
+        """Take the retries that are due and the replays. Return whether all were taken that are listed."""
         held_records = self._state.held
         for record_id in fetched.due_ids:
             held = held_records.by_id.get(record_id)
@@ -32,6 +32,7 @@ class Orders:
             # One that is behind another is listed again once that one has gone; who takes it now may not know of that.
             if not replay.is_behind and (has_room or replay.outbox_id in held_records):
                 self._on_replay(replay)
+        return not any(replay.is_behind for replay in fetched.replays)
 
     def _on_replay(self, replay: DueReplay) -> None:
         state = self._state

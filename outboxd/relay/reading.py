@@ -96,7 +96,7 @@ class Reading:
     def _other_deadlines(self) -> list[float]:
         """Return when something besides new records is to be read."""
         state = self._state
-        deadlines = [self.sweeping.next_at]
+        deadlines = [self.sweeping.deadline]
         if state.wishes.wants_more:
             deadlines.append(self._next_wanted_at)
         if state.held.next_due_at is not None:
@@ -199,8 +199,7 @@ class Reading:
         self.has_fetched = True
         if not isinstance(request, FetchRequest):
             return
-        if request.forward:
-            self.was_full = len(fetched.records) >= request.rows_max
+        self.was_full = len(fetched.records) >= request.rows_max if request.forward else self.was_full
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
         # While it drains too: suspects are still sent alone then.
@@ -211,7 +210,8 @@ class Reading:
             return
         state.wishes.took(request, now - given_at)
         admitted = self._admit(request, fetched, now)
-        self._orders.on_told(fetched)
+        # What was left out is listed again once the next sweep began.
+        self.sweeping.swept_empty &= self._orders.on_told(fetched)
         if fetched.holding is not None and request.holding_after is not None:
             state.wishes.holding_listed(fetched.holding.cursor, now)
             self._orders.on_holding(request.holding_after, fetched.holding, self._asked_at)
@@ -294,5 +294,7 @@ class Reading:
             self.loading.failed(now + pause)
             return
         state.ledger.fetch_ended()
+        if isinstance(request, FetchRequest):
+            state.wishes.took(request, float("inf"))
         state.connection_lost()
         state.wishes.start_again()

@@ -29,6 +29,7 @@ class Sweeping:
         self.next_at = state.ports.clock.monotonic() + state.limits.sweep_interval_seconds
         self.swept_empty = False
         self._cursor: int | None = None
+        self._end = FIRST_ID
         self._strides = Strides()
         self._is_last_chunk = True
         self._began_at = 0.0
@@ -50,13 +51,13 @@ class Sweeping:
             self._gave_way = True
             return False
         state = self._state
-        if self._cursor is not None and len(state.wishes.found) > FOUND_ROWS_MAX:
-            # Each of its chunks may find twenty thousand, and these are read by their ids.
+        if self._waits_for_found:
             return False
         self._gave_way = False
         if self._cursor is None:
             self._cursor = FIRST_ID
-            self._strides.begin(state.wishes.cursors.position)
+            self._end = state.wishes.cursors.position
+            self._strides.begin(self._end)
             self._began_at = now
             self._walked_seconds = 0.0
             self._was_idle = state.is_idle
@@ -66,7 +67,8 @@ class Sweeping:
             state.wishes.cursors.replay = FIRST_ID
             state.wishes.wants_holding = True
         keys = [key for key in state.gate.deferred_keys if key[1] is not None][:SKIPPED_KEYS_MAX]
-        position = state.wishes.cursors.position
+        # What is above its end was read forward since the walk began.
+        position = min(self._end, state.wishes.cursors.position)
         chunk_end = self._strides.end(position)
         self._is_last_chunk = chunk_end == position
         request = SweepRequest(
@@ -80,6 +82,16 @@ class Sweeping:
         state.ledger.fetch_begins()
         state.ports.store.begin_sweep(request)
         return True
+
+    @property
+    def deadline(self) -> float:
+        """When the next chunk is due."""
+        return float("inf") if self._waits_for_found else self.next_at
+
+    @property
+    def _waits_for_found(self) -> bool:
+        # Each chunk may find twenty thousand, and these are read by their ids.
+        return self._cursor is not None and len(self._state.wishes.found) > FOUND_ROWS_MAX
 
     def hurry(self) -> None:
         """Sweep now: somebody waits to hear that nothing is left."""

@@ -12,6 +12,7 @@ from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import FIRST_ID, ID_MAX
 from outboxd.policy.requests import Known
 from outboxd.policy.topic_holds import TopicHolds
+from outboxd.relay.answers import end_before_position
 from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import FetchRequest
@@ -23,9 +24,8 @@ CATCH_UP_PARTS, PARTS = 3, 4
 """Topics that catch up take three parts in four of a fetch: others' new records do not wait for a long backlog."""
 CATCH_UP_ROWS_MAX = 1_000_000
 """No limit but the fetch's own."""
-QUICK_SECONDS, SLOW_SECONDS = 0.03, 0.15
+QUICK_SECONDS, SLOW_SECONDS = 0.05, 0.2
 """How long a fetch may take that reads of topics pass over more, or are to pass over less, next time."""
-REACH_IDS_MAX = 2**40
 CHOSEN_ROWS_MAX = 500
 FOUND_MAX = 5_000
 """While so many records wait to be read by id, no more are listed that came to be due."""
@@ -74,6 +74,8 @@ class Wishes:
         """Ids of pending records that nobody knows; they are read without order."""
         self._reach_ids = reach_ids_min
         self._reach_ids_min = reach_ids_min
+        self._went_back_from: int | None = None
+        """The position from which reading went back, until it is there again by what it showed."""
         self.wants_top = False
         """Whether the next fetch is to tell how far the pending records reach that are not due yet."""
         self.wants_holding = False
@@ -113,7 +115,7 @@ class Wishes:
             retry_cursor=cursors.retry,
             replay_cursor=cursors.replay,
             available_cursor=self._available_cursor,
-            want_top=self.wants_top,
+            want_top=self.wants_top and self._went_back_from is None,
             holding_after=cursors.holding if self.wants_holding else None,
         )
 
@@ -151,12 +153,12 @@ class Wishes:
         """The fetch took so long: reads of topics cover more ids next time where it was quick, and fewer where it was
         slow. What is of other topics between them is passed over, and may be many rows or none.
         """
-        if not (request.catch_ups or request.probe_reads or request.rereads):
-            return
-        if seconds < QUICK_SECONDS:
-            self._reach_ids = min(REACH_IDS_MAX, 4 * self._reach_ids)
-        elif seconds > SLOW_SECONDS:
+        topics = [wish.from_id for wish in (*request.catch_ups, *request.probe_reads)]
+        topics += [wish.from_id for wish in request.rereads if wish.gate_key[1] is None]
+        if topics and seconds > SLOW_SECONDS:
             self._reach_ids = max(self._reach_ids_min, self._reach_ids // 4)
+        elif seconds < QUICK_SECONDS and any(end_before_position(request, from_id) is not None for from_id in topics):
+            self._reach_ids = min(ID_MAX, 4 * self._reach_ids)
 
     def request_for_orders(self) -> FetchRequest:
         """Return what to ask the database for while there is no room for any record: what operators want, what is
@@ -183,9 +185,19 @@ class Wishes:
 
         What is in memory, held or deferred is recognised when it shows again.
         """
+        position = self.cursors.position
+        if record_id > position:
+            return
+        self._went_back_from = position
         self.cursors.position = record_id - 1
         self.gaps.forget_above(record_id - 1)
-        self.found.clear()
+        self.found = {found_id: None for found_id in self.found if found_id < record_id}
+
+    def read_forward_to(self, position: int, *, by_record: bool) -> None:
+        """The forward read came this far: to a record that it showed, or to the end of what is not due yet."""
+        self.cursors.position = position
+        if by_record and self._went_back_from is not None and position >= self._went_back_from:
+            self._went_back_from = None
 
     def look_at_holding(self, now: float) -> None:
         """While a dead letter holds its key, some of them are listed twice a second: operators discard and edit them.
@@ -226,4 +238,5 @@ class Wishes:
         """Read from the beginning: the database may be another one than before."""
         self.gaps.clear()
         self.cursors = Cursors()
+        self._went_back_from = None
         self.found.clear()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from outboxd.policy.deferrals import Reread
 from outboxd.policy.faults import fault_of
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
@@ -362,16 +363,19 @@ def test_a_topic_of_which_only_some_ids_were_looked_at_is_read_on_behind_these(s
     assert [wish.from_id for wish in wishes] == [16]
 
 
-def test_reads_of_a_topic_cover_more_ids_while_they_are_quick_and_fewer_once_they_are_slow() -> None:
+def test_reads_of_a_topic_cover_more_ids_where_that_is_their_limit_and_they_are_quick_and_fewer_once_slow() -> None:
     bench = Bench(reach_ids_min=10)
+    whole, part = (FetchRequest(to, 1, 1, catch_ups=[CatchUp("orders", 1)], reach_ids=10) for to in (5, 100))
+    of_key = FetchRequest(100, 1, 1, rereads=[Reread(("orders", "k"), 1)], reach_ids=10)
 
-    def reach_after(seconds: float) -> int:
-        bench.wishes.took(FetchRequest(1, 1, 1, catch_ups=[CatchUp("orders", 1)]), seconds)
+    def reach_after(request: FetchRequest, seconds: float) -> int:
+        bench.wishes.took(request, seconds)
         return bench.wishes.request(9, 9).reach_ids
 
-    assert [reach_after(seconds) for seconds in (0.01, 0.01, 0.1, 1.0, 1.0, 1.0)] == [40, 160, 160, 40, 10, 10]
-    bench.wishes.took(FetchRequest(1, 1, 1), 0.01)
-    assert bench.wishes.request(9, 9).reach_ids == 10
+    assert [reach_after(part, seconds) for seconds in (0.01, 0.01, 0.1, 1.0, 1.0, 1.0)] == [40, 160, 160, 40, 10, 10]
+    assert [reach_after(request, 0.01) for request in (whole, of_key)] == [10, 10]
+    assert reach_after(part, 0.01) == reach_after(of_key, 9.0) == 40
+    assert reach_after(part, float("inf")) == 10
 
 
 def test_a_long_backlog_that_waits_between_published_rows_is_read_in_as_many_fetches_as_without_gaps() -> None:
@@ -421,3 +425,23 @@ def test_a_look_back_into_merged_gaps_is_told_of_all_that_is_known_there() -> No
     assert set(known.ids) == {4, 6, 10, 12}
     assert dict(known.topics) == {"paused": 2}
     assert known.keys == {"orders": {"held": 8}}
+
+
+def test_reading_that_went_back_is_not_led_to_the_end_again_by_a_row_that_is_not_due() -> None:
+    bench = Bench()
+    bench.fetch(record(1))
+    bench.fetch()
+    bench.fetch(top_id=10_000)
+    bench.wishes.found_by_sweep([5, 100, 200])
+
+    bench.wishes.go_back(100)
+    assert bench.wishes.cursors.position == 99
+    assert list(bench.wishes.found) == [5]
+    bench.fetch()
+    assert not bench.wishes.request(9, 9).want_top
+    bench.fetch(record(10_000))
+    bench.fetch()
+    assert bench.wishes.request(9, 9).want_top
+
+    bench.wishes.go_back(20_000)
+    assert bench.wishes.cursors.position == 10_000

@@ -305,3 +305,22 @@ def test_no_chunk_is_looked_at_while_many_that_were_found_wait_to_be_read() -> N
     assert not bench.sweeping.sweep(bench.seconds, gives_way=False)
     bench.state.wishes.found.clear()
     assert bench.sweeping.sweep(bench.seconds, gives_way=False)
+
+
+def test_a_walk_ends_where_the_position_was_when_it_began() -> None:
+    now = Now()
+    now.chunk(begins=5.0, lasts=0.01, cursor=100)
+    now.state.wishes.cursors.position = 2**62
+    now.chunk(begins=5.1, lasts=0.01, cursor=None)
+
+    assert [request.position for request in now.asked] == [POSITION, POSITION]
+    assert now.sweeping.next_at > 5.2
+
+
+def test_a_walk_that_waits_for_what_it_found_to_be_read_is_due_at_no_time() -> None:
+    now = Now()
+    now.chunk(begins=5.0, lasts=0.01, cursor=100)
+    now.state.wishes.found = dict.fromkeys(range(FOUND_ROWS_MAX + 1))
+    assert now.sweeping.deadline == float("inf")
+    now.state.wishes.found.clear()
+    assert now.sweeping.deadline <= 5.1
