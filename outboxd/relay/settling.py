@@ -149,8 +149,6 @@ class Settling:
             died_again=_take(self._died_again, count),
             out_of_retry=_take(self._out_of_retry, count),
             storms=_take(self._storms, count),
-            # Of the rows of an owner before, some or all may be settled.
-            again=bool(self.pieces),
         )
         del self.ids[:count], self.partitions[:count], self.offsets[:count], self.pieces[:count]
         if not self.ids:
