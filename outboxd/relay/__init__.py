@@ -17,7 +17,8 @@ What always holds:
 - What is in memory is counted in rows and bytes, from admission to settlement; where it is full nothing is read.
 
 What happens on failure: a read is given again after a growing pause, from the beginning of the outbox; a settlement is
-given again whole, before any other, since it may have been committed. A producer that failed is replaced, and what was
+given again whole, before any other, since it may have been committed, and in halves where the server refused it, until
+the row to blame is alone and set aside. A producer that failed is replaced, and what was
 in flight goes again in order; with transactions the ownership begins anew and recovers what was committed. A lost
 lease, or a database that is another one, drops all memory and stands by.
 
@@ -30,6 +31,6 @@ The modules, as the data goes:
 - publishing: `publishing`, `forwarding` (a publisher within another), `careful` and `careful_transactions`
 - outcomes: `aftermath`, `deliveries`, `histories`, `suspicion`, `holding`, `probing`, `watch`, `row_events`
 - what is kept: `ledger` (in memory), `held_records` (out of memory, unsettled), `lanes` (by topic), `forgetting`
-- writing: `settling` (gathers), `writing` (when, and what follows)
+- writing: `settling` (gathers), `writing` (when, and what follows), `refusals` (what PostgreSQL would not write)
 - `ports`: all that this room knows of the outside
 """
