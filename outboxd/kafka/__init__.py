@@ -30,6 +30,6 @@ time), `transactional_producer` (the calls, and what their failures mean), `tran
 `shard_clients`.
 
 After a crash: `trial` and `lone_transactions`, a process apart that sends suspects. For people and upkeep:
-`inspection`, `replication` and `transaction_checks` (`outboxd check`), `log_reader` (`outboxd audit`), `dead_letter_copies`,
-`embedded` (the demo's broker). Shared: `consumers`, `codes`.
+`inspection`, `replication` and `transaction_checks` (`outboxd check`), `log_reader` (`outboxd audit`),
+`dead_letter_copies`, `embedded` (the demo's broker). Shared: `consumers`, `codes`.
 """
