@@ -1,12 +1,19 @@
-"""Groups of the client's error codes that several look for. What a code means for a row is in `policy.faults`."""
+"""What several make of the client's errors: groups of codes, and why a question had no answer. What a code means for a
+row is in `policy.faults`.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 FORBIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 """The user lacks a right to write to, describe or make a topic."""
 NO_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 """There is no such topic, or the user may not see it."""
+
+
+def why_unanswered(error: KafkaException | TimeoutError) -> str:
+    """Return why the brokers did not answer a question, in the client's words where it has any."""
+    return str(error.args[0].str()) if isinstance(error, KafkaException) else "no answer in time"

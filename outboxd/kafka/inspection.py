@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
 )
 
 from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX
+from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC, why_unanswered
 from outboxd.kafka.replication import replication_warnings
 from outboxd.policy.findings import Finding, Weight
 from outboxd.policy.row_checks import topic_name_problem
@@ -28,8 +29,6 @@ TIMEOUT_SECONDS = 5.0
 ATTEMPT_SECONDS = 1.0
 TOPICS_LISTED_MAX = 100
 _CREDENTIAL_CODES = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
-_MISSING_CODES = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
-_FORBIDDEN_CODES = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 
 
 @dataclass
@@ -102,13 +101,12 @@ def _cluster(client: _Client, metadata: ClusterMetadata, topics: Mapping[str, in
         yield Finding("topics", Weight.WARNING, f"only {TOPICS_LISTED_MAX} of {len(legal)} topics were looked at")
 
 
-def _gone(error: Exception) -> Finding:
+def _gone(error: KafkaException | TimeoutError) -> Finding:
     """A broker that answered one question and no other."""
-    why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
     return Finding(
         "broker",
         Weight.UNAVAILABLE,
-        f"the brokers went away while they were asked: {why}",
+        f"the brokers went away while they were asked: {why_unanswered(error)}",
         "look at the brokers, and run it again",
     )
 
@@ -148,10 +146,10 @@ def _topics(admin: AdminClient, topics: Mapping[str, int], properties: Mapping[s
         description = _result(future)
         if isinstance(description, TopicDescription):
             yield from _topic(topic, description, configs.get(topic, {}), properties)
-        elif description.code() in _MISSING_CODES:
+        elif description.code() in NO_TOPIC:
             creates = _creates_topics(admin) if creates is None else creates
             yield _missing(topic, topics[topic], creates=creates)
-        elif description.code() in _FORBIDDEN_CODES:
+        elif description.code() in FORBIDDEN:
             yield Finding(
                 "topics", Weight.FORBIDDEN, f"{topic}: the brokers refuse to describe it ({_rows(topics[topic])})",
                 f"allow DESCRIBE and WRITE on {topic}; the rows wait meanwhile",

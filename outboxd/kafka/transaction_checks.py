@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollectio
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription
 
 from outboxd.kafka.client_config import DEFAULTS
+from outboxd.kafka.codes import FORBIDDEN, why_unanswered
 from outboxd.kafka.progress import TOPIC_CONFIG
 from outboxd.kafka.replication import replication_warnings
 from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS
@@ -23,11 +24,7 @@ ANSWER_SECONDS: Final = 10.0
 CHECK_SUFFIX: Final = "-check"
 _AREA: Final = "exactly-once"
 _NEEDED = frozenset({AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE})
-_FORBIDDEN = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-)
+_FORBIDDEN = (*FORBIDDEN, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 _QUIET: Final = {"log_level": "0"}
 
 
@@ -44,8 +41,7 @@ def inspect_transactions(properties: Mapping[str, str], transactional_id: str, t
         yield from _producer(properties, transactional_id)
         yield from _topic(admin, topic)
     except (KafkaException, TimeoutError) as error:
-        why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
-        yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {why}")
+        yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {why_unanswered(error)}")
 
 
 def _producer(properties: Mapping[str, str], transactional_id: str) -> Iterator[Finding]:

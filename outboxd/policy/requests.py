@@ -135,6 +135,11 @@ class Settlement:
         return len(self.delivered_ids) + len(self.dead)
 
     @property
+    def outbox_ids(self) -> list[int]:
+        """The outbox rows that it delivers, retries or buries."""
+        return [*self.delivered_ids, *(record_id for record_id, _ in (*self.retries, *self.dead))]
+
+    @property
     def entries(self) -> int:
         """How many outcomes it has, of all kinds."""
         return sum(len(getattr(self, kind)) for kind in _KINDS)

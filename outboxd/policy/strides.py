@@ -12,13 +12,12 @@ than a fixed number.
 
 from __future__ import annotations
 
-from outboxd.policy.records import FIRST_ID
+from outboxd.policy.records import FIRST_ID, ID_MAX
 
 STRIDE_IDS = 50_000
 STRIDES_MAX = 200
 """A longer way is gone in larger strides."""
 SLOW_SECONDS = 0.03
-_LAST_ID = 2**63 - 1
 _BEGINNING_END_MIN = 0
 """Sequences begin above it. The few rows that somebody gave a lower id need no strides."""
 
@@ -43,7 +42,7 @@ class Strides:
             # Reading went back meanwhile.
             end = self._beginning_end = None
         self._position = position
-        self._ends = [_LAST_ID if end is None else FIRST_ID]
+        self._ends = [ID_MAX if end is None else FIRST_ID]
         self._seconds = []
 
     def end(self, position: int) -> int:

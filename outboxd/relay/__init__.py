@@ -18,9 +18,9 @@ What always holds:
 
 What happens on failure: a read is given again after a growing pause, from the beginning of the outbox; a settlement is
 given again whole, before any other, since it may have been committed, and in halves where the server refused it, until
-the row to blame is alone and set aside. A producer that failed is replaced, and what was
-in flight goes again in order; with transactions the ownership begins anew and recovers what was committed. A lost
-lease, or a database that is another one, drops all memory and stands by.
+the row to blame is alone and set aside. A producer that failed is replaced, and what was in flight goes again in order;
+with transactions the ownership begins anew and recovers what was committed. A lost lease, or a database that is another
+one, drops all memory and stands by.
 
 The modules, as the data goes:
 

@@ -167,9 +167,7 @@ class Reading:
         self._state.ports.store.begin_fetch(request, delay_seconds, patience)
 
     def _wait(self, now: float) -> tuple[float, Patience] | None:
-        """Return how long the next fetch is to wait and how to be patient, or None while it is not to be asked for
-        yet.
-        """
+        """Return how the next fetch is to wait and be patient, or None while it is not to be asked for yet."""
         delay_seconds = max(0.0, self._next_fetch_at - now)
         if delay_seconds > 0 and self._state.wishes.wants_more and now >= self._next_wanted_at:
             self._next_wanted_at = now + WANTED_PAUSE_SECONDS
@@ -199,7 +197,8 @@ class Reading:
         self.has_fetched = True
         if not isinstance(request, FetchRequest):
             return
-        self.was_full = len(fetched.records) >= request.rows_max if request.forward else self.was_full
+        if request.forward:
+            self.was_full = len(fetched.records) >= request.rows_max
         now = state.ports.clock.monotonic()
         state.aftermath.now_ms = fetched.now_ms
         # While it drains too: suspects are still sent alone then.

@@ -63,12 +63,7 @@ class Refusals:
     def ids_aside(self) -> set[int]:
         """Return the ids of the rows that are set aside, whatever their outcome."""
         tried = [] if self._trying is None else [self._trying]
-        ids: set[int] = set()
-        for aside in [*self._aside, *tried]:
-            settlement = aside.settlement
-            ids.update(settlement.delivered_ids)
-            ids.update(record_id for record_id, _ in (*settlement.retries, *settlement.dead))
-        return ids
+        return {record_id for aside in [*self._aside, *tried] for record_id in aside.settlement.outbox_ids}
 
     @property
     def are_stuck(self) -> bool:

@@ -73,9 +73,7 @@ class Settling:
         ids = {*self.ids, *self._retries, *self._dead, *self._letters}
         for settlement in (self.under_way, self._failed, *self.refusals.waiting()):
             if settlement is not None:
-                ids.update(settlement.delivered_ids)
-                ids.update(record_id for record_id, _ in settlement.retries)
-                ids.update(record_id for record_id, _ in settlement.dead)
+                ids.update(settlement.outbox_ids)
         return ids
 
     def retry(self, record_id: int, outcome: Retry) -> None:

@@ -73,8 +73,7 @@ class RelayStatus:
 
     `in_memory_…` counts from admission to settlement, `unsettled_…` what of it was published (bytes by the mean),
     `in_flight_rows` what of that the producer owes reports for, by topic in `in_flight_by_topic`.
-    `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in
-    memory for the longest time.
+    `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in memory for longest.
     """
 
     role: Role

@@ -215,8 +215,7 @@ class Writing:
 
 def _named(settlement: Settlement) -> str:
     """Name the one outcome that the settlement has."""
-    ids = [*settlement.delivered_ids, *settlement.out_of_retry]
-    ids += [record_id for record_id, _ in (*settlement.retries, *settlement.dead)]
+    ids = [*settlement.outbox_ids, *settlement.out_of_retry]
     letters = [entry[0] for entry in (*settlement.replayed, *settlement.died_again)]
     of_rows = [entry[0] for entry in settlement.recovered_replays]
     for name, found in (("the row", ids), ("the dead letter", letters), ("the dead letter of the row", of_rows)):
