@@ -11,6 +11,7 @@ from typing import Final
 from confluent_kafka import KafkaException, Producer
 
 from outboxd.errors import ConfigError
+from outboxd.policy.partitioners import DEFAULT_PARTITIONER
 
 CLIENT_LOGGER: Final = logging.getLogger("librdkafka")
 """Where the Kafka clients' own lines go, instead of standard error; the daemon's log takes its warnings."""
@@ -120,8 +121,12 @@ def empty_key_partition(properties: Mapping[str, str]) -> int:
     librdkafka's default takes an empty key for none, and a partition for each of its records at random. They go where
     its `consistent`, which differs in nothing else, places them; every other partitioner keeps them together itself.
     """
-    partitioner = properties.get("partitioner", "consistent_random").strip().lower()
-    return 0 if partitioner == "consistent_random" else ANY_PARTITION
+    return 0 if partitioner_of(properties) == DEFAULT_PARTITIONER else ANY_PARTITION
+
+
+def partitioner_of(properties: Mapping[str, str]) -> str:
+    """Return the name of the partitioner, as librdkafka spells it."""
+    return properties.get("partitioner", DEFAULT_PARTITIONER).strip().lower()
 
 
 def record_bytes_max(properties: Mapping[str, str]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 
 from outboxd.kafka.lots import Lots
 from outboxd.kafka.producer_maker import AnyProducer
@@ -30,9 +31,18 @@ def partition_fault(producer: AnyProducer, record: Record) -> DeliveryFault | No
 def partition_count(producer: AnyProducer, topic: str) -> int | None:
     """Return how many partitions the topic has; None where that is not known. Blocks for up to `METADATA_SECONDS`."""
     try:
-        metadata = producer.list_topics(topic, timeout=METADATA_SECONDS).topics.get(topic)
+        return count_partitions(producer, topic, METADATA_SECONDS)
     except KafkaException:
         return None  # No answer is no proof: the fault stays the topic's.
+
+
+def count_partitions(client: AnyProducer | AdminClient, topic: str, timeout_seconds: float) -> int | None:
+    """Return how many partitions the topic has; None where the cluster does not tell.
+
+    Raises:
+        KafkaException: no broker answered within `timeout_seconds`.
+    """
+    metadata = client.list_topics(topic, timeout=timeout_seconds).topics.get(topic)
     return None if metadata is None or metadata.error is not None else len(metadata.partitions)
 
 

@@ -33,6 +33,7 @@ from outboxd.kafka.producer_maker import NO_PRODUCER, AnyProducer, ProducerMaker
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report, error_of
+from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
 
 
@@ -136,6 +137,10 @@ class KafkaPublisher:
         except BufferError:
             return index
         return len(records)
+
+    def placement(self, topic: str) -> Placement | None:
+        """Return how the producer places the topic's records, to foretell it; None while that is not known."""
+        return self.topics.placement(topic)
 
     def _goes_apart(self, record: Record, limits: TopicLimits) -> bool:
         """Take a closer look at a record: refuse it, or send it alone where the broker may; False: it goes with the

@@ -1,4 +1,5 @@
-"""What a topic refuses, as far as the cluster tells: its size limit, and whether it is compacted.
+"""What a topic refuses, as far as the cluster tells: its size limit, and whether it is compacted; and how many
+partitions it has.
 
 Asked on a thread of its own when a topic is first met, and again every few minutes. It only decides *how* a record is
 sent: one that the topic is likely to refuse goes in a batch of its own, where it spoils nothing for others. The broker
@@ -17,8 +18,11 @@ import orjson
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from outboxd.kafka.client_config import partitioner_of
 from outboxd.kafka.lots import Lots
+from outboxd.kafka.partitions import count_partitions
 from outboxd.policy.headers import InvalidHeaders, parse_headers
+from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
 from outboxd.policy.row_checks import lone_batch_size_bytes
 
@@ -71,6 +75,7 @@ class KnownTopics:
         self._properties = properties
         self._unknown = TopicLimits(record_bytes_max // 2)
         self._known: dict[str, TopicLimits] = {}
+        self._partitions: dict[str, int] = {}
         self._lots: Lots[str] = Lots("topic-limits", self._ask_all)
 
     @property
@@ -84,9 +89,17 @@ class KnownTopics:
         if limits is None:
             if len(self._known) >= TOPICS_REMEMBERED_MAX:
                 self._known.clear()
+                self._partitions.clear()
             limits = self._known[topic] = self._unknown
             self.ask([topic])
         return limits
+
+    def placement(self, topic: str) -> Placement | None:
+        """Return how the client places the topic's records, by how many partitions it had when the cluster last told;
+        None where it never did.
+        """
+        partitions = self._partitions.get(topic)
+        return None if partitions is None else Placement(partitioner_of(self._properties()), partitions)
 
     def refresh(self, now: float) -> None:
         """Ask again for what was asked for long ago; `now` is monotonic seconds."""
@@ -101,6 +114,7 @@ class KnownTopics:
         # Not allowed, not now, or properties that a reload made unfit: without an answer batches are only a little less
         # clean.
         with contextlib.suppress(KafkaException, ValueError):
+            self._partitions.update(partition_counts(self._properties(), set(topics)))
             self._ask(set(topics))
 
     def _ask(self, topics: set[str]) -> None:
@@ -132,9 +146,7 @@ def topic_configs(
         properties: the user's librdkafka properties.
         topics: legal names.
     """
-    # The producers tell the log what is wrong with the brokers.
-    quiet = {"client.id": f"{properties.get('client.id', 'outboxd')}-topics", "log_level": "0"}
-    client = AdminClient({**properties, **quiet})
+    client = _client(properties)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     for resource, future in client.describe_configs(resources, request_timeout=ASK_SECONDS_MAX).items():
         try:
@@ -142,6 +154,26 @@ def topic_configs(
         except (KafkaException, TimeoutError):
             continue
         yield resource.name, {name: entry.value for name, entry in entries.items()}
+
+
+def partition_counts(properties: Mapping[str, str], topics: Iterable[str]) -> dict[str, int]:
+    """Ask the cluster how many partitions topics have; return it for those that it tells."""
+    client = _client(properties)
+    counts: dict[str, int] = {}
+    for topic in topics:
+        try:
+            count = count_partitions(client, topic, ASK_SECONDS_MAX)
+        except KafkaException:
+            break  # No broker answers, so that none would tell of the others.
+        if count is not None:
+            counts[topic] = count
+    return counts
+
+
+def _client(properties: Mapping[str, str]) -> AdminClient:
+    # The producers tell the log what is wrong with the brokers.
+    quiet = {"client.id": f"{properties.get('client.id', 'outboxd')}-topics", "log_level": "0"}
+    return AdminClient({**properties, **quiet})
 
 
 def is_compacted(properties: Mapping[str, str], topic: str) -> bool:

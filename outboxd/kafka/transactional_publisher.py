@@ -166,6 +166,9 @@ class TransactionalPublisher:
         self._handover.add(accepted, accepted_bytes)
         return taken
 
+    def placement(self, topic: str) -> None:
+        """Tell nothing: one stuck partition stops its whole transaction, so that nobody asks where records go."""
+
     def publish_alone(self, record: Record) -> bool:
         """Take one record for a batch of its own in the next transaction."""
         self._transactions.suspect(record.id)

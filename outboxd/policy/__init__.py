@@ -17,7 +17,8 @@ Which record may go:
 - A key is free, busy (one record with the producer, others behind it), held (a failed one is unsettled) or being read
   again. Nothing newer goes before what was held or deferred. `key_gate` is the way in; `key_states`, `key_queues`,
   `key_rereads` and `deferrals` are its parts, and `wanted` the order in which things are read again.
-- A topic is free, held (paused, behind a breaker, stormed) or catching up: `topic_holds`.
+- A topic is free, held (paused, behind a breaker, stormed) or catching up: `topic_holds`. Where only some partitions of
+  it are stuck, these are held: `partition_holds`, by where `partitioners` foretells that keys go.
 
 What is to be read: `gaps` (ids that were drawn and not seen, until no transaction can bring them), `pacing` (how soon
 again), `strides` (how far one statement of a walk goes), `limits`.

@@ -87,6 +87,10 @@ class KeyQueues:
         """Return the ids of the records that are with the producer, of all busy keys."""
         return {queue[0].id for queue in self.by_key.values()}
 
+    def firsts_of(self, topic: str) -> list[Record]:
+        """Return the records of the topic that are with the producer."""
+        return [queue[0] for gate_key, queue in self.by_key.items() if gate_key[0] == topic]
+
     def keys_behind(self, topic: str, record_ids: Container[int]) -> list[GateKey]:
         """Return the keys of the topic that wait behind one of these records."""
         return [

@@ -17,6 +17,7 @@ class RelayLimits:
     The limits named `in_flight` are for all that is in memory, from its fetch to its settlement. `row_bytes` is what a
     row costs there beside its payload, key and headers, and counts with them.
     `reach_ids_min` is how many ids a read of one topic covers at least, where there are more.
+    `stall_seconds` is how long the oldest record of a topic may be the same before the topic is taken for stuck.
     `idle_poll_interval_seconds` is the longest pause between reads while notifications come, which wake it before.
     """
 
@@ -31,6 +32,7 @@ class RelayLimits:
     sweep_interval_seconds: float = 5.0
     shutdown_timeout_seconds: float = 20.0
     reach_ids_min: int = 100_000
+    stall_seconds: float = 10.0
 
     @property
     def fetch_rows_min(self) -> int:

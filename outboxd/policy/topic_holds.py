@@ -78,6 +78,15 @@ class TopicHolds:
         """Nothing is left of the topic, which is neither held nor to be read again: nobody asks for its own time."""
         self._held_seconds.pop(topic, None)
 
+    def defer(self, topic: str, from_id: int) -> None:
+        """Records of the topic were dropped elsewhere: it is to be read again from there."""
+        self._deferred[topic] = min(from_id, self._deferred.get(topic, from_id))
+
+    def nothing_left(self, topic: str, from_id: int) -> None:
+        """A read showed that nothing of the topic is pending from there on, and nothing was dropped since."""
+        if self._deferred.get(topic, from_id - 1) >= from_id:
+            del self._deferred[topic]
+
     def own_time(self, topic: str, now: float) -> float:
         """Return a clock in seconds that stands still while the topic is held."""
         return min(now, self._since.get(topic, now)) - self._held_seconds.get(topic, 0.0)
@@ -94,7 +103,7 @@ class TopicHolds:
             topic = record.topic
             if topic in self._reasons:
                 if record.id not in kept:
-                    self._deferred[topic] = min(record.id, self._deferred.get(topic, record.id))
+                    self.defer(topic, record.id)
                 dropped.append(record)
                 continue
             from_id = self._deferred.get(topic)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.partition_holds import PartitionHolds
 from outboxd.policy.records import FIRST_ID, Arm, GateKey, Record, id_of, topic_of
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.answers import NotRead, Refused, completeness, cut_arm_of, divide, end_before_position, merge
@@ -31,13 +32,14 @@ class Admitted:
 
 
 class Admission:
-    """Decides, with the key gate and the topic holds, which of the records that were read go."""
+    """Decides, with the key gate and what is held of topics, which of the records that were read go."""
 
     def __init__(
         self,
         *,
         gate: KeyGate,
         topics: TopicHolds,
+        partitions: PartitionHolds,
         held: HeldRecords,
         ledger: Ledger,
         lanes: Lanes,
@@ -47,6 +49,7 @@ class Admission:
         """All of these are the relay's; admission changes them, on the relay's thread."""
         self._gate = gate
         self._topics = topics
+        self._partitions = partitions
         self._held = held
         self._ledger = ledger
         self._lanes = lanes
@@ -78,6 +81,9 @@ class Admission:
         self._lanes.meet(topics)
         if self._topics.touches(topics):
             fresh = self._pass_topics(fresh)
+        if self._partitions.touches(topics):
+            fresh, dropped = self._partitions.split(fresh, self._held)
+            self._held.not_answered(map(id_of, dropped))
         probes = self._probing.take(request, special, cut_arm, now) if self._probing.reads else []
         self._admit(fresh, probes, admitted, now)
         self._gate.rereads.settle(request.rereads)

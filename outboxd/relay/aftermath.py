@@ -28,6 +28,7 @@ from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import Dice, Observer, Report
 from outboxd.relay.row_events import tell_rows
 from outboxd.relay.settling import Settling
+from outboxd.relay.stuck_partitions import StuckPartitions
 from outboxd.relay.suspicion import Finding
 
 UNDECIDED_SECONDS = 1.0
@@ -46,6 +47,7 @@ class Aftermath:
         ledger: Ledger,
         lanes: Lanes,
         settling: Settling,
+        stuck: StuckPartitions,
         observer: Observer,
         dice: Dice,
     ) -> None:
@@ -61,7 +63,14 @@ class Aftermath:
         self.histories = Histories(topics)
         histories = self.histories
         self.holding = Holding(
-            gate=gate, topics=topics, held=held, ledger=ledger, lanes=lanes, histories=histories, observer=observer
+            gate=gate,
+            topics=topics,
+            held=held,
+            ledger=ledger,
+            lanes=lanes,
+            histories=histories,
+            stuck=stuck,
+            observer=observer,
         )
         self.deliveries = Deliveries(
             gate=gate,

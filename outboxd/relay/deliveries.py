@@ -7,6 +7,7 @@ from operator import itemgetter
 
 from outboxd.policy.faults import Fault, FaultClass
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.messages import record_of
 from outboxd.policy.records import Record, id_of, size_of
 from outboxd.relay.histories import Histories
 from outboxd.relay.holding import Holding
@@ -14,7 +15,7 @@ from outboxd.relay.lanes import Lanes, shares
 from outboxd.relay.ports import Observer, Report
 from outboxd.relay.settling import Settling
 
-_record_of, _partition_of, _offset_of = itemgetter(0), itemgetter(2), itemgetter(3)
+_partition_of, _offset_of = itemgetter(2), itemgetter(3)
 """Of a report."""
 
 
@@ -63,7 +64,7 @@ class Deliveries:
 
     def _got_through(self, reports: Sequence[Report], now: float) -> dict[str, int]:
         """Note what deliveries say of their topics; return how many there are, by topic."""
-        records = list(map(_record_of, reports))
+        records = list(map(record_of, reports))
         if self._histories.failed or self._histories.suspicions:
             self._clear(reports, now)
         self._lanes.last_delivered_at = now
@@ -74,7 +75,7 @@ class Deliveries:
             self._lanes.storms.delivered(topic, now)
             self._observer.delivered(topic, rows, sum(map(size_of, share)))
         if self._lanes.breakers.open:
-            self._holding.close_breakers(records, now)
+            self._holding.close_breakers(reports, now)
         return rows_by_topic
 
     def _lose(self, record: Record, fault: Fault, now: float) -> None:
@@ -110,7 +111,7 @@ class Deliveries:
 
     def take(self, reports: Sequence[Report], now: float, now_ms: int) -> list[Record]:
         """These were acknowledged: they are to be settled; return what their keys let go next."""
-        records = list(map(_record_of, reports))
+        records = list(map(record_of, reports))
         for topic, rows in self._got_through(reports, now).items():
             self._lanes.count_in_flight(self._lanes[topic], -rows)
         if self._histories.by_id:
@@ -127,7 +128,7 @@ class Deliveries:
 
     def _note_settled(self, reports: Sequence[Report], now: float) -> None:
         settling = self._settling
-        settling.ids += map(id_of, map(_record_of, reports))
+        settling.ids += map(id_of, map(record_of, reports))
         settling.partitions += map(_partition_of, reports)
         settling.offsets += map(_offset_of, reports)
         if settling.first_at is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
 from outboxd.relay.ports import Publisher
 
@@ -23,6 +24,10 @@ class ForwardingPublisher:
     def publish(self, records: Sequence[Record], start: int) -> int:
         """Give records to the producer from index `start` on; return the index of the first one not taken."""
         return self._within.publish(records, start)
+
+    def placement(self, topic: str) -> Placement | None:
+        """Return how the producer places the topic's records, to foretell it; None while that is not known."""
+        return self._within.placement(topic)
 
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when it cannot be taken now."""

@@ -11,18 +11,16 @@ Only ids, keys and counts are kept here: the record itself is read again when it
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import islice
-from types import MappingProxyType
 
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.limits import REPLAYS_MAX
 from outboxd.policy.records import FailureHistory, GateKey, Record
 from outboxd.policy.wanted import Wanted
 
-NONE: Mapping[str, int] = MappingProxyType({})
 SCANNED_MAX = 2_000
 """How many wanted records one look for the next fetch goes through."""
 
@@ -181,13 +179,16 @@ class HeldRecords:
         return bool(self._parked.get(topic))
 
     def choose(
-        self, rows_max: int, held_topics: Iterable[str], probes: Iterable[int], deferred: Mapping[str, int] = NONE
+        self,
+        rows_max: int,
+        held_topics: Iterable[str],
+        probes: Iterable[int],
+        waits: Callable[[HeldRecord], bool] | None = None,
     ) -> list[HeldRecord]:
         """Return the records to ask for in the next fetch: probes, then the wanted ones whose turn it is, oldest
         wish first.
 
-        `deferred` are the topics to be read again, each with the id from which on: earlier ones of a record's key may
-        be among what was not read yet, so that it has to wait.
+        `waits` says of a record that it has to, since earlier ones of its key may be among what was not read yet.
         """
         chosen = [self.by_id[record_id] for record_id in probes if record_id in self.by_id]
         closed = set(held_topics)
@@ -197,7 +198,7 @@ class HeldRecords:
                 break
             held = self.by_id[record_id]
             is_turn = held.gate_key is None or self._gate.is_turn_of(held.gate_key, record_id)
-            if is_turn and held.topic not in closed and record_id < deferred.get(held.topic, record_id + 1):
+            if is_turn and held.topic not in closed and not (waits and waits(held)):
                 chosen.append(held)
             else:
                 blocked.append(record_id)

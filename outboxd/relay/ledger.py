@@ -48,13 +48,16 @@ class Ledger:
         """How many bytes may still be read."""
         return max(0, self.bytes_max + self._bytes_beside - self.size_bytes - self.row_bytes * len(self.records))
 
-    def count_beside(self, topics: Collection[str], rows_least: int, bytes_least: int) -> None:
-        """Let records of these topics, which are stuck, take little room from the others.
+    def of_topics(self, topics: Collection[str]) -> list[Record]:
+        """Return the records of these topics."""
+        return [record for record in self.records.values() if record.topic in topics] if topics else []
+
+    def count_beside(self, stuck: Sequence[Record], rows_least: int, bytes_least: int) -> None:
+        """Let these records, which are stuck, take little room from the others.
 
         Half of the rows and a quarter of the bytes stay free of them, beyond the limits where it has to be. Where that
         room gets stuck too, `rows_least` and `bytes_least` do, so that topics that follow each other take little more.
         """
-        stuck = [record for record in self.records.values() if record.topic in topics] if topics else []
         self._rows_beside = _beside(len(stuck), self.rows_max, self.rows_max // 2, rows_least)
         size_bytes = sum(map(size_of, stuck)) + self.row_bytes * len(stuck)
         self._bytes_beside = _beside(size_bytes, self.bytes_max, self.bytes_max // 4, bytes_least)

@@ -34,6 +34,7 @@ from outboxd.policy.messages import (
     TransactionEnded,
     Woken,
 )
+from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
 from outboxd.policy.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
 
@@ -135,6 +136,10 @@ class Publisher(Protocol):
         A record that the client refuses is taken: its report carries the refusal. Fewer are taken only when the
         producer's queue is full.
         """
+        ...
+
+    def placement(self, topic: str) -> Placement | None:
+        """Return how the producer places the topic's records, to foretell it; None while that is not known."""
         ...
 
     def publish_alone(self, record: Record) -> bool:

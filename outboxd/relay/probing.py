@@ -40,10 +40,13 @@ class Probing:
         self.ids: list[int] = []
         self.reads: list[CatchUp] = []
         self.idle_topics: list[str] = []
+        self._dropped_topics: set[str] = set()
+        """Topics that are read, and of which something was dropped since that began."""
 
     def look(self, now: float) -> bool:
         """Choose what the next fetch probes with; return whether there is anything."""
         self.ids, self.reads, self.idle_topics = [], [], []
+        self._dropped_topics.clear()
         for topic in self._breakers.probes_due(now):
             if self._topics.held.get(topic) == {HoldReason.BREAKER}:
                 self._choose(topic, now)
@@ -130,6 +133,9 @@ class Probing:
             if breaker.read_from is None:
                 # What is parked of a key may wait for a reread that would show nothing: all of the key died since.
                 self._gate.rereads.nothing_left(wish.topic, wish.from_id, set(map(self._gate.key_of, shown)))
+                if not shown and wish.topic not in self._dropped_topics:
+                    # All that waited was fire-and-forget, and went as probes.
+                    self._topics.nothing_left(wish.topic, wish.from_id)
             breaker.look_again()
             breaker.wants_untried = False
             breaker.nothing_untried = True
@@ -150,6 +156,8 @@ class Probing:
         if breaker is None:
             return
         under_way = [wish.from_id for wish in self.reads if wish.topic == record.topic]
+        if under_way:
+            self._dropped_topics.add(record.topic)
         if record.id < max(under_way, default=breaker.read_from or record.id):
             breaker.look_again()
 

@@ -139,8 +139,7 @@ class Reading:
         probing = state.probing
         has_probes = probing.look(now)
         for topic in probing.idle_topics:
-            # Whatever the breaker opened for is gone; new records are the probe.
-            state.aftermath.holding.close_breaker(topic, now)
+            state.aftermath.holding.close_idle_breaker(topic, now)
         wait = NO_WAIT if has_probes else self._wait(now)
         if wait is None:
             return

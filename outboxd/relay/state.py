@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.limits import RelayLimits
+from outboxd.policy.partition_holds import PartitionHolds
+from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import TopicHolds
@@ -32,6 +34,7 @@ from outboxd.relay.ports import (
 )
 from outboxd.relay.probing import Probing
 from outboxd.relay.settling import Settling
+from outboxd.relay.stuck_partitions import StuckPartitions
 from outboxd.relay.wishes import Wishes
 
 __all__ = ["Ports", "RelayLimits", "State"]
@@ -80,6 +83,7 @@ class State:
         self.pipelined = pipelined
         self.gate = KeyGate(pipelined=pipelined)
         self.topics = TopicHolds()
+        self.partitions = PartitionHolds(self.topics, self._placement)
         self.ledger = Ledger(limits.max_in_flight_rows, limits.max_in_flight_bytes, row_bytes=limits.row_bytes)
         self.held = HeldRecords(self.gate)
         self.lanes = Lanes(routes, default_route, self.topics, self.gate, clock=ports.clock)
@@ -88,11 +92,18 @@ class State:
             breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
         )
         self.wishes = Wishes(
-            self.gate, self.topics, self.held, self.probing, self.ledger, reach_ids_min=limits.reach_ids_min
+            self.gate,
+            self.topics,
+            self.held,
+            self.probing,
+            self.ledger,
+            partitions=self.partitions,
+            reach_ids_min=limits.reach_ids_min,
         )
         self.admission = Admission(
             gate=self.gate,
             topics=self.topics,
+            partitions=self.partitions,
             held=self.held,
             ledger=self.ledger,
             lanes=self.lanes,
@@ -106,6 +117,7 @@ class State:
             ledger=self.ledger,
             lanes=self.lanes,
             settling=self.settling,
+            stuck=StuckPartitions(gate=self.gate, ledger=self.ledger, holds=self.partitions),
             observer=ports.observer,
             dice=ports.dice,
         )
@@ -125,6 +137,9 @@ class State:
         """Whether what is held was changed behind the relay's back, so that only the database knows it."""
         self.is_crowded = False
         """Whether too little room is left to read more: what is in memory has to leave it first."""
+
+    def _placement(self, topic: str) -> Placement | None:
+        return self.ports.publisher.placement(topic)
 
     def reconfigure(self, limits: RelayLimits, routes: Sequence[Route], default_route: Route) -> None:
         """Live within other limits and by other routes from now on; what is in memory already stays."""
@@ -166,7 +181,7 @@ class State:
     @property
     def leaves_no_doubt(self) -> bool:
         """No record that was tried, or that one before may have tried, is unsettled; dead letters may wait."""
-        waits = self.topics.held or self.topics.deferred or self.gate.deferred_keys
+        waits = self.topics.held or self.topics.deferred or self.partitions.deferred or self.gate.deferred_keys
         return self.is_settled and not (waits or self.in_doubt or self.aftermath.suspects or self._held_ids())
 
     def _held_ids(self) -> set[int]:

@@ -75,7 +75,7 @@ class Sweeping:
             cursor=self._cursor,
             position=chunk_end,
             rows_max=SWEEP_ROWS_MAX,
-            skipped_topics=sorted({*state.topics.held, *state.topics.deferred}),
+            skipped_topics=sorted({*state.topics.held, *state.topics.deferred, *state.partitions.deferred}),
             skipped_keys=[(topic, key) for topic, key in keys if key is not None],
         )
         state.reading = request
@@ -154,7 +154,7 @@ class Sweeping:
 
     def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
         state = self._state
-        if topic in state.topics.held or topic in state.topics.deferred:
+        if topic in state.topics.held or topic in state.topics.deferred or topic in state.partitions.deferred:
             return True
         gate_key = state.gate.key_for(topic, key)
         return gate_key is not None and state.gate.is_deferred(gate_key, record_id)

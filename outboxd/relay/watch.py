@@ -7,8 +7,9 @@ stays the same for ten seconds is stuck.
 
 Mostly one partition is: its leader is away or frozen. Which keys go there shows by their records, which get no report
 while those of others do. So what waits in memory behind the stuck records leaves it first, where memory is full, and
-what else the topic has goes on. Where that frees nothing, or where what is with the producer takes too much, the topic
-is held, and what it has in memory is partly counted beside the limits, so that other topics go on.
+what else the topic has goes on. Where that frees nothing, or where what is with the producer takes too much, the
+partitions of the stuck records are held, if it can be told which these are, or else the topic; and what these have in
+memory is partly counted beside the limits, so that the other partitions and topics go on.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from __future__ import annotations
 from outboxd.policy.faults import own_fault
 from outboxd.relay.state import State
 
-WATCH_SECONDS = 1.0
-STALL_SECONDS = 10.0
 OUTAGE_SECONDS = 30.0
+LOOKS = 10
+"""So many looks are taken in the time after which a topic is taken for stuck."""
 LARGE_SHARE = 4
 """A stuck topic is put on hold once one part in so many of what may be in memory is in flight for it."""
-SUSPECT_SECONDS = STALL_SECONDS / 2
-"""Records that were with the producer so long ago, and still are while something is stuck, are stuck too."""
+SUSPECT_SHARE = 2
+"""Records that were with the producer one part in so many of that time ago, and still are while something is stuck, are
+stuck too.
+"""
 
 
 class Watch:
-    """Holds topics that are stuck and large, and lets them go once they move."""
+    """Holds topics that are stuck and large, or their partitions, and lets them go once they move."""
 
     def __init__(self, state: State) -> None:
         """`state` is the relay's memory of this ownership."""
@@ -44,24 +47,52 @@ class Watch:
         """Look once a second."""
         if now < self.next_at:
             return
-        self.next_at = now + WATCH_SECONDS
+        stall_seconds = self._state.limits.stall_seconds
+        self.next_at = now + stall_seconds / LOOKS
         state = self._state
         # Where memory is full, nothing of any topic is read because of them, however small they are.
         large = self._taking(1 if state.is_crowded else state.limits.max_in_flight_rows)
         watched = {topic for topic, breaker in state.lanes.breakers.open.items() if breaker.is_watched}
         told = set() if self._stalled_topic is None else {self._stalled_topic}
         self._note(large | watched | told, now)
-        stuck = {topic for topic, (_, since) in self._oldest.items() if now - since >= STALL_SECONDS}
-        for topic in watched - stuck:
-            state.aftermath.holding.close_breaker(topic, now)
+        stuck = {topic for topic, (_, since) in self._oldest.items() if now - since >= stall_seconds}
+        partly = self._release(watched, stuck, now)
         self._tell(stuck)
         self._note_sent(now)
         relieved = self._relieve(stuck & large - watched - self._taking(state.limits.max_in_flight_rows))
-        fault = own_fault("IN_FLIGHT_TOO_OLD")
-        for topic in stuck & large - watched - relieved:
-            state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
-        limits = state.limits
-        state.ledger.count_beside(stuck & (watched | large) - relieved, limits.fetch_rows_min, limits.fetch_bytes_min)
+        for topic in partly | (stuck & large - watched - relieved):
+            self._hold(topic, now)
+        self._count_beside(stuck & (watched | large) - relieved)
+
+    def _release(self, watched: set[str], stuck: set[str], now: float) -> set[str]:
+        """Let go what moves. Return the topics of which partitions only are held still."""
+        holding = self._state.aftermath.holding
+        for topic in watched:
+            is_partly = holding.stuck.holds_any_of(topic)
+            if is_partly:
+                holding.stuck.release_done(topic)
+            if not (holding.stuck.holds_any_of(topic) if is_partly else topic in stuck):
+                holding.close_breaker(topic, now)
+        return set(holding.stuck.topics())
+
+    def _hold(self, topic: str, now: float) -> None:
+        """Hold the partitions of the topic that are found stuck, or all of it where that cannot be told."""
+        holding = self._state.aftermath.holding
+        found = holding.stuck.find(topic, self._sent[0])
+        if found and not holding.stuck.are_all(topic, found):
+            holding.hold_partitions(topic, found, now)
+        elif found or not holding.stuck.holds_any_of(topic):
+            fault = own_fault("IN_FLIGHT_TOO_OLD")
+            holding.open_breaker(topic, fault, fault.meaning, now)
+
+    def _count_beside(self, topics: set[str]) -> None:
+        """Let what is stuck in these topics, and in held partitions of any, take little room from all else."""
+        state, stuck = self._state, self._state.aftermath.holding.stuck
+        partly = stuck.topics()
+        records = state.ledger.of_topics(topics.difference(partly))
+        for topic in partly:
+            records += stuck.records_of(topic)
+        state.ledger.count_beside(records, state.limits.fetch_rows_min, state.limits.fetch_bytes_min)
 
     def _taking(self, rows_min: int) -> set[str]:
         """Return the topics that have one part in LARGE_SHARE of so many records, or more, with the producer."""
@@ -70,9 +101,10 @@ class Watch:
 
     def _note_sent(self, now: float) -> None:
         """While something is still: note what is with the producer, to know later what was there for long."""
-        if all(now - since < SUSPECT_SECONDS for _, since in self._oldest.values()):
+        suspect_seconds = self._state.limits.stall_seconds / SUSPECT_SHARE
+        if all(now - since < suspect_seconds for _, since in self._oldest.values()):
             self._sent, self._sent_at = (set(), set()), float("-inf")
-        elif now - self._sent_at >= SUSPECT_SECONDS:
+        elif now - self._sent_at >= suspect_seconds:
             self._sent, self._sent_at = (self._sent[1], self._state.gate.first_ids()), now
 
     def _relieve(self, topics: set[str]) -> set[str]:

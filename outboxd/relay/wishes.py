@@ -9,11 +9,12 @@ from itertools import chain, islice
 
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
+from outboxd.policy.partition_holds import PartitionHolds
 from outboxd.policy.records import FIRST_ID, ID_MAX
 from outboxd.policy.requests import Known
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.answers import end_before_position
-from outboxd.relay.held_records import HeldRecords
+from outboxd.relay.held_records import HeldRecord, HeldRecords
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import FetchRequest
 from outboxd.relay.probing import PROBE_ROWS_MAX, Probing
@@ -57,6 +58,7 @@ class Wishes:
         probing: Probing,
         ledger: Ledger,
         *,
+        partitions: PartitionHolds,
         reach_ids_min: int = ID_MAX,
     ) -> None:
         """All of these are the relay's; each has records of its own kind that wait to be read again. Reads of a topic
@@ -64,6 +66,7 @@ class Wishes:
         """
         self._gate = gate
         self._topics = topics
+        self._partitions = partitions
         self._held = held
         self._probing = probing
         self._ledger = ledger
@@ -85,7 +88,7 @@ class Wishes:
     def request(self, rows_max: int, bytes_max: int) -> FetchRequest:
         """Return what to ask the database for now, within these limits."""
         closed = self._topics.held
-        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, self._probing.ids, self._topics.deferred)
+        chosen = self._held.choose(min(rows_max, CHOSEN_ROWS_MAX), closed, self._probing.ids, self._waits)
         self._held.asked(chosen)
         found = list(islice(self.found, CHOSEN_ROWS_MAX))
         for record_id in [record_id for record_id in found if record_id in self._held]:
@@ -119,6 +122,12 @@ class Wishes:
             holding_after=cursors.holding if self.wants_holding else None,
         )
 
+    def _waits(self, held: HeldRecord) -> bool:
+        """Say whether earlier ones of the record's key may be among what was not read yet."""
+        from_id = self._topics.deferred.get(held.topic)
+        is_behind = from_id is not None and held.id >= from_id
+        return is_behind or self._partitions.waits(held.topic, held.key, held.id)
+
     @property
     def _available_cursor(self) -> tuple[datetime, int] | None:
         """From where delayed records are listed; None where enough of them are known that were not read yet."""
@@ -128,6 +137,8 @@ class Wishes:
         """Return what is known of the pending records up to `last_id`, which merged gaps ask for once more."""
         ids = [record_id for record_id in chain(self._ledger.records, self._held.by_id) if record_id <= last_id]
         topics = dict(self._topics.deferred)
+        # Records of the topics' other partitions too: they show when the whole topic is read again.
+        topics.update((topic, min(i, topics.get(topic, i))) for topic, i in self._partitions.deferred.items())
         keys: dict[str, dict[str, int]] = {}
         for (topic, key), from_id in islice(self._gate.deferred_keys.items(), KNOWN_KEYS_MAX):
             if key is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from outboxd.policy.faults import Fault, fault_of
 from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.records import Record
 from tests.simulation.broker import REFUSAL, Broker, Topic
 from tests.simulation.database import Kind, Row
@@ -57,6 +57,9 @@ class SimulatedPublisher:
             taken += 1
         self._daemon.at_step("publishing")
         return taken
+
+    def placement(self, topic: str) -> Placement | None:
+        return Placement(DEFAULT_PARTITIONER, len(self._broker.topics[topic].logs))
 
     def publish_alone(self, record: Record) -> bool:
         if self._instance.queued >= self._queue_rows_max:
@@ -140,7 +143,8 @@ class SimulatedPublisher:
             return
         topic = self._broker.topics[record.topic]
         count = len(topic.logs)
-        spread = self._dice.randrange(count) if record.key is None else zlib.crc32(record.key.encode()) % count
+        certain = Placement(DEFAULT_PARTITIONER, count).partition_of(record.key)
+        spread = self._dice.randrange(count) if certain is None else certain
         lane = (record.topic, spread if not alone else spread + 100)
         instance = self._instance
         instance.queues.setdefault(lane, deque()).append((record, alone))

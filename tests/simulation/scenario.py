@@ -99,6 +99,7 @@ def scenario(seed: int) -> Scenario:
             shutdown_timeout_seconds=2.0,
             # By the seed, lest it change what is chosen after it.
             reach_ids_min=(5, 40, 1_000_000)[seed % 3],
+            stall_seconds=(10.0, 1.0, 0.4)[seed // 3 % 3],
         ),
         routes=routes,
         default_route=Route(retry=retry),

@@ -34,6 +34,9 @@ class FakePublisher:
         self.published += [record.id for record in records[start:end]]
         return end
 
+    def placement(self, topic: str) -> None:
+        return None
+
     def publish_alone(self, record: Record) -> bool:
         self.alone.append(record.id)
         return True

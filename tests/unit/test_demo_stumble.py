@@ -29,6 +29,9 @@ class Within:
         taken, self.reports = self.reports, []
         return taken
 
+    def placement(self, topic: str) -> None:
+        return None
+
     def publish_alone(self, record: Record) -> bool:
         return self.publish([record], 0) == 1
 

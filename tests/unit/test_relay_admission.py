@@ -12,6 +12,8 @@ from outboxd.policy.faults import fault_of
 from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import DueReplay, Fetched
+from outboxd.policy.partition_holds import PartitionHolds
+from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.records import FIRST_ID, NO_HISTORY, Arm, FailureHistory, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.policy.routes import Route
@@ -39,16 +41,26 @@ class Bench:
         self.rows_max = rows_max
         self.gate = KeyGate()
         self.topics = TopicHolds()
+        self.partitions = PartitionHolds(self.topics, lambda topic: Placement(DEFAULT_PARTITIONER, 2))
         self.held = HeldRecords(self.gate)
         self.ledger = Ledger(1_000, 1_000_000)
         self.lanes = Lanes([], Route(), self.topics, self.gate, clock=StillClock())
         self.probing = Probing(
             breakers=self.lanes.breakers, topics=self.topics, gate=self.gate, held=self.held, ledger=self.ledger
         )
-        self.wishes = Wishes(self.gate, self.topics, self.held, self.probing, self.ledger, reach_ids_min=reach_ids_min)
+        self.wishes = Wishes(
+            self.gate,
+            self.topics,
+            self.held,
+            self.probing,
+            self.ledger,
+            partitions=self.partitions,
+            reach_ids_min=reach_ids_min,
+        )
         self.admission = Admission(
             gate=self.gate,
             topics=self.topics,
+            partitions=self.partitions,
             held=self.held,
             ledger=self.ledger,
             lanes=self.lanes,

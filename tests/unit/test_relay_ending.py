@@ -17,8 +17,11 @@ from outboxd.relay.reading import Reading
 from outboxd.relay.recovering import TRIED_SECONDS
 from outboxd.relay.refusals import STUCK_TRIES
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.watch import OUTAGE_SECONDS, WATCH_SECONDS, Watch
+from outboxd.relay.watch import OUTAGE_SECONDS, Watch
 from tests.unit.records import record
+
+WATCH_SECONDS = 1.0
+"""So often the watch looks."""
 
 
 class Bench:

@@ -19,8 +19,12 @@ from outboxd.relay.lanes import LOOK_SECONDS
 from outboxd.relay.ports import Fetched, Pause
 from outboxd.relay.reading import Reading
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.watch import OUTAGE_SECONDS, STALL_SECONDS, WATCH_SECONDS, Watch
+from outboxd.relay.watch import OUTAGE_SECONDS, Watch
 from tests.unit.records import record
+
+STALL_SECONDS = RelayLimits().stall_seconds
+WATCH_SECONDS = 1.0
+"""So often the watch looks."""
 
 KEPT_MAX = 20
 ROUTES = [Route("each.*", Confirm.EACH), Route("none.*", Confirm.NONE)]

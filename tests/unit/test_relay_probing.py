@@ -119,3 +119,20 @@ def test_few_topics_are_read_for_a_probe_at_once_and_the_others_a_little_later()
     assert not probing.look(LATER)
     assert probing.look(LATER + LOOK_ON_SECONDS)
     assert [wish.topic for wish in probing.reads] == topics[TOPICS_READ_MAX:]
+
+
+def test_a_topic_of_which_all_that_waited_went_as_probes_has_nothing_to_wait_for_and_its_breaker_may_close() -> None:
+    probing, _ = probing_of(5)
+    assert probing.look(LATER)
+    assert probing.take(REQUEST, [], None, LATER) == []
+    assert probing._topics.deferred == {}
+    probing.look(LATER + 10)
+    assert probing.idle_topics == [TOPIC]
+
+
+def test_what_a_read_for_a_probe_shows_as_new_is_waited_for_though_nothing_older_is_left() -> None:
+    probing, _ = probing_of(5)
+    assert probing.look(LATER)
+    probing.dropped(record(10))
+    assert probing.take(REQUEST, [], None, LATER) == []
+    assert probing._topics.deferred == {TOPIC: 5}

@@ -13,9 +13,13 @@ from outboxd.policy.requests import Settlement
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import Settled, SettleFailed
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.watch import STALL_SECONDS, WATCH_SECONDS, Watch
+from outboxd.relay.watch import Watch
 from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, WRITES, Writing
 from tests.unit.records import record
+
+STALL_SECONDS = RelayLimits().stall_seconds
+WATCH_SECONDS = 1.0
+"""So often the watch looks."""
 
 DEATH = DeadLetter(DeathReason.INVALID, own_fault("INVALID_HEADERS"), "why", 1, holds_key=False)
 RETRY = Retry(own_fault("IN_FLIGHT_TOO_OLD"), "why", 1, 0.5)

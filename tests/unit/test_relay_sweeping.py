@@ -37,6 +37,7 @@ class Now:
             wishes=SimpleNamespace(cursors=SimpleNamespace(position=POSITION, retry=None, replay=0), found={}),
             gate=SimpleNamespace(deferred_keys={}),
             topics=SimpleNamespace(held={}, deferred={}),
+            partitions=SimpleNamespace(deferred={}),
             ledger=nothing,
             held=nothing,
             is_idle=True,

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+from outboxd.policy.breakers import STORM_KEYS
+from outboxd.policy.faults import own_fault
+from outboxd.policy.messages import Fetched, Report
+from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.routes import Route
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.watch import STALL_SECONDS, WATCH_SECONDS, Watch
+from outboxd.relay.watch import Watch
 from tests.unit.records import record
 
+STALL_SECONDS = RelayLimits().stall_seconds
+WATCH_SECONDS = 1.0
+"""So often the watch looks."""
+
+TWO = Placement(DEFAULT_PARTITIONER, 2)
 LIMITS = RelayLimits(max_in_flight_rows=100, batch_rows=10)
 
 
@@ -19,10 +30,17 @@ class Bench:
     def __init__(self) -> None:
         self.now = 100.0
         self.events: list[tuple[str, object]] = []
+        self.placement: Placement | None = None
         ports = SimpleNamespace(
             clock=SimpleNamespace(monotonic=lambda: self.now),
-            observer=SimpleNamespace(event=lambda name, **fields: self.events.append((name, fields.get("topic")))),
+            observer=SimpleNamespace(
+                event=lambda name, **fields: self.events.append((name, fields.get("topic"))),
+                wants_rows=False,
+                delivered=lambda *told: None,
+                acknowledged_after=lambda *told: None,
+            ),
             dice=None,
+            publisher=SimpleNamespace(placement=lambda topic: self.placement),
         )
         self.state = State(cast(Ports, cast(Any, ports)), LIMITS, (), Route(), token=1)
         self.watch = Watch(self.state)
@@ -46,6 +64,28 @@ class Bench:
         self.state.ledger.forget(self.state.gate.take_dropped())
         self.state.lanes.published(going)
         return [each.id for each in going]
+
+    def send_each(self, topic: str, keys: Sequence[str], first_id: int) -> list[int]:
+        """Read a record of each of these keys; return the ids of those that went to the producer."""
+        records = [record(first_id + place, topic=topic, key=key) for place, key in enumerate(keys)]
+        self.state.lanes.meet([topic])
+        self.state.ledger.enter(records)
+        going = self.state.gate.admit(records)
+        self.state.lanes.published(going)
+        return [each.id for each in going]
+
+    def fetch(self, topic: str, keys: Sequence[str], first_id: int) -> list[int]:
+        """Read them by a fetch, as the relay does."""
+        records = [record(first_id + place, topic=topic, key=key) for place, key in enumerate(keys)]
+        request = self.state.wishes.request(100, 1_000_000)
+        admitted = self.state.admission.take(request, Fetched(records, 0), self.now)
+        self.state.lanes.published(admitted.ready)
+        return [each.id for each in admitted.ready]
+
+    def report(self, topic: str, record_id: int, *, partition: int) -> None:
+        """Have the producer report a record that the broker took."""
+        reports = [Report(self.state.ledger.records[record_id], None, partition, 0)]
+        self.state.aftermath.take(reports, self.now)
 
     def deliver_keyed(self, topic: str, record_id: int) -> list[int]:
         """Have the producer report a record; return the ids of those that went to it by that."""
@@ -189,3 +229,98 @@ def test_topics_that_get_stuck_one_after_the_other_do_not_multiply_what_is_in_me
     # What a fetch is still worth.
     assert bench.state.ledger.rows_free == LIMITS.fetch_rows_min == 5
     assert len(bench.state.ledger) == 150 + 18 * 5
+
+
+def keys_of(partition: int, count: int) -> list[str]:
+    """Return so many keys that go to this partition of two."""
+    keys = (f"key-{number}" for number in itertools.count())
+    return list(itertools.islice((key for key in keys if TWO.partition_of(key) == partition), count))
+
+
+def test_where_one_partition_is_stuck_with_as_many_keys_as_rows_the_others_keys_go_on() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    sick, well = keys_of(0, 40), keys_of(1, 20)
+    assert bench.send_each("one", sick[:30], 1) == [*range(1, 31)]
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+
+    assert bench.held == {"one"}
+    assert "one" not in bench.state.topics.held
+    assert bench.fetch("one", [*sick[30:], *well], 31) == [*range(41, 61)]
+    assert bench.state.partitions.deferred == {"one": 31}
+    bench.deliver_keyed("one", 41)
+    assert bench.held == {"one"}
+
+    bench.report("one", 1, partition=0)
+    assert bench.held == set()
+    assert bench.state.topics.deferred == {"one": 31}
+    assert bench.state.partitions.deferred == {}
+
+
+def test_a_topic_whose_partitions_are_all_stuck_is_held_as_a_whole() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", [*keys_of(0, 15), *keys_of(1, 15)], 1)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.state.topics.held.keys() == {"one"}
+
+
+def test_a_second_partition_that_gets_stuck_later_makes_the_whole_topic_wait() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", keys_of(0, 30), 1)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    bench.send_each("one", keys_of(1, 5), 31)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.state.topics.held.keys() == {"one"}
+    assert bench.state.partitions.held == {}
+    assert [name for name, _ in bench.events].count("breaker_opened") == 2
+
+
+def test_a_partition_goes_on_once_nothing_that_was_stuck_there_is_in_memory_however_that_came() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", keys_of(0, 30), 1)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    bench.deliver("one", 1, 30)
+    bench.wait(WATCH_SECONDS)
+    assert bench.held == set()
+    assert bench.state.partitions.held == {}
+
+
+def test_what_is_stuck_in_a_held_partition_takes_half_of_the_room_at_most() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.state.is_crowded = True
+    bench.send_each("one", keys_of(0, 100), 1)
+    assert bench.state.ledger.rows_free == 0
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.state.partitions.held == {"one": {0}}
+    assert bench.state.ledger.rows_free == 50
+
+
+def test_a_topic_that_fails_as_a_whole_waits_as_a_whole_though_a_partition_was_held() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", keys_of(0, 30), 1)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    bench.fetch("one", keys_of(0, 31)[30:], 31)
+    fault = own_fault("IN_FLIGHT_TOO_OLD")
+    bench.state.aftermath.holding.open_breaker("one", fault, "no grant", bench.now)
+    assert bench.state.topics.held.keys() == {"one"}
+    assert bench.state.lanes.breakers.open["one"].message == "no grant"
+    assert bench.state.partitions.held == {}
+    assert bench.state.topics.deferred == {"one": 31}
+
+
+def test_a_stuck_topic_that_moves_again_by_failing_has_not_delivered_anything() -> None:
+    bench = Bench()
+    storms = bench.state.lanes.storms
+    for key in range(STORM_KEYS - 1):
+        storms.failed_for_good("stuck", 10, str(key), key)
+    bench.send("stuck", 100, 25)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    bench.deliver("stuck", 100, 25)
+    bench.wait(WATCH_SECONDS)
+    assert bench.held == set()
+    assert storms.failed_for_good("stuck", 10, "the last", 99)

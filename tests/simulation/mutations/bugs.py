@@ -12,6 +12,7 @@ from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.key_queues import KeyQueues
 from outboxd.policy.key_states import KeyStates
+from outboxd.policy.partition_holds import PartitionHolds
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.admission import Admission
 from outboxd.relay.aftermath import Aftermath
@@ -38,7 +39,19 @@ def _exactly_once(scenario: Scenario) -> bool:
     return scenario.exactly_once
 
 
+def _not_exactly_once(scenario: Scenario) -> bool:
+    return not scenario.exactly_once
+
+
 BUGS = [
+    Mutation(
+        "a stuck partition goes on, and what was dropped of it meanwhile is not read again first",
+        PartitionHolds,
+        "release",
+        "self._topics.defer(topic, from_id)",
+        "pass",
+        where=_not_exactly_once,
+    ),
     Mutation(
         "what a transaction gave back goes behind newer records that wait",
         Publishing,
