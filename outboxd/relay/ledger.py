@@ -48,6 +48,12 @@ class Ledger:
         """How many bytes may still be read."""
         return max(0, self.bytes_max + self._bytes_beside - self.size_bytes - self.row_bytes * len(self.records))
 
+    @property
+    def rows_that_fit(self) -> int:
+        """How many records of the mean size of those in memory may be there, by the limit of bytes."""
+        size_bytes = self.size_bytes + self.row_bytes * len(self.records)
+        return self.bytes_max * len(self.records) // size_bytes if size_bytes else self.rows_max
+
     def of_topics(self, topics: Collection[str]) -> list[Record]:
         """Return the records of these topics."""
         return [record for record in self.records.values() if record.topic in topics] if topics else []

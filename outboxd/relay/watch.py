@@ -9,7 +9,8 @@ Mostly one partition is: its leader is away or frozen. Which keys go there shows
 while those of others do. So what waits in memory behind the stuck records leaves it first, where memory is full, and
 what else the topic has goes on. Where that frees nothing, or where what is with the producer takes too much, the
 partitions of the stuck records are held, if it can be told which these are, or else the topic; and what these have in
-memory is partly counted beside the limits, so that the other partitions and topics go on.
+memory is partly counted beside the limits, so that the other partitions and topics go on. Partitions are held sooner
+than topics, after some seconds, since that costs little.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ LOOKS = 10
 """So many looks are taken in the time after which a topic is taken for stuck."""
 LARGE_SHARE = 4
 """A stuck topic is put on hold once one part in so many of what may be in memory is in flight for it."""
-SUSPECT_SHARE = 2
-"""Records that were with the producer one part in so many of that time ago, and still are while something is stuck, are
-stuck too.
-"""
+SUSPECT_LOOKS = 5
+"""Records that were with the producer so many looks ago, and still are while something is stuck, are stuck too."""
+PARTITION_LOOKS = 3
+"""The same where only partitions are to be held, which costs little if they were slow only,"""
+PARTITION_STILL_LOOKS = 4
+"""once their topic's oldest record has been the same for so many looks."""
 
 
 class Watch:
@@ -39,30 +42,47 @@ class Watch:
         """By topic: the id of its oldest record in memory, and since when it is that."""
         self._stalled_topic: str | None = None
         """The topic of which it was told that nothing moves."""
-        self._sent: tuple[set[int], set[int]] = set(), set()
-        """The keyed records that were with the producer the last two times that this was noted."""
-        self._sent_at = float("-inf")
+        self._sent_since: dict[int, float] = {}
+        """Of each keyed record that is with the producer: since when it is known to be there, while anything is
+        still.
+        """
 
     def look(self, now: float) -> None:
         """Look once a second."""
         if now < self.next_at:
             return
-        stall_seconds = self._state.limits.stall_seconds
-        self.next_at = now + stall_seconds / LOOKS
         state = self._state
+        self.next_at = now + self._seconds(1)
+        filling = self._filling()
         # Where memory is full, nothing of any topic is read because of them, however small they are.
-        large = self._taking(1 if state.is_crowded else state.limits.max_in_flight_rows)
-        watched = {topic for topic, breaker in state.lanes.breakers.open.items() if breaker.is_watched}
+        large = {lane.topic for lane in state.lanes.topics() if lane.in_flight} if state.is_crowded else filling
+        watched = self._watched()
         told = set() if self._stalled_topic is None else {self._stalled_topic}
         self._note(large | watched | told, now)
-        stuck = {topic for topic, (_, since) in self._oldest.items() if now - since >= stall_seconds}
+        stuck = self._still_for(LOOKS, now)
         partly = self._release(watched, stuck, now)
         self._tell(stuck)
         self._note_sent(now)
-        relieved = self._relieve(stuck & large - watched - self._taking(state.limits.max_in_flight_rows))
-        for topic in partly | (stuck & large - watched - relieved):
-            self._hold(topic, now)
+        for topic in partly | (self._still_for(PARTITION_STILL_LOOKS, now) & large - watched):
+            self._hold_partitions(topic, now)
+        relieved = self._relieve(stuck & large - self._watched() - filling, now)
+        fault = own_fault("IN_FLIGHT_TOO_OLD")
+        for topic in stuck & large - self._watched() - relieved:
+            state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
         self._count_beside(stuck & (watched | large) - relieved)
+
+    def _seconds(self, looks: int) -> float:
+        """Return how long so many looks are."""
+        return self._state.limits.stall_seconds * looks / LOOKS
+
+    def _watched(self) -> set[str]:
+        """Return the topics of which something is held on age."""
+        return {topic for topic, breaker in self._state.lanes.breakers.open.items() if breaker.is_watched}
+
+    def _still_for(self, looks: int, now: float) -> set[str]:
+        """Return the topics whose oldest record has been the same for so many looks."""
+        seconds = self._seconds(looks)
+        return {topic for topic, (_, since) in self._oldest.items() if now - since >= seconds}
 
     def _release(self, watched: set[str], stuck: set[str], now: float) -> set[str]:
         """Let go what moves. Return the topics of which partitions only are held still."""
@@ -75,13 +95,16 @@ class Watch:
                 holding.close_breaker(topic, now)
         return set(holding.stuck.topics())
 
-    def _hold(self, topic: str, now: float) -> None:
-        """Hold the partitions of the topic that are found stuck, or all of it where that cannot be told."""
+    def _hold_partitions(self, topic: str, now: float) -> None:
+        """Hold the partitions of the topic that are found stuck, if these are not all of them."""
         holding = self._state.aftermath.holding
-        found = holding.stuck.find(topic, self._sent[0])
-        if found and not holding.stuck.are_all(topic, found):
+        found = holding.stuck.find(topic, self._sent_for(PARTITION_LOOKS, now))
+        if not found:
+            return
+        if not holding.stuck.are_all(topic, found):
             holding.hold_partitions(topic, found, now)
-        elif found or not holding.stuck.holds_any_of(topic):
+        elif holding.stuck.holds_any_of(topic):
+            # The others were before.
             fault = own_fault("IN_FLIGHT_TOO_OLD")
             holding.open_breaker(topic, fault, fault.meaning, now)
 
@@ -94,23 +117,33 @@ class Watch:
             records += stuck.records_of(topic)
         state.ledger.count_beside(records, state.limits.fetch_rows_min, state.limits.fetch_bytes_min)
 
-    def _taking(self, rows_min: int) -> set[str]:
-        """Return the topics that have one part in LARGE_SHARE of so many records, or more, with the producer."""
+    def _filling(self) -> set[str]:
+        """Return the topics that have one part in LARGE_SHARE of what may be in memory with the producer. How many
+        bytes that is, is taken from the mean of all records.
+        """
+        ledger = self._state.ledger
+        rows_max = min(ledger.rows_max, ledger.rows_that_fit)
         lanes = self._state.lanes.topics()
-        return {lane.topic for lane in lanes if lane.in_flight and lane.in_flight * LARGE_SHARE >= rows_min}
+        return {lane.topic for lane in lanes if lane.in_flight and lane.in_flight * LARGE_SHARE >= rows_max}
 
     def _note_sent(self, now: float) -> None:
         """While something is still: note what is with the producer, to know later what was there for long."""
-        suspect_seconds = self._state.limits.stall_seconds / SUSPECT_SHARE
-        if all(now - since < suspect_seconds for _, since in self._oldest.values()):
-            self._sent, self._sent_at = (set(), set()), float("-inf")
-        elif now - self._sent_at >= suspect_seconds:
-            self._sent, self._sent_at = (self._sent[1], self._state.gate.first_ids()), now
+        if not self._still_for(1, now):
+            self._sent_since = {}
+            return
+        known = self._sent_since
+        self._sent_since = {record_id: known.get(record_id, now) for record_id in self._state.gate.first_ids()}
 
-    def _relieve(self, topics: set[str]) -> set[str]:
+    def _sent_for(self, looks: int, now: float) -> set[int]:
+        """Return the keyed records that have been with the producer for so many looks."""
+        until = now - self._seconds(looks)
+        return {record_id for record_id, since in self._sent_since.items() if since <= until}
+
+    def _relieve(self, topics: set[str], now: float) -> set[str]:
         """Drop from memory what waits behind stuck records of these topics. Return those of which anything did."""
         gate = self._state.gate
-        relieved = {topic for topic in topics if gate.defer_behind(topic, self._sent[0])}
+        suspects = self._sent_for(SUSPECT_LOOKS, now) if topics else set()
+        relieved = {topic for topic in topics if gate.defer_behind(topic, suspects)}
         self._state.forget_dropped()
         return relieved
 

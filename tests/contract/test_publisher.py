@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from outboxd.policy.faults import FaultClass
-from tests.contract.publishers import KafkaBench, PublisherBench, SimulatedBench
+from outboxd.policy.partitioners import Placement
+from tests.contract.publishers import REPORTS_SECONDS_MAX, KafkaBench, PublisherBench, SimulatedBench
 from tests.simulation.database import Kind
 
 
@@ -29,6 +31,15 @@ def test_each_record_is_reported_once_with_its_place_and_a_partition_keeps_the_o
     assert [report.offset for report in reports] == list(range(50))
     assert bench.log() == [record.id for record in records]
     assert bench.publisher.failure() is None
+
+
+def test_where_keys_go_can_be_told_once_the_topic_was_met(bench: PublisherBench) -> None:
+    bench.publisher.publish([bench.record("a")], 0)
+    deadline = time.monotonic() + REPORTS_SECONDS_MAX
+    while bench.publisher.placement(bench.topic) is None:
+        assert time.monotonic() < deadline
+        bench.publisher.poll(0.01)
+    assert bench.publisher.placement(bench.topic) == Placement("consistent_random", 1)
 
 
 def test_publishing_begins_at_the_index_that_is_asked_for(bench: PublisherBench) -> None:

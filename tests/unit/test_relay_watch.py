@@ -27,7 +27,7 @@ LIMITS = RelayLimits(max_in_flight_rows=100, batch_rows=10)
 class Bench:
     """A watch whose clock the test moves, over records that the test sends and has delivered."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: RelayLimits = LIMITS) -> None:
         self.now = 100.0
         self.events: list[tuple[str, object]] = []
         self.placement: Placement | None = None
@@ -42,7 +42,7 @@ class Bench:
             dice=None,
             publisher=SimpleNamespace(placement=lambda topic: self.placement),
         )
-        self.state = State(cast(Ports, cast(Any, ports)), LIMITS, (), Route(), token=1)
+        self.state = State(cast(Ports, cast(Any, ports)), limits, (), Route(), token=1)
         self.watch = Watch(self.state)
 
     def send(self, topic: str, first_id: int, count: int) -> None:
@@ -324,3 +324,35 @@ def test_a_stuck_topic_that_moves_again_by_failing_has_not_delivered_anything() 
     bench.wait(WATCH_SECONDS)
     assert bench.held == set()
     assert storms.failed_for_good("stuck", 10, "the last", 99)
+
+
+def test_partitions_are_held_after_a_shorter_time_than_topics() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", keys_of(0, 30), 1)
+    bench.send("two", 31, 30)
+    bench.wait(5 * WATCH_SECONDS)
+    assert bench.held == {"one"}
+    assert bench.state.partitions.held == {"one": {0}}
+
+
+def test_a_partition_is_held_for_a_quarter_of_the_bytes_too() -> None:
+    bench = Bench(RelayLimits(max_in_flight_rows=10_000, max_in_flight_bytes=4_000, batch_rows=10))
+    bench.placement = TWO
+    # Each of them has 100.
+    bench.send_each("one", keys_of(0, 9), 1)
+    bench.wait(STALL_SECONDS)
+    assert bench.held == set()
+    bench.send_each("one", keys_of(0, 10)[9:], 10)
+    bench.wait(5 * WATCH_SECONDS)
+    assert bench.state.partitions.held == {"one": {0}}
+
+
+def test_a_partition_of_slow_records_that_move_is_not_held() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", [*keys_of(0, 20), *keys_of(1, 40)], 1)
+    for record_id in range(1, 21):
+        bench.wait(WATCH_SECONDS)
+        bench.deliver_keyed("one", record_id)
+    assert bench.state.partitions.held == {}

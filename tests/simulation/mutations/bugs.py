@@ -153,7 +153,7 @@ BUGS = [
         "deferrals of topics are forgotten",
         TopicHolds,
         "split",
-        "self._deferred[topic] = min(record.id, self._deferred.get(topic, record.id))",
+        "self.defer(topic, record.id)",
         "pass",
     ),
     Mutation("breakers never close", Holding, "close_breaker", "breaker = self._lanes.breakers.close(topic)", "return"),
