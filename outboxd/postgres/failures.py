@@ -71,7 +71,10 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
 
 def unusable_url(words: str) -> ConfigError:
     """The error for a connection string that the driver or its library refuses with these words."""
-    return ConfigError(f"PostgreSQL's client library cannot use database.url: {words}; look at its parameters")
+    return ConfigError(
+        f"PostgreSQL's client library cannot use database.url: {words}; look at its parameters, and at "
+        "variables of the environment whose names begin with PG"
+    )
 
 
 def is_refusal(error: psycopg.Error) -> bool:
