@@ -68,7 +68,7 @@ class Holding:
             self._held.park_topic(topic)
             self._topics.hold(topic, HoldReason.BREAKER, now)
             self._gate.defer_waiting([topic])
-            self._ledger.forget(self._gate.take_dropped())
+            self._ledger.forget_dropped(self._gate)
             self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
 
     def try_again(self, topic: str, fault: Fault, now: float) -> None:
@@ -82,4 +82,4 @@ class Holding:
         self._histories.suspicions.forget(record.id)
         self._ledger.leave([record.id])
         self._held.add(HeldRecord.of(record, gate_key, history, state, why, since=now, due_at=due_at))
-        self._ledger.forget(self._gate.take_dropped())
+        self._ledger.forget_dropped(self._gate)
