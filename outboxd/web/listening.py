@@ -69,8 +69,9 @@ class Listening:
         if self._server is not None:
             self._server.start()
             return
-        self._thread = threading.Thread(target=self._wait, name="http-address", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._wait, name="http-address", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def stop(self) -> None:
         """Take no more requests."""
