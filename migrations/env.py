@@ -19,6 +19,13 @@ connection: Connection | None = context.config.attributes.get("connection")
 # The letters of outboxd's name read as a number: a constant, so that any two migrations exclude each other.
 LOCK_KEY = int.from_bytes(b"outboxd", "big")
 
+# Whoever comes after one that waits for a lock waits too, and of the outbox that is the application. A role or
+# PGOPTIONS that says how long to wait is obeyed.
+LOCK_SECONDS_MAX = 3
+LIMIT_LOCKS = (
+    f"SELECT set_config('lock_timeout', '{LOCK_SECONDS_MAX}s', true) WHERE current_setting('lock_timeout') = '0'"
+)
+
 context.configure(
     connection=connection,
     dialect_name=None if connection is not None else "postgresql",
@@ -42,9 +49,11 @@ with context.begin_transaction():
         body = f"BEGIN IF to_regnamespace({name}) IS NULL THEN CREATE SCHEMA {quoted(schema)}; END IF; END"
         # Not between dollars: a schema's name may have those of any tag.
         output(f"DO {sql_literal(body)};")
+        output(f"{LIMIT_LOCKS};")
     else:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         present = connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
         if present is None:
             connection.exec_driver_sql(f"CREATE SCHEMA {quoted(schema).replace('%', '%%')}")
+        connection.exec_driver_sql(LIMIT_LOCKS)
     context.run_migrations()

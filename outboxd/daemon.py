@@ -20,7 +20,7 @@ from outboxd.assembly import Assembly
 from outboxd.conclusion import conclude
 from outboxd.config import Settings
 from outboxd.database_watch import DatabaseWatch
-from outboxd.errors import BugError, OutboxdError
+from outboxd.errors import BugError, OutboxdError, threads_error
 from outboxd.kafka.client_config import check_client
 from outboxd.maintenance.alerts import Alerts
 from outboxd.observability.logs import Log, open_log
@@ -137,6 +137,7 @@ class Daemon:
         Raises:
             FencedError: rivals took the lease again and again.
             SchemaError, DatabaseUnavailableError, AccessDeniedError: it cannot start.
+            ThreadsError: no thread can be started.
             BugError: a thread that the relay cannot do without has died.
         """
         # To the very end: a second signal while all is being closed finds a daemon that is on its way out already.
@@ -158,6 +159,8 @@ class Daemon:
         except OutboxdError:
             raise
         except Exception as error:
+            if (ours := threads_error(error)) is not None:
+                raise ours from error
             self._deaths.tell(RELAY_THREAD, error)
             raise
         finally:

@@ -43,6 +43,17 @@ class BrokerUnavailableError(UnavailableError):
     """No Kafka broker answers."""
 
 
+class ThreadsError(UnavailableError):
+    """The system lets this process start no thread."""
+
+    def __init__(self, cause: str) -> None:
+        """`cause` is what Python or a library says of it."""
+        super().__init__(
+            f"no thread can be started ({cause}): look at the limit of tasks (TasksMax of the service, ulimit -u), at "
+            "memory, and at what else runs here"
+        )
+
+
 class BugError(OutboxdError):
     """Something that must never happen did happen; says which invariant broke."""
 
@@ -67,3 +78,9 @@ class ConfigError(OutboxdError):
 
 class SchemaError(ConfigError):
     """The tables are missing or of another revision than this version needs; says to run `outboxd migrate`."""
+
+
+def threads_error(error: Exception) -> ThreadsError | None:
+    """The error of ours that Python means by this one where no thread can be started; None where it means another."""
+    is_it = isinstance(error, RuntimeError) and str(error) == "can't start new thread"
+    return ThreadsError(str(error)) if is_it else None

@@ -171,6 +171,6 @@ def _listening(app: App, host: str, port: int, event: Callable[..., None]) -> Li
         return Listening(app, host, port, event)
     except OSError as error:
         raise ConfigError(
-            f"http.listen: {host}:{port} cannot be listened on: {error.strerror or error}; take an address of this "
-            'machine, a port above 1023, or http.listen = "" for none'
+            f"http.listen: {host}:{port} cannot be listened on: {error.strerror or error}; take a port above "
+            '1023, or http.listen = "" for none'
         ) from error

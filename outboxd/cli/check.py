@@ -89,6 +89,7 @@ def _configuration(*, offline: bool) -> Iterator[Finding]:
     yield from _files(settings)
     yield from _installation()
     if not offline:
+        yield from _page(settings)
         yield from _servers(settings, has_brokers=has_brokers)
 
 
@@ -133,6 +134,20 @@ def _installation() -> Iterator[Finding]:
         yield Finding("installation", Weight.FINE, f"needs schema revision {required_revision()}")
     except SchemaError as error:
         yield Finding("installation", Weight.MISCONFIGURED, str(error))
+
+
+def _page(settings: Settings) -> Iterator[Finding]:
+    from outboxd.web.listening import why_missing
+
+    if settings.http.address is None:
+        return
+    host = settings.http.address[0]
+    cause = why_missing(host)
+    if cause is not None:
+        yield Finding(
+            "configuration", Weight.WARNING, f"http.listen: this machine has no address {host} at present: {cause}",
+            "without it the daemon relays, and has no page and no metrics; it takes the address once it is there",
+        )  # fmt: skip
 
 
 def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typer.main import get_group
 
 from outboxd.cli import context, streams
 from outboxd.cli.registry import CommandGroup
-from outboxd.errors import EXIT_BUG, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, OutboxdError
+from outboxd.errors import EXIT_BUG, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, OutboxdError, threads_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +107,8 @@ def _say_usage(error: typer.TyperException) -> int:
 def _say_bug(error: Exception) -> int:
     if os.environ.get("OUTBOXD_DEBUG") == "1":
         sys.excepthook(type(error), error, error.__traceback__)
+    if (no_threads := threads_error(error)) is not None:
+        return _say(str(no_threads), no_threads.exit_code)
     return _say(
         f"a bug: {type(error).__name__}: {' '.join(str(error).split())}; "
         "OUTBOXD_DEBUG=1 shows the traceback, a daemon's log is in `journalctl -u outboxd`",

@@ -26,9 +26,9 @@ EXIT_STATUS = (
     (
         69,
         (
-            "A server is unavailable, or the output cannot be written. With --until-empty also: rows wait for Kafka, "
-            "or a signal came before the outbox was empty. Of audit also: rows are lost, or topics cannot be read. "
-            "The unit tries again."
+            "A server is unavailable, no thread can be started, or the output cannot be written. With --until-empty "
+            "also: rows wait for Kafka, or a signal came before the outbox was empty. Of audit also: rows are lost, or "
+            "topics cannot be read. The unit tries again."
         ),
     ),
     (70, "A bug; the message says where to look. The unit tries again."),

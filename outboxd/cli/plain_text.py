@@ -75,6 +75,11 @@ def hex_dump(content: bytes) -> list[str]:
     return lines
 
 
+def about(number: int) -> str:
+    """An estimate, no finer than it is: `about 1,200,000`."""
+    return f"about {round(number, min(0, 2 - len(str(number)))):,}"
+
+
 def count_of(number: int, one: str, many: str | None = None) -> str:
     """`1 dead letter`, `2 dead letters`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -42,7 +42,9 @@ def status(
 
 
 def as_document(overview: Overview) -> dict[str, Any]:
-    """The overview for scripts. A count with `_is_lower_bound` true means "at least"."""
+    """The overview for scripts. A count with `_is_lower_bound` true means "at least";
+    `pending_estimate` is then about how many.
+    """
     from outboxd.postgres.overview import COUNTED_MAX
 
     counts: dict[str, Any] = {}
@@ -53,6 +55,7 @@ def as_document(overview: Overview) -> dict[str, Any]:
     return {
         "now": overview.now,
         **counts,
+        "pending_estimate": overview.pending_estimate,
         "oldest_pending_age_seconds": overview.oldest_pending_age_seconds,
         "next_retry_at": overview.next_retry_at,
         "dead": overview.dead,
@@ -81,7 +84,7 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
         line("it says", safe(daemon["state"]))
     for place, told in enumerate(on_hold(daemon)):
         line("" if place else "on hold", told)
-    line("pending", _at_most(overview.pending) + _since_when(overview))
+    line("pending", _pending(overview) + _since_when(overview))
     due = "" if overview.next_retry_at is None else f", next {moment_and_lapse(overview.next_retry_at, overview.now)}"
     line("in retry", _at_most(overview.in_retry) + due)
     by_topic = sorted(overview.dead_by_topic.items(), key=lambda item: (-item[1], item[0]))
@@ -96,6 +99,13 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
         line("paused", f"{safe(paused.topic_pattern)} by {cell(paused.who)}, {ago(paused.since, overview.now)}{why}")
     if not overview.paused:
         line("paused", "nothing")
+
+
+def _pending(overview: Overview) -> str:
+    from outboxd.cli.plain_text import about
+    from outboxd.postgres.overview import COUNTED_MAX
+
+    return f"{overview.pending:,}" if overview.pending <= COUNTED_MAX else about(overview.pending_estimate)
 
 
 def _since_when(overview: Overview) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from typing import TYPE_CHECKING, Final
@@ -82,6 +83,10 @@ def _unusable_addresses(found: Mapping[str, str]) -> Iterator[str]:
         yield "host and hostaddr list unequally many"
     if len(ports) > 1 and len(ports) != len(addresses or hosts or [""]):
         yield "there are neither as many ports as hosts nor one for all"
+    # The library goes to this one whatever host the URL names.
+    variable = "" if "hostaddr" in found else os.environ.get("PGHOSTADDR", "")
+    if not all(_is_address(address) for address in variable.split(",") if address):
+        yield _of_environment("PGHOSTADDR", "no address in numbers")
 
 
 def _is_address(text: str) -> bool:
@@ -93,23 +98,57 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def _of_environment(variable: str, words: str) -> str:
+    return f"the environment's {variable}: {words}"
+
+
 def _refused_values(found: Mapping[str, str]) -> Iterator[str]:
     """What the library itself says of words such as those of `sslmode`, before it looks for a server."""
+    rest = {name: value for name, value in found.items() if name not in ("host", "hostaddr", "port", "gssencmode")}
+    if "port" in found:
+        # Judged above; in its place the environment's would be.
+        rest["port"] = "5432"
+    if found.get("gssencmode", "prefer") not in _GSS_MODES:
+        yield "invalid gssencmode value"
+    elif "gssencmode" not in found and os.environ.get("PGGSSENCMODE", "prefer") not in _GSS_MODES:
+        yield _of_environment("PGGSSENCMODE", "invalid gssencmode value")
+    said = _refusal(rest)
+    if not said:
+        return
+    variable = _variable_to_blame(said, rest)
+    if variable is not None:
+        yield _of_environment(variable, said)
+        return
+    values = "\n".join(rest.values())
+    whole = said if '"' not in values else said.partition('"')[0].rstrip(" :")
+    yield _QUOTED.sub(lambda quote: "" if quote[1] in values else quote[0], whole)
+
+
+def _refusal(parameters: Mapping[str, str]) -> str:
+    """What the library says against these parameters, and what the environment adds to them; "" where it takes them."""
     from psycopg import Error, pq
     from psycopg.conninfo import make_conninfo
 
-    # Which server is meant matters not: the library judges first, and then finds that there is no socket here.
-    rest = {name: value for name, value in found.items() if name not in ("host", "hostaddr", "port", "gssencmode")}
-    encryption = found.get("gssencmode", "prefer")
-    if encryption not in _GSS_MODES:
-        yield "invalid gssencmode value"
+    # Which server is meant matters not: the library judges first, and then finds that there is no socket here. Without
+    # an empty address it would go to that of the environment.
+    nowhere = {"host": "/dev/null", "hostaddr": "", "gssencmode": "disable"}
     try:
-        connection = pq.PGconn.connect_start(make_conninfo("", host="/dev/null", gssencmode="disable", **rest).encode())
+        connection = pq.PGconn.connect_start(make_conninfo("", **{**parameters, **nowhere}).encode())
     except Error:
-        return
+        return ""
     said = connection.get_error_message().strip()
     connection.finish()
-    if said.startswith(_MISUSE):
-        values = "\n".join(rest.values())
-        whole = said if '"' not in values else said.partition('"')[0].rstrip(" :")
-        yield _QUOTED.sub(lambda quote: "" if quote[1] in values else quote[0], whole)
+    return said if said.startswith(_MISUSE) else ""
+
+
+def _variable_to_blame(said: str, parameters: Mapping[str, str]) -> str | None:
+    """The variable of the environment without which the library would say something else; None: it is the URL's own."""
+    from psycopg import pq
+
+    for option in pq.Conninfo.get_defaults():
+        variable, name = (option.envvar or b"").decode(), option.keyword.decode()
+        if variable not in os.environ or name in parameters:
+            continue
+        if _refusal({**parameters, name: (option.compiled or b"").decode()}) != said:
+            return variable
+    return None

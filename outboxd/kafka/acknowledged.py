@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from confluent_kafka import KafkaException
 
@@ -39,11 +40,15 @@ class AcknowledgedPlaces:
         self._source = source
         self._on_lost = on_lost
         self._samples: dict[Partition, deque[Sample]] = {}
+        self._taken: deque[dict[Partition, deque[Sample]]] = deque(maxlen=4)
+        """Samples that no thread looks at yet."""
         self._checking = threading.Lock()
         self._closing = threading.Event()
 
     def note(self, reports: Sequence[Report]) -> None:
         """Keep some of these reports."""
+        if self._taken:
+            self._look_at_taken()
         # The last one too, so that few reports at a time leave samples as well.
         for report in reports[-1:] if len(reports) <= STRIDE else (*reports[::STRIDE], reports[-1]):
             record, error, partition, offset, _ = report
@@ -63,7 +68,15 @@ class AcknowledgedPlaces:
         """The log may have lost acknowledged records: look, on a thread of its own, at what is noted by now."""
         taken, self._samples = self._samples, {}
         if taken:
-            threading.Thread(target=self._check, args=(taken,), name="acknowledged", daemon=True).start()
+            self._taken.append(taken)
+            self._look_at_taken()
+
+    def _look_at_taken(self) -> None:
+        # Where no thread is to be had it is tried again: nobody waits for this.
+        with suppress(RuntimeError):
+            while self._taken:
+                threading.Thread(target=self._check, args=(self._taken[-1],), name="acknowledged", daemon=True).start()
+                self._taken.pop()
 
     def close(self) -> None:
         """Look no more."""

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
-from outboxd.errors import ConfigError
+from outboxd.errors import ConfigError, ThreadsError
 from outboxd.policy.partitioners import DEFAULT_PARTITIONER
 
 CLIENT_LOGGER: Final = logging.getLogger("librdkafka")
@@ -69,13 +69,22 @@ def check_client(properties: Mapping[str, str]) -> None:
 
     Raises:
         ConfigError: the client cannot be made.
+        ThreadsError: it cannot be made now.
     """
     try:
         Producer({**DEFAULTS, **properties, **GUARANTEES}, logger=CLIENT_LOGGER)
     except KafkaException as error:
+        if is_out_of_threads(error):
+            raise ThreadsError(error.args[0].str()) from error
         raise ConfigError(
             f"the client refuses [kafka]: {error.args[0].str()}; look at the files that it names, and at their rights"
         ) from error
+
+
+def is_out_of_threads(error: KafkaException) -> bool:
+    """Say whether a client could not be made for want of a thread, and not for what its properties say."""
+    code: int = error.args[0].code()
+    return code == KafkaError._CRIT_SYS_RESOURCE
 
 
 def lone_config(properties: Mapping[str, str]) -> dict[str, object]:

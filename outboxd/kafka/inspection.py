@@ -19,7 +19,8 @@ from confluent_kafka.admin import (
     TopicDescription,
 )
 
-from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX
+from outboxd.errors import ThreadsError
+from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX, is_out_of_threads
 from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC, why_unanswered
 from outboxd.kafka.replication import replication_warnings
 from outboxd.policy.findings import Finding, Weight
@@ -74,6 +75,8 @@ def inspect(properties: Mapping[str, str], topics: Mapping[str, int]) -> list[Fi
     try:
         client = _Client(properties)
     except KafkaException as error:
+        if is_out_of_threads(error):
+            return [Finding("broker", Weight.UNAVAILABLE, str(ThreadsError(error.args[0].str())))]
         return [Finding("broker", Weight.MISCONFIGURED, f"the client refuses [kafka]: {error.args[0].str()}")]
     metadata = client.metadata()
     if isinstance(metadata, KafkaError):

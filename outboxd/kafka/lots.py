@@ -16,10 +16,13 @@ T = TypeVar("T")
 class Lots(Generic[T]):
     """Takes what is to be done, on any thread."""
 
-    def __init__(self, name: str, work: Callable[[list[T]], None]) -> None:
-        """`work` is given each lot, on the thread of this `name`."""
+    def __init__(self, name: str, work: Callable[[list[T]], None], *, may_wait: bool) -> None:
+        """`work` is given each lot, on the thread of this `name`. Where no thread is to be had, it is done later, with
+        what comes next, if it `may_wait`; else at once, by who brings it.
+        """
         self._name = name
         self._work = work
+        self._may_wait = may_wait
         self._waiting: list[T] = []
         self._lock = threading.Lock()
         self.is_busy = False
@@ -31,7 +34,13 @@ class Lots(Generic[T]):
             if self.is_busy or not self._waiting:
                 return
             self.is_busy = True
-        threading.Thread(target=self._work_off, name=self._name, daemon=True).start()
+        try:
+            threading.Thread(target=self._work_off, name=self._name, daemon=True).start()
+        except RuntimeError:
+            if self._may_wait:
+                self.is_busy = False
+            else:
+                self._work_off()
 
     def _work_off(self) -> None:
         while True:

@@ -68,7 +68,8 @@ class PartitionQuestions:
     def __init__(self, report: Callable[[Report], object]) -> None:
         """`report` takes each record's report, on that thread: its own fault, or else what it failed with."""
         self._report = report
-        self._lots: Lots[Question] = Lots("partitions", self._ask_all)
+        # A record waits for its report; and no further thread is needed to ask, for a few seconds at most.
+        self._lots: Lots[Question] = Lots("partitions", self._ask_all, may_wait=False)
         self._generation = 0
         self._lock = threading.Lock()
 

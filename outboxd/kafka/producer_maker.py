@@ -13,7 +13,8 @@ from typing import Final, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from outboxd.kafka.client_config import CLIENT_LOGGER
+from outboxd.errors import ThreadsError
+from outboxd.kafka.client_config import CLIENT_LOGGER, is_out_of_threads
 from outboxd.kafka.inbox import clearer_failure
 
 PAUSE_SECONDS: Final = 1.0
@@ -77,9 +78,10 @@ class ProducerMaker:
             producer = self.make(config)
         except KafkaException as error:
             self._again_at = now + PAUSE_SECONDS
+            words = error.args[0].str()
+            remedy = "look at the files that [kafka] names, and at their rights"
             self.cluster_error = (
-                f"no producer can be made: {error.args[0].str()}; look at the files that [kafka] names, and at their "
-                "rights"
+                str(ThreadsError(words)) if is_out_of_threads(error) else f"no producer can be made: {words}; {remedy}"
             )
             CLIENT_LOGGER.warning(self.cluster_error)
             return NO_PRODUCER

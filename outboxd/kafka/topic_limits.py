@@ -76,7 +76,8 @@ class KnownTopics:
         self._unknown = TopicLimits(record_bytes_max // 2)
         self._known: dict[str, TopicLimits] = {}
         self._partitions: dict[str, int] = {}
-        self._lots: Lots[str] = Lots("topic-limits", self._ask_all)
+        # Without an answer batches are only a little less clean.
+        self._lots: Lots[str] = Lots("topic-limits", self._ask_all, may_wait=True)
 
     @property
     def is_asking(self) -> bool:

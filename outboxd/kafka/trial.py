@@ -100,8 +100,9 @@ class TrialProcess:
         self._owed += 1
         self._queue.put((self._generation, record))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="trial", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="trial", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call."""

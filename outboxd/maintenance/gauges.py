@@ -52,7 +52,12 @@ class Found(Protocol):
 
     @property
     def pending(self) -> int:
-        """Pending rows."""
+        """Pending rows, counted up to one more than `COUNTED_MAX`."""
+        ...
+
+    @property
+    def pending_estimate(self) -> int:
+        """The same, and about how many there are where they are more."""
         ...
 
     @property
@@ -145,9 +150,10 @@ class Gauges:
                 dead_is_more=dead_is_more,
                 in_retry=found.in_retry,
                 measured_at=now,
+                pending_estimate=found.pending_estimate,
             )
         )
-        self._metrics.pending.set(min(found.pending, COUNTED_MAX))
+        self._metrics.pending.set(found.pending_estimate)
         self._metrics.oldest_pending.set(found.oldest_pending_seconds)
         by_topic: dict[str, int] = {}
         for kind in found.kinds:

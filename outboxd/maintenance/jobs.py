@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -40,17 +41,26 @@ class _Threads:
     for a server that stands still.
     """
 
-    def submit(self, run: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def __init__(self, failed: Callable[[str, Exception], None]) -> None:
+        """`failed(job, error)` is told where no thread is to be had for a run."""
+        self._failed = failed
+
+    def submit(self, run: Callable[..., Any], job: Any, *arguments: Any) -> Future[Any]:
         """Run it on a thread of its own."""
         future: Future[Any] = Future()
 
         def work() -> None:
             try:
-                future.set_result(run(*arguments))
+                future.set_result(run(job, *arguments))
             except BaseException as error:  # noqa: BLE001 - who waits for the future is told, whatever it is
                 future.set_exception(error)
 
-        threading.Thread(target=work, name="housekeeping", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="housekeeping", daemon=True).start()
+        except RuntimeError as error:
+            # This run is left out; what is not told of it here nobody hears.
+            self._failed(job.id, error)
+            future.set_exception(error)
         return future
 
     def shutdown(self, wait: bool = True) -> None:
@@ -60,8 +70,8 @@ class _Threads:
 class _ThreadExecutor(BasePoolExecutor):  # type: ignore[misc]  # APScheduler has no types
     """Runs jobs by such a pool."""
 
-    def __init__(self) -> None:
-        super().__init__(_Threads())
+    def __init__(self, failed: Callable[[str, Exception], None]) -> None:
+        super().__init__(_Threads(failed))
 
 
 class Jobs:
@@ -98,7 +108,7 @@ class Jobs:
         self._gauges = Gauges(store, board, metrics, event, schema=schema, is_owner=self._is_owner)
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": _ThreadExecutor()},
+            executors={"default": _ThreadExecutor(self._failed)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         # What it would log of failures itself, `_on_end` tells; without a handler it would go to standard error.
@@ -129,7 +139,9 @@ class Jobs:
         """Run no more; a batch under way ends within its statement's time limit."""
         self._stop.set()
         if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
+            # It waits for its thread, which may be what could not be started.
+            with suppress(RuntimeError):
+                self._scheduler.shutdown(wait=False)
 
     def purge_published(self) -> None:
         """Remove published rows that are past their retention."""
@@ -165,9 +177,11 @@ class Jobs:
             return
         if ended.exception is None:
             self._failing.discard(ended.job_id)
-            return
-        self._metrics.job_failures.labels(ended.job_id).inc()
-        if ended.job_id not in self._failing:
-            self._failing.add(ended.job_id)
-            cause = f"{type(ended.exception).__name__}: {ended.exception}"
-            self._event("job_failed", job=ended.job_id, cause=cause)
+        else:
+            self._failed(ended.job_id, ended.exception)
+
+    def _failed(self, job: str, error: Exception) -> None:
+        self._metrics.job_failures.labels(job).inc()
+        if job not in self._failing:
+            self._failing.add(job)
+            self._event("job_failed", job=job, cause=f"{type(error).__name__}: {error}")

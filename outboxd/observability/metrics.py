@@ -95,7 +95,9 @@ class Metrics:
         # Not "job": Prometheus has a label of that name for what it scrapes.
         self.job_failures = counter("job_failures_total", "Housekeeping jobs that failed.", "task")
         self.job_seconds = gauge("job_duration_seconds", "How long the last run of the job took.", "task")
-        self.pending = gauge("pending_records", "Rows not yet published or dead, counted up to 10,000 and no further.")
+        self.pending = gauge(
+            "pending_records", "Rows not yet published or dead: counted up to 10,000, estimated beyond."
+        )
         self.oldest_pending = gauge("oldest_pending_age_seconds", "Age of the oldest pending row that is due; 0: none.")
         self.config_reload = gauge("config_last_reload_successful", "1 if the last reload took the new configuration.")
         self.config_reload.set(1)

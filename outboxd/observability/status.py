@@ -44,7 +44,10 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What the database says is pending and dead; None: not measured yet. Counts end at a bound: `…_is_more`."""
+    """What the database says is pending and dead; None: not measured yet. Counts end at a bound: `…_is_more`.
+
+    `pending_estimate` is about how many are pending where they are more than were counted, and else how many.
+    """
 
     pending: int | None = None
     pending_is_more: bool = False
@@ -53,6 +56,7 @@ class Backlog:
     dead_is_more: bool = False
     in_retry: int = 0
     measured_at: float = 0.0
+    pending_estimate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from outboxd import __version__
@@ -161,8 +162,10 @@ class Tracing:
     def close(self) -> None:
         """Send what is left, for a bounded time: a collector that does not answer keeps no daemon from ending."""
         closing = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
-        closing.start()
-        closing.join(END_SECONDS_MAX)
+        # Where no thread is to be had for it, what is left is not sent.
+        with suppress(RuntimeError):
+            closing.start()
+            closing.join(END_SECONDS_MAX)
 
 
 class TracedPublisher(ForwardingPublisher):

@@ -21,12 +21,13 @@ Only the database's clock decides who holds it; this daemon trusts its own monot
 sent, and stops by itself before anybody else may start. A server of another timeline proves nothing: the lease has to
 be acquired anew there. `starts` notes each ownership, and whether it ended cleanly.
 
-Connections: `engine`, `failures` (what refusals mean to people), `lock_limit`, `lock_holders` (who has what a
-settlement waits for), `wakeup` (LISTEN, which only saves polling). No transaction is open while a broker is waited for.
+Connections: `engine`, `failures` (what refusals mean to people), `connection_refusals` (what a server that speaks
+another language meant), `lock_limit`, `lock_holders` (who has what a settlement waits for), `wakeup` (LISTEN, which
+only saves polling). No transaction is open while a broker is waited for.
 
-Beside the relay: `housekeeping` and `due` (purges and gauges, in small batches), `dead_letters`, `dead_letter_rows`,
-`dead_letter_copies`, `sql_by_hand`, `pauses`, `overview`, `pending`, `published` (for the audit), `inspection` (for
-`outboxd check`), `writing` (`outboxd send`).
+Beside the relay: `housekeeping`, `due` and `backlog` (purges and gauges, in small batches), `dead_letters`,
+`dead_letter_rows`, `dead_letter_copies`, `sql_by_hand`, `pauses`, `overview`, `pending`, `published` (for the audit),
+`inspection` (for `outboxd check`), `writing` (`outboxd send`).
 
 The schema: `migrate` (Alembic), `tables`, `names` and `sql_text` (it is configurable, so quoted wherever it stands),
 `finite` (times that people may have set to infinity).

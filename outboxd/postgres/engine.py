@@ -17,6 +17,7 @@ from sqlalchemy import Engine, create_engine
 
 from outboxd.errors import ConfigError
 from outboxd.postgres.failures import explained, unusable_url
+from outboxd.postgres.lock_limit import milliseconds
 
 CONNECT_TIMEOUT_SECONDS = 5
 #: A peer that is gone without a word is noticed within about this time, by keepalives or by unanswered data.
@@ -63,7 +64,7 @@ def make_engine(
         password: wins over one in the URL, unless it is empty; a function is asked for each new connection, since
             passwords change.
         application_name: how the sessions are called in `pg_stat_activity`.
-        lock_timeout_seconds: the longest wait for a lock; 0 is no limit.
+        lock_timeout_seconds: the longest wait for a lock.
         idle_in_transaction_timeout_seconds: PostgreSQL ends a session that is idle in a transaction for longer.
         statement_timeout_seconds: the longest statement; None leaves it to what the role or the database says.
         prepare_threshold: executions after which psycopg prepares a statement; None, which works with every
@@ -81,7 +82,7 @@ def make_engine(
 
     conninfo()
     limits = [
-        None if seconds is None else f"{round(seconds * 1000)}ms"
+        None if seconds is None else milliseconds(seconds)
         for seconds in (lock_timeout_seconds, idle_in_transaction_timeout_seconds, statement_timeout_seconds)
     ]
 

@@ -10,9 +10,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError, OutboxdError, SchemaError
+from outboxd.postgres.connection_refusals import refusal_state
 
-# A connection that is refused has no SQLSTATE in libpq, only the server's words.
+# A connection that is refused has no SQLSTATE in libpq, only the server's words, which mostly are English.
 _REFUSED = ("password authentication failed", "no pg_hba.conf entry", "no password supplied", "authentication failed")
+_NAMED = ("role", "database")
+# What somebody has to mend, of the states with which a connection is refused: not let in, not granted, no database.
+_TO_MEND = ("28", "42501", "3D000")
 # What the client library itself says of the connection's parameters, before it looks for a server.
 _MISUSED = (
     "connection option", "connection is bad: invalid ", "connection is bad: weak sslmode ",
@@ -40,7 +44,7 @@ _OF_A_ROW = ("21", "22", "23", "27", "38", "39", "40", "44", "55", "P0", "XX", "
 
 def explain(error: psycopg.Error) -> OutboxdError | None:
     """The error of ours that this one of the driver means; None for what only a bug explains."""
-    state = error.sqlstate or ""
+    state = error.sqlstate or _refused_as(error)
     # What the server says of the error alone; the whole text quotes the statement too.
     words = " ".join((error.diag.message_primary or str(error)).split())
     if state == "42501":
@@ -67,7 +71,10 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
 
 def unusable_url(words: str) -> ConfigError:
     """The error for a connection string that the driver or its library refuses with these words."""
-    return ConfigError(f"PostgreSQL's client library cannot use database.url: {words}; look at its parameters")
+    return ConfigError(
+        f"PostgreSQL's client library cannot use database.url: {words}; look at its parameters, and at "
+        "variables of the environment whose names begin with PG"
+    )
 
 
 def is_refusal(error: psycopg.Error) -> bool:
@@ -88,6 +95,14 @@ def in_words(error: Exception) -> str:
     ours = explain(error) if isinstance(error, psycopg.Error) else error if isinstance(error, OutboxdError) else None
     said = " ".join(str(ours or error).split())
     return said if ours is not None or isinstance(error, psycopg.Error) else f"{type(error).__name__}: {said}"
+
+
+def _refused_as(error: psycopg.Error) -> str:
+    """The state of a refused connection whose words nobody here knows, where it says more than these."""
+    if any(phrase in str(error) for phrase in _REFUSED) or any(_is_missing(str(error), kind) for kind in _NAMED):
+        return ""
+    state = refusal_state(error)
+    return state if state.startswith(_TO_MEND) else ""
 
 
 def _is_missing(words: str, kind: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row
 
+from outboxd.postgres.backlog import ROWS_BEYOND
 from outboxd.postgres.due import OldestDue
 from outboxd.postgres.failures import explained
 from outboxd.postgres.sql_text import in_schema
@@ -90,11 +91,12 @@ _STARTS = """
 # In order and with a limit that the planner cannot see, so that it goes by the index of what is pending: it may else
 # read all of it.
 _BACKLOG = """
-    SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ AS o WHERE o.published_at IS NULL
-             ORDER BY o.id LIMIT (SELECT :counted_max + 1)) AS bounded) AS pending,
+    SELECT count(*) AS pending, max(bounded.id) AS last_id,
            (SELECT count(*) FROM (SELECT FROM @schema@.retry r WHERE r.outbox = :outbox
                                    LIMIT :counted_max + 1) AS bounded) AS in_retry,
-           now() AS now"""
+           now() AS now
+      FROM (SELECT o.id FROM @outbox@ AS o WHERE o.published_at IS NULL
+             ORDER BY o.id LIMIT (SELECT :counted_max + 1)) AS bounded"""
 
 # From kind to kind along the index, not through every dead letter; the more kinds, the fewer of each are counted.
 _KINDS = """
@@ -149,13 +151,15 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is pending and dead. Pending counts above `COUNTED_MAX` mean more than that.
+    """What is pending and dead. Pending counts above `COUNTED_MAX` mean more than that, about `pending_estimate`, which
+    else is the same.
 
     `oldest_pending_seconds` is since when the oldest row is due. `other_dead` counts the dead letters of further kinds,
     where there are more than `KINDS_MAX`; `other_dead_is_more`: there may be more of them.
     """
 
     pending: int
+    pending_estimate: int
     oldest_pending_seconds: float
     in_retry: int
     kinds: tuple[Kind, ...]
@@ -211,12 +215,16 @@ class Housekeeping:
         other_dead, other_dead_is_more = self._count_others(kinds) if len(found) > KINDS_MAX else (0, False)
         return Measured(
             pending=row.pending,
+            pending_estimate=row.pending + (self._rows_beyond(row.last_id) if row.pending > COUNTED_MAX else 0),
             oldest_pending_seconds=0.0 if due_at is None else max(0.0, (row.now - due_at).total_seconds()),
             in_retry=row.in_retry,
             kinds=kinds,
             other_dead=other_dead,
             other_dead_is_more=other_dead_is_more,
         )
+
+    def _rows_beyond(self, last_id: int) -> int:
+        return int(self._row(ROWS_BEYOND, last_id=last_id).rows)
 
     def _count_others(self, kinds: Sequence[Kind]) -> tuple[int, bool]:
         """Count the dead letters that are of none of these kinds, and say whether there may be more of them."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from outboxd.postgres.backlog import ROWS_BEYOND
 from outboxd.postgres.dead_letters import DeadLetters
 from outboxd.postgres.due import OldestDue
 from outboxd.postgres.failures import explained
@@ -26,15 +27,15 @@ HELD_KEYS_LISTED_MAX = 100
 # In the order of ids, and with limits that the planner cannot see, so that it goes by the index of what is pending: it
 # may else read the whole table for few rows.
 _BACKLOG = f"""
-    SELECT (SELECT count(*) FROM (SELECT FROM @outbox@ WHERE published_at IS NULL ORDER BY id
-             LIMIT (SELECT :counted_max + 1)) AS b) AS pending,
+    SELECT count(*) AS pending, max(p.id) AS last_id,
            (SELECT count(*) FROM (SELECT FROM @schema@.retry WHERE outbox = :outbox LIMIT :counted_max + 1) AS b)
                AS in_retry,
            (SELECT {finite("next_attempt_at")} FROM @schema@.retry WHERE outbox = :outbox
              ORDER BY next_attempt_at LIMIT 1) AS next_retry_at,
            (SELECT count(*) FROM (SELECT FROM @schema@.dead_letter
              WHERE outbox = :outbox AND status = 'replaying' LIMIT :counted_max + 1) AS b) AS replaying,
-           clock_timestamp() AS now"""
+           clock_timestamp() AS now
+      FROM (SELECT id FROM @outbox@ WHERE published_at IS NULL ORDER BY id LIMIT (SELECT :counted_max + 1)) AS p"""
 _HELD = f"""
     SELECT * FROM (
         (SELECT topic, key, 'dead letter' AS why, {finite("died_at")} AS since, outbox_id, error_code
@@ -79,13 +80,15 @@ class LeaseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How one outbox stands. Counts end at `COUNTED_MAX` + 1, which means more than that.
+    """How one outbox stands. Counts end at `COUNTED_MAX` + 1, which means more than that; `pending_estimate` is then
+    about how many are pending, and else how many.
 
     `oldest_pending_at` is since when the oldest row is due; None where none is, of the first `COUNTED_MAX`.
     """
 
     now: datetime
     pending: int
+    pending_estimate: int
     oldest_pending_at: datetime | None
     in_retry: int
     next_retry_at: datetime | None
@@ -113,6 +116,12 @@ def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
     values: dict[str, Any] = {"outbox": outbox, "counted_max": COUNTED_MAX, "listed_max": HELD_KEYS_LISTED_MAX}
     with explained(), engine.connect() as connection:
         backlog = connection.execute(in_schema(_BACKLOG, schema, table=table), values).one()
+        beyond = {"last_id": backlog.last_id}
+        rows_beyond = (
+            connection.scalar(in_schema(ROWS_BEYOND, schema, table=table), beyond)
+            if backlog.pending > COUNTED_MAX
+            else 0
+        )
         held = connection.execute(in_schema(_HELD_LISTED, schema, table=table), values).all()
         lease = connection.execute(in_schema(_LEASE, schema), values).one_or_none()
     oldest_pending_at = OldestDue(engine, schema, table).at()
@@ -120,7 +129,12 @@ def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
     for group in DeadLetters(engine, schema, outbox).summary():
         by_topic[group.topic] = by_topic.get(group.topic, 0) + group.count
     return Overview(
-        **backlog._mapping,
+        pending=backlog.pending,
+        pending_estimate=backlog.pending + round(rows_beyond or 0),
+        in_retry=backlog.in_retry,
+        next_retry_at=backlog.next_retry_at,
+        replaying=backlog.replaying,
+        now=backlog.now,
         oldest_pending_at=oldest_pending_at,
         dead_by_topic=by_topic,
         held_keys=held[0].held_keys if held else 0,

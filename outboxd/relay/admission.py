@@ -213,7 +213,7 @@ class Admission:
             ready = probes + ready
         if len(self._held):
             self._resume(fresh, ready, admitted, now)
-        self._ledger.forget(self._gate.take_dropped())
+        self._ledger.forget_dropped(self._gate)
         admitted.ready = ready
 
     def _resume(self, fresh: list[Record], ready: list[Record], admitted: Admitted, now: float) -> None:

@@ -110,7 +110,7 @@ class Aftermath:
             # After the failure that they stand behind was applied: where it holds their key, they are read again later.
             self._lanes.came_back(sent_back)
             following += self.readmit(sent_back, now)
-        self._ledger.forget(self._gate.take_dropped())
+        self._ledger.forget_dropped(self._gate)
         return following
 
     def readmit(self, records: Sequence[Record], now: float) -> list[Record]:
@@ -132,7 +132,7 @@ class Aftermath:
                 self.holding.leave(record, HeldState.WANTED, "behind a held record", now)
             else:
                 self._gate.put_behind(record)
-        self._ledger.forget(self._gate.take_dropped())
+        self._ledger.forget_dropped(self._gate)
         return going
 
     # Failures.

@@ -86,7 +86,7 @@ class Holding:
             self._held.park_topic(topic)
             self._topics.hold(topic, HoldReason.BREAKER, now)
             self._gate.defer_waiting([topic])
-            self._ledger.forget(self._gate.take_dropped())
+            self._ledger.forget_dropped(self._gate)
             self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
 
     def hold_partitions(self, topic: str, partitions: set[int], now: float) -> None:
@@ -95,7 +95,7 @@ class Holding:
         held = sorted(partitions | self.stuck.held_of(topic))
         message = f"{_named(held)}; the topic's others go on. {fault.meaning}"
         self.stuck.hold(topic, partitions)
-        self._ledger.forget(self._gate.take_dropped())
+        self._ledger.forget_dropped(self._gate)
         if self._lanes.breakers.trip(topic, fault, message, now):
             self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
         else:
@@ -112,7 +112,7 @@ class Holding:
         self._histories.suspicions.forget(record.id)
         self._ledger.leave([record.id])
         self._held.add(HeldRecord.of(record, gate_key, history, state, why, since=now, due_at=due_at))
-        self._ledger.forget(self._gate.take_dropped())
+        self._ledger.forget_dropped(self._gate)
 
 
 def _named(partitions: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import repeat
 
+from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import Record, id_of, size_of
 
 _NOBODY = Record(0, 0, "", "", None, None, "", None, 0, 0)
@@ -121,10 +122,10 @@ class Ledger:
         # Without a line of Python a record: a settlement lets go thousands.
         self.size_bytes -= sum(map(size_of, map(self.records.pop, record_ids, repeat(_NOBODY))))
 
-    def forget(self, records: Sequence[Record]) -> None:
-        """Records that the key gate dropped, which is mostly none, leave memory."""
-        if records:
-            self.leave([record.id for record in records])
+    def forget_dropped(self, gate: KeyGate) -> None:
+        """What the key gate deferred, which is mostly nothing, leaves memory."""
+        if dropped := gate.take_dropped():
+            self.leave([record.id for record in dropped])
 
     def oldest(self) -> Record | None:
         """Return the record that has been in memory for the longest time."""

@@ -201,7 +201,7 @@ class State:
 
     def forget_dropped(self) -> None:
         """What the gate deferred leaves memory."""
-        self.ledger.forget(self.gate.take_dropped())
+        self.ledger.forget_dropped(self.gate)
 
     def drop_unpublished(self) -> None:
         """Drop what the producer has not taken: it stays pending in the database."""

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from outboxd.errors import OutboxdError, UnavailableError
 from outboxd.observability.status import StatusBoard
 from outboxd.policy.messages import TellEvent
+from outboxd.policy.records import ID_MAX
 from outboxd.postgres.dead_letter_rows import Filters
 from outboxd.web.dead_letters import DeadLetters, taken_as_dict, whole_as_dict
 from outboxd.web.guard import Guard, Refusal
@@ -265,7 +266,7 @@ def _asked(body: dict[str, Any]) -> tuple[list[int], str | None, str]:
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= ID_MAX
 
 
 def _json(value: object, status: str = "200 OK") -> Answer:

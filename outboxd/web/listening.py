@@ -1,21 +1,33 @@
-"""The page's address: taken at the start, or once whoever has it leaves it.
+"""The page's address: taken at the start, or once it can be.
 
 A second daemon on the same machine may have the same configuration: as a standby it has more to do than to show a
-page, and the page is there again soon after it has taken over.
+page, and the page is there again soon after it has taken over. An address that moves between machines is only on one of
+them, and one that a server gives may come after the daemon: rows wait for neither.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from outboxd.web.server import HttpServer
+from outboxd.web.server import HttpServer, family_of
 
 RETRY_SECONDS: Final = 2.0
+
+
+def why_missing(host: str) -> str | None:
+    """Why this machine cannot listen on that address, or does not know that name, at present; None where it can."""
+    try:
+        with socket.socket(family_of(host)) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 class Listening:
@@ -24,7 +36,8 @@ class Listening:
     def __init__(
         self, app: Any, host: str, port: int, event: Callable[..., None], *, retry_seconds: float = RETRY_SECONDS
     ) -> None:
-        """Take the address; where another process has it, say so by the event `http_address_taken`.
+        """Take the address; where another process has it, or this machine does not, say so by the event
+        `http_address_taken` or `http_address_missing`.
 
         Raises:
             OSError: the address can never be listened on.
@@ -39,22 +52,26 @@ class Listening:
         try:
             self._server = self._make()
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
+            if error.errno == errno.EADDRINUSE:
+                event("http_address_taken", address=self._address)
+            elif error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                event("http_address_missing", address=self._address, cause=error.strerror or str(error))
+            else:
                 raise
-            event("http_address_taken", address=self._address)
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Where it listens; None while another process has the address."""
+        """Where it listens; None while it waits for the address."""
         return None if self._server is None else self._server.address
 
     def start(self) -> None:
-        """Answer from now on, or from when the address is free."""
+        """Answer from now on, or from when the address is free, or there."""
         if self._server is not None:
             self._server.start()
             return
-        self._thread = threading.Thread(target=self._wait, name="http-address", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._wait, name="http-address", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def stop(self) -> None:
         """Take no more requests."""

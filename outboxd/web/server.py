@@ -20,6 +20,11 @@ REQUEST_SECONDS_MAX: Final = 30.0
 _BUSY: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"
 
 
+def family_of(host: str) -> socket.AddressFamily:
+    """IPv6 for such an address; names are IPv4's."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 class _Connection(WSGIRequestHandler):
     """One connection. Silence for longer than `timeout` ends it; requests are not logged one by one."""
 
@@ -45,7 +50,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], *, connections_max: int, request_seconds_max: float) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.address_family = family_of(address[0])
         self._places = threading.BoundedSemaphore(connections_max)
         self._request_seconds_max = request_seconds_max
         self._began_at: dict[socket.socket, float] = {}

@@ -87,6 +87,17 @@ def test_listening_where_transactions_can_be_prepared_is_warned_of(
     assert "max_prepared_transactions" in warning["message"]
 
 
+def test_a_page_whose_address_is_not_there_is_warned_of(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef")
+    shell = shell_with(
+        kafka.bootstrap, OUTBOXD_HTTP__LISTEN="192.0.2.1:9464", OUTBOXD_HTTP__TOKEN_FILE=str(tmp_path / "token")
+    )
+    (warning,) = [each for each in shell.ok("check", "--json").document["findings"] if each["weight"] == "warning"]
+    assert "http.listen: this machine has no address 192.0.2.1 at present" in warning["message"]
+
+
 def test_every_missing_right_is_named_at_once(
     kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
 ) -> None:

@@ -15,7 +15,8 @@ from psycopg import sql
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.pool import NullPool
 
-from outboxd.errors import SchemaError
+from outboxd.errors import DatabaseUnavailableError, SchemaError
+from outboxd.postgres.failures import explained
 from outboxd.postgres.migrate import (
     check_schema,
     downgrade,
@@ -149,6 +150,31 @@ def test_migrations_at_once_wait_for_each_other(empty_database: Database) -> Non
     assert [run.returncode for run in runs] == [0, 0, 0]
     assert applied[:2] == [0, 0]
     assert applied[2] >= 1
+
+
+def test_a_migration_gives_up_where_a_long_transaction_has_a_table_and_nobody_waits_behind_it(
+    empty_database: Database,
+) -> None:
+    upgrade(empty_database.url, "outboxd", "0008")
+    before = catalog_of(empty_database, "outboxd")
+    with empty_database.connect(autocommit=False) as long, empty_database.connect() as writer:
+        long.execute("LOCK TABLE outboxd.dead_letter IN ROW EXCLUSIVE MODE")
+        with pytest.raises(DatabaseUnavailableError, match="did not give a lock in time"), explained():
+            upgrade(empty_database.url, "outboxd")
+        writer.execute("SET lock_timeout = '1s'")
+        writer.execute("DELETE FROM outboxd.dead_letter")
+    assert catalog_of(empty_database, "outboxd") == before
+    assert upgrade(empty_database.url, "outboxd") == ["0009"]
+
+
+def test_a_limit_of_the_roles_own_is_obeyed(empty_database: Database) -> None:
+    upgrade(empty_database.url, "outboxd", "0008")
+    with empty_database.connect(autocommit=False) as long:
+        long.execute("LOCK TABLE outboxd.dead_letter IN ROW EXCLUSIVE MODE")
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailableError), explained():
+            upgrade(f"{empty_database.url}?options=-c%20lock_timeout%3D100ms", "outboxd")
+        assert time.monotonic() - began < 2
 
 
 def wait_for_blocked_backends(database: Database, count: int) -> None:

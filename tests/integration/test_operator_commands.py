@@ -205,8 +205,8 @@ def test_status_counts_no_further_than_it_has_to(shell: Shell, rows: Letters, mo
     for _ in range(4):
         rows.enqueue()
     document = shell.ok("status", "--json").document
-    assert (document["pending"], document["pending_is_lower_bound"]) == (2, True)
-    assert "more than 2" in shell.ok("status").out
+    assert (document["pending"], document["pending_is_lower_bound"], document["pending_estimate"]) == (2, True, 4)
+    assert "pending      about 4, the oldest for " in shell.ok("status").out
 
 
 class _Page(http.server.BaseHTTPRequestHandler):

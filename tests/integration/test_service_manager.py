@@ -259,11 +259,12 @@ def test_two_daemons_with_one_configuration_share_the_pages_address(rig: Rig) ->
     assert second.stop().code == 0
 
 
-def test_an_address_that_this_machine_does_not_have_is_a_mistake_of_the_configuration(rig: Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["192.0.2.1", "absent.invalid"])
+def test_a_page_whose_address_is_not_there_keeps_no_row_waiting(rig: Rig, tmp_path: Path, host: str) -> None:
     (tmp_path / "token").write_text("0123456789abcdef")
     # 192.0.2.0/24 is for documentation: nobody has it.
-    http = {"listen": "192.0.2.1:9464", "token_file": str(tmp_path / "token")}
-    ended = rig.daemon(http=http).run()
-    assert ended.code == 78
-    assert "http.listen: 192.0.2.1:9464 cannot be listened on" in ended.err
-    assert "Traceback" not in ended.err
+    daemon = rig.daemon(http={"listen": f"{host}:9464", "token_file": str(tmp_path / "token")})
+    daemon.start()
+    assert daemon.wait_for_event("http_address_missing", address=f"{host}:9464")["cause"]
+    daemon.wait_for_event("owner")
+    assert daemon.stop().code == 0

@@ -8,7 +8,7 @@ import pytest
 
 from outboxd.cli.dead.filters import parse_since
 from outboxd.cli.dead.mending import pause_seconds
-from outboxd.cli.plain_text import ago, as_text, cell, count_of, hex_dump, moment_and_lapse, safe
+from outboxd.cli.plain_text import about, ago, as_text, cell, count_of, hex_dump, moment_and_lapse, safe
 from outboxd.errors import UsageError
 from outboxd.postgres.sql_by_hand import sql_literal
 
@@ -21,6 +21,13 @@ NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 )
 def test_a_lapse_has_the_largest_fitting_unit(seconds: int, expected: str) -> None:
     assert ago(NOW - timedelta(seconds=seconds), NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"), [(4, "4"), (99, "99"), (12_345, "12,000"), (12_500_001, "13,000,000"), (10**18, f"{10**18:,}")]
+)
+def test_an_estimate_is_told_no_finer_than_it_is(rows: int, told: str) -> None:
+    assert about(rows) == f"about {told}"
 
 
 def test_a_moment_is_in_utc() -> None:

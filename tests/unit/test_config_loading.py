@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -214,6 +216,49 @@ def test_a_parameter_of_the_url_that_no_connection_could_be_made_with_is_a_mista
     assert told in line
     assert "bogus" not in line
     assert "gus" not in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("PGSSLMODE", 'the environment\'s PGSSLMODE: invalid sslmode value: "bogus"'),
+        ("PGGSSENCMODE", "the environment's PGGSSENCMODE: invalid gssencmode value"),
+        ("PGTARGETSESSIONATTRS", "the environment's PGTARGETSESSIONATTRS: invalid target_session_attrs value"),
+        ("PGREQUIREAUTH", "the environment's PGREQUIREAUTH: invalid require_auth value"),
+        ("PGMINPROTOCOLVERSION", "the environment's PGMINPROTOCOLVERSION: invalid min_protocol_version value"),
+        ("PGSERVICE", "the environment's PGSERVICE: definition of service"),
+        ("PGPORT", "the environment's PGPORT: invalid integer value"),
+        ("PGHOSTADDR", "the environment's PGHOSTADDR: no address in numbers"),
+    ],
+)
+def test_what_the_environment_makes_unusable_is_not_blamed_on_the_url(
+    variable: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "bogus")
+    (line,) = mistakes(None, env={"OUTBOXD_DATABASE__URL": "postgresql://u@h/d?connect_timeout=3"})
+    assert told in line
+
+
+def test_the_environment_counts_only_where_the_url_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PGSSLMODE", "PGGSSENCMODE", "PGPORT", "PGHOSTADDR"):
+        monkeypatch.setenv(variable, "bogus")
+    url = "postgresql://u@h:5432/d?sslmode=require&gssencmode=disable&hostaddr=127.0.0.1"
+    assert load(env={"OUTBOXD_DATABASE__URL": url}).database.url == url
+    (line,) = mistakes(None, env={"OUTBOXD_DATABASE__URL": url.replace("require", "wrong")})
+    assert "invalid sslmode value" in line
+    assert "PGSSLMODE" not in line
+
+
+@pytest.mark.parametrize("parameter", ["", "?host=h", "?sslmode=bogus", "?gssencmode=prefer"])
+def test_nothing_is_opened_to_judge_a_url(parameter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+        monkeypatch.setenv("PGPORT", str(listener.getsockname()[1]))
+        with contextlib.suppress(ConfigError):
+            load(env={"OUTBOXD_DATABASE__URL": f"postgresql:///d{parameter}"})
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Store:
         self.ages = dict(ages or {})
         self.cursors: list[int] = []
         self.resolved = self.orphans = self.starts = 0
-        self.found = Measured(0, 0.0, 0, ())
+        self.found = Measured(0, 0, 0.0, 0, ())
         self.problem: Exception | None = None
         self.measured = threading.Semaphore(0)
         self.after_batch: Callable[[], None] = lambda: None
@@ -161,9 +161,8 @@ class Watched:
     owns: bool = True
 
     def run(self, *kinds: Kind, **changes: Any) -> None:
-        self.store.found = Measured(
-            **{"pending": 0, "oldest_pending_seconds": 0.0, "in_retry": 0, "kinds": kinds, **changes}
-        )
+        found = {"pending": 0, "oldest_pending_seconds": 0.0, "in_retry": 0, "kinds": kinds, **changes}
+        self.store.found = Measured(**{"pending_estimate": found["pending"], **found})
         self.gauges.run()
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -194,10 +193,10 @@ def test_what_was_counted_is_on_the_board_and_in_the_metrics(watched: Watched) -
 
 
 def test_counts_beyond_the_bound_say_so(watched: Watched) -> None:
-    watched.run(Kind("a", "X", COUNTED_MAX, 7, is_more=True), pending=COUNTED_MAX + 1)
+    watched.run(Kind("a", "X", COUNTED_MAX, 7, is_more=True), pending=COUNTED_MAX + 1, pending_estimate=1_234_567)
     backlog = watched.board.backlog
     assert (backlog.pending, backlog.pending_is_more, backlog.dead_is_more) == (COUNTED_MAX, True, True)
-    assert watched.value("pending_records") == COUNTED_MAX
+    assert (backlog.pending_estimate, watched.value("pending_records")) == (1_234_567, 1_234_567)
 
 
 def test_dead_letters_of_kinds_that_are_not_told_apart_are_counted_as_other(watched: Watched) -> None:
@@ -249,7 +248,7 @@ def test_a_database_that_is_slow_to_count_is_asked_more_seldom(
     def measure() -> Measured:
         asked.append(watched.clock.now)
         watched.clock.now += 3
-        return Measured(0, 0.0, 0, ())
+        return Measured(0, 0, 0.0, 0, ())
 
     monkeypatch.setattr(watched.store, "measure", measure)
     for _ in range(8):

@@ -61,7 +61,7 @@ class Bench:
         self.state.lanes.meet([topic])
         self.state.ledger.enter(records)
         going = self.state.gate.admit(records)
-        self.state.ledger.forget(self.state.gate.take_dropped())
+        self.state.forget_dropped()
         self.state.lanes.published(going)
         return [each.id for each in going]
 

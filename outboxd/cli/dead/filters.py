@@ -32,8 +32,6 @@ StatusName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
-#: As large as PostgreSQL's: what an id or a number of rows can be at most.
-BIGINT_MAX = 2**63 - 1
 #: Beyond it are times that PostgreSQL or Python cannot tell.
 DAYS_BACK_MAX = 365_000
 

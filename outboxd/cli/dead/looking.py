@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from outboxd.cli.dead.filters import (
-    BIGINT_MAX,
     AsJson,
     Code,
     Key,
@@ -21,6 +20,7 @@ from outboxd.cli.dead.filters import (
 )
 from outboxd.cli.output import print_json
 from outboxd.errors import UsageError
+from outboxd.policy.records import ID_MAX
 
 
 def summary(
@@ -71,7 +71,7 @@ def list_(
 
 
 def show(
-    dead_letter: Annotated[int, typer.Argument(metavar="ID", max=BIGINT_MAX, help="Its id, as `dead list` shows it.")],
+    dead_letter: Annotated[int, typer.Argument(metavar="ID", max=ID_MAX, help="Its id, as `dead list` shows it.")],
     full: Annotated[bool, typer.Option("--full", help="The payload whole, however large.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,7 +102,7 @@ def export(
     since: Since = None,
     reason: Reason = None,
     status: StatusName = "dead",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, max=BIGINT_MAX, help="Rows at most.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=ID_MAX, help="Rows at most.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of one document a line.")] = False,
 ) -> None:
     """Write whole dead letters to standard output, one JSON document a line, oldest first."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from outboxd.cli.plain_text import count_of, lapse
+from outboxd.cli.plain_text import about, count_of, lapse
 
 if TYPE_CHECKING:
     from outboxd.postgres.overview import HeldKey, Overview
@@ -25,12 +25,15 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A count that may have ended at a bound: then there are more."""
+    """A count that may have ended at a bound: then there are more, about `estimate` where that is known."""
 
     rows: int
     is_more: bool = False
+    estimate: int | None = None
 
     def __str__(self) -> str:
+        if self.is_more and self.estimate is not None:
+            return about(self.estimate)
         return f"{self.rows:,}+" if self.is_more else f"{self.rows:,}"
 
 
@@ -118,7 +121,7 @@ def look_of_daemon(told: Told, source: str, former: Told | None = None, latency:
         in_flight_rows=relay.get("in_flight_rows"),
         in_memory_rows=relay.get("in_memory_rows"),
         in_memory_bytes=relay.get("in_memory_bytes"),
-        pending=Counted(backlog["pending"], backlog["pending_is_more"]) if is_measured else None,
+        pending=_pending(backlog) if is_measured else None,
         oldest_pending_seconds=backlog["oldest_pending_seconds"],
         in_retry=Counted(backlog["in_retry"]) if is_measured else None,
         dead=None if backlog["dead"] is None else Counted(backlog["dead"], backlog["dead_is_more"]),
@@ -185,6 +188,11 @@ def _held(told: Mapping[str, Any]) -> Waiting:
     )
 
 
+def _pending(backlog: Mapping[str, Any]) -> Counted:
+    # A daemon of a former version estimates nothing.
+    return Counted(backlog["pending"], backlog["pending_is_more"], backlog.get("pending_estimate"))
+
+
 def look_of_database(overview: Overview, outbox: str, source: str) -> Look:
     """The look of what the database alone tells."""
     from outboxd.postgres.overview import COUNTED_MAX
@@ -200,7 +208,7 @@ def look_of_database(overview: Overview, outbox: str, source: str) -> Look:
         source=source,
         state=_lease_sentence(overview),
         lag_seconds=overview.oldest_pending_age_seconds,
-        pending=counted(overview.pending),
+        pending=replace(counted(overview.pending), estimate=overview.pending_estimate),
         oldest_pending_seconds=overview.oldest_pending_age_seconds,
         in_retry=counted(overview.in_retry),
         dead=Counted(overview.dead),

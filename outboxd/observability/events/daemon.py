@@ -72,6 +72,13 @@ DAEMON_EVENTS: Final = (
         "and takes the address once it is free; give each daemon on a machine its own http.listen.",
         ("address",),
     ),
+    EventKind(
+        "http_address_missing",
+        "warning",
+        "This machine has no {address}, so this daemon has no page and no metrics yet: {cause}. It relays all the "
+        "same, and takes the address once it is there; look at http.listen.",
+        ("address", "cause"),
+    ),
     EventKind("http_address_free", "info", "The page and the metrics are at {address} now.", ("address",)),
     EventKind(
         "tracing_unavailable",
