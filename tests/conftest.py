@@ -10,6 +10,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = [
     "tests.support.postgres_fixtures",
+    "tests.support.housekeeping_fixtures",
     "tests.support.kafka_fixtures",
     "tests.support.notify_socket",
     "tests.support.rig",

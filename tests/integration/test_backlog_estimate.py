@@ -9,17 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from outboxd.policy.records import FIRST_ID, ID_MAX
-from outboxd.postgres.engine import make_engine
 from outboxd.postgres.housekeeping import COUNTED_MAX, Housekeeping
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Connection, value
-
-
-@pytest.fixture
-def housekeeping(database: Database) -> Iterator[Housekeeping]:
-    engine = make_engine(database.url)
-    yield Housekeeping(engine, "outboxd", "outbox", "default")
-    engine.dispose()
 
 
 @pytest.fixture

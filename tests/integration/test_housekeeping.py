@@ -21,13 +21,6 @@ DAY_SECONDS = 86_400.0
 
 
 @pytest.fixture
-def housekeeping(database: Database) -> Iterator[Housekeeping]:
-    engine = make_engine(database.url)
-    yield Housekeeping(engine, "outboxd", "outbox", "default")
-    engine.dispose()
-
-
-@pytest.fixture
 def connection(database: Database) -> Iterator[Connection]:
     with database.connect() as connection:
         yield connection

@@ -2,125 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
 from tests.support.mock_broker import MockCluster
 from tests.support.postgres_fixtures import Database
-from tests.support.rows import value
+from tests.support.rows import Connection, value
 
 TWO = Placement(DEFAULT_PARTITIONER, 2)
-OUT_OF_ORDER = (
-    "SELECT count(*) FROM (SELECT published_offset < lag(published_offset)"
-    " OVER (PARTITION BY key ORDER BY id) AS is_wrong FROM outboxd.outbox) AS pairs WHERE is_wrong"
-)
-INSERT = (
-    "INSERT INTO outboxd.outbox (topic, key, payload)"
-    " SELECT %s, 'key-' || i, convert_to(repeat('x', 900), 'UTF8') FROM generate_series(1, %s) AS i"
-)
 
 
-def test_a_topic_without_a_leader_that_fills_memory_holds_up_no_other_for_long(
-    database: Database, tmp_path: Path
-) -> None:
-    def is_published(topic: str, rows: int) -> bool:
-        found = "SELECT count(published_at) >= %s FROM outboxd.outbox WHERE topic = %s"
-        return bool(value(sql, found, rows, topic))
+class Bench:
+    """A daemon and two brokers, each the leader of something; the first one goes away and comes back."""
 
-    with database.connect() as sql, MockCluster(2) as mock:
-        for leader, topic in enumerate(("sick", "well"), 1):
-            mock.create_topic(topic, partitions=1)
-            mock.set_leader(topic, 0, leader)
-        daemon = DaemonProcess(
-            tmp_path, {"database": {"url": database.url}, "kafka": {"bootstrap.servers": mock.bootstrap}}
+    def __init__(self, sql: Connection, mock: MockCluster, daemon: DaemonProcess) -> None:
+        self.sql = sql
+        self.mock = mock
+        self.daemon = daemon
+
+    def insert(self, topic: str, rows: int, *, keys: int | None = None) -> None:
+        """Commit rows, each with a key of its own, or round so many."""
+        self.sql.execute(
+            "INSERT INTO outboxd.outbox (topic, key, payload)"
+            " SELECT %s, 'key-' || (1 + (i - 1) %% %s), convert_to(repeat('x', 900), 'UTF8')"
+            " FROM generate_series(1, %s) AS i",
+            (topic, keys or rows, rows),
         )
+
+    def wait_until_published(self, topic: str, rows: int, what: str, *, seconds: float = 60.0) -> None:
+        """Wait until exactly so many are, of all that was committed."""
+        wait_for(lambda: self.published(topic) == rows, timeout_seconds=seconds, what=what)
+
+    def published(self, topic: str) -> int:
+        count: int = value(self.sql, "SELECT count(published_at) FROM outboxd.outbox WHERE topic = %s", topic)
+        return count
+
+    def stop(self) -> None:
+        """The daemon ends well, and what it sent of each key is in order."""
+        assert self.daemon.stop().code == 0
+        out_of_order: Any = value(
+            self.sql,
+            "SELECT count(*) FROM (SELECT published_offset < lag(published_offset)"
+            " OVER (PARTITION BY topic, key ORDER BY id) AS is_wrong FROM outboxd.outbox) AS pairs WHERE is_wrong",
+        )
+        assert out_of_order == 0
+
+
+@pytest.fixture
+def bench(database: Database, tmp_path: Path) -> Iterator[Bench]:
+    with database.connect() as sql, MockCluster(2) as mock:
+        sections = {"database": {"url": database.url}, "kafka": {"bootstrap.servers": mock.bootstrap}}
+        daemon = DaemonProcess(tmp_path, sections)
         daemon.start()
         try:
-            for topic in ("sick", "well"):
-                sql.execute(INSERT, (topic, 1))
-                wait_for(lambda topic=topic: is_published(topic, 1), timeout_seconds=30, what=f"a row of {topic}")  # type: ignore[misc]  # bound here
-            mock.set_down(1)
-            sql.execute(INSERT, ("sick", 20_000))
-            sql.execute(INSERT, ("well", 3_000))
-            wait_for(lambda: is_published("well", 3_001), timeout_seconds=40, what="the other topic's rows")
-            assert daemon.wait_for_event("breaker_opened")["topic"] == "sick"
-            assert not is_published("sick", 2)
-            mock.set_up(1)
-            wait_for(lambda: is_published("sick", 20_001), timeout_seconds=60, what="the sick topic's rows")
-            assert daemon.stop().code == 0
+            yield Bench(sql, mock, daemon)
         finally:
             daemon.kill()
 
 
-def test_a_partition_without_a_leader_that_fills_memory_holds_up_its_own_keys_only(
-    database: Database, tmp_path: Path
-) -> None:
-    keys, rows_per_key = 50, 400
-    with database.connect() as sql, MockCluster(2) as mock:
-        mock.create_topic("half", partitions=2)
-        for partition, leader in enumerate((1, 2)):
-            mock.set_leader("half", partition, leader)
-        daemon = DaemonProcess(
-            tmp_path, {"database": {"url": database.url}, "kafka": {"bootstrap.servers": mock.bootstrap}}
-        )
-        daemon.start()
-        try:
-            insert = (
-                "INSERT INTO outboxd.outbox (topic, key, payload) SELECT 'half', 'key-' || i %% %s::int,"
-                " convert_to(repeat('x', 900), 'UTF8') FROM generate_series(1, %s) AS i"
-            )
-            sql.execute(insert, (keys, keys * 2))
-            published = "SELECT count(published_at) FROM outboxd.outbox"
-            wait_for(lambda: value(sql, published) == keys * 2, timeout_seconds=30, what="the first rows")
-            well_keys = value(sql, "SELECT count(DISTINCT key) FROM outboxd.outbox WHERE published_partition = 1")
-            assert 0 < well_keys < keys
-            mock.set_down(1)
-            sql.execute(insert, (keys, keys * rows_per_key))
-            well_rows = keys * 2 + well_keys * rows_per_key
-            wait_for(lambda: value(sql, published) == well_rows, timeout_seconds=40, what="the other partition's rows")
-            mock.set_up(1)
-            wait_for(
-                lambda: value(sql, published) == keys * (rows_per_key + 2), timeout_seconds=60, what="the others' rows"
-            )
-            assert daemon.stop().code == 0
-            assert [str(event["cause"])[:11] for event in daemon.events("breaker_opened")] == ["partition 0"]
-            assert value(sql, OUT_OF_ORDER) == 0
-        finally:
-            daemon.kill()
+def keys_of_the_second(count: int) -> int:
+    """Return how many of so many keys go to the partition of the second broker."""
+    return sum(TWO.partition_of(f"key-{number}") == 1 for number in range(1, count + 1))
 
 
-def test_a_partition_without_a_leader_and_with_a_key_for_each_row_holds_up_its_own_keys_only(
-    database: Database, tmp_path: Path
-) -> None:
-    rows = 30_000
-    with database.connect() as sql, MockCluster(2) as mock:
-        mock.create_topic("half", partitions=2)
-        for partition, leader in enumerate((1, 2)):
-            mock.set_leader("half", partition, leader)
-        daemon = DaemonProcess(
-            tmp_path, {"database": {"url": database.url}, "kafka": {"bootstrap.servers": mock.bootstrap}}
-        )
-        daemon.start()
-        try:
-            published = "SELECT count(published_at) FROM outboxd.outbox"
-            sql.execute(INSERT, ("half", 100))
-            wait_for(lambda: value(sql, published) == 100, timeout_seconds=30, what="the first rows")
-            mock.set_down(1)
-            # Far more than memory takes: what is stuck fills it, and is told apart by where its keys would go.
-            sql.execute(INSERT, ("half", rows))
-            well = sum(TWO.partition_of(f"key-{number}") == 1 for number in range(1, rows + 1))
-            wait_for(lambda: value(sql, published) == 100 + well, timeout_seconds=60, what="the other partition's rows")
-            cause = str(daemon.wait_for_event("breaker_opened")["cause"])
-            assert cause.startswith("partition 0 gives no answer; the topic's others go on.")
-            sql.execute(INSERT, ("half", 10))
-            new = sum(TWO.partition_of(f"key-{number}") == 1 for number in range(1, 11))
-            wait_for(lambda: value(sql, published) == 100 + well + new, timeout_seconds=10, what="new rows")
-            mock.set_up(1)
-            wait_for(lambda: value(sql, published) == rows + 110, timeout_seconds=60, what="the stuck rows")
-            assert value(sql, OUT_OF_ORDER) == 0
-            daemon.wait_for_event("breaker_closed")
-            assert daemon.stop().code == 0
-        finally:
-            daemon.kill()
+def halves(bench: Bench) -> str:
+    """Make a topic of which each broker leads a partition; return its name, once it works."""
+    bench.mock.create_topic("half", partitions=2)
+    for partition, leader in enumerate((1, 2)):
+        bench.mock.set_leader("half", partition, leader)
+    bench.insert("half", 100)
+    bench.wait_until_published("half", 100, "the first rows")
+    return "half"
+
+
+def test_a_topic_without_a_leader_that_fills_memory_holds_up_no_other_for_long(bench: Bench) -> None:
+    for leader, topic in enumerate(("sick", "well"), 1):
+        bench.mock.create_topic(topic, partitions=1)
+        bench.mock.set_leader(topic, 0, leader)
+        bench.insert(topic, 1)
+        bench.wait_until_published(topic, 1, f"a row of {topic}")
+    bench.mock.set_down(1)
+    bench.insert("sick", 20_000)
+    bench.insert("well", 3_000)
+    bench.wait_until_published("well", 3_001, "the other topic's rows")
+    assert bench.daemon.wait_for_event("breaker_opened")["topic"] == "sick"
+    assert bench.published("sick") == 1
+    bench.mock.set_up(1)
+    bench.wait_until_published("sick", 20_001, "the sick topic's rows")
+    bench.stop()
+
+
+@pytest.mark.parametrize("keys", [50, 30_000], ids=["few keys", "a key for each row"])
+def test_a_partition_without_a_leader_that_fills_memory_holds_up_its_own_keys_only(bench: Bench, keys: int) -> None:
+    topic, rows = halves(bench), 30_000
+    well = 100 + rows // keys * keys_of_the_second(keys)
+    bench.mock.set_down(1)
+    # Far more than memory takes: what is stuck fills it, and is told apart by where its keys go.
+    bench.insert(topic, rows, keys=keys)
+    bench.wait_until_published(topic, well, "the other partition's rows")
+    cause = str(bench.daemon.wait_for_event("breaker_opened")["cause"])
+    assert cause.startswith("partition 0 gives no answer; the topic's others go on.")
+    bench.insert(topic, 10)
+    bench.wait_until_published(topic, well + keys_of_the_second(10), "new rows", seconds=10)
+    bench.mock.set_up(1)
+    bench.wait_until_published(topic, 100 + rows + 10, "the stuck rows")
+    bench.daemon.wait_for_event("breaker_closed")
+    bench.stop()
