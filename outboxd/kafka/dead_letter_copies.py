@@ -11,7 +11,7 @@ import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from outboxd.errors import BrokerUnavailableError
-from outboxd.kafka.client_config import DEFAULTS
+from outboxd.kafka.client_config import DEFAULTS, UNREAD
 from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
 
 SEND_SECONDS_MAX = 30.0
@@ -109,6 +109,7 @@ class DeadLetterCopier:
 
 def _made(properties: Mapping[str, str]) -> Producer:
     own: dict[str, Any] = {
+        **UNREAD,
         "client.id": "outboxd-dead-letters",
         "acks": "all",
         "enable.idempotence": True,
