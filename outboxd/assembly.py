@@ -76,7 +76,7 @@ class Assembly:
             in_flight_rows_max=limits.max_in_flight_rows,
             in_flight_bytes_max=limits.max_in_flight_bytes,
         )
-        self.trial.take_properties(settings.kafka.properties)
+        self.trial.take_properties(settings.kafka.properties, anew=renews)
         self.mailbox.post(Reconfigured(limits, *routes(settings), renews=renews))
 
     def close(self) -> None:

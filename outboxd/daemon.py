@@ -22,6 +22,7 @@ from outboxd.config import Settings
 from outboxd.database_watch import DatabaseWatch
 from outboxd.errors import BugError, OutboxdError, threads_error
 from outboxd.kafka.client_config import check_client
+from outboxd.kafka.client_files import contents
 from outboxd.maintenance.alerts import Alerts
 from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
@@ -99,6 +100,7 @@ class Daemon:
             self.assembly.waits_for_database(),
         )
         self._load_again = load_again
+        self._files = contents(settings.kafka.properties)
         self._signals = Signals(self.stop, self.reload)
         self._manager = ServiceManager(
             watched={**self.assembly.watched(), "broker-contact": self.surroundings.contact.under_way.seconds}
@@ -230,13 +232,15 @@ class Daemon:
         self.log.hide(_secrets(wanted))
         # What may be refused comes first: what is refused changes nothing.
         check_client(wanted.kafka.properties)
-        reload = compare(self.settings, wanted)
+        files = contents(wanted.kafka.properties)
+        rewritten = [name for name, content in files.items() if content != self._files.get(name)]
+        reload = compare(self.settings, wanted, rewritten=rewritten)
         self.log.set_level(reload.settings.log.level)
         self.surroundings.reconfigure(reload.settings)
         if reload.taken:
             self.assembly.reconfigure(reload.settings, renews=reload.renews)
         # Last, so that a reload that fails is compared with what is in effect when it is tried again.
-        self.settings = reload.settings
+        self.settings, self._files = reload.settings, files
         self.observer.event("config_reloaded", changed=", ".join(reload.taken) or "nothing new")
         if reload.waiting:
             self.observer.event("config_needs_restart", changed=", ".join(reload.waiting))

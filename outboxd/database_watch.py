@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from outboxd.observability.status import StatusBoard
+from outboxd.observability.status import GAUGES, StatusBoard
 from outboxd.policy.messages import TellEvent
 
 SILENCE_SECONDS = 10.0
@@ -54,4 +54,4 @@ class DatabaseWatch:
             self._event("database_failed", during=during, cause=cause)
         elif cause is None and during in self._told:
             self._told.discard(during)
-            self._board.database_answers(True, asked_by=[during])
+            self._board.database_answers(True, asked_by=(during, GAUGES))

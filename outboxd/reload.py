@@ -5,7 +5,7 @@ Pure: two configurations in, one answer out. The daemon carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from outboxd.config import Settings
@@ -55,9 +55,12 @@ class Reload:
     renews: bool
 
 
-def compare(present: Settings, wanted: Settings) -> Reload:
-    """Say what it takes to get from the `present` configuration to the `wanted` one."""
+def compare(present: Settings, wanted: Settings, *, rewritten: Collection[str] = ()) -> Reload:
+    """Say what it takes to get from the `present` configuration to the `wanted` one. `rewritten` are properties of
+    [kafka] whose files have other contents by now, as that of a renewed certificate, whatever their paths.
+    """
     changed = list(_changed(present, wanted))
+    changed += [f"kafka.{name}" for name in rewritten if f"kafka.{name}" not in changed]
     waiting = [key for key in changed if key.startswith(NEEDS_RESTART)]
     together = {other for key in waiting for other in WAIT_TOGETHER.get(key, ())}
     waiting = [key for key in changed if key in waiting or key in together]

@@ -2,13 +2,14 @@
 advances.
 
 All but a reload is told on the relay's thread, so a relay that does not turn tells nothing; and a turning relay says
-that it is well only while no other thread of the daemon is stuck (see `Watched`).
+that it is well only while no other thread of the daemon is stuck (see `Watched`). A service manager that stands still
+itself takes nothing, and nobody waits for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class ServiceManager:
     _told_status_at: float = float("-inf")
     _told_sentence: str = ""
     _turns: int = -1
+    _owed: tuple[str, ...] = ()
+    """What was not taken, and has to be."""
 
     def __post_init__(self) -> None:
         """Read what the service manager asks for."""
@@ -56,7 +59,7 @@ class ServiceManager:
         """
         self.is_ready = True
         self._told_sentence = sentence
-        self._tell("READY=1", f"STATUS={sentence}")
+        self._insist("READY=1", f"STATUS={sentence}")
 
     def reloading(self) -> None:
         """A reload begins. `ready` ends it."""
@@ -67,7 +70,7 @@ class ServiceManager:
         """The end has begun, and takes so long at most. Said once."""
         if not self.is_stopping:
             self.is_stopping = True
-            self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_seconds * 1e6)}")
+            self._insist("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_seconds * 1e6)}")
 
     def advanced(self, turns: int, sentence: Callable[[], str]) -> None:
         """The loop has made so many turns; `sentence()` says how things are. Costs nothing while nothing is due."""
@@ -80,10 +83,11 @@ class ServiceManager:
             self._tell(*self._alive())
         if now - self._told_status_at >= STATUS_PAUSE_SECONDS:
             self._told_status_at = now
+            if self._owed:
+                self._insist(*self._owed)
             told = sentence()
-            if told != self._told_sentence:
+            if told != self._told_sentence and self._tell(f"STATUS={told}"):
                 self._told_sentence = told
-                self._tell(f"STATUS={told}")
 
     def stuck(self) -> str | None:
         """The name of a thread whose job has lasted for longer than the watchdog's own period; None: all are well."""
@@ -103,10 +107,21 @@ class ServiceManager:
             alive.append(f"EXTEND_TIMEOUT_USEC={round(START_EXTENSION_SECONDS * 1e6)}")
         return alive
 
-    def _tell(self, *assignments: str) -> None:
-        if self.is_listening and assignments:
-            from cysystemd.daemon import sd_notify  # type: ignore[attr-defined]  # public, and not in its __all__
+    def _insist(self, *assignments: str) -> None:
+        """Tell what no later beat says: where it is not taken it is told again with the next status."""
+        self._owed = () if self._tell(*assignments) else assignments
 
-            # It raises ValueError for whatever the socket refuses; the relay goes on, and the next beat tries again.
-            with contextlib.suppress(ValueError):
-                sd_notify("\n".join(assignments))
+    def _tell(self, *assignments: str) -> bool:
+        """Tell at once or not at all; return whether it was taken."""
+        if not self.is_listening or not assignments:
+            return True
+        address = self.environ["NOTIFY_SOCKET"]
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+                datagrams.setblocking(False)
+                # An abstract address is written with `@` for the NUL that it begins with.
+                datagrams.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+                datagrams.send("\n".join(assignments).encode(errors="backslashreplace"))
+        except OSError:
+            return False
+        return True

@@ -31,7 +31,7 @@ COMMON_PROPERTIES = (
     "ssl.certificate.location", "ssl.certificate.pem", "ssl.key.location", "ssl.key.password", "ssl.key.pem",
     "ssl.keystore.location", "ssl.keystore.password", "ssl.endpoint.identification.algorithm", "socket.timeout.ms",
     "socket.keepalive.enable", "socket.connection.setup.timeout.ms", "broker.address.family",
-    "topic.metadata.refresh.interval.ms", "metadata.max.age.ms", "statistics.interval.ms", "debug", "log_level",
+    "topic.metadata.refresh.interval.ms", "metadata.max.age.ms", "debug", "log_level",
 )  # fmt: skip
 
 

@@ -26,7 +26,11 @@ DEFAULTS: Mapping[str, str | int | bool] = {
 }
 """What a user may change. Reconnecting is quick, so that relaying resumes within seconds of healing."""
 
+UNREAD: Mapping[str, str | int | bool] = {"statistics.interval.ms": 0}
+"""What no client makes, since nobody takes it: one that rests, or only asks, would keep all of it for ever."""
+
 GUARANTEES: Mapping[str, str | int | bool] = {
+    **UNREAD,
     "enable.idempotence": True,
     "acks": "all",
     # An outage must never drop the middle of a queue: the relay itself watches the age of what is in flight.

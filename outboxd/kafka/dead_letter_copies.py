@@ -11,7 +11,7 @@ import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from outboxd.errors import BrokerUnavailableError
-from outboxd.kafka.client_config import DEFAULTS
+from outboxd.kafka.client_config import DEFAULTS, UNREAD
 from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
 
 SEND_SECONDS_MAX = 30.0
@@ -34,7 +34,9 @@ class DeadLetterCopier:
         self._producer: Producer | None = None
 
     def take_properties(self, properties: Mapping[str, str]) -> None:
-        """Send the next copies by a producer with these. May be called on any thread."""
+        """Send the next copies by a new producer, with these: files that they name may have changed. May be called on
+        any thread.
+        """
         self._properties = properties
 
     def send(self, letters: Sequence[DeadCopy], stop: threading.Event) -> list[DeadCopy]:
@@ -44,7 +46,7 @@ class DeadLetterCopier:
             BrokerUnavailableError: one was refused, or not answered in time; nothing is known of the others then.
         """
         properties = self._properties
-        if self._producer is None or self._made_with != properties:
+        if self._producer is None or self._made_with is not properties:
             self._producer, self._made_with = _made(properties), properties
         refused = self._sent(self._producer, letters, stop, payload_left_out=False)
         again = [letter for letter, error in refused if error.code() in _TOO_LARGE]
@@ -107,6 +109,7 @@ class DeadLetterCopier:
 
 def _made(properties: Mapping[str, str]) -> Producer:
     own: dict[str, Any] = {
+        **UNREAD,
         "client.id": "outboxd-dead-letters",
         "acks": "all",
         "enable.idempotence": True,

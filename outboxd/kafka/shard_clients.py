@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
-from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, transactional_config
+from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, UNREAD, transactional_config
 from outboxd.kafka.inbox import clearer_failure
 from outboxd.kafka.progress import ProgressRecord, ensure_topic, progress_topic, read_above, transactional_id
 from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS
@@ -88,7 +88,7 @@ class ShardClients:
     def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
         """Return the brokers as (id, address), asked by a client that takes part in no transaction."""
         admin = self._admin or AdminClient(
-            {**DEFAULTS, **self.properties, "client.id": "outboxd-contact"}, logger=CLIENT_LOGGER
+            {**DEFAULTS, **self.properties, **UNREAD, "client.id": "outboxd-contact"}, logger=CLIENT_LOGGER
         )
         self._admin = admin
         metadata = admin.list_topics(timeout=timeout_seconds)

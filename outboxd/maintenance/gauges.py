@@ -8,12 +8,11 @@ from typing import Final, Protocol
 
 from outboxd.errors import OutboxdError
 from outboxd.observability.metrics import Metrics
-from outboxd.observability.status import Backlog, StatusBoard
+from outboxd.observability.status import GAUGES, Backlog, StatusBoard
 from outboxd.policy.messages import TellEvent
 from outboxd.postgres.names import quoted
 
 COUNTED_MAX: Final = 10_000
-GAUGES: Final = "gauges"
 REST_SHARE: Final = 20.0
 """The next measurement waits for so many times as long as the last one took."""
 
@@ -108,7 +107,9 @@ class Gauges:
         is_owner: Callable[[], bool],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Only the owner (`is_owner`) tells of new kinds of dead letters, so that people are told once."""
+        """Only the owner (`is_owner`) tells of new kinds of dead letters, so that people are told once; only from a
+        standby's measurements the board learns whether the database answers.
+        """
         self._store = store
         self._board = board
         self._metrics = metrics
@@ -123,7 +124,7 @@ class Gauges:
         """Measure, unless the last measurement took so long that it is too early.
 
         Raises:
-            OutboxdError: the database does not answer, or not as it should; the board knows by then.
+            OutboxdError: the database does not answer, or not as it should; a standby's board knows by then.
         """
         began_at = self._monotonic()
         if began_at < self._not_before:
@@ -131,7 +132,9 @@ class Gauges:
         try:
             found = self._store.measure()
         except OutboxdError as error:
-            self._board.database_answers(False, str(error), asked_by=[GAUGES])
+            if not self._is_owner():
+                # An owner asks several times a second, and knows better: this may be a lock on a table beside.
+                self._board.database_answers(False, str(error), asked_by=[GAUGES])
             raise
         now = self._monotonic()
         self._not_before = now + REST_SHARE * (now - began_at)

@@ -11,8 +11,8 @@ finds that full is dropped and counted, and the number is told later.
 - `events` is the catalogue: every line has a stable name, a level, a sentence and known fields, and `event_document`
   writes docs/events.md from it. `library_lines` makes events of what libraries log.
 - `observer` is the relay's port of that name; any thread may give it an event.
-- `logs` and `sink` write; `metrics` and `histogram` count. Names and labels are a contract: never a key, an id or a
-  payload in a label, and topics only up to a number.
+- `logs`, `journal` and `sink` write; `metrics` and `histogram` count. Names and labels are a contract: never a key, an
+  id or a payload in a label, and topics only up to a number.
 - `status` is the board: every write replaces a frozen value, so that readers need no lock. It keeps the last ten
   minutes as points, and whether the servers answer.
 - `tracing` stands between the relay and its publisher, where OpenTelemetry's own variables ask for traces, and passes

@@ -159,9 +159,9 @@ def open_log(level: str, form: str = "auto", *, secrets: Iterable[str] = (), str
     stream = stream or sys.stderr
     chosen = choose_format(form, os.environ, stream)
     if chosen == "journal":
-        from cysystemd import journal
+        from outboxd.observability.journal import SOCKET, send
 
-        return Log(lambda entry: journal.send(**entry), chosen, level, secrets=secrets)
+        return Log(lambda entry: send(entry, SOCKET), chosen, level, secrets=secrets)
     return Log(_descriptor_writer(stream.fileno()), chosen, level, secrets=secrets, colours=stream.isatty())
 
 

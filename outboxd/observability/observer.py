@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from outboxd.observability.events import kind_of
 from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
-from outboxd.observability.status import StatusBoard
+from outboxd.observability.status import GAUGES, StatusBoard
 from outboxd.observability.tracing import Tracing
 
 Alert = Callable[[str, Mapping[str, object]], None]
@@ -91,7 +91,7 @@ class DaemonObserver:
 
     def database_answered(self, during: Collection[str]) -> None:
         """A session of the relay's was answered: whatever it failed during is over."""
-        self._board.database_answers(True, asked_by=during)
+        self._board.database_answers(True, asked_by=(*during, GAUGES))
 
     def database_not_asked(self, during: Collection[str]) -> None:
         """Nobody waits any more for what failed during these."""

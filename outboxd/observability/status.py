@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 POINTS_MAX: Final = 600
 POINT_SECONDS: Final = 1.0
 PUBLISH_SECONDS: Final = 0.25
+GAUGES: Final = "gauges"
+"""Who asks the database beside the relay, four times a minute: what failed then is over with any answer since."""
 _TOPIC_CHARS_MAX: Final = 60
 BACKLOG_SECONDS: Final = 5.0
 """A pending row older than this is a backlog, whose age grows while nobody measures it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.integration.test_roles import make_roles
 from tests.support.children import free_ports
 from tests.support.daemon import ROOT, DaemonProcess
 from tests.support.kafka import KafkaCluster
+from tests.support.kafka_config import make_certificates
 from tests.support.kafka_fixtures import started
 from tests.support.postgres import PostgresMissingError, PostgresServer
 from tests.support.postgres_fixtures import Database
@@ -229,3 +231,44 @@ def test_rotated_passwords_are_taken_by_a_reload_without_losing_or_repeating_a_r
         )
     secured.check().assert_holds(duplicates_max=0)
     assert "s3cret" not in daemon.log_text
+
+
+@pytest.fixture(scope="module")
+def mutual_kafka() -> Iterator[KafkaCluster]:
+    """A broker that asks its clients for a certificate by its own authority."""
+    yield from started(
+        lambda: KafkaCluster(brokers=1, tls=True, options={"listener.name.client.ssl.client.auth": "required"})
+    )
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_a_certificate_that_was_renewed_in_its_place_is_taken_by_a_reload(
+    database: Database, mutual_kafka: KafkaCluster, tmp_path: Path, delivery: str
+) -> None:
+    authority = Path(mutual_kafka.client_config()["ssl.ca.location"])
+    certificate, key = tmp_path / "client.crt", tmp_path / "client.key"
+
+    def put_in_place(directory: Path) -> None:
+        for file in (certificate, key):
+            shutil.copyfile(directory / file.name.replace("client", "server"), file)
+
+    # By a stranger's authority: the broker refuses it as it does one that has expired.
+    make_certificates(tmp_path / "stranger")
+    put_in_place(tmp_path / "stranger")
+    named = {"ssl.certificate.location": str(certificate), "ssl.key.location": str(key)}
+    rig = Rig(database, mutual_kafka, tmp_path, kafka_properties={**mutual_kafka.client_config(), **named})
+    try:
+        topic = rig.topic()
+        daemon = rig.daemon(relay={"delivery": delivery})
+        daemon.start()
+        daemon.wait_for_event("kafka_failed")
+        put_in_place(authority.parent)
+        daemon.signal(signal.SIGHUP)
+        taken = daemon.wait_for_event("config_reloaded")["changed"]
+        assert set(taken.split(", ")) == {f"kafka.{name}" for name in named}
+        rig.insert_many([topic], 50, keys=5)
+        rig.wait_until_settled()
+        assert daemon.stop().code == 0
+        rig.check().assert_holds()
+    finally:
+        rig.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,23 @@ def test_a_reload_is_announced_and_ended(rig: Rig, notify_socket: NotifySocket) 
     notify_socket.wait_for("RELOADING=1")
     notify_socket.wait_for("READY=1")
     daemon.wait_for_event("config_reloaded", changed="nothing new")
+
+
+def test_a_service_manager_that_stands_still_holds_up_neither_rows_nor_the_end(
+    rig: Rig, notify_socket: NotifySocket
+) -> None:
+    daemon = rig.daemon()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as chatter:
+        chatter.setblocking(False)
+        chatter.connect(str(notify_socket.path))
+        with suppress(BlockingIOError):
+            while True:
+                chatter.send(b"STATUS=nobody takes this")
+    daemon.start()
+    topic = rig.topic()
+    rig.insert_many([topic], 100, keys=10)
+    rig.wait_until_settled()
+    assert daemon.stop().code == 0
 
 
 # --- The watchdog: fetch, settlement and the broker's poll are blocked in turn, for real.

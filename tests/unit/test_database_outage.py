@@ -14,7 +14,7 @@ import pytest
 from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
-from outboxd.observability.status import StatusBoard
+from outboxd.observability.status import GAUGES, StatusBoard
 from outboxd.policy.messages import (
     Event,
     Fetched,
@@ -33,7 +33,6 @@ from outboxd.relay.relay import Ports, Relay, RelayLimits
 from tests.unit.records import record
 
 UTC_NOW = datetime(2026, 1, 1, tzinfo=UTC)
-GAUGES = ["gauges"]
 
 
 class Bench:
@@ -154,9 +153,9 @@ def test_an_owner_that_became_a_standby_waits_for_no_answer_and_the_next_of_anyb
     bench.mail += [LeaseLost("the connection is gone")]
     bench.turns()
     assert not bench.board.database.is_up, "nobody was answered yet"
-    bench.board.database_answers(False, "refused", asked_by=GAUGES)
+    bench.board.database_answers(False, "refused", asked_by=[GAUGES])
     assert bench.board.database.cause == "refused"
-    bench.board.database_answers(True, asked_by=GAUGES)
+    bench.board.database_answers(True, asked_by=[GAUGES])
     assert bench.board.database.is_up
 
 
@@ -164,6 +163,14 @@ def test_one_that_is_answered_does_not_hide_that_another_asks_in_vain() -> None:
     bench = Bench(record(1))
     bench.failing = {"settle"}
     bench.turns()
-    bench.board.database_answers(True, asked_by=GAUGES)
+    bench.board.database_answers(True, asked_by=[GAUGES])
     assert bench.asked.count("fetch") > 1
     assert not bench.board.database.is_up
+
+
+def test_what_could_not_be_measured_as_a_standby_is_over_with_the_first_answer_to_the_owner() -> None:
+    bench = Bench(record(1))
+    bench.board.database_answers(False, "refused", asked_by=[GAUGES])
+    assert not bench.board.database.is_up
+    bench.turns(2)
+    assert bench.board.database.is_up

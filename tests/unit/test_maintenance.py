@@ -257,11 +257,20 @@ def test_a_database_that_is_slow_to_count_is_asked_more_seldom(
     assert [now - asked[0] for now in asked] == [0, 63]
 
 
-def test_a_database_that_does_not_answer_is_down_on_the_board(watched: Watched) -> None:
+def test_a_database_that_does_not_answer_a_standby_is_down_on_the_board(watched: Watched) -> None:
+    watched.owns = False
     watched.store.problem = DatabaseUnavailableError("refused")
     with pytest.raises(DatabaseUnavailableError):
         watched.gauges.run()
     assert (watched.board.database.answers, watched.board.database.cause) == (False, "refused")
+
+
+def test_what_an_owner_cannot_measure_is_no_reason_to_take_the_database_for_down(watched: Watched) -> None:
+    watched.gauges.run()
+    watched.store.problem = DatabaseUnavailableError("a lock on the dead letters")
+    with pytest.raises(DatabaseUnavailableError):
+        watched.gauges.run()
+    assert watched.board.database.is_up
 
 
 # The jobs.

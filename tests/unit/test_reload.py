@@ -68,6 +68,17 @@ def test_a_limit_that_grows_beyond_the_producers_queue_takes_a_new_producer(
     assert answer.renews == renews
 
 
+def test_a_certificate_that_was_renewed_in_its_place_takes_a_new_producer() -> None:
+    answer = compare(PRESENT, PRESENT.model_copy(), rewritten=["ssl.certificate.location"])
+    assert (answer.taken, answer.renews) == (("kafka.ssl.certificate.location",), True)
+
+
+def test_one_that_has_another_path_too_is_named_once() -> None:
+    properties = {**BROKERS, "ssl.certificate.location": "new.crt"}
+    wanted = PRESENT.model_copy(update={"kafka": KafkaSettings(properties=properties)})
+    assert compare(PRESENT, wanted, rewritten=["ssl.certificate.location"]).taken == ("kafka.ssl.certificate.location",)
+
+
 def test_with_exactly_once_delivery_the_producers_queue_does_not_depend_on_the_limits() -> None:
     present, wanted = (
         PRESENT.model_copy(update={"relay": RelaySettings(delivery="exactly-once", max_in_flight_rows=rows)})

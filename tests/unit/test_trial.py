@@ -196,6 +196,10 @@ def test_other_properties_are_those_of_the_next_record(trial: TrialProcess, tmp_
     (report,) = answers(trial, 1)
     assert report.error is None
     assert pids(tmp_path, 1) == pids(tmp_path, 2) != pids(tmp_path, 3), "the same properties need no other process"
+    trial.take_properties({"sasl.password": "new"}, anew=True)
+    trial.send(row(4, b"x"))
+    answers(trial, 1)
+    assert pids(tmp_path, 3) != pids(tmp_path, 4), "files that they name may have changed"
 
 
 def test_a_record_that_has_no_report_by_the_old_properties_goes_again_by_the_new_and_nobody_is_blamed(

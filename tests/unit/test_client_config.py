@@ -1,0 +1,45 @@
+"""What each client is told, whatever the configuration asks for."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from outboxd.kafka.client_config import lone_config, producer_config, transactional_config
+from outboxd.kafka.dead_letter_copies import DeadLetterCopier
+from outboxd.kafka.shard_clients import ShardClients
+
+TALKATIVE = {"bootstrap.servers": "a:9092", "statistics.interval.ms": "1"}
+
+
+class Asked:
+    """A client that answers nothing."""
+
+    def __init__(self, config: dict[str, Any], **_: object) -> None:
+        made.append(config)
+
+    def list_topics(self, timeout: float) -> Any:
+        del timeout
+        return type("Metadata", (), {"brokers": {}})()
+
+
+made: list[dict[str, Any]] = []
+
+
+def test_no_client_makes_statistics_which_would_pile_up_where_nobody_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made.clear()
+    monkeypatch.setattr("outboxd.kafka.shard_clients.AdminClient", Asked)
+    monkeypatch.setattr("outboxd.kafka.dead_letter_copies.Producer", Asked)
+    ShardClients(TALKATIVE, source="default", schema="outboxd", rows_max=10).contact(1.0)
+    DeadLetterCopier(TALKATIVE, "dead", "default").send([], threading.Event())
+    configs = [
+        *made,
+        producer_config(TALKATIVE, in_flight_rows_max=10, in_flight_bytes_max=10),
+        lone_config(TALKATIVE),
+        transactional_config(TALKATIVE, transactional_id="id", timeout_ms=1_000, rows_max=10, is_lone=False),
+    ]
+    assert [config["statistics.interval.ms"] for config in configs] == [0] * 5
