@@ -1,7 +1,7 @@
 """The HTTP server: the standard library's, on threads, with everything bounded.
 
 A scraper that hangs, sends a byte a minute or never reads its answer holds one of a few places, and loses it after a
-while; the relay notices nothing of it.
+while, or as soon as somebody else needs it; the relay notices nothing of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 CONNECTIONS_MAX: Final = 16
 SILENCE_SECONDS_MAX: Final = 10.0
 REQUEST_SECONDS_MAX: Final = 30.0
+PLACE_SECONDS: Final = 1.0
+"""For so long a connection keeps its place whoever waits for one: an answer takes milliseconds."""
+LEAVING_SECONDS: Final = 0.2
 _BUSY: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"
 
 
@@ -49,8 +52,11 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     request_queue_size = 32
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], *, connections_max: int, request_seconds_max: float) -> None:
+    def __init__(
+        self, address: tuple[str, int], *, connections_max: int, request_seconds_max: float, place_seconds: float
+    ) -> None:
         self.address_family = family_of(address[0])
+        self._place_seconds = place_seconds
         self._places = threading.BoundedSemaphore(connections_max)
         self._request_seconds_max = request_seconds_max
         self._began_at: dict[socket.socket, float] = {}
@@ -65,7 +71,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give the connection a thread, if there is a place."""
-        if not self._places.acquire(blocking=False):
+        if not self._places.acquire(blocking=False) and not self._take_place_of_another():
             with contextlib.suppress(OSError):
                 request.setblocking(False)
                 request.send(_BUSY)
@@ -79,6 +85,16 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
             # No thread could be started.
             self._leave(request)
             raise
+
+    def _take_place_of_another(self) -> bool:
+        """End the connection that has lasted longest, if that was long. Return whether there is a place by that."""
+        with self._lock:
+            oldest, began_at = next(iter(self._began_at.items()), (None, 0.0))
+        if oldest is None or time.monotonic() - began_at < self._place_seconds:
+            return False
+        with contextlib.suppress(OSError):
+            oldest.shutdown(socket.SHUT_RDWR)
+        return self._places.acquire(timeout=LEAVING_SECONDS)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection on its thread."""
@@ -117,6 +133,7 @@ class HttpServer:
         *,
         connections_max: int = CONNECTIONS_MAX,
         request_seconds_max: float = REQUEST_SECONDS_MAX,
+        place_seconds: float = PLACE_SECONDS,
         look_seconds: float = 0.2,
     ) -> None:
         """Listen at once; answer after `start`.
@@ -125,14 +142,20 @@ class HttpServer:
             app: the WSGI application.
             host: the address to listen on.
             port: its port; 0 takes any free one.
-            connections_max: connections served at once; further ones are refused with 503.
+            connections_max: connections served at once; further ones are refused with 503, while these are young.
             request_seconds_max: the longest that one connection may last.
+            place_seconds: how long it may last at least, whoever waits for its place.
             look_seconds: how often late connections and a stop are looked for.
 
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._server = _Server((host, port), connections_max=connections_max, request_seconds_max=request_seconds_max)
+        self._server = _Server(
+            (host, port),
+            connections_max=connections_max,
+            request_seconds_max=request_seconds_max,
+            place_seconds=place_seconds,
+        )
         self._server.set_app(app)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(look_seconds,), name="http", daemon=True

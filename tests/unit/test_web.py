@@ -445,7 +445,7 @@ def test_a_bug_costs_its_request_and_is_logged(site: Site, monkeypatch: pytest.M
 
 
 def test_when_all_places_are_taken_the_next_is_refused_at_once_and_answered_later(sites: Callable[..., Site]) -> None:
-    site = sites(connections_max=2)
+    site = sites(connections_max=2, place_seconds=DEADLINE_SECONDS)
     hung = [socket.create_connection(site.server.address, timeout=DEADLINE_SECONDS) for _ in range(2)]
     try:
         for each in hung:
@@ -459,6 +459,23 @@ def test_when_all_places_are_taken_the_next_is_refused_at_once_and_answered_late
     assert status == 503
     while site.ask("/livez")[0] != 200:
         assert time.monotonic() < deadline
+
+
+def test_a_connection_that_hangs_gives_its_place_to_who_needs_it(sites: Callable[..., Site]) -> None:
+    site = sites(connections_max=2, place_seconds=0.1)
+    hung = [socket.create_connection(site.server.address, timeout=DEADLINE_SECONDS) for _ in range(2)]
+    try:
+        for each in hung:
+            each.sendall(b"GET /metrics HTTP/1.1\r\n")
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while site.ask("/livez")[0] != 200:
+            assert time.monotonic() < deadline
+        # The oldest one was ended; the other keeps its place, since nobody needs it.
+        assert hung[0].recv(100) == b""
+        assert site.ask("/livez")[0] == 200
+    finally:
+        for each in hung:
+            each.close()
 
 
 def test_a_peer_that_dribbles_is_cut_off(sites: Callable[..., Site]) -> None:
