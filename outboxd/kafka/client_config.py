@@ -44,6 +44,8 @@ _LONE: Mapping[str, str | int | bool] = {"batch.num.messages": 1, "linger.ms": 0
 TRANSACTION_LINGER_MS = 50
 """So that batches are full while a transaction is being filled; once it is, all goes at once."""
 
+_QUEUE_SHARES = 10
+
 ANY_PARTITION = -1
 """The partitioner chooses."""
 
@@ -58,12 +60,13 @@ def producer_config(
 
     Args:
         properties: the user's, by librdkafka's own names.
-        in_flight_rows_max: the relay's bound; the client's queue holds a little more, so that it seldom pushes back.
+        in_flight_rows_max: the relay's bound; the client's queue holds many times more, since what is stuck counts
+            beside that, and must not push back what is for other partitions.
         in_flight_bytes_max: likewise, in bytes.
     """
     limits: dict[str, object] = {
-        "queue.buffering.max.messages": max(1_000, in_flight_rows_max + 1_000),
-        "queue.buffering.max.kbytes": max(16 * 1024, 2 * in_flight_bytes_max // 1024),
+        "queue.buffering.max.messages": _QUEUE_SHARES * max(1_000, in_flight_rows_max),
+        "queue.buffering.max.kbytes": _QUEUE_SHARES * max(16 * 1024, 2 * in_flight_bytes_max // 1024),
     }
     return {**DEFAULTS, **limits, **properties, **GUARANTEES}
 

@@ -139,7 +139,7 @@ class KafkaPublisher:
         return len(records)
 
     def placement(self, topic: str) -> Placement | None:
-        """Return how the producer places the topic's records, to foretell it; None while that is not known."""
+        """Return how the topic's records are placed; None while that is not known."""
         return self.topics.placement(topic)
 
     def _goes_apart(self, record: Record, limits: TopicLimits) -> bool:
@@ -171,6 +171,10 @@ class KafkaPublisher:
             self._refuse(record, delivery_fault(kafka_error, alone=True))
             return
         self._refuse(record, refusal_fault(error))
+
+    def misplaced(self, topic: str) -> None:
+        """The topic has other partitions than were foretold: find out anew."""
+        self.topics.misplaced(topic)
 
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when the producer's queue is full."""
@@ -224,8 +228,7 @@ class KafkaPublisher:
             return reports
         return self._partitions.ask_of(self._producer, reports)
 
-    # Only transactions have these to tell or to learn.
-
+    # Of transactions only.
     def committed(self) -> int | None:
         """There are no transactions."""
         return None
@@ -244,9 +247,7 @@ class KafkaPublisher:
         return self._failure
 
     def rebuild(self) -> None:
-        """Replace a failed producer, by a stand-in while none can be made. Reports of the old one never come any more:
-        the last ones are thrown away here, and nobody polls it again.
-        """
+        """Replace a failed producer, by a stand-in while none can be made; the old one's last reports are dropped."""
         self.purge()
         serve_last_reports(self._producer)
         former = [self._producer, *self._lone.drop()]
@@ -279,8 +280,8 @@ class KafkaPublisher:
     def take_properties(
         self, properties: Mapping[str, str], *, in_flight_rows_max: int, in_flight_bytes_max: int
     ) -> None:
-        """Build the next producer with these. Name and password of SASL hold for the present one too, from its next
-        connection on. May be called on any thread.
+        """Build the next producer with these; SASL's name and password hold for new connections of this one too. May be
+        called on any thread.
         """
         self._properties = dict(properties)
         self._config = producer_config(

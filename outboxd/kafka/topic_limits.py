@@ -1,9 +1,9 @@
 """What a topic refuses, as far as the cluster tells: its size limit, and whether it is compacted; and how many
 partitions it has.
 
-Asked on a thread of its own when a topic is first met, and again every few minutes. It only decides *how* a record is
-sent: one that the topic is likely to refuse goes in a batch of its own, where it spoils nothing for others. The broker
-has the last word; where it does not tell (an ACL, an old broker), all records go by the batch as before.
+Asked on a thread of its own when a topic is first met, and again every few minutes. What a topic refuses only decides
+*how* a record is sent: one that it is likely to refuse goes in a batch of its own, where it spoils nothing for others.
+The broker has the last word; where it does not tell (an ACL, an old broker), all records go by the batch as before.
 """
 
 from __future__ import annotations
@@ -102,6 +102,11 @@ class KnownTopics:
         partitions = self._partitions.get(topic)
         return None if partitions is None else Placement(partitioner_of(self._properties()), partitions)
 
+    def misplaced(self, topic: str) -> None:
+        """A record of the topic went elsewhere than was foretold: it has other partitions by now."""
+        self._partitions.pop(topic, None)
+        self.ask([topic])
+
     def refresh(self, now: float) -> None:
         """Ask again for what was asked for long ago; `now` is monotonic seconds."""
         stale = [topic for topic, limits in list(self._known.items()) if now - limits.asked_at >= REFRESH_SECONDS]
@@ -112,18 +117,23 @@ class KnownTopics:
         self._lots.add(topics)
 
     def _ask_all(self, topics: list[str]) -> None:
-        # Not allowed, not now, or properties that a reload made unfit: without an answer batches are only a little less
-        # clean.
+        # Not allowed, not there, not now, or properties that a reload made unfit: without an answer batches are only a
+        # little less clean, and stuck partitions are not told apart.
         with contextlib.suppress(KafkaException, ValueError):
-            self._partitions.update(partition_counts(self._properties(), set(topics)))
             self._ask(set(topics))
 
     def _ask(self, topics: set[str]) -> None:
         now = time.monotonic()
-        # Not allowed, not there, or not now: without an answer batches are only a little less clean.
         self._known.update((topic, replace(self._known.get(topic, self._unknown), asked_at=now)) for topic in topics)
         properties = self._properties()
-        for topic, values in topic_configs(properties, topics):
+        client = _client(properties)
+        for topic in topics:
+            count = count_partitions(client, topic, ASK_SECONDS_MAX)
+            if count is None:
+                self._partitions.pop(topic, None)
+            else:
+                self._partitions[topic] = count
+        for topic, values in _configs(client, topics):
             self._known[topic] = self._limits(values, properties, now)
 
     def _limits(self, values: Mapping[str, str | None], properties: Mapping[str, str], now: float) -> TopicLimits:
@@ -147,7 +157,10 @@ def topic_configs(
         properties: the user's librdkafka properties.
         topics: legal names.
     """
-    client = _client(properties)
+    return _configs(_client(properties), topics)
+
+
+def _configs(client: AdminClient, topics: Iterable[str]) -> Iterator[tuple[str, Mapping[str, str | None]]]:
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     for resource, future in client.describe_configs(resources, request_timeout=ASK_SECONDS_MAX).items():
         try:
@@ -155,20 +168,6 @@ def topic_configs(
         except (KafkaException, TimeoutError):
             continue
         yield resource.name, {name: entry.value for name, entry in entries.items()}
-
-
-def partition_counts(properties: Mapping[str, str], topics: Iterable[str]) -> dict[str, int]:
-    """Ask the cluster how many partitions topics have; return it for those that it tells."""
-    client = _client(properties)
-    counts: dict[str, int] = {}
-    for topic in topics:
-        try:
-            count = count_partitions(client, topic, ASK_SECONDS_MAX)
-        except KafkaException:
-            break  # No broker answers, so that none would tell of the others.
-        if count is not None:
-            counts[topic] = count
-    return counts
 
 
 def _client(properties: Mapping[str, str]) -> AdminClient:

@@ -169,6 +169,9 @@ class TransactionalPublisher:
     def placement(self, topic: str) -> None:
         """Tell nothing: one stuck partition stops its whole transaction, so that nobody asks where records go."""
 
+    def misplaced(self, topic: str) -> None:
+        """Nothing was foretold."""
+
     def publish_alone(self, record: Record) -> bool:
         """Take one record for a batch of its own in the next transaction."""
         self._transactions.suspect(record.id)

@@ -29,6 +29,7 @@ FIELDS: Final[dict[str, str]] = {
     "outbox_id": "the row's id in the outbox table",
     "open_seconds": "how long the breaker was open",
     "partition": "the partition's number",
+    "partitions": "numbers of partitions",
     "path": "the path of the request, without its query",
     "place": "topic-partition@offset in Kafka",
     "position": "the id up to which the outbox was read",

@@ -253,14 +253,6 @@ class KeyGate:
         for gate_key in self._queues.keys_of(topics):
             self.keys.defer_waiting(gate_key)
 
-    def first_ids(self) -> set[int]:
-        """Return the ids of the keyed records that are with the producer."""
-        return self._queues.first_ids()
-
-    def busy_records(self, topic: str) -> list[Record]:
-        """Return the keyed records of the topic that are with the producer."""
-        return self._queues.firsts_of(topic)
-
     def defer_behind(self, topic: str, record_ids: Container[int]) -> bool:
         """Drop what waits in memory behind these records of the topic, which are stuck with the producer; what comes
         later of their keys is dropped too, until they are through. Return whether anything was dropped.

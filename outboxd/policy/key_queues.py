@@ -83,14 +83,6 @@ class KeyQueues:
         """Return the busy keys of these topics."""
         return [gate_key for gate_key in self.by_key if gate_key[0] in topics]
 
-    def first_ids(self) -> set[int]:
-        """Return the ids of the records that are with the producer, of all busy keys."""
-        return {queue[0].id for queue in self.by_key.values()}
-
-    def firsts_of(self, topic: str) -> list[Record]:
-        """Return the records of the topic that are with the producer."""
-        return [queue[0] for gate_key, queue in self.by_key.items() if gate_key[0] == topic]
-
     def keys_behind(self, topic: str, record_ids: Container[int]) -> list[GateKey]:
         """Return the keys of the topic that wait behind one of these records."""
         return [

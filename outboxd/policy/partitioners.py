@@ -1,7 +1,7 @@
 """Partitioners: to which partition librdkafka gives a key. Pure; what is not known for sure is None.
 
 The client alone places records. This foretells where, for when one partition of a topic is stuck and the others are
-not: a wrong guess makes a key wait that might go, or go to where it waits, and never changes its partition.
+not: a wrong guess makes a key wait that might go, or lets one go to where it gets stuck, and changes no record's place.
 The names are those of librdkafka's property `partitioner` (its CONFIGURATION.md; `rdkafka_msg.c` has the arithmetic).
 """
 

@@ -39,6 +39,8 @@ class TopicHolds:
         """Start with every topic free."""
         self._reasons: dict[str, set[HoldReason]] = {}
         self._deferred: dict[str, int] = {}
+        self._partly: set[str] = set()
+        """The topics whose own time stands still though they go: a part of each is held."""
         self._since: dict[str, float] = {}
         self._held_seconds: dict[str, float] = {}
 
@@ -59,7 +61,7 @@ class TopicHolds:
             reasons.add(reason)
             return False
         self._reasons[topic] = {reason}
-        self._since[topic] = now
+        self._since.setdefault(topic, now)
         return True
 
     def release(self, topic: str, reason: HoldReason, now: float) -> bool:
@@ -71,8 +73,22 @@ class TopicHolds:
         if reasons:
             return False
         del self._reasons[topic]
-        self._held_seconds[topic] = self._held_seconds.get(topic, 0.0) + now - self._since.pop(topic)
+        self._consider_time(topic, now)
         return True
+
+    def stop_time(self, topic: str, now: float) -> None:
+        """A part of the topic is held: its own time stands still."""
+        self._partly.add(topic)
+        self._since.setdefault(topic, now)
+
+    def go_on_with_time(self, topic: str, now: float) -> None:
+        """No part of the topic is held any more."""
+        self._partly.discard(topic)
+        self._consider_time(topic, now)
+
+    def _consider_time(self, topic: str, now: float) -> None:
+        if topic not in self._reasons and topic not in self._partly:
+            self._held_seconds[topic] = self._held_seconds.get(topic, 0.0) + now - self._since.pop(topic)
 
     def forget(self, topic: str) -> None:
         """Nothing is left of the topic, which is neither held nor to be read again: nobody asks for its own time."""
@@ -84,11 +100,11 @@ class TopicHolds:
 
     def nothing_left(self, topic: str, from_id: int) -> None:
         """A read showed that nothing of the topic is pending from there on, and nothing was dropped since."""
-        if self._deferred.get(topic, from_id - 1) >= from_id:
+        if topic in self._deferred and self._deferred[topic] >= from_id:
             del self._deferred[topic]
 
     def own_time(self, topic: str, now: float) -> float:
-        """Return a clock in seconds that stands still while the topic is held."""
+        """Return a clock in seconds that stands still while the topic, or a part of it, is held."""
         return min(now, self._since.get(topic, now)) - self._held_seconds.get(topic, 0.0)
 
     def split(self, records: Iterable[Record], kept: Container[int]) -> tuple[list[Record], list[Record]]:

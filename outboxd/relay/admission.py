@@ -83,7 +83,7 @@ class Admission:
             fresh = self._pass_topics(fresh)
         if self._partitions.touches(topics):
             fresh, dropped = self._partitions.split(fresh, self._held)
-            self._held.not_answered(map(id_of, dropped))
+            self._held.waits_for_partition(dropped)
         probes = self._probing.take(request, special, cut_arm, now) if self._probing.reads else []
         self._admit(fresh, probes, admitted, now)
         self._gate.rereads.settle(request.rereads)

@@ -78,6 +78,7 @@ class Aftermath:
             settling=settling,
             histories=histories,
             holding=self.holding,
+            stuck=stuck,
             observer=observer,
         )
         self.suspects: list[Record] = []

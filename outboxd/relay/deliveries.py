@@ -14,6 +14,7 @@ from outboxd.relay.holding import Holding
 from outboxd.relay.lanes import Lanes, shares
 from outboxd.relay.ports import Observer, Report
 from outboxd.relay.settling import Settling
+from outboxd.relay.stuck_partitions import StuckPartitions
 
 _partition_of, _offset_of = itemgetter(2), itemgetter(3)
 """Of a report."""
@@ -30,6 +31,7 @@ class Deliveries:
         settling: Settling,
         histories: Histories,
         holding: Holding,
+        stuck: StuckPartitions,
         observer: Observer,
     ) -> None:
         """All of these are the relay's; deliveries change them."""
@@ -38,6 +40,7 @@ class Deliveries:
         self._settling = settling
         self._histories = histories
         self._holding = holding
+        self._stuck = stuck
         self._observer = observer
         self._refused_ids: set[int] = set()
         """Fire-and-forget records that the producer did not take: they are not settled."""
@@ -75,7 +78,9 @@ class Deliveries:
             self._lanes.storms.delivered(topic, now)
             self._observer.delivered(topic, rows, sum(map(size_of, share)))
         if self._lanes.breakers.open:
-            self._holding.close_breakers(reports, now)
+            self._holding.close_breakers(records, now)
+        if self._stuck.is_watching:
+            self._stuck.delivered(reports, now)
         return rows_by_topic
 
     def _lose(self, record: Record, fault: Fault, now: float) -> None:

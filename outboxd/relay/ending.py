@@ -31,7 +31,12 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
         in_flight = [lane.topic for lane in state.lanes.topics() if lane.in_flight]
         return RelayEnd("blocked", tuple(sorted(in_flight)))
     # Behind a breaker of a topic that is paused too nothing is waited for.
-    closed = [topic for topic in state.lanes.breakers.open if state.topics.held.get(topic) == {HoldReason.BREAKER}]
+    held = state.topics.held
+    closed = [
+        topic
+        for topic in state.lanes.breakers.open
+        if (topic not in held if topic in state.partitions else held.get(topic) == {HoldReason.BREAKER})
+    ]
     if closed:
         is_blocked = reading.read_all and _is_blocked(state, closed)
         return RelayEnd("blocked", tuple(sorted(closed))) if is_blocked else None
@@ -60,7 +65,11 @@ def _is_stuck(state: State) -> bool:
 
 def _is_blocked(state: State, closed: Sequence[str]) -> bool:
     """Nothing goes but behind these breakers, and each was probed in vain: none opened only a moment ago."""
-    if state.wishes.has_open or any(record.topic not in closed for record in state.ledger.records.values()):
+    # Of a topic of which partitions are held, only what is stuck there.
+    whole = {topic for topic in closed if topic not in state.partitions}
+    stuck_ids = {record.id for record in state.stuck.stuck_records()}
+    records = state.ledger.records.values()
+    if state.wishes.has_open or any(each.topic not in whole and each.id not in stuck_ids for each in records):
         return False
     breakers = state.lanes.breakers.open
     return all(

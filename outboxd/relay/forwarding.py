@@ -29,6 +29,10 @@ class ForwardingPublisher:
         """Return how the producer places the topic's records, to foretell it; None while that is not known."""
         return self._within.placement(topic)
 
+    def misplaced(self, topic: str) -> None:
+        """A record of the topic went elsewhere than was foretold: forget how it is placed, and find out anew."""
+        self._within.misplaced(topic)
+
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when it cannot be taken now."""
         return self._within.publish_alone(record)

@@ -39,7 +39,7 @@ class HeldState(enum.Enum):
 class HeldRecord:
     """A failed record that is unsettled and not in memory. `since` and `due_at` are the relay's monotonic time.
 
-    `key` is its own, where `gate_key` may stand for its whole topic.
+    `key` is its own, where `gate_key` may stand for its whole topic; `partition` is what it names, once it was read.
     """
 
     id: int
@@ -51,6 +51,7 @@ class HeldRecord:
     since: float
     due_at: float = 0.0
     key: str | None = None
+    partition: int | None = None
 
     @classmethod
     def of(
@@ -65,7 +66,7 @@ class HeldRecord:
         due_at: float = 0.0,
     ) -> HeldRecord:
         """Return what is kept of a record that leaves memory."""
-        return cls(record.id, record.topic, gate_key, history, state, why, since, due_at, record.key)
+        return cls(record.id, record.topic, gate_key, history, state, why, since, due_at, record.key, record.partition)
 
     @property
     def is_replay(self) -> bool:
@@ -225,6 +226,16 @@ class HeldRecords:
             self._forget_place(held.id)
             held.state = HeldState.ASKED
             self._asked.append(held.id)
+
+    def waits_for_partition(self, records: Iterable[Record]) -> None:
+        """These were dropped when they were read, since they go to a held partition; what is held of them is wanted
+        again.
+        """
+        for record in records:
+            held = self.by_id.get(record.id)
+            if held is not None:
+                held.partition = record.partition
+                self.not_answered([record.id])
 
     def asked_records(self) -> list[HeldRecord]:
         """Return the records that the fetch under way asks for."""

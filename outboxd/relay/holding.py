@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outboxd.policy.faults import Fault, own_fault
+from outboxd.policy.faults import Fault
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.messages import record_of
 from outboxd.policy.records import NO_HISTORY, Record
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
 from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.histories import STRAGGLERS_SECONDS, Histories
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
-from outboxd.relay.ports import Observer, Report
+from outboxd.relay.ports import Observer
 from outboxd.relay.stuck_partitions import StuckPartitions
 
 
@@ -40,17 +39,11 @@ class Holding:
         self._lanes = lanes
         self._histories = histories
         self._observer = observer
-        self.stuck = stuck
+        self._stuck = stuck
 
-    def close_breakers(self, reports: Sequence[Report], now: float) -> None:
-        """A delivery closes its topic's breaker: the probe's at once, another's when it cannot be a straggler; where
-        only partitions are held, it has to be one of theirs.
-        """
-        for topic in self.stuck.topics():
-            self.stuck.delivered(topic, {report.partition for report in reports if report.record.topic == topic})
-            if not self.stuck.holds_any_of(topic):
-                self.close_breaker(topic, now)
-        for record in map(record_of, reports):
+    def close_breakers(self, records: Sequence[Record], now: float) -> None:
+        """A delivery closes its topic's breaker: the probe's at once, another's when it cannot be a straggler."""
+        for record in records:
             breaker = self._lanes.breakers.open.get(record.topic)
             if breaker is None or breaker.is_watched:
                 continue
@@ -70,7 +63,6 @@ class Holding:
         breaker = self._lanes.breakers.close(topic)
         if breaker is None:
             return
-        self.stuck.release_all(topic)
         self._topics.release(topic, HoldReason.BREAKER, now)
         self._held.want_parked(topic)
         self._observer.event(
@@ -79,27 +71,14 @@ class Holding:
 
     def open_breaker(self, topic: str, fault: Fault, message: str, now: float) -> None:
         """The topic waits, until a probe or what is in flight gets through."""
-        if self.stuck.holds_any_of(topic):
-            # It was some of its partitions until now.
-            self.close_breaker(topic, now)
+        # It was some of its partitions until now.
+        self._stuck.release_all(topic, now)
         if self._lanes.breakers.trip(topic, fault, message, now):
             self._held.park_topic(topic)
             self._topics.hold(topic, HoldReason.BREAKER, now)
             self._gate.defer_waiting([topic])
             self._ledger.forget_dropped(self._gate)
             self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
-
-    def hold_partitions(self, topic: str, partitions: set[int], now: float) -> None:
-        """These partitions of the topic wait, until what is in flight there gets through; its others go on."""
-        fault = own_fault("IN_FLIGHT_TOO_OLD")
-        held = sorted(partitions | self.stuck.held_of(topic))
-        message = f"{_named(held)}; the topic's others go on. {fault.meaning}"
-        self.stuck.hold(topic, partitions)
-        self._ledger.forget_dropped(self._gate)
-        if self._lanes.breakers.trip(topic, fault, message, now):
-            self._observer.event("breaker_opened", topic=topic, error_code=fault.name, cause=message)
-        else:
-            self._lanes.breakers.open[topic].message = message
 
     def try_again(self, topic: str, fault: Fault, now: float) -> None:
         """An operator let the topic go after a storm: one record at a time tries it, until one is delivered."""
@@ -113,9 +92,3 @@ class Holding:
         self._ledger.leave([record.id])
         self._held.add(HeldRecord.of(record, gate_key, history, state, why, since=now, due_at=due_at))
         self._ledger.forget_dropped(self._gate)
-
-
-def _named(partitions: Sequence[int]) -> str:
-    """Return what people are told of these partitions."""
-    numbers = ", ".join(map(str, partitions))
-    return f"partition {numbers} gives no answer" if len(partitions) == 1 else f"partitions {numbers} give no answer"

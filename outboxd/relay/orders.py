@@ -62,7 +62,7 @@ class Orders:
                 key=replay.key,
             )
         )
-        state.forget_dropped()
+        state.ledger.forget_dropped(state.gate)
 
     def hold(self, holder: KeyHolder, now: float) -> None:
         """Hold what the database says is held."""
@@ -114,7 +114,7 @@ class Orders:
             is_known = record_id in state.held or state.ledger.knows(record_id)
             if not letter.replaying and not is_known and state.gate.key_for(letter.topic, letter.key) is not None:
                 self.hold(letter, now)
-        state.forget_dropped()
+        state.ledger.forget_dropped(state.gate)
 
     def on_vanished(self, held: HeldRecord) -> None:
         """Somebody else deleted, published or resolved a record that was held. A replay that was taken back may be a
@@ -143,7 +143,7 @@ class Orders:
         stopped, resumed = state.lanes.pause(pauses, given_at)
         if stopped:
             state.gate.defer_waiting(set(stopped))
-            state.forget_dropped()
+            state.ledger.forget_dropped(state.gate)
         for topic in stopped:
             state.ports.observer.event("topic_paused", topic=topic)
         for topic in resumed:

@@ -142,6 +142,10 @@ class Publisher(Protocol):
         """Return how the producer places the topic's records, to foretell it; None while that is not known."""
         ...
 
+    def misplaced(self, topic: str) -> None:
+        """A record of the topic went elsewhere than was foretold: forget how it is placed, and find out anew."""
+        ...
+
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when the producer's queue is full."""
         ...

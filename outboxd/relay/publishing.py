@@ -130,7 +130,7 @@ class Publishing:
         """The producer failed: what was in flight has an unknown outcome and goes again, in order, by a new one."""
         state = self._state
         failure = state.ports.publisher.failure()
-        unsettled = self._unreported()
+        unsettled = state.with_producer()
         state.aftermath.unknown = []
         state.ports.publisher.rebuild()
         state.lanes.nothing_in_flight()
@@ -149,13 +149,3 @@ class Publishing:
             cause=failure.text if failure else "the producer gave records back without an outcome",
             unknown_rows=len(unsettled),
         )
-
-    def _unreported(self) -> list[Record]:
-        """Return the records that the producer took and did not report, and those that it gave back as unknown."""
-        state = self._state
-        elsewhere = state.gate.waiting_ids() | state.settling.known_ids()
-        elsewhere.update(record.id for record in state.ready[state.ready_at :])
-        elsewhere.update(record.id for record in state.unconfirmed)
-        elsewhere.update(report.record.id for _, report in state.aftermath.undecided)
-        elsewhere.update(record.id for record in state.aftermath.suspects)
-        return [record for record in state.ledger.records.values() if record.id not in elsewhere]

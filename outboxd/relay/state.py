@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.partition_holds import PartitionHolds
-from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import TopicHolds
@@ -83,7 +82,7 @@ class State:
         self.pipelined = pipelined
         self.gate = KeyGate(pipelined=pipelined)
         self.topics = TopicHolds()
-        self.partitions = PartitionHolds(self.topics, self._placement)
+        self.partitions = PartitionHolds(self.topics)
         self.ledger = Ledger(limits.max_in_flight_rows, limits.max_in_flight_bytes, row_bytes=limits.row_bytes)
         self.held = HeldRecords(self.gate)
         self.lanes = Lanes(routes, default_route, self.topics, self.gate, clock=ports.clock)
@@ -110,6 +109,14 @@ class State:
             probing=self.probing,
             wishes=self.wishes,
         )
+        self.stuck = StuckPartitions(
+            gate=self.gate,
+            ledger=self.ledger,
+            breakers=self.lanes.breakers,
+            holds=self.partitions,
+            publisher=ports.publisher,
+            observer=ports.observer,
+        )
         self.aftermath = Aftermath(
             gate=self.gate,
             topics=self.topics,
@@ -117,7 +124,7 @@ class State:
             ledger=self.ledger,
             lanes=self.lanes,
             settling=self.settling,
-            stuck=StuckPartitions(gate=self.gate, ledger=self.ledger, holds=self.partitions),
+            stuck=self.stuck,
             observer=ports.observer,
             dice=ports.dice,
         )
@@ -137,9 +144,6 @@ class State:
         """Whether what is held was changed behind the relay's back, so that only the database knows it."""
         self.is_crowded = False
         """Whether too little room is left to read more: what is in memory has to leave it first."""
-
-    def _placement(self, topic: str) -> Placement | None:
-        return self.ports.publisher.placement(topic)
 
     def reconfigure(self, limits: RelayLimits, routes: Sequence[Route], default_route: Route) -> None:
         """Live within other limits and by other routes from now on; what is in memory already stays."""
@@ -195,13 +199,18 @@ class State:
         """
         return self.in_doubt | self.ledger.records.keys() | self._held_ids()
 
+    def with_producer(self) -> list[Record]:
+        """Return the records that the producer took and did not report, and those that it gave back as unknown."""
+        elsewhere = self.gate.waiting_ids() | self.settling.known_ids()
+        elsewhere.update(record.id for record in self.ready[self.ready_at :])
+        elsewhere.update(record.id for record in self.unconfirmed)
+        elsewhere.update(report.record.id for _, report in self.aftermath.undecided)
+        elsewhere.update(record.id for record in self.aftermath.suspects)
+        return [record for record in self.ledger.records.values() if record.id not in elsewhere]
+
     def connection_lost(self) -> None:
         """What is in memory may be gone from the database, and be others' there."""
         self.read_before_loss.update(self.ledger.records)
-
-    def forget_dropped(self) -> None:
-        """What the gate deferred leaves memory."""
-        self.ledger.forget_dropped(self.gate)
 
     def drop_unpublished(self) -> None:
         """Drop what the producer has not taken: it stays pending in the database."""

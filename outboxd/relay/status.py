@@ -143,7 +143,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         ],
         pauses=[PauseStatus(*pause) for pause in state.lanes.pauses[:SHOWN_MAX]],
         deferred_keys=len(state.gate.deferred_keys),
-        deferred_topics=len(state.topics.deferred),
+        deferred_topics=len(state.topics.deferred.keys() | state.partitions.deferred.keys()),
         topics=len(lanes),
         seconds_since_delivery=None if last_delivered_at < 0 else max(0.0, now - last_delivered_at),
         ended=None if relay.end is None else relay.end.reason,

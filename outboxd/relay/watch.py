@@ -1,21 +1,22 @@
 """The watch: records that have been with the producer for too long are systemic, since the producer itself has no
 time-out.
 
-Once a second it notes the oldest record in memory, and that of each topic of which a quarter of what may be in memory
-is in flight, or of every topic where memory is full: one stuck topic must not hide another. A topic whose oldest record
-stays the same for ten seconds is stuck.
+Ten times in ten seconds it notes the oldest record in memory, and that of each topic of which a quarter of what may be
+in memory is in flight, or of every topic where memory is full: one stuck topic must not hide another. A topic whose
+oldest record stays the same for ten seconds is stuck.
 
-Mostly one partition is: its leader is away or frozen. Which keys go there shows by their records, which get no report
-while those of others do. So what waits in memory behind the stuck records leaves it first, where memory is full, and
-what else the topic has goes on. Where that frees nothing, or where what is with the producer takes too much, the
-partitions of the stuck records are held, if it can be told which these are, or else the topic; and what these have in
-memory is partly counted beside the limits, so that the other partitions and topics go on. Partitions are held sooner
-than topics, after some seconds, since that costs little.
+Mostly one partition is: its leader is away or frozen. What is stuck there is told from what is only slow by whether
+anything of its partition was delivered (see `stuck_partitions`), and such partitions are held after some seconds. Where
+that cannot be told, what waits in memory behind the stuck records leaves it first, where memory is full, and what else
+the topic has goes on; where that frees nothing, or where what is with the producer takes too much, the topic is held.
+What is stuck is partly counted beside the limits, so that other partitions and topics go on.
 """
 
 from __future__ import annotations
 
 from outboxd.policy.faults import own_fault
+from outboxd.policy.records import Record
+from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.state import State
 
 OUTAGE_SECONDS = 30.0
@@ -26,7 +27,7 @@ LARGE_SHARE = 4
 SUSPECT_LOOKS = 5
 """Records that were with the producer so many looks ago, and still are while something is stuck, are stuck too."""
 PARTITION_LOOKS = 3
-"""The same where only partitions are to be held, which costs little if they were slow only,"""
+"""The same of records in a partition where nothing was delivered meanwhile,"""
 PARTITION_STILL_LOOKS = 4
 """once their topic's oldest record has been the same for so many looks."""
 
@@ -43,12 +44,10 @@ class Watch:
         self._stalled_topic: str | None = None
         """The topic of which it was told that nothing moves."""
         self._sent_since: dict[int, float] = {}
-        """Of each keyed record that is with the producer: since when it is known to be there, while anything is
-        still.
-        """
+        """Of each record that is with the producer: since when it is known to be there, while anything is still."""
 
     def look(self, now: float) -> None:
-        """Look once a second."""
+        """Look, where it is time again."""
         if now < self.next_at:
             return
         state = self._state
@@ -60,16 +59,14 @@ class Watch:
         told = set() if self._stalled_topic is None else {self._stalled_topic}
         self._note(large | watched | told, now)
         stuck = self._still_for(LOOKS, now)
-        partly = self._release(watched, stuck, now)
+        self._let_go(watched, stuck, now)
         self._tell(stuck)
-        self._note_sent(now)
-        for topic in partly | (self._still_for(PARTITION_STILL_LOOKS, now) & large - watched):
-            self._hold_partitions(topic, now)
-        relieved = self._relieve(stuck & large - self._watched() - filling, now)
-        fault = own_fault("IN_FLIGHT_TOO_OLD")
-        for topic in stuck & large - self._watched() - relieved:
-            state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
-        self._count_beside(stuck & (watched | large) - relieved)
+        sent = self._note_sent(large | watched | self._oldest.keys(), now)
+        self._hold_partitions(sent, large, now)
+        relieved = self._relieve(stuck & large - self._held() - filling, now)
+        for topic in stuck & large - self._held() - relieved:
+            self._hold_whole(topic, now)
+        self._count_beside(stuck & (self._watched() | large) - relieved)
 
     def _seconds(self, looks: int) -> float:
         """Return how long so many looks are."""
@@ -79,42 +76,55 @@ class Watch:
         """Return the topics of which something is held on age."""
         return {topic for topic, breaker in self._state.lanes.breakers.open.items() if breaker.is_watched}
 
+    def _held(self) -> set[str]:
+        """Return the topics that wait as a whole, whatever for, and those of which partitions do."""
+        state = self._state
+        return {*state.lanes.breakers.open, *state.topics.held}
+
     def _still_for(self, looks: int, now: float) -> set[str]:
         """Return the topics whose oldest record has been the same for so many looks."""
         seconds = self._seconds(looks)
         return {topic for topic, (_, since) in self._oldest.items() if now - since >= seconds}
 
-    def _release(self, watched: set[str], stuck: set[str], now: float) -> set[str]:
-        """Let go what moves. Return the topics of which partitions only are held still."""
-        holding = self._state.aftermath.holding
+    def _let_go(self, watched: set[str], stuck: set[str], now: float) -> None:
+        """Let go what moves."""
+        state = self._state
         for topic in watched:
-            is_partly = holding.stuck.holds_any_of(topic)
-            if is_partly:
-                holding.stuck.release_done(topic)
-            if not (holding.stuck.holds_any_of(topic) if is_partly else topic in stuck):
-                holding.close_breaker(topic, now)
-        return set(holding.stuck.topics())
+            if topic in state.partitions:
+                state.stuck.review(topic, now)
+            elif topic not in stuck:
+                state.aftermath.holding.close_breaker(topic, now)
 
-    def _hold_partitions(self, topic: str, now: float) -> None:
-        """Hold the partitions of the topic that are found stuck, if these are not all of them."""
-        holding = self._state.aftermath.holding
-        found = holding.stuck.find(topic, self._sent_for(PARTITION_LOOKS, now))
-        if not found:
-            return
-        if not holding.stuck.are_all(topic, found):
-            holding.hold_partitions(topic, found, now)
-        elif holding.stuck.holds_any_of(topic):
-            # The others were before.
-            fault = own_fault("IN_FLIGHT_TOO_OLD")
-            holding.open_breaker(topic, fault, fault.meaning, now)
+    def _hold_partitions(self, sent: dict[str, list[Record]], large: set[str], now: float) -> None:
+        """Hold partitions that are stuck: of large topics that are still, of those of which some are held, and of those
+        that wait as a whole though others of their partitions deliver what is left. A topic of which all are stuck
+        waits as a whole.
+        """
+        state = self._state
+        since = now - self._seconds(PARTITION_LOOKS)
+        still = self._still_for(PARTITION_STILL_LOOKS, now) & large - self._held()
+        on_age = self._watched()
+        whole = {topic for topic in on_age - state.stuck.topics if state.stuck.moves(topic, since)}
+        for topic in still | whole | (on_age & state.stuck.topics):
+            long_sent = [each for each in sent.get(topic, ()) if self._sent_since[each.id] <= since]
+            found = state.stuck.find(topic, long_sent, since) if long_sent else None
+            if found is None or state.topics.held.get(topic, set()) - {HoldReason.BREAKER}:
+                continue
+            if not state.stuck.are_all(topic, found):
+                if topic in whole:
+                    state.aftermath.holding.close_breaker(topic, now)
+                state.stuck.hold(topic, found, sent[topic], now)
+            elif topic in state.partitions:
+                self._hold_whole(topic, now)
+
+    def _hold_whole(self, topic: str, now: float) -> None:
+        fault = own_fault("IN_FLIGHT_TOO_OLD")
+        self._state.aftermath.holding.open_breaker(topic, fault, fault.meaning, now)
 
     def _count_beside(self, topics: set[str]) -> None:
         """Let what is stuck in these topics, and in held partitions of any, take little room from all else."""
-        state, stuck = self._state, self._state.aftermath.holding.stuck
-        partly = stuck.topics()
-        records = state.ledger.of_topics(topics.difference(partly))
-        for topic in partly:
-            records += stuck.records_of(topic)
+        state = self._state
+        records = state.ledger.of_topics(topics - state.stuck.topics) + state.stuck.stuck_records()
         state.ledger.count_beside(records, state.limits.fetch_rows_min, state.limits.fetch_bytes_min)
 
     def _filling(self) -> set[str]:
@@ -126,25 +136,29 @@ class Watch:
         lanes = self._state.lanes.topics()
         return {lane.topic for lane in lanes if lane.in_flight and lane.in_flight * LARGE_SHARE >= rows_max}
 
-    def _note_sent(self, now: float) -> None:
-        """While something is still: note what is with the producer, to know later what was there for long."""
-        if not self._still_for(1, now):
-            self._sent_since = {}
-            return
-        known = self._sent_since
-        self._sent_since = {record_id: known.get(record_id, now) for record_id in self._state.gate.first_ids()}
-
-    def _sent_for(self, looks: int, now: float) -> set[int]:
-        """Return the keyed records that have been with the producer for so many looks."""
-        until = now - self._seconds(looks)
-        return {record_id for record_id, since in self._sent_since.items() if since <= until}
+    def _note_sent(self, topics: set[str], now: float) -> dict[str, list[Record]]:
+        """While something is still: note what is with the producer, to know later what was there for long. Return that
+        of these topics, and have it noted where records of theirs are delivered.
+        """
+        state, known = self._state, self._sent_since
+        sent: dict[str, list[Record]] = {}
+        self._sent_since = {}
+        state.stuck.watch(topics if self._still_for(1, now) else ())
+        if state.stuck.is_watching:
+            for record in state.with_producer():
+                self._sent_since[record.id] = known.get(record.id, now)
+                if record.topic in topics:
+                    sent.setdefault(record.topic, []).append(record)
+        return sent
 
     def _relieve(self, topics: set[str], now: float) -> set[str]:
         """Drop from memory what waits behind stuck records of these topics. Return those of which anything did."""
-        gate = self._state.gate
-        suspects = self._sent_for(SUSPECT_LOOKS, now) if topics else set()
+        if not topics:
+            return set()
+        gate, until = self._state.gate, now - self._seconds(SUSPECT_LOOKS)
+        suspects = {record_id for record_id, since in self._sent_since.items() if since <= until}
         relieved = {topic for topic in topics if gate.defer_behind(topic, suspects)}
-        self._state.forget_dropped()
+        self._state.ledger.forget_dropped(gate)
         return relieved
 
     def nothing_moves(self, now: float) -> bool:

@@ -126,7 +126,7 @@ class Wishes:
         """Say whether earlier ones of the record's key may be among what was not read yet."""
         from_id = self._topics.deferred.get(held.topic)
         is_behind = from_id is not None and held.id >= from_id
-        return is_behind or self._partitions.waits(held.topic, held.key, held.id)
+        return is_behind or self._partitions.waits(held.topic, held.key, held.partition, held.id)
 
     @property
     def _available_cursor(self) -> tuple[datetime, int] | None:

@@ -125,7 +125,11 @@ class SimulatedBench(PublisherBench):
         self._timeline = Timeline()
         self._rows: dict[str, Row] = {}
         self._broker = Broker(self._timeline, random.Random(1), [self.topic], 1, lambda *_: None)
-        world = SimpleNamespace(invariants=SimpleNamespace(before_publish=lambda *_: None), row=self._rows.__getitem__)
+        world = SimpleNamespace(
+            invariants=SimpleNamespace(before_publish=lambda *_: None),
+            row=self._rows.__getitem__,
+            scenario=SimpleNamespace(adds_partitions=False),
+        )
         daemon = SimpleNamespace(
             world=world,
             frozen_until=0.0,

@@ -71,14 +71,14 @@ def keys_of_the_second(count: int) -> int:
     return sum(TWO.partition_of(f"key-{number}") == 1 for number in range(1, count + 1))
 
 
-def halves(bench: Bench) -> str:
+def halves(bench: Bench, topic: str = "half") -> str:
     """Make a topic of which each broker leads a partition; return its name, once it works."""
-    bench.mock.create_topic("half", partitions=2)
+    bench.mock.create_topic(topic, partitions=2)
     for partition, leader in enumerate((1, 2)):
-        bench.mock.set_leader("half", partition, leader)
-    bench.insert("half", 100)
-    bench.wait_until_published("half", 100, "the first rows")
-    return "half"
+        bench.mock.set_leader(topic, partition, leader)
+    bench.insert(topic, 100)
+    bench.wait_until_published(topic, 100, "the first rows")
+    return topic
 
 
 def test_a_topic_without_a_leader_that_fills_memory_holds_up_no_other_for_long(bench: Bench) -> None:
@@ -106,11 +106,40 @@ def test_a_partition_without_a_leader_that_fills_memory_holds_up_its_own_keys_on
     # Far more than memory takes: what is stuck fills it, and is told apart by where its keys go.
     bench.insert(topic, rows, keys=keys)
     bench.wait_until_published(topic, well, "the other partition's rows")
-    cause = str(bench.daemon.wait_for_event("breaker_opened")["cause"])
-    assert cause.startswith("partition 0 gives no answer; the topic's others go on.")
+    held = bench.daemon.wait_for_event("partitions_held")
+    assert (held["topic"], held["partitions"]) == (topic, "0")
     bench.insert(topic, 10)
     bench.wait_until_published(topic, well + keys_of_the_second(10), "new rows", seconds=10)
     bench.mock.set_up(1)
     bench.wait_until_published(topic, 100 + rows + 10, "the stuck rows")
-    bench.daemon.wait_for_event("breaker_closed")
+    bench.daemon.wait_for_event("partitions_released")
     bench.stop()
+
+
+def test_two_topics_that_lose_a_partition_each_hold_up_no_third_one(bench: Bench) -> None:
+    topics = [halves(bench, name) for name in ("one", "two")]
+    bench.mock.create_topic("well", partitions=1)
+    bench.mock.set_leader("well", 0, 2)
+    bench.mock.set_down(1)
+    for topic in topics:
+        bench.insert(topic, 16_000)
+    well = 100 + keys_of_the_second(16_000)
+    for topic in topics:
+        bench.wait_until_published(topic, well, f"the other partition's rows of {topic}")
+    bench.insert("well", 500)
+    bench.wait_until_published("well", 500, "the third topic's rows", seconds=10)
+    bench.mock.set_up(1)
+    for topic in topics:
+        bench.wait_until_published(topic, 16_100, f"the stuck rows of {topic}")
+    bench.stop()
+
+
+def test_a_run_until_empty_ends_behind_a_partition_without_a_leader(bench: Bench) -> None:
+    topic = halves(bench)
+    assert bench.daemon.stop().code == 0
+    bench.mock.set_down(1)
+    bench.insert(topic, 20_000)
+    ended = bench.daemon.run("--until-empty", timeout_seconds=120)
+    assert ended.code == 69
+    assert topic in ended.err
+    assert bench.published(topic) == 100 + keys_of_the_second(20_000)

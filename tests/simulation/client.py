@@ -45,6 +45,7 @@ class SimulatedPublisher:
         self._instance = _Instance()
         self._inbox: list[Report] = []
         self._failure: DeliveryFault | None = None
+        self._told: dict[str, int | None] = {}
 
     # The port.
 
@@ -59,7 +60,17 @@ class SimulatedPublisher:
         return taken
 
     def placement(self, topic: str) -> Placement | None:
-        return Placement(DEFAULT_PARTITIONER, len(self._broker.topics[topic].logs))
+        partitions = len(self._broker.topics[topic].logs)
+        if topic not in self._told:
+            # Now and then it knows the topic from before partitions were added.
+            self._told[topic] = max(1, partitions - 1) if self._daemon.world.scenario.adds_partitions else partitions
+        told = self._told[topic]
+        return None if told is None else Placement(DEFAULT_PARTITIONER, told)
+
+    def misplaced(self, topic: str) -> None:
+        self._told[topic] = None
+        partitions = len(self._broker.topics[topic].logs)
+        self._broker.timeline.after(0.05, lambda: self._told.__setitem__(topic, partitions))
 
     def publish_alone(self, record: Record) -> bool:
         if self._instance.queued >= self._queue_rows_max:

@@ -50,6 +50,7 @@ class Scenario:
     fails_over: bool
     clock_jumps: bool
     ids_begin_after: int
+    adds_partitions: bool
 
 
 def scenario(seed: int) -> Scenario:
@@ -126,4 +127,5 @@ def scenario(seed: int) -> Scenario:
         fails_over=dice.random() < 0.15,
         clock_jumps=dice.random() < 0.1,
         ids_begin_after=dice.choice([0, 0, 0, -20]),
+        adds_partitions=seed % 5 == 0,
     )

@@ -37,6 +37,9 @@ class FakePublisher:
     def placement(self, topic: str) -> None:
         return None
 
+    def misplaced(self, topic: str) -> None:
+        return None
+
     def publish_alone(self, record: Record) -> bool:
         self.alone.append(record.id)
         return True

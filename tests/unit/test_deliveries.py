@@ -22,7 +22,7 @@ def test_fire_and_forget_records_are_counted_once_acknowledged_and_lost_ones_are
         failed=lambda topic, code, kind: told.append(topic),
         event=lambda name, **fields: told.append(name),
     )
-    ports = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: 0.0), observer=observer, dice=None)
+    ports = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: 0.0), observer=observer, dice=None, publisher=None)
     state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=Confirm.NONE), token=1)
     records = [record(1, topic="a"), record(2, topic="b"), record(3, topic="a", size_bytes=50), record(4, topic="a")]
     state.lanes.meet(["a", "b"])
@@ -50,7 +50,7 @@ class Bench:
             event=lambda name, **fields: self.told.append(name),
         )
         clock, dice = SimpleNamespace(monotonic=lambda: 0.0), SimpleNamespace(random=lambda: 0.5)
-        ports = SimpleNamespace(clock=clock, observer=observer, dice=dice)
+        ports = SimpleNamespace(clock=clock, observer=observer, dice=dice, publisher=None)
         self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=Confirm.NONE), token=1)
         self.state.lanes.meet(["a"])
 

@@ -32,6 +32,9 @@ class Within:
     def placement(self, topic: str) -> None:
         return None
 
+    def misplaced(self, topic: str) -> None:
+        return None
+
     def publish_alone(self, record: Record) -> bool:
         return self.publish([record], 0) == 1
 

@@ -13,7 +13,6 @@ from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import DueReplay, Fetched
 from outboxd.policy.partition_holds import PartitionHolds
-from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.records import FIRST_ID, NO_HISTORY, Arm, FailureHistory, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.policy.routes import Route
@@ -41,7 +40,7 @@ class Bench:
         self.rows_max = rows_max
         self.gate = KeyGate()
         self.topics = TopicHolds()
-        self.partitions = PartitionHolds(self.topics, lambda topic: Placement(DEFAULT_PARTITIONER, 2))
+        self.partitions = PartitionHolds(self.topics)
         self.held = HeldRecords(self.gate)
         self.ledger = Ledger(1_000, 1_000_000)
         self.lanes = Lanes([], Route(), self.topics, self.gate, clock=StillClock())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
 
 from outboxd.policy.faults import own_fault
+from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.records import NO_HISTORY, FailureHistory
 from outboxd.policy.requests import Settlement
 from outboxd.policy.routes import Route
@@ -47,8 +49,8 @@ class Bench:
         history = NO_HISTORY if letter is None else FailureHistory(1, letter)
         self.state.held.add(HeldRecord(record_id, topic, (topic, key), history, state, "why", self.now))
 
-    def send(self, topic: str) -> None:
-        records = [record(1, topic=topic)]
+    def send(self, topic: str, *, record_id: int = 1, key: str = "k") -> None:
+        records = [record(record_id, topic=topic, key=key)]
         self.state.lanes.meet([topic])
         self.state.ledger.enter(records)
         self.state.lanes.published(records)
@@ -91,6 +93,20 @@ def test_behind_a_breaker_it_ends_only_when_all_else_was_read() -> None:
     bench.hold(1, HeldState.WANTED, topic="healthy")
     assert bench.end is None
     bench.state.held.remove(1)
+    assert bench.end == RelayEnd("blocked", ("t",))
+
+
+def test_behind_a_held_partition_it_ends_once_nothing_else_of_the_topic_is_under_way() -> None:
+    bench = Bench()
+    two = Placement(DEFAULT_PARTITIONER, 2)
+    sick, well = (next(key for key in map(str, count()) if two.partition_of(key) == place) for place in (0, 1))
+    bench.send("t", key=sick)
+    stuck = list(bench.state.ledger.records.values())
+    bench.state.stuck.hold("t", (two, {0}), stuck, bench.now)
+    bench.send("t", record_id=2, key=well)
+    assert bench.end is None
+    bench.state.lanes.count_in_flight(bench.state.lanes["t"], -1)
+    bench.state.ledger.leave([2])
     assert bench.end == RelayEnd("blocked", ("t",))
 
 

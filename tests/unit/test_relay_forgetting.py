@@ -46,6 +46,7 @@ class Bench:
                 acknowledged_after=lambda *_: None,
             ),
             dice=None,
+            publisher=SimpleNamespace(placement=lambda topic: None),
         )
         self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), ROUTES, Route(), token=1)
         self.last_id = 0

@@ -27,7 +27,9 @@ class Bench:
 
     def __init__(self, *loaded: KeyHolder) -> None:
         self.now = 100.0
-        ports = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: self.now), observer=None, dice=None)
+        ports = SimpleNamespace(
+            clock=SimpleNamespace(monotonic=lambda: self.now), observer=None, dice=None, publisher=None
+        )
         self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)
         self.orders = Orders(self.state)
         for each in loaded:

@@ -42,7 +42,7 @@ def test_records_do_not_overtake_those_of_their_key_that_a_transaction_gave_back
     # Of the key, more than one answer shows is to be read again.
     state.gate.keys.defer(KEY, record(9))
     state.gate.keys.free(KEY)
-    state.forget_dropped()
+    state.ledger.forget_dropped(state.gate)
 
     publishing.report(0.0)
     publishing.take_back(0.0)

@@ -61,6 +61,7 @@ class Bench:
             self.patience = patience
 
         ports = SimpleNamespace(
+            publisher=None,
             clock=SimpleNamespace(monotonic=lambda: self.seconds),
             store=SimpleNamespace(
                 begin_fetch=begin_fetch,

@@ -22,6 +22,7 @@ def test_fire_and_forget_records_wait_for_reports_of_others_and_for_nothing_once
         clock=SimpleNamespace(monotonic=lambda: NOW),
         lease=SimpleNamespace(trusted_until=lambda: NOW + 9.0),
         observer=None,
+        publisher=None,
         dice=None,
     )
     state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=Confirm.NONE), token=1)

@@ -226,6 +226,7 @@ class Swept1000:
         self.events: list[tuple[str, dict[str, object]]] = []
         self.asked: list[SweepRequest] = []
         ports = SimpleNamespace(
+            publisher=None,
             clock=SimpleNamespace(monotonic=lambda: self.seconds),
             store=SimpleNamespace(begin_sweep=self.asked.append),
             observer=SimpleNamespace(event=lambda name, **fields: self.events.append((name, fields))),

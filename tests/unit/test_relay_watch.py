@@ -11,7 +11,9 @@ from outboxd.policy.breakers import STORM_KEYS
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import Fetched, Report
 from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
-from outboxd.policy.routes import Route
+from outboxd.policy.records import Record
+from outboxd.policy.routes import Confirm, Route
+from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
 from tests.unit.records import record
@@ -27,7 +29,7 @@ LIMITS = RelayLimits(max_in_flight_rows=100, batch_rows=10)
 class Bench:
     """A watch whose clock the test moves, over records that the test sends and has delivered."""
 
-    def __init__(self, limits: RelayLimits = LIMITS) -> None:
+    def __init__(self, limits: RelayLimits = LIMITS, routes: Sequence[Route] = ()) -> None:
         self.now = 100.0
         self.events: list[tuple[str, object]] = []
         self.placement: Placement | None = None
@@ -40,10 +42,13 @@ class Bench:
                 acknowledged_after=lambda *told: None,
             ),
             dice=None,
-            publisher=SimpleNamespace(placement=lambda topic: self.placement),
+            publisher=SimpleNamespace(placement=lambda topic: self.placement, misplaced=self._misplaced),
         )
-        self.state = State(cast(Ports, cast(Any, ports)), limits, (), Route(), token=1)
+        self.state = State(cast(Ports, cast(Any, ports)), limits, routes, Route(), token=1)
         self.watch = Watch(self.state)
+
+    def _misplaced(self, topic: str) -> None:
+        self.placement = None
 
     def send(self, topic: str, first_id: int, count: int) -> None:
         records = [record(first_id + place, topic=topic, key=None) for place in range(count)]
@@ -61,18 +66,22 @@ class Bench:
         self.state.lanes.meet([topic])
         self.state.ledger.enter(records)
         going = self.state.gate.admit(records)
-        self.state.forget_dropped()
+        self.state.ledger.forget_dropped(self.state.gate)
         self.state.lanes.published(going)
         return [each.id for each in going]
 
     def send_each(self, topic: str, keys: Sequence[str], first_id: int) -> list[int]:
         """Read a record of each of these keys; return the ids of those that went to the producer."""
+        going = self.records_of(topic, keys, first_id)
+        self.state.lanes.published(going)
+        return [each.id for each in going]
+
+    def records_of(self, topic: str, keys: Sequence[str], first_id: int) -> list[Record]:
+        """Read a record of each of these keys; return those that may go to the producer."""
         records = [record(first_id + place, topic=topic, key=key) for place, key in enumerate(keys)]
         self.state.lanes.meet([topic])
         self.state.ledger.enter(records)
-        going = self.state.gate.admit(records)
-        self.state.lanes.published(going)
-        return [each.id for each in going]
+        return self.state.gate.admit(records)
 
     def fetch(self, topic: str, keys: Sequence[str], first_id: int) -> list[int]:
         """Read them by a fetch, as the relay does."""
@@ -273,8 +282,9 @@ def test_a_second_partition_that_gets_stuck_later_makes_the_whole_topic_wait() -
     bench.send_each("one", keys_of(1, 5), 31)
     bench.wait(STALL_SECONDS + WATCH_SECONDS)
     assert bench.state.topics.held.keys() == {"one"}
-    assert bench.state.partitions.held == {}
-    assert [name for name, _ in bench.events].count("breaker_opened") == 2
+    assert bench.state.partitions.topics == set()
+    told = [name for name, _ in bench.events if name != "in_flight_stalled"]
+    assert told == ["partitions_held", "partitions_released", "breaker_opened"]
 
 
 def test_a_partition_goes_on_once_nothing_that_was_stuck_there_is_in_memory_however_that_came() -> None:
@@ -285,7 +295,7 @@ def test_a_partition_goes_on_once_nothing_that_was_stuck_there_is_in_memory_howe
     bench.deliver("one", 1, 30)
     bench.wait(WATCH_SECONDS)
     assert bench.held == set()
-    assert bench.state.partitions.held == {}
+    assert bench.state.partitions.topics == set()
 
 
 def test_what_is_stuck_in_a_held_partition_takes_half_of_the_room_at_most() -> None:
@@ -295,7 +305,7 @@ def test_what_is_stuck_in_a_held_partition_takes_half_of_the_room_at_most() -> N
     bench.send_each("one", keys_of(0, 100), 1)
     assert bench.state.ledger.rows_free == 0
     bench.wait(STALL_SECONDS + WATCH_SECONDS)
-    assert bench.state.partitions.held == {"one": {0}}
+    assert bench.state.partitions.held_of("one") == {0}
     assert bench.state.ledger.rows_free == 50
 
 
@@ -309,7 +319,7 @@ def test_a_topic_that_fails_as_a_whole_waits_as_a_whole_though_a_partition_was_h
     bench.state.aftermath.holding.open_breaker("one", fault, "no grant", bench.now)
     assert bench.state.topics.held.keys() == {"one"}
     assert bench.state.lanes.breakers.open["one"].message == "no grant"
-    assert bench.state.partitions.held == {}
+    assert bench.state.partitions.topics == set()
     assert bench.state.topics.deferred == {"one": 31}
 
 
@@ -333,7 +343,7 @@ def test_partitions_are_held_after_a_shorter_time_than_topics() -> None:
     bench.send("two", 31, 30)
     bench.wait(5 * WATCH_SECONDS)
     assert bench.held == {"one"}
-    assert bench.state.partitions.held == {"one": {0}}
+    assert bench.state.partitions.held_of("one") == {0}
 
 
 def test_a_partition_is_held_for_a_quarter_of_the_bytes_too() -> None:
@@ -345,7 +355,7 @@ def test_a_partition_is_held_for_a_quarter_of_the_bytes_too() -> None:
     assert bench.held == set()
     bench.send_each("one", keys_of(0, 10)[9:], 10)
     bench.wait(5 * WATCH_SECONDS)
-    assert bench.state.partitions.held == {"one": {0}}
+    assert bench.state.partitions.held_of("one") == {0}
 
 
 def test_a_partition_of_slow_records_that_move_is_not_held() -> None:
@@ -355,4 +365,102 @@ def test_a_partition_of_slow_records_that_move_is_not_held() -> None:
     for record_id in range(1, 21):
         bench.wait(WATCH_SECONDS)
         bench.deliver_keyed("one", record_id)
-    assert bench.state.partitions.held == {}
+    assert bench.state.partitions.topics == set()
+
+
+def stuck_in_one_of_two(bench: Bench, rows: int = 30) -> None:
+    """The first partition of two is held."""
+    bench.placement = TWO
+    bench.send_each("one", keys_of(0, rows), 1)
+    bench.wait(5 * WATCH_SECONDS)
+    assert bench.state.partitions.held_of("one") == {0}
+
+
+def test_a_partition_that_is_slow_is_not_taken_for_one_that_is_stuck() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    slow = keys_of(1, 60)
+    bench.send_each("one", [*keys_of(0, 30), *slow[:5]], 1)
+    for second in range(20):
+        bench.wait(WATCH_SECONDS)
+        # Each of them is with the producer for five seconds.
+        bench.report("one", 31 + second, partition=1)
+        bench.send_each("one", [slow[5 + second]], 36 + second)
+    assert bench.state.partitions.held_of("one") == {0}
+    assert bench.state.topics.held == {}
+
+
+def test_a_topic_that_is_held_as_a_whole_is_held_by_its_stuck_partition_once_the_others_deliver() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", [*keys_of(0, 15), *keys_of(1, 15)], 1)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.state.topics.held.keys() == {"one"}
+    bench.report("one", 16, partition=1)
+    bench.wait(WATCH_SECONDS)
+    assert bench.state.topics.held == {}
+    assert bench.state.partitions.held_of("one") == {0}
+
+
+def test_where_a_report_shows_other_partitions_than_were_known_the_hold_ends_and_they_are_asked_for() -> None:
+    bench = Bench()
+    stuck_in_one_of_two(bench)
+    bench.fetch("one", keys_of(0, 31)[30:], 31)
+    bench.fetch("one", keys_of(1, 1), 32)
+    bench.report("one", 32, partition=2)
+    assert bench.placement is None
+    assert bench.held == set()
+    assert bench.state.topics.deferred == {"one": 31}
+
+
+def test_where_the_cluster_tells_of_other_partitions_the_hold_begins_anew() -> None:
+    bench = Bench()
+    stuck_in_one_of_two(bench)
+    bench.fetch("one", keys_of(0, 31)[30:], 31)
+    bench.placement = Placement(DEFAULT_PARTITIONER, 4)
+    bench.wait(WATCH_SECONDS)
+    assert bench.state.topics.deferred == {"one": 31}
+    assert bench.state.partitions.placement_of("one") == bench.placement
+
+
+def test_a_topic_that_goes_one_record_at_a_time_is_not_held_by_partition() -> None:
+    bench = Bench(routes=[Route("one", confirm=Confirm.EACH)])
+    bench.placement = TWO
+    bench.state.is_crowded = True
+    bench.send_each("one", keys_of(0, 2), 1)
+    # At first what waits behind the stuck record leaves memory.
+    bench.wait(STALL_SECONDS + 2 * WATCH_SECONDS)
+    assert bench.state.topics.held.keys() == {"one"}
+
+
+def test_records_without_a_key_that_are_stuck_with_a_partition_take_no_room_from_others() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send("one", 1, 97)
+    bench.send_each("one", keys_of(0, 3), 98)
+    bench.state.is_crowded = True
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.state.partitions.held_of("one") == {0}
+    assert bench.state.ledger.rows_free == 50
+
+
+def test_a_topic_that_is_paused_or_behind_another_breaker_is_not_held_by_partition() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", keys_of(0, 30), 1)
+    bench.send_each("two", keys_of(0, 30), 31)
+    bench.state.topics.hold("one", HoldReason.PAUSED, bench.now)
+    fault = own_fault("CRASHED_DAEMON")
+    bench.state.aftermath.holding.open_breaker("two", fault, "of its own", bench.now)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.state.partitions.topics == set()
+    assert bench.state.lanes.breakers.open["two"].message == "of its own"
+
+
+def test_what_the_producer_has_not_taken_is_not_stuck() -> None:
+    bench = Bench()
+    bench.placement = TWO
+    bench.send_each("one", keys_of(0, 30), 1)
+    bench.state.ready = bench.records_of("one", keys_of(1, 30), 31)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.state.partitions.held_of("one") == {0}

@@ -23,6 +23,21 @@ BROKER_EVENTS: Final = (
         alerts=True,
     ),
     EventKind(
+        "partitions_held",
+        "warning",
+        "Of topic {topic} these partitions give no answer: {partitions}. Their rows stay pending and nothing is "
+        "counted against them; the topic's others go on.",
+        ("topic", "partitions"),
+        alerts=True,
+    ),
+    EventKind(
+        "partitions_released",
+        "info",
+        "Of topic {topic} these partitions go on: {partitions}.",
+        ("topic", "partitions"),
+        alerts=True,
+    ),
+    EventKind(
         "storm_guard",
         "error",
         "The topic {topic} is held until an operator resumes it, since many keys in a row failed for good: {cause}",
