@@ -44,7 +44,7 @@ class StuckPartitions:
         self._moved: dict[str, dict[int, float]] = {}
         """By watched topic and partition: when something was delivered there last."""
         self._ids: dict[str, dict[int | None, set[int]]] = {}
-        """By topic and held partition: the records that were with the producer when it was held."""
+        """By topic and held partition: the records that are with the producer, as of the last look."""
 
     @property
     def topics(self) -> set[str]:
@@ -114,17 +114,24 @@ class StuckPartitions:
         those in the partitions is dropped, to be read again by its key.
         """
         placement, partitions = found
-        ids = self._ids.setdefault(topic, {})
-        for record in sent:
-            place = _place_of(record, placement)
-            if place is None or place in partitions:
-                ids.setdefault(place, set()).add(record.id)
         self._holds.hold(topic, placement, partitions, now)
-        self._gate.defer_behind(topic, set().union(*ids.values()))
+        self._note_ids(topic, sent)
+        self._gate.defer_behind(topic, set().union(*self._ids[topic].values()))
         self._ledger.forget_dropped(self._gate)
         self._note(topic, now)
         told = ", ".join(map(str, sorted(partitions)))
         self._observer.event("partitions_held", topic=topic, partitions=told)
+
+    def _note_ids(self, topic: str, sent: Sequence[Record]) -> None:
+        """Note the records that are with the producer in held partitions, or where nobody can tell."""
+        ids: dict[int | None, set[int]] = {None: set(), **{place: set() for place in self._holds.held_of(topic)}}
+        placement = self._holds.placement_of(topic)
+        if placement is not None:
+            for record in sent:
+                place = _place_of(record, placement)
+                if place in ids:
+                    ids[place].add(record.id)
+        self._ids[topic] = ids
 
     def _note(self, topic: str, now: float) -> None:
         """Let the topic's breaker say which partitions are held."""
@@ -136,18 +143,17 @@ class StuckPartitions:
 
     # Going on.
 
-    def review(self, topic: str, now: float) -> None:
-        """Let go the partitions of which no record is in memory any more, however that came; and all of them where the
-        topic has other partitions by now than when they were held.
+    def review(self, topic: str, sent: Sequence[Record], now: float) -> None:
+        """Let go the held partitions of which none of the records that are with the producer is, however that came; and
+        all of them where the topic has other partitions by now than when they were held.
         """
         present = self._publisher.placement(topic)
         if present is not None and present != self._holds.placement_of(topic):
             self.release_all(topic, now)
             return
-        ids = self._ids.get(topic, {})
-        for left in ids.values():
-            left.intersection_update(self._ledger.records)
-        self.release(topic, {place for place, left in ids.items() if place is not None and not left}, now)
+        self._note_ids(topic, sent)
+        done = {place for place, left in self._ids[topic].items() if place is not None and not left}
+        self.release(topic, done, now)
 
     def release(self, topic: str, partitions: Collection[int], now: float) -> None:
         """These go on."""

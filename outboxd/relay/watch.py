@@ -59,9 +59,9 @@ class Watch:
         told = set() if self._stalled_topic is None else {self._stalled_topic}
         self._note(large | watched | told, now)
         stuck = self._still_for(LOOKS, now)
-        self._let_go(watched, stuck, now)
-        self._tell(stuck)
         sent = self._note_sent(large | watched | self._oldest.keys(), now)
+        self._let_go(watched, stuck, sent, now)
+        self._tell(stuck)
         self._hold_partitions(sent, large, now)
         relieved = self._relieve(stuck & large - self._held() - filling, now)
         for topic in stuck & large - self._held() - relieved:
@@ -86,12 +86,12 @@ class Watch:
         seconds = self._seconds(looks)
         return {topic for topic, (_, since) in self._oldest.items() if now - since >= seconds}
 
-    def _let_go(self, watched: set[str], stuck: set[str], now: float) -> None:
+    def _let_go(self, watched: set[str], stuck: set[str], sent: dict[str, list[Record]], now: float) -> None:
         """Let go what moves."""
         state = self._state
         for topic in watched:
             if topic in state.partitions:
-                state.stuck.review(topic, now)
+                state.stuck.review(topic, sent.get(topic, ()), now)
             elif topic not in stuck:
                 state.aftermath.holding.close_breaker(topic, now)
 
@@ -143,7 +143,7 @@ class Watch:
         state, known = self._state, self._sent_since
         sent: dict[str, list[Record]] = {}
         self._sent_since = {}
-        state.stuck.watch(topics if self._still_for(1, now) else ())
+        state.stuck.watch(topics if self._still_for(1, now) or state.stuck.topics else ())
         if state.stuck.is_watching:
             for record in state.with_producer():
                 self._sent_since[record.id] = known.get(record.id, now)

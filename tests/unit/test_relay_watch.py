@@ -464,3 +464,13 @@ def test_what_the_producer_has_not_taken_is_not_stuck() -> None:
     bench.state.ready = bench.records_of("one", keys_of(1, 30), 31)
     bench.wait(STALL_SECONDS + WATCH_SECONDS)
     assert bench.state.partitions.held_of("one") == {0}
+
+
+def test_what_was_admitted_before_a_partition_was_held_and_sent_after_it_is_stuck_there_too() -> None:
+    bench = Bench()
+    stuck_in_one_of_two(bench)
+    assert bench.state.ledger.rows_free == LIMITS.max_in_flight_rows
+    bench.send_each("one", keys_of(0, 40)[30:], 31)
+    assert bench.state.ledger.rows_free == LIMITS.max_in_flight_rows - 10
+    bench.wait(WATCH_SECONDS)
+    assert bench.state.ledger.rows_free == LIMITS.max_in_flight_rows
