@@ -7,7 +7,8 @@ held or a topic waits.
 So the ids behind the last row that was counted are cut into parts, and each part tells by its first few pending rows
 how dense they are there. Toward the newest id the parts are ever shorter, since a backlog grows there, however far
 behind the rows are that were left over. There are no more rows than the index has room for: that bounds the estimate
-where the ids leap.
+where the ids leap. What is dead in the index above the newest pending row, and in each part before its first few, is
+passed over; who asks again and again rests for many times as long as that took.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ ROWS_BEYOND: Final = f"""
                         ELSE (s.inside - 1) * (CAST(p.high AS numeric) - p.low) / (s.last_id - p.low - 1) END) AS rows
           FROM part AS p
          CROSS JOIN LATERAL (
-               SELECT count(*) FILTER (WHERE b.id <= p.high) AS inside, CAST(max(b.id) AS numeric) AS last_id
-                 FROM (SELECT o.id FROM @outbox@ AS o WHERE o.published_at IS NULL AND o.id > p.low
+               SELECT count(*) AS inside, CAST(max(b.id) AS numeric) AS last_id
+                 FROM (SELECT o.id FROM @outbox@ AS o
+                        WHERE o.published_at IS NULL AND o.id > p.low AND o.id <= p.high
                         ORDER BY o.id LIMIT (SELECT {SAMPLE_ROWS})) AS b) AS s
     )
     SELECT least(coalesce(e.rows, 0), (
