@@ -143,14 +143,16 @@ class TcpProxy:
     async def _end_tasks(self) -> None:
         """What connections left running ends within the loop, not by the garbage collector after it."""
         own = asyncio.current_task()
-        # Again until there is none: the end of one that was accepting begins the one that would have served.
-        while tasks := [task for task in asyncio.all_tasks() if task is not own]:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        # What the tasks' ends have just reset is closed in the loop's next turn.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        # What the tasks' ends have just reset is closed in the loop's next turns, and a connection that was being
+        # accepted may begin in them.
+        for _ in range(_ACCEPT_TURNS):
+            # Again until there is none: the end of one that was accepting begins the one that would have served.
+            while tasks := [task for task in asyncio.all_tasks() if task is not own]:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            self._cut()
+            await asyncio.sleep(0)
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._accept, sock=self._listener)
