@@ -266,14 +266,6 @@ def test_where_one_partition_is_stuck_with_as_many_keys_as_rows_the_others_keys_
     assert bench.state.partitions.deferred == {}
 
 
-def test_a_topic_whose_partitions_are_all_stuck_is_held_as_a_whole() -> None:
-    bench = Bench()
-    bench.placement = TWO
-    bench.send_each("one", [*keys_of(0, 15), *keys_of(1, 15)], 1)
-    bench.wait(STALL_SECONDS + WATCH_SECONDS)
-    assert bench.state.topics.held.keys() == {"one"}
-
-
 def test_a_second_partition_that_gets_stuck_later_makes_the_whole_topic_wait() -> None:
     bench = Bench()
     bench.placement = TWO
@@ -390,7 +382,7 @@ def test_a_partition_that_is_slow_is_not_taken_for_one_that_is_stuck() -> None:
     assert bench.state.topics.held == {}
 
 
-def test_a_topic_that_is_held_as_a_whole_is_held_by_its_stuck_partition_once_the_others_deliver() -> None:
+def test_a_topic_of_which_all_partitions_are_stuck_waits_as_a_whole_until_the_first_of_them_delivers() -> None:
     bench = Bench()
     bench.placement = TWO
     bench.send_each("one", [*keys_of(0, 15), *keys_of(1, 15)], 1)
