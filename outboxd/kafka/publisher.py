@@ -142,6 +142,10 @@ class KafkaPublisher:
         """Return how the topic's records are placed; None while that is not known."""
         return self.topics.placement(topic)
 
+    def misplaced(self, topic: str) -> None:
+        """The topic has other partitions than were foretold: find out anew."""
+        self.topics.misplaced(topic)
+
     def _goes_apart(self, record: Record, limits: TopicLimits) -> bool:
         """Take a closer look at a record: refuse it, or send it alone where the broker may; False: it goes with the
         others. Raises BufferError when the isolating producer is full.
@@ -171,10 +175,6 @@ class KafkaPublisher:
             self._refuse(record, delivery_fault(kafka_error, alone=True))
             return
         self._refuse(record, refusal_fault(error))
-
-    def misplaced(self, topic: str) -> None:
-        """The topic has other partitions than were foretold: find out anew."""
-        self.topics.misplaced(topic)
 
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when the producer's queue is full."""

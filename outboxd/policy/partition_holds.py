@@ -31,10 +31,6 @@ class _Hold:
     def holds(self, partition: int | None) -> bool:
         return partition is None or partition in self.partitions
 
-    def place_of(self, key: str | None, partition: int | None) -> int | None:
-        """Return the partition of a record that names this one, or none."""
-        return self.placement.partition_of(key) if partition is None else partition
-
 
 class PartitionHolds:
     """Holds one entry a topic of which a partition is held."""
@@ -96,7 +92,7 @@ class PartitionHolds:
         hold = self._holds.get(topic)
         if hold is None:
             return False
-        place = hold.place_of(key, partition)
+        place = hold.placement.place_of(key, partition)
         return place in hold.partitions and record_id > hold.deferred.get(place, record_id)
 
     def split(self, records: Iterable[Record], kept: Container[int]) -> tuple[list[Record], list[Record]]:
@@ -109,7 +105,7 @@ class PartitionHolds:
         dropped: list[Record] = []
         for record in records:
             hold = self._holds.get(record.topic)
-            place = None if hold is None else hold.place_of(record.key, record.partition)
+            place = None if hold is None else hold.placement.place_of(record.key, record.partition)
             if hold is None or not hold.holds(place):
                 passed.append(record)
                 continue

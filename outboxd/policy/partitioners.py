@@ -31,6 +31,10 @@ class Placement:
             return None
         return hash_of(key.encode()) % self.partitions
 
+    def place_of(self, key: str | None, partition: int | None) -> int | None:
+        """Return the partition of a record of this key: the one that it names, if it does."""
+        return self.partition_of(key) if partition is None else partition
+
 
 def murmur2(data: bytes) -> int:
     """Return Java's hash of a key, without its sign (`org.apache.kafka.common.utils.Utils`)."""

@@ -97,7 +97,11 @@ class StuckPartitions:
             # What goes one record at a time keeps an order across its partitions.
             return None
         moved = {partition for partition, at in self._moved.get(topic, {}).items() if at > since}
-        found = {_place_of(record, placement) for record in long_sent} - moved - self._holds.held_of(topic)
+        found = (
+            {placement.place_of(record.key, record.partition) for record in long_sent}
+            - moved
+            - self._holds.held_of(topic)
+        )
         stuck = {partition for partition in found if partition is not None}
         return (placement, stuck) if stuck else None
 
@@ -119,8 +123,7 @@ class StuckPartitions:
         self._gate.defer_behind(topic, set().union(*self._ids[topic].values()))
         self._ledger.forget_dropped(self._gate)
         self._note(topic, now)
-        told = ", ".join(map(str, sorted(partitions)))
-        self._observer.event("partitions_held", topic=topic, partitions=told)
+        self._observer.event("partitions_held", topic=topic, partitions=_listed(partitions))
 
     def _note_ids(self, topic: str, sent: Sequence[Record]) -> None:
         """Note the records that are with the producer in held partitions, or where nobody can tell."""
@@ -128,7 +131,7 @@ class StuckPartitions:
         placement = self._holds.placement_of(topic)
         if placement is not None:
             for record in sent:
-                place = _place_of(record, placement)
+                place = placement.place_of(record.key, record.partition)
                 if place in ids:
                     ids[place].add(record.id)
         self._ids[topic] = ids
@@ -136,8 +139,8 @@ class StuckPartitions:
     def _note(self, topic: str, now: float) -> None:
         """Let the topic's breaker say which partitions are held."""
         fault = own_fault("IN_FLIGHT_TOO_OLD")
-        held = ", ".join(map(str, sorted(self._holds.held_of(topic))))
-        message = f"no answer of partition {held}; the topic's others go on. {fault.meaning}"
+        held = self._holds.held_of(topic)
+        message = f"no answer of partition {_listed(held)}; the topic's others go on. {fault.meaning}"
         self._breakers.trip(topic, fault, message, now)
         self._breakers.open[topic].message = message
 
@@ -163,8 +166,7 @@ class StuckPartitions:
         ids = self._ids.get(topic, {})
         for partition in partitions:
             ids.pop(partition, None)
-        told = ", ".join(map(str, sorted(partitions)))
-        self._observer.event("partitions_released", topic=topic, partitions=told)
+        self._observer.event("partitions_released", topic=topic, partitions=_listed(partitions))
         if topic in self._holds:
             self._note(topic, now)
         else:
@@ -183,10 +185,10 @@ class StuckPartitions:
         return [records[record_id] for record_id in ids if record_id in records]
 
 
-def _place_of(record: Record, placement: Placement) -> int | None:
-    return placement.partition_of(record.key) if record.partition is None else record.partition
-
-
 def _is_elsewhere(record: Record, partition: int, placement: Placement) -> bool:
     """Say whether the record was delivered to another partition than was foretold."""
-    return _place_of(record, placement) not in (None, partition)
+    return placement.place_of(record.key, record.partition) not in (None, partition)
+
+
+def _listed(partitions: Collection[int]) -> str:
+    return ", ".join(map(str, sorted(partitions)))

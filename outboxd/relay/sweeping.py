@@ -75,7 +75,7 @@ class Sweeping:
             cursor=self._cursor,
             position=chunk_end,
             rows_max=SWEEP_ROWS_MAX,
-            skipped_topics=sorted({*state.topics.held, *state.topics.deferred, *state.partitions.deferred}),
+            skipped_topics=sorted(self._left_out()),
             skipped_keys=[(topic, key) for topic, key in keys if key is not None],
         )
         state.reading = request
@@ -101,11 +101,13 @@ class Sweeping:
     def on_swept(self, swept: Swept) -> None:
         """Have what nobody knows read by its id."""
         state = self._state
+        left_out = self._left_out()
         found = [
             record_id
             for record_id, topic, key in swept.found
             if not state.ledger.knows(record_id)
             and record_id not in state.held
+            and topic not in left_out
             and not self._is_deferred(topic, key, record_id)
         ]
         state.ledger.fetch_ended()
@@ -152,9 +154,12 @@ class Sweeping:
         wishes.go_back(record_id)
         self._state.ports.observer.event("reading_went_back", from_id=record_id, position=position)
 
-    def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
+    def _left_out(self) -> set[str]:
+        """Return the topics that are read again as a whole once they, or partitions of theirs, go on."""
         state = self._state
-        if topic in state.topics.held or topic in state.topics.deferred or topic in state.partitions.deferred:
-            return True
-        gate_key = state.gate.key_for(topic, key)
-        return gate_key is not None and state.gate.is_deferred(gate_key, record_id)
+        return {*state.topics.held, *state.topics.deferred, *state.partitions.deferred}
+
+    def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
+        gate = self._state.gate
+        gate_key = gate.key_for(topic, key)
+        return gate_key is not None and gate.is_deferred(gate_key, record_id)

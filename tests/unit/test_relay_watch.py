@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from outboxd.policy.breakers import STORM_KEYS
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import Fetched, Report
@@ -290,11 +292,15 @@ def test_a_partition_goes_on_once_nothing_that_was_stuck_there_is_in_memory_howe
     assert bench.state.partitions.topics == set()
 
 
-def test_what_is_stuck_in_a_held_partition_takes_half_of_the_room_at_most() -> None:
+@pytest.mark.parametrize("keyless_rows", [0, 97])
+def test_what_is_stuck_in_a_held_partition_or_without_a_key_beside_it_takes_half_of_the_room_at_most(
+    keyless_rows: int,
+) -> None:
     bench = Bench()
     bench.placement = TWO
     bench.state.is_crowded = True
-    bench.send_each("one", keys_of(0, 100), 1)
+    bench.send("one", 1, keyless_rows)
+    bench.send_each("one", keys_of(0, 100 - keyless_rows), 1 + keyless_rows)
     assert bench.state.ledger.rows_free == 0
     bench.wait(STALL_SECONDS + WATCH_SECONDS)
     assert bench.state.partitions.held_of("one") == {0}
@@ -423,17 +429,6 @@ def test_a_topic_that_goes_one_record_at_a_time_is_not_held_by_partition() -> No
     # At first what waits behind the stuck record leaves memory.
     bench.wait(STALL_SECONDS + 2 * WATCH_SECONDS)
     assert bench.state.topics.held.keys() == {"one"}
-
-
-def test_records_without_a_key_that_are_stuck_with_a_partition_take_no_room_from_others() -> None:
-    bench = Bench()
-    bench.placement = TWO
-    bench.send("one", 1, 97)
-    bench.send_each("one", keys_of(0, 3), 98)
-    bench.state.is_crowded = True
-    bench.wait(STALL_SECONDS + WATCH_SECONDS)
-    assert bench.state.partitions.held_of("one") == {0}
-    assert bench.state.ledger.rows_free == 50
 
 
 def test_a_topic_that_is_paused_or_behind_another_breaker_is_not_held_by_partition() -> None:
