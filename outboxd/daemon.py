@@ -32,7 +32,7 @@ from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.inspection import check_grants, check_table
 from outboxd.postgres.lease_obstacles import check_drained
-from outboxd.postgres.migrate import check_schema
+from outboxd.postgres.revisions import check_schema
 from outboxd.relay.relay import Relay, RelayEnd
 from outboxd.reload import compare
 from outboxd.rivals import RivalObserver, Rivals

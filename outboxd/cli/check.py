@@ -128,7 +128,7 @@ def _has_secret(settings: Settings) -> bool:
 
 def _installation() -> Iterator[Finding]:
     from outboxd.errors import SchemaError
-    from outboxd.postgres.migrate import required_revision
+    from outboxd.postgres.revisions import required_revision
 
     try:
         yield Finding("installation", Weight.FINE, f"needs schema revision {required_revision()}")

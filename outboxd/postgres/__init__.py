@@ -29,6 +29,6 @@ Beside the relay: `housekeeping`, `due` and `backlog` (purges and gauges, in sma
 `dead_letter_rows`, `dead_letter_copies`, `sql_by_hand`, `pauses`, `overview`, `pending`, `published` (for the audit),
 `inspection` (for `outboxd check`), `writing` (`outboxd send`).
 
-The schema: `migrate` (Alembic), `tables`, `names` and `sql_text` (it is configurable, so quoted wherever it stands),
-`finite` (times that people may have set to infinity).
+The schema: `migrate` (Alembic), `revisions`, `tables`, `names` and `sql_text` (it is configurable, so quoted wherever
+it stands), `finite` (times that people may have set to infinity).
 """

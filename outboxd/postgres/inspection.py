@@ -12,8 +12,8 @@ from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaE
 from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.failures import explained
 from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
-from outboxd.postgres.migrate import VERSION_TABLE, check_schema, required_revision
 from outboxd.postgres.names import quoted
+from outboxd.postgres.revisions import VERSION_TABLE, check_schema, required_revision
 from outboxd.postgres.sql_text import in_schema
 from outboxd.postgres.tables import table as table_of
 

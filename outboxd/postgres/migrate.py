@@ -1,11 +1,11 @@
 """The schema of outboxd: made, upgraded, printed and checked, by Alembic from `migrations/`.
 
-The daemon itself never changes the schema: it calls `check_schema` and says what to run.
+The daemon itself never changes the schema: it calls `revisions.check_schema`, which says what to run, and so has no
+need of Alembic.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,30 +14,20 @@ from pathlib import Path
 from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationInfo
-from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, create_engine, select, text
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-import outboxd
-from outboxd.errors import BugError, OutboxdError, SchemaError, UsageError
+from outboxd.errors import BugError, OutboxdError, UsageError
 from outboxd.postgres.engine import Driver, connection_string, open_driver
 from outboxd.postgres.failures import explained
 from outboxd.postgres.names import quoted
-
-VERSION_TABLE = "alembic_version"
-
-
-def migrations_path() -> Path:
-    """Where the migrations are: inside the installed package, or beside it in a checkout.
-
-    Raises:
-        SchemaError: they are in neither place, so the installation is broken.
-    """
-    package = Path(outboxd.__file__).resolve().parent
-    for path in (package / "migrations", package.parent / "migrations"):
-        if (path / "env.py").is_file():
-            return path
-    raise SchemaError(f"the migrations are missing beside {package}: install outboxd again")
+from outboxd.postgres.revisions import (
+    current_revision,
+    known_revisions,
+    migrations_path,
+    refuse_unknown,
+    required_revision,
+)
 
 
 def upgrade(
@@ -64,7 +54,7 @@ def upgrade(
         applied.extend(step.up_revision_ids)
 
     with _connected(database, password) as connection:
-        _refuse_unknown(connection, schema, current_revision(connection, schema))
+        refuse_unknown(connection, schema, current_revision(connection, schema))
         config = _alembic_config(schema, connection)
         config.attributes["on_version_apply"] = note
         command.upgrade(config, revision)
@@ -85,10 +75,10 @@ def print_sql(schema: str, from_revision: str | None = None) -> str:
     Raises:
         UsageError: this version of outboxd does not know the revision.
     """
-    if from_revision is not None and from_revision not in _known_revisions():
+    if from_revision is not None and from_revision not in known_revisions():
         raise UsageError(
             f"this version of outboxd knows no revision {from_revision!r}: it knows base (an empty database), "
-            + ", ".join(sorted(_known_revisions()))
+            + ", ".join(known_revisions())
         )
     buffer = io.StringIO()
     buffer.write(f"-- outboxd: from {from_revision or 'an empty database'} to revision {required_revision()}.\n\n")
@@ -113,55 +103,8 @@ def present_revision(database: str, schema: str, *, password: str = "") -> str |
             return None
         with explained():
             current = current_revision(connection, schema)
-            _refuse_unknown(connection, schema, current)
+            refuse_unknown(connection, schema, current)
     return current
-
-
-def required_revision() -> str:
-    """The revision that this version of outboxd needs."""
-    head = _scripts().get_current_head()
-    if head is None:
-        raise SchemaError("the installation has no migrations: install outboxd again")
-    return head
-
-
-def current_revision(connection: Connection, schema: str) -> str | None:
-    """The revision of the schema in the database; None where it was never migrated."""
-    # to_regclass answers null for what is missing, so that no error spoils the caller's transaction.
-    table = f"{quoted(schema)}.{VERSION_TABLE}"
-    if connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is None:
-        return None
-    version = Table(VERSION_TABLE, MetaData(), Column("version_num", Text), schema=schema)
-    revision: str | None = connection.scalar(select(version.c.version_num))
-    return revision
-
-
-def check_schema(connection: Connection, schema: str) -> None:
-    """Make sure that the tables are there and of the revision that this version needs.
-
-    Raises:
-        SchemaError: they are not; the message says what to run.
-    """
-    current, required = current_revision(connection, schema), required_revision()
-    if current == required:
-        return
-    place = _place(connection, schema)
-    if current is None:
-        raise SchemaError(f"{place} has no outboxd tables: run `outboxd migrate` as a role that may create them")
-    _refuse_unknown(connection, schema, current)
-    raise SchemaError(f"{place} has revision {current}, and {required} is needed: run `outboxd migrate`")
-
-
-def _refuse_unknown(connection: Connection, schema: str, current: str | None) -> None:
-    if current is not None and current not in _known_revisions():
-        raise SchemaError(
-            f"{_place(connection, schema)} has revision {current}, which this version of outboxd does not know (it "
-            f"needs {required_revision()}): install the version of outboxd that migrated it, or a newer one"
-        )
-
-
-def _place(connection: Connection, schema: str) -> str:
-    return f"the schema {schema!r} of the database {connection.scalar(text('SELECT current_database()'))!r}"
 
 
 def run_sql_file(revision_file: str, direction: str) -> None:
@@ -211,13 +154,3 @@ def _alembic_config(schema: str, connection: Connection | None, output: io.Strin
     config.attributes["schema"] = schema
     config.attributes["connection"] = connection
     return config
-
-
-@functools.cache
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_alembic_config("outboxd", None))
-
-
-@functools.cache
-def _known_revisions() -> frozenset[str]:
-    return frozenset(script.revision for script in _scripts().walk_revisions())

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from outboxd.errors import ConfigError
-from outboxd.postgres.migrate import print_sql, required_revision, upgrade
+from outboxd.postgres.migrate import print_sql, upgrade
+from outboxd.postgres.revisions import required_revision
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import value
 

@@ -17,14 +17,9 @@ from sqlalchemy.pool import NullPool
 
 from outboxd.errors import DatabaseUnavailableError, SchemaError
 from outboxd.postgres.failures import explained
-from outboxd.postgres.migrate import (
-    check_schema,
-    downgrade,
-    print_sql,
-    required_revision,
-    upgrade,
-)
+from outboxd.postgres.migrate import downgrade, print_sql, upgrade
 from outboxd.postgres.names import wakeup_channel
+from outboxd.postgres.revisions import check_schema, required_revision
 from outboxd.postgres.tables import metadata_for
 from tests.support.postgres_fixtures import Database
 

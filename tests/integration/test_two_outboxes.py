@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from outboxd.postgres.migrate import downgrade, required_revision, upgrade
+from outboxd.postgres.migrate import downgrade, upgrade
+from outboxd.postgres.revisions import required_revision
 from tests.integration.test_roles import make_roles
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Connection, Letters, value
