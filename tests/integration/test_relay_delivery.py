@@ -96,6 +96,32 @@ def test_none_leaves_what_the_producer_refuses_to_its_own_outcome(rig: Rig) -> N
     assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE published_at IS NOT NULL") == len(good)
 
 
+def test_none_refuses_a_row_that_names_a_partition_which_its_topic_lacks_and_loses_nothing(rig: Rig) -> None:
+    lossy = rig.topic(partitions=2, prefix="metrics")
+    daemon = rig.daemon([{"topic": "metrics-*", "confirm": "none"}])
+    rig.insert(lossy, "k")
+    # From then on the client knows the topic's partitions.
+    assert daemon.run("--until-empty", timeout_seconds=60).code == 0
+    daemon.start()
+    daemon.wait_for_event("owner")
+    rig.insert(lossy, "k")
+    rig.wait_until_settled()
+    with rig.sql.transaction():
+        bad = {rig.insert(lossy, f"key-{number}", partition=7) for number in range(3)}
+        good = [rig.insert(lossy, f"key-{number}") for number in range(3)]
+
+    rig.wait_until_settled(timeout_seconds=30)
+
+    ended = daemon.stop()
+    assert ended.code == 0
+    assert "record_lost" not in ended.err
+    letters = rig.dead_letters()
+    assert {row_id: letter["error_code"] for row_id, letter in letters.items()} == dict.fromkeys(
+        bad, "UNKNOWN_PARTITION"
+    )
+    assert set(good) <= {id_of(record) for record in rig.kafka.consume(lossy)}
+
+
 def test_a_row_waits_for_its_time_and_does_not_hold_its_key(rig: Rig) -> None:
     topic = rig.topic(partitions=1)
     never = rig.insert(topic, "k", available_at="2999-01-01")
