@@ -156,6 +156,31 @@ def test_a_row_waits_for_its_time_and_does_not_hold_its_key(rig: Rig) -> None:
     assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE id = %s AND published_at IS NULL", never) == 1
 
 
+def test_the_highest_id_there_is_ends_a_read_of_its_topic(rig: Rig) -> None:
+    paused = rig.topic(prefix="paused")
+    rig.sql.execute("SELECT outboxd.pause('paused-*', 'a test')")
+    rig.sql.execute(
+        "INSERT INTO outboxd.outbox (id, topic, payload) OVERRIDING SYSTEM VALUE"
+        " SELECT 9223372036854775807 - i, %s, 'x' FROM generate_series(0, 5) AS i",
+        (paused,),
+    )
+    # Six rows are what a fetch shows of a topic that goes on: the last one is where it is cut.
+    daemon = rig.daemon(relay={"batch_rows": 8})
+    going = rig.topic()
+    rig.insert(going)
+    daemon.start()
+    rig.wait_until_settled(but=6)
+    rig.sql.execute("SELECT outboxd.resume('paused-*')")
+
+    rig.wait_until_settled(timeout_seconds=20)
+
+    other = rig.insert(going)
+    rig.wait_until("SELECT published_at IS NOT NULL FROM outboxd.outbox WHERE id = %s", other, timeout_seconds=20)
+    ended = daemon.stop()
+    assert ended.code == 0
+    assert "database_failed" not in ended.err
+
+
 def test_a_paused_topic_waits_while_others_go_and_is_resumed_in_order(rig: Rig) -> None:
     paused, other = rig.topic(prefix="paused"), rig.topic()
     daemon = rig.daemon()
