@@ -189,7 +189,9 @@ class Invariants:
         """Memory is bounded, also where a stuck topic's records are counted beside the limits."""
         state, limits = daemon.relay.state, daemon.relay.state.limits
         rows, size_bytes = len(state.ledger), state.ledger.size_bytes
-        if any(breaker.is_watched for breaker in state.lanes.breakers.open.values()):
+        is_watched = any(breaker.is_watched for breaker in state.lanes.breakers.open.values())
+        # What is stuck in a partition is counted beside the limits without a breaker.
+        if is_watched or state.ledger.rows_free > max(0, limits.max_in_flight_rows - rows):
             # What was let in beside its records leaves memory some time after its end.
             self._were_stuck.add((daemon.name, state.token))
         beside = (daemon.name, state.token) in self._were_stuck
