@@ -1,4 +1,8 @@
-"""The daemon's own page, asked by a command over HTTP: what it answers, or None where nobody answers soon."""
+"""The daemon's own page, asked by a command over HTTP: what it answers, or None where nobody answers soon.
+
+The token is never sent: nothing tells who listens there while the daemon is down, and it lets whoever has it change
+things. Without it a page that others can reach keeps the keys of held rows to itself; the database has them.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,9 @@ _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - wher
 class DaemonPage:
     """Where a daemon listens, by the configuration."""
 
-    def __init__(self, address: tuple[str, int] | None, token: str = "") -> None:
-        """`address` is `settings.http.address`: None where the page is off. `token` lets a far daemon tell keys."""
+    def __init__(self, address: tuple[str, int] | None) -> None:
+        """`address` is `settings.http.address`: None where the page is off."""
         self.base = _base(address)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._opener: OpenerDirector | None = None
 
     def json(self, path: str) -> Any:
@@ -47,7 +50,7 @@ class DaemonPage:
         if self._opener is None:
             # Without the proxy that the environment may name: the daemon is near.
             self._opener = build_opener(ProxyHandler({}))
-        request = Request(self.base + path, headers=self._headers)  # noqa: S310 - the base is always http://
+        request = Request(self.base + path)  # noqa: S310 - the base is always http://
         try:
             with self._opener.open(request, timeout=ANSWER_SECONDS_MAX) as answer:
                 body: bytes = answer.read(ANSWER_BYTES_MAX)

@@ -31,7 +31,7 @@ def status(
 
         schema, outbox = settings.database.schema_, settings.outbox.name
         overview = look(engine, schema, settings.outbox.table, outbox)
-    daemon = DaemonPage(settings.http.address, settings.http.token).status()
+    daemon = DaemonPage(settings.http.address).status()
     if daemon is not None and daemon["outbox"] != outbox:
         # Of two daemons on one machine one may have the address that both were given.
         daemon = None

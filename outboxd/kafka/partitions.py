@@ -71,11 +71,21 @@ class PartitionQuestions:
         # A record waits for its report; and no further thread is needed to ask, for a few seconds at most.
         self._lots: Lots[Question] = Lots("partitions", self._ask_all, may_wait=False)
         self._generation = 0
+        self._open_ids: set[int] = set()
         self._lock = threading.Lock()
 
     def ask(self, producer: AnyProducer, record: Record, fault: DeliveryFault | None) -> None:
         """The record failed with this; is it because its topic lacks the partition that it names?"""
+        with self._lock:
+            self._open_ids.add(record.id)
         self._lots.add([Question(producer, record, fault, self._generation)])
+
+    def asks(self, producer: AnyProducer, record: Record, fault: DeliveryFault) -> bool:
+        """The client refused the record with this: ask where that leaves it open whose fault it is, and say so."""
+        if record.partition is None or fault.fault.code not in PARTITION_CODES:
+            return False
+        self.ask(producer, record, fault)
+        return True
 
     def ask_of(self, producer: AnyProducer, reports: Iterable[Report]) -> list[Report]:
         """Ask about those reports that leave it open; return the others."""
@@ -87,10 +97,16 @@ class PartitionQuestions:
                 sure.append(report)
         return sure
 
+    def open_ids(self) -> set[int]:
+        """Return the ids of the records whose reports still wait for an answer."""
+        with self._lock:
+            return self._open_ids.copy()
+
     def forget(self) -> None:
         """Report nothing of what was asked until now: its producer is gone, and its records go by another one."""
         with self._lock:
             self._generation += 1
+            self._open_ids.clear()
 
     def _ask_all(self, questions: list[Question]) -> None:
         by_topic: dict[str, list[Question]] = {}
@@ -105,6 +121,7 @@ class PartitionQuestions:
             # After `forget` no report comes any more, so it is held back meanwhile.
             for _, record, fault, generation in questions:
                 if generation == self._generation:
+                    self._open_ids.discard(record.id)
                     self._report(Report(record, _fault_of(record, count) or fault, record.partition, None, True))
 
 

@@ -28,7 +28,7 @@ from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.lone_producer import LoneProducer
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.partitions import PARTITION_CODES, PartitionQuestions
+from outboxd.kafka.partitions import PartitionQuestions
 from outboxd.kafka.producer_maker import NO_PRODUCER, AnyProducer, ProducerMaker
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
 from outboxd.policy.faults import own_fault
@@ -75,6 +75,7 @@ class KafkaPublisher:
             lambda: maker.try_to_make(lone_config(self._properties)), self._checks, self.inbox, self._refused
         )
         self._partitions = PartitionQuestions(self.inbox.put)
+        self.questioned = self._partitions.open_ids
         self._producer: AnyProducer = maker.make(self._config)
 
     @property
@@ -165,16 +166,15 @@ class KafkaPublisher:
 
     def _refused(self, record: Record, error: KafkaException | TypeError | ValueError) -> None:
         """`produce()` raised: the record's outcome at once. The rest of the batch is none the worse."""
-        if isinstance(error, KafkaException):
-            kafka_error: KafkaError = error.args[0]
-            if kafka_error.fatal() or kafka_error.code() == KafkaError._FATAL:
-                self._failure = delivery_fault(kafka_error, alone=True)
-            if kafka_error.code() in PARTITION_CODES and record.partition is not None:
-                self._partitions.ask(self._producer, record, delivery_fault(kafka_error, alone=True))
-                return
-            self._refuse(record, delivery_fault(kafka_error, alone=True))
+        if not isinstance(error, KafkaException):
+            self._refuse(record, refusal_fault(error))
             return
-        self._refuse(record, refusal_fault(error))
+        kafka_error: KafkaError = error.args[0]
+        fault = delivery_fault(kafka_error, alone=True)
+        if kafka_error.fatal() or kafka_error.code() == KafkaError._FATAL:
+            self._failure = fault
+        if not self._partitions.asks(self._producer, record, fault):
+            self._refuse(record, fault)
 
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when the producer's queue is full."""

@@ -10,9 +10,9 @@ from outboxd.errors import OutboxdError
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import GAUGES, Backlog, StatusBoard
 from outboxd.policy.messages import TellEvent
+from outboxd.postgres.housekeeping import COUNTED_MAX
 from outboxd.postgres.names import quoted
 
-COUNTED_MAX: Final = 10_000
 REST_SHARE: Final = 20.0
 """The next measurement waits for so many times as long as the last one took."""
 

@@ -48,9 +48,9 @@ ROWS_BEYOND: Final = f"""
                         WHERE o.published_at IS NULL AND o.id > p.low AND o.id <= p.high
                         ORDER BY o.id LIMIT (SELECT {SAMPLE_ROWS})) AS b) AS s
     )
-    SELECT least(coalesce(e.rows, 0), (
+    SELECT CAST(round(least(coalesce(e.rows, 0), (
                SELECT min(pg_relation_size(x.indexrelid)) / {_INDEX_BYTES_PER_ROW}
                  FROM newest AS n JOIN pg_index AS x ON x.indrelid = n.tableoid
-                WHERE pg_get_expr(x.indpred, x.indrelid) = '(published_at IS NULL)')) AS rows
+                WHERE pg_get_expr(x.indpred, x.indrelid) = '(published_at IS NULL)'))) AS bigint) AS rows
       FROM estimate AS e"""
-"""Rows that are pending behind the one with `:last_id`; a fraction, maybe."""
+"""How many rows are pending behind the one with `:last_id`."""

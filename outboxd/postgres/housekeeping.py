@@ -224,7 +224,8 @@ class Housekeeping:
         )
 
     def _rows_beyond(self, last_id: int) -> int:
-        return int(self._row(ROWS_BEYOND, last_id=last_id).rows)
+        rows: int = self._row(ROWS_BEYOND, last_id=last_id).rows
+        return rows
 
     def _count_others(self, kinds: Sequence[Kind]) -> tuple[int, bool]:
         """Count the dead letters that are of none of these kinds, and say whether there may be more of them."""

@@ -116,12 +116,10 @@ def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
     values: dict[str, Any] = {"outbox": outbox, "counted_max": COUNTED_MAX, "listed_max": HELD_KEYS_LISTED_MAX}
     with explained(), engine.connect() as connection:
         backlog = connection.execute(in_schema(_BACKLOG, schema, table=table), values).one()
-        beyond = {"last_id": backlog.last_id}
-        rows_beyond = (
-            connection.scalar(in_schema(ROWS_BEYOND, schema, table=table), beyond)
-            if backlog.pending > COUNTED_MAX
-            else 0
-        )
+        rows_beyond = 0
+        if backlog.pending > COUNTED_MAX:
+            beyond = in_schema(ROWS_BEYOND, schema, table=table)
+            rows_beyond = connection.execute(beyond, {"last_id": backlog.last_id}).scalar_one()
         held = connection.execute(in_schema(_HELD_LISTED, schema, table=table), values).all()
         lease = connection.execute(in_schema(_LEASE, schema), values).one_or_none()
     oldest_pending_at = OldestDue(engine, schema, table).at()
@@ -130,7 +128,7 @@ def look(engine: Engine, schema: str, table: str, outbox: str) -> Overview:
         by_topic[group.topic] = by_topic.get(group.topic, 0) + group.count
     return Overview(
         pending=backlog.pending,
-        pending_estimate=backlog.pending + round(rows_beyond or 0),
+        pending_estimate=backlog.pending + rows_beyond,
         in_retry=backlog.in_retry,
         next_retry_at=backlog.next_retry_at,
         replaying=backlog.replaying,

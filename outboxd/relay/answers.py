@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass, field
 
-from outboxd.policy.records import Arm, GateKey, Record, arm_of, id_of, size_of
+from outboxd.policy.records import ID_MAX, Arm, GateKey, Record, arm_of, id_of, size_of
 from outboxd.relay.ports import FetchRequest
 
 
@@ -41,7 +41,8 @@ def completeness(
         limits.append(end_id)
     if cut_arm == arm:
         limits.append(shown[-1].id)
-    return min(limits, default=None)
+    # Nothing is behind the highest id.
+    return min((limit for limit in limits if limit < ID_MAX), default=None)
 
 
 def end_before_position(request: FetchRequest, from_id: int) -> int | None:

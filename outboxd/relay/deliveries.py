@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import itemgetter
 
 from outboxd.policy.faults import Fault, FaultClass
@@ -43,17 +43,17 @@ class Deliveries:
         self._stuck = stuck
         self._observer = observer
         self._refused_ids: set[int] = set()
-        """Fire-and-forget records that the producer did not take: they are not settled."""
+        """Fire-and-forget records that the producer did not take: they are not settled before their report is in."""
 
     def count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
         """Take the reports of settled fire-and-forget records aside: they only tell how the topic is."""
         kept: list[Report] = []
         delivered: list[Report] = []
-        refused_ids, self._refused_ids = self._refused_ids, set()
         for report in reports:
             record, topic = report.record, report.record.topic
-            if topic not in self._lanes.unconfirmed_topics or record.id in refused_ids:
+            if topic not in self._lanes.unconfirmed_topics or record.id in self._refused_ids:
                 kept.append(report)
+                self._refused_ids.discard(record.id)
                 continue
             lane = self._lanes[topic]
             self._lanes.count_in_flight(lane, -1)
@@ -92,18 +92,25 @@ class Deliveries:
             breakers.probe_failed(record.topic, record.id, fault, fault.meaning, now)
         breakers.probe_ended(record.topic, record.id, now)
 
-    def unconfirmed(self, records: Sequence[Record], reports: Sequence[Report], now: float) -> list[Record]:
+    def unconfirmed(
+        self, records: Sequence[Record], reports: Sequence[Report], now: float, questioned: Collection[int] = ()
+    ) -> list[Record]:
         """The producer was given fire-and-forget records, and what it took is settled by that; return what their keys
         let go next.
 
         `reports` came since. One that tells of a failure so early is a refusal of `produce()` itself, since no callback
         was served meanwhile: that record was never on its way, so it has the outcome that it would have on any route.
+        So have those of `questioned`: they were refused too, and their reports come later.
         """
-        failed = {report.record.id for report in reports if report.error is not None}
+        failed = {report.record.id for report in reports if report.error is not None}.union(questioned)
         if failed:
-            self._refused_ids = {record.id for record in records if record.id in failed}
+            self._refused_ids.update(record.id for record in records if record.id in failed)
             records = [record for record in records if record.id not in failed]
         return self._settle_unconfirmed(records, now) if records else []
+
+    def forget_refused(self) -> None:
+        """The producer was replaced: no report of those that it refused comes any more."""
+        self._refused_ids.clear()
 
     def _settle_unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
         reports = [Report(record, None, None, None) for record in records]

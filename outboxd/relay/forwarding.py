@@ -6,7 +6,7 @@ derives from this states only the calls to which it adds something.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.partitioners import Placement
@@ -44,6 +44,10 @@ class ForwardingPublisher:
     def flush(self, timeout_seconds: float) -> None:
         """Send what is queued at once, and serve delivery callbacks meanwhile."""
         self._within.flush(timeout_seconds)
+
+    def questioned(self) -> Collection[int]:
+        """Return the ids of records that failed, and whose reports come once the cluster was asked why."""
+        return self._within.questioned()
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""

@@ -160,6 +160,12 @@ class Publisher(Protocol):
         """
         ...
 
+    def questioned(self) -> Collection[int]:
+        """Return the ids of records that failed, and whose reports come once the cluster was asked why. What is not
+        among them any more is in the next `take_reports`.
+        """
+        ...
+
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from outboxd.policy.breakers import Breaker, Breakers
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import Arm, Record
+from outboxd.policy.records import ID_MAX, Arm, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
 from outboxd.relay.answers import end_before_position
@@ -119,7 +119,7 @@ class Probing:
             probe = self._first_fit(usable, breaker, wish.from_id)
             if probe is not None:
                 self._breakers.probing(wish.topic, probe.id)
-                breaker.read_from = probe.id + 1
+                breaker.read_from = min(probe.id + 1, ID_MAX)
                 breaker.wants_untried = False
                 probes.append(probe)
                 continue
@@ -146,7 +146,7 @@ class Probing:
     def _go_on_behind(self, seen_to: int | None, breaker: Breaker) -> None:
         """None up to this id, where any was looked at: the next look goes on behind it."""
         if seen_to is not None:
-            breaker.read_from = seen_to + 1
+            breaker.read_from = min(seen_to + 1, ID_MAX)
         if len(breaker.keys_read) > KEYS_READ_MAX:
             breaker.look_again()
 

@@ -106,10 +106,11 @@ class Publishing:
     def report(self, now: float) -> None:
         """Take the delivery reports that came by the last rest; replace the producer where it failed."""
         state, publisher = self._state, self._state.ports.publisher
+        questioned = publisher.questioned() if self._unconfirmed else ()
         reports = publisher.take_reports()
         if self._unconfirmed:
             given, self._unconfirmed = self._unconfirmed, []
-            state.ready += state.aftermath.deliveries.unconfirmed(given, reports, now)
+            state.ready += state.aftermath.deliveries.unconfirmed(given, reports, now, questioned)
         if reports or state.aftermath.undecided:
             self._go_next(state.aftermath.take(reports, now))
         transaction = publisher.committed()
@@ -132,6 +133,7 @@ class Publishing:
         failure = state.ports.publisher.failure()
         unsettled = state.with_producer()
         state.aftermath.unknown = []
+        state.aftermath.deliveries.forget_refused()
         state.ports.publisher.rebuild()
         state.lanes.nothing_in_flight()
         for topic in state.lanes.unconfirmed_topics:

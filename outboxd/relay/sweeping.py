@@ -155,9 +155,12 @@ class Sweeping:
         self._state.ports.observer.event("reading_went_back", from_id=record_id, position=position)
 
     def _left_out(self) -> set[str]:
-        """Return the topics that are read again as a whole once they, or partitions of theirs, go on."""
+        """Return the topics that are read again as a whole once they, or partitions of theirs, go on.
+
+        Held ones of which nothing was dropped are not among these: what is found of them may be their only probe.
+        """
         state = self._state
-        return {*state.topics.held, *state.topics.deferred, *state.partitions.deferred}
+        return {*state.topics.deferred, *state.partitions.deferred}
 
     def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
         gate = self._state.gate

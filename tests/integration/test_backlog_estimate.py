@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from outboxd.policy.records import FIRST_ID, ID_MAX
+from outboxd.postgres import overview
+from outboxd.postgres.engine import make_engine
 from outboxd.postgres.housekeeping import COUNTED_MAX, Housekeeping
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Connection, value
@@ -83,6 +85,23 @@ def test_rows_between_published_ones_are_told_apart(
 ) -> None:
     insert(connection, 400_000, published=published)
     assert error_of(housekeeping, connection) < error_max
+
+
+@pytest.mark.parametrize("one_of", [3, 7, 11])
+def test_status_and_the_gauges_tell_the_same_number(
+    housekeeping: Housekeeping,
+    connection: Connection,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    one_of: int,
+) -> None:
+    monkeypatch.setattr(overview, "COUNTED_MAX", COUNTED_MAX)
+    insert(connection, 20_000 * one_of, published=f"hashint8(i) % {one_of} <> 0")
+    engine = make_engine(database.url)
+    seen = overview.look(engine, "outboxd", "outbox", "default")
+    engine.dispose()
+    assert seen.pending_estimate == housekeeping.measure().pending_estimate > COUNTED_MAX + 1
 
 
 def test_rows_that_were_left_over_long_ago_hide_no_backlog(housekeeping: Housekeeping, connection: Connection) -> None:

@@ -263,6 +263,33 @@ def test_status_asks_the_daemon_where_it_listens_and_takes_nothing_else_for_one(
     assert shell.ok("status", "--json").document["daemon"] is None
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_what_only_looks_at_the_page_tells_the_token_to_nobody(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    """Whoever is quick may have the port while the daemon is down, and answer as it would."""
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(_Page, "told", json.dumps(OURS).encode(), raising=False)
+    monkeypatch.setattr(
+        _Page, "log_message", lambda page, *_: asked.append((page.path, str(page.headers))), raising=False
+    )
+    with http.server.ThreadingHTTPServer((host, 0), _Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            listen = f"{host}:{server.server_address[1]}"
+            shell = shell_on(
+                database, monkeypatch, capsys, OUTBOXD_HTTP__LISTEN=listen, OUTBOXD_HTTP__TOKEN="correct horse"
+            )
+            shell.ok("status", "--json")
+            shell("top", "--once")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert {path for path, _ in asked} >= {"/status", "/metrics"}
+    assert not [headers for _, headers in asked if "correct horse" in headers or "authorization" in headers.lower()]
+
+
 def test_another_table_and_schema_serve_as_well(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

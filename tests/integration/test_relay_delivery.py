@@ -96,6 +96,32 @@ def test_none_leaves_what_the_producer_refuses_to_its_own_outcome(rig: Rig) -> N
     assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE published_at IS NOT NULL") == len(good)
 
 
+def test_none_refuses_a_row_that_names_a_partition_which_its_topic_lacks_and_loses_nothing(rig: Rig) -> None:
+    lossy = rig.topic(partitions=2, prefix="metrics")
+    daemon = rig.daemon([{"topic": "metrics-*", "confirm": "none"}])
+    rig.insert(lossy, "k")
+    # From then on the client knows the topic's partitions.
+    assert daemon.run("--until-empty", timeout_seconds=60).code == 0
+    daemon.start()
+    daemon.wait_for_event("owner")
+    rig.insert(lossy, "k")
+    rig.wait_until_settled()
+    with rig.sql.transaction():
+        bad = {rig.insert(lossy, f"key-{number}", partition=7) for number in range(3)}
+        good = [rig.insert(lossy, f"key-{number}") for number in range(3)]
+
+    rig.wait_until_settled(timeout_seconds=30)
+
+    ended = daemon.stop()
+    assert ended.code == 0
+    assert "record_lost" not in ended.err
+    letters = rig.dead_letters()
+    assert {row_id: letter["error_code"] for row_id, letter in letters.items()} == dict.fromkeys(
+        bad, "UNKNOWN_PARTITION"
+    )
+    assert set(good) <= {id_of(record) for record in rig.kafka.consume(lossy)}
+
+
 def test_a_row_waits_for_its_time_and_does_not_hold_its_key(rig: Rig) -> None:
     topic = rig.topic(partitions=1)
     never = rig.insert(topic, "k", available_at="2999-01-01")
@@ -128,6 +154,31 @@ def test_a_row_waits_for_its_time_and_does_not_hold_its_key(rig: Rig) -> None:
     rig.check(unordered=delayed).assert_holds(pending=1)
     assert [id_of(record) for record in rig.kafka.consume(topic)] == free + delayed
     assert rig.count("SELECT count(*) FROM outboxd.outbox WHERE id = %s AND published_at IS NULL", never) == 1
+
+
+def test_the_highest_id_there_is_ends_a_read_of_its_topic(rig: Rig) -> None:
+    paused = rig.topic(prefix="paused")
+    rig.sql.execute("SELECT outboxd.pause('paused-*', 'a test')")
+    rig.sql.execute(
+        "INSERT INTO outboxd.outbox (id, topic, payload) OVERRIDING SYSTEM VALUE"
+        " SELECT 9223372036854775807 - i, %s, 'x' FROM generate_series(0, 5) AS i",
+        (paused,),
+    )
+    # Six rows are what a fetch shows of a topic that goes on: the last one is where it is cut.
+    daemon = rig.daemon(relay={"batch_rows": 8})
+    going = rig.topic()
+    rig.insert(going)
+    daemon.start()
+    rig.wait_until_settled(but=6)
+    rig.sql.execute("SELECT outboxd.resume('paused-*')")
+
+    rig.wait_until_settled(timeout_seconds=20)
+
+    other = rig.insert(going)
+    rig.wait_until("SELECT published_at IS NOT NULL FROM outboxd.outbox WHERE id = %s", other, timeout_seconds=20)
+    ended = daemon.stop()
+    assert ended.code == 0
+    assert "database_failed" not in ended.err
 
 
 def test_a_paused_topic_waits_while_others_go_and_is_resumed_in_order(rig: Rig) -> None:

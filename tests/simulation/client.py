@@ -85,6 +85,9 @@ class SimulatedPublisher:
     def flush(self, timeout_seconds: float) -> None:
         self.poll(timeout_seconds)
 
+    def questioned(self) -> set[int]:
+        return set()
+
     def take_reports(self) -> list[Report]:
         reports, self._inbox = self._inbox, []
         if reports:

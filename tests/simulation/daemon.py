@@ -132,6 +132,10 @@ class Daemon:
             self._acknowledged.clear()
         self._acknowledged.update([report.record.event_id for report in reports if report.error is None])
 
+    def forget_delivered(self) -> None:
+        """What was delivered is pending again where the database lost its mark."""
+        self._acknowledged.clear()
+
     def was_delivered(self, record: Record) -> bool:
         """Say whether the relay was told, by this ownership, that the record is delivered."""
         return self._acknowledged_to is self.relay.state and record.event_id in self._acknowledged

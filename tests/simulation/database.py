@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field, replace
 
 from outboxd.policy.records import Arm, Record
+from tests.simulation.ids import Ids
 from tests.simulation.timeline import EPOCH_MS, Timeline
 
 LONG_OPEN_SECONDS = 100.0
@@ -134,9 +135,13 @@ class Database:
         self.settled_transaction = 0
         self.server = 1
         """Which server it is: another one after each failover."""
+        self.starts = 1
+        """How often a server began: connections are of one start."""
         self.events: dict[str, Row] = {}
         """Every row that was ever committed, by its event: as it is now, or as it was when a failover lost it."""
-        self._last_id = ids_begin_after
+        self.ids = Ids(ids_begin_after)
+        self._on_disk: Copy | None = None
+        self._waits_for_nobody = False
         self._transactions = 0
         self._events = 0
         self._dead_letters = 0
@@ -156,8 +161,7 @@ class Database:
     # Writers.
 
     def draw_id(self) -> int:
-        self._last_id += 1
-        return self._last_id
+        return self.ids.draw()
 
     def event_id(self) -> str:
         """Return the next event id; ids are given twice after a failover, these are not."""
@@ -195,6 +199,7 @@ class Database:
             self.events[row.event_id] = row
             self.rows[row.id] = self.pending[row.id] = row
             self.by_key.setdefault((row.topic, row.key), []).append(row)
+        self.committed()
 
     def locks(self) -> frozenset[str]:
         return frozenset(transaction.name for transaction in self.open.values() if transaction.name)
@@ -212,23 +217,53 @@ class Database:
             control=dict(self.control),
             lease=replace(self.lease),
             settled_transaction=self.settled_transaction,
-            last_id=self._last_id,
+            last_id=self.ids.last,
             dead_letters=self._dead_letters,
         )
 
     def fail_over(self, copy: Copy, ids_skipped: int) -> int:
         """Go on as the standby that has this copy; return how many committed rows are lost. Ids are drawn again."""
+        self.server += 1
+        return self._go_on_from(copy, ids_skipped, is_noticed=True)
+
+    # A crash, after which this server goes on by what is on its disk.
+
+    def stop_writing(self, *, waits_for_nobody: bool) -> None:
+        """What is committed now is on the disk; of what comes, what somebody waits for (`synchronous_commit`), and
+        whatever was committed before that. Marks wait only in exactly-once delivery; applications and operators do
+        unless it `waits_for_nobody`.
+        """
+        self._on_disk, self._waits_for_nobody = self.copied(), waits_for_nobody
+
+    @property
+    def lags(self) -> bool:
+        """Whether the disk may lack something."""
+        return self._on_disk is not None
+
+    def committed(self, *, always: bool = False) -> None:
+        """A transaction other than a mark was committed; `always`: it waits for the disk in any case."""
+        if self._on_disk is not None and (always or not self._waits_for_nobody):
+            self._on_disk = self.copied()
+
+    def crash(self, ids_skipped: int) -> int:
+        """Go on by what is on the disk; return how many committed rows are lost."""
+        assert self._on_disk is not None
+        return self._go_on_from(self._on_disk, ids_skipped, is_noticed=False)
+
+    def _go_on_from(self, copy: Copy, ids_skipped: int, *, is_noticed: bool) -> int:
         lost = len(self.rows) - len(copy.rows)
         # What an operator did is lost with the rest; the relay may have acted on it.
         for letter in copy.dead.values():
             former = self.dead.get(letter.id)
             letter.is_undone = letter.is_undone or former is None or former.status != letter.status
-        self.server += 1
+        self.starts += 1
+        self._on_disk = None
         self.rows = copy.rows
         self.pending = {row_id: copy.rows[row_id] for row_id in copy.pending}
         self.retry, self.dead, self.control, self.lease = copy.retry, copy.dead, copy.control, copy.lease
         self.settled_transaction = copy.settled_transaction
-        self._last_id, self._dead_letters = copy.last_id + ids_skipped, copy.dead_letters
+        self.ids.go_back(copy.last_id + ids_skipped, self.rows, is_noticed=is_noticed)
+        self._dead_letters = copy.dead_letters
         self.open.clear()
         self.key_locks.clear()
         self.by_key.clear()
@@ -246,12 +281,14 @@ class Database:
         for dead in letters:
             if dead.status == "dead":
                 dead.status, dead.replay = "replaying", self._replays
+        self.committed()
 
     def discard(self, dead: DeadRow) -> None:
         """Some operators' transactions are open for so long that no fetch tells of it any more."""
         if dead.status == "dead":
             began_at = self.now - (LONG_OPEN_SECONDS if dead.id % 3 == 0 else 0.0)
             dead.status, dead.resolved_at = "discarded", began_at
+        self.committed()
 
     def bury(self, row: Row, reason: str, code: str, attempts: int, *, holds_key: bool) -> DeadRow:
         self._dead_letters += 1
@@ -268,6 +305,7 @@ class Database:
         if lease.expires_at > now:
             return None
         lease.token, lease.holder, lease.daemon, lease.expires_at = lease.token + 1, holder, daemon, now + ttl
+        self.committed()
         return lease.token
 
     def renew(self, holder: str, token: int, ttl: float) -> bool:
@@ -275,8 +313,10 @@ class Database:
         if lease.holder != holder or lease.token != token:
             return False
         lease.expires_at = self.now + ttl
+        self.committed()
         return True
 
     def release(self, holder: str) -> None:
         if self.lease.holder == holder:
             self.lease.expires_at = min(self.lease.expires_at, self.now)
+            self.committed()

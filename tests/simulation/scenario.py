@@ -6,8 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from outboxd.policy.records import FIRST_ID, ID_MAX
 from outboxd.policy.routes import Confirm, RetryLimits, Route
 from outboxd.relay.relay import RelayLimits
+
+FAR_IDS = (ID_MAX - 8_000, FIRST_ID + 1)
+FAR_SHARE = 0.05
+"""In so many seeds ids begin at the ends of what there is."""
+ODD_SHARE = 0.05
+"""So often is each of the rare things of a seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +58,20 @@ class Scenario:
     clock_jumps: bool
     ids_begin_after: int
     adds_partitions: bool
+    has_high_row: bool
+    sets_sequence_back: bool
+    loses_commits: bool
+
+
+def _ids_begin_after(near_zero: int, dice: random.Random) -> int:
+    return near_zero if dice.random() >= FAR_SHARE else dice.choice(FAR_IDS)
 
 
 def scenario(seed: int) -> Scenario:
     """Return the choices of a seed."""
     dice = random.Random(seed * 7919 + 1)
+    # What was added later has dice of its own, lest it change what is chosen after it.
+    odd = random.Random(f"odd {seed}")
     quiet = dice.random() < 0.25
     is_stormy = dice.random() < 0.04
     rows = dice.choice([8, 16, 16, 64])
@@ -126,6 +142,9 @@ def scenario(seed: int) -> Scenario:
         transaction_seconds=dice.choice([4.0, 10.0, 30.0]),
         fails_over=dice.random() < 0.15,
         clock_jumps=dice.random() < 0.1,
-        ids_begin_after=dice.choice([0, 0, 0, -20]),
+        ids_begin_after=_ids_begin_after(dice.choice([0, 0, 0, -20]), odd),
         adds_partitions=seed % 5 == 0,
+        has_high_row=odd.random() < ODD_SHARE,
+        sets_sequence_back=odd.random() < ODD_SHARE,
+        loses_commits=odd.random() < ODD_SHARE,
     )

@@ -9,9 +9,10 @@ from operator import itemgetter
 
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
-from outboxd.policy.records import ID_MAX, Arm, Record
+from outboxd.policy.records import FIRST_ID, ID_MAX, Arm, Record
 from outboxd.policy.requests import FetchRequest, Known, Settlement, SweepRequest
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
+from tests.simulation.history import Violation
 from tests.simulation.timeline import EPOCH_MS
 
 LINEAGE = "simulated"
@@ -68,6 +69,7 @@ def _pauses(db: Database) -> list[Pause]:
 
 def fetch(db: Database, request: FetchRequest) -> Fetched:
     """Answer a fetch from the snapshot of now; the locks are added later, as they are read later."""
+    _check_bigints(request)
     due_ids, retry_cursor = _due(db, request) if db.retry else ([], None)
     replays: list[DeadRow] = []
     holding = None if request.holding_after is None else _holding(db, request.holding_after)
@@ -100,6 +102,16 @@ def fetch(db: Database, request: FetchRequest) -> Fetched:
         available_cursor=available_cursor,
         top_id=max((i for i in db.pending if i > request.position), default=None) if request.want_top else None,
     )
+
+
+def _check_bigints(request: FetchRequest) -> None:
+    """PostgreSQL refuses a statement with a number that its type has no room for."""
+    begins = [wish.from_id for wish in request.rereads]
+    begins += [wish.from_id for wish in (*request.catch_ups, *request.probe_reads)]
+    numbers = [request.position, request.replay_cursor, *request.gap_lows, *request.gap_highs, *request.chosen_ids]
+    numbers += begins + list(map(request.end_of, begins))
+    if numbers and not FIRST_ID <= min(numbers) <= max(numbers) <= ID_MAX:
+        raise Violation("bigint", f"a fetch asks for ids from {min(numbers)} to {max(numbers)}")
 
 
 def _is_behind(db: Database, dead: DeadRow, cursor: int) -> bool:
@@ -248,6 +260,8 @@ def settle(db: Database, settlement: Settlement) -> int:
     for pattern, note in settlement.storms:
         db.control.setdefault(pattern, (now, note))
     db.settled_transaction = max(db.settled_transaction, settlement.transaction or 0)
+    if settlement.transaction is not None:
+        db.committed(always=True)
     return matched
 
 

@@ -127,13 +127,13 @@ class SimulatedStore:
         timeline = self._db.timeline
         fails = self._dice.random() < self._faults.before
         held_up: list[bool] = []
-        connected_to = self._db.server
+        connected_to = self._db.starts
 
         def run() -> None:
             if self._is_frozen_unsent(held_up):
                 timeline.at(self._daemon.frozen_until, run)
                 return
-            if fails or self._is_down() or connected_to != self._db.server:
+            if fails or self._is_down() or connected_to != self._db.starts:
                 timeline.after(self._delay(), lambda: self._answer(FetchFailed("gone")))
                 return
             event = statement()
@@ -166,7 +166,7 @@ class SimulatedStore:
         daemon.world.invariants.one_statement(daemon, self.settles_under_way)
         self.settles_under_way += 1
         holder, server = self._proof()
-        connected_to = self._db.server
+        connected_to = self._db.starts
         fails = self._dice.random() < self._faults.before
         answer_is_lost = self._dice.random() < self._faults.lost_answer
         held_up: list[bool] = []
@@ -184,7 +184,7 @@ class SimulatedStore:
             if self._is_frozen_unsent(held_up):
                 timeline.at(daemon.frozen_until, run)
                 return
-            if fails or self._is_down() or connected_to != self._db.server:
+            if fails or self._is_down() or connected_to != self._db.starts:
                 timeline.after(self._delay(), lambda: answer(SettleFailed(settlement, "gone")))
                 return
             lease = self._db.lease

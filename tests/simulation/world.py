@@ -13,6 +13,7 @@ from tests.simulation.database import Database, Kind, Row
 from tests.simulation.faults import LAST_REPLAYS_SECONDS, Faults
 from tests.simulation.history import History, Violation
 from tests.simulation.invariants import Invariants
+from tests.simulation.oddities import Oddities
 from tests.simulation.scenario import Scenario, scenario
 from tests.simulation.store import StatementFaults
 from tests.simulation.timeline import Timeline
@@ -55,6 +56,7 @@ class World:
             for _ in range(self.scenario.writers)
         ]
         self.faults = Faults(self, random.Random(self.dice.random()))
+        self.oddities = Oddities(self)
 
     # What the parts ask of the world.
 
@@ -96,6 +98,15 @@ class World:
     def clock_jumped(self) -> None:
         """Set clocks end leases early: their owners trust them for so long at most."""
         self.two_owners_until = self.timeline.now + self.scenario.lease_ttl
+
+    def commits_lost(self) -> None:
+        """The database lost commits and is the same server all the same: what was settled may be pending again, and the
+        lease be another one's.
+        """
+        self.clock_jumped()
+        self.invariants.forget_settled()
+        for daemon in self.daemons:
+            daemon.forget_delivered()
 
     def count(self, what: str) -> None:
         """One more of these happened."""

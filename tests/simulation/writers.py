@@ -69,6 +69,8 @@ class Writer:
         self._db.lock_outbox(transaction)
         is_early = bool(early_ids)
         row_id = early_ids.pop(0) if early_ids else self._db.draw_id()
+        # Reading may be past it then, and only a sweep finds it.
+        is_early |= self._db.ids.is_below(row_id)
         transaction.rows.append(self._row(row_id, topic, key or None, is_early=is_early, is_strict=is_strict))
         pause = dice.choice([0.0, 0.0, 0.001, 0.05])
         timeline.after(pause, lambda: self._insert(transaction, plan[1:], early_ids))

@@ -98,3 +98,36 @@ def test_what_a_fire_and_forget_record_had_failed_with_is_forgotten_once_the_pro
     given = bench.give(record(1, topic="a"))
     bench.state.aftermath.deliveries.unconfirmed(given, (), 0.0)
     assert not bench.state.aftermath.histories.failed
+
+
+def test_a_fire_and_forget_record_that_the_cluster_is_asked_about_has_its_own_outcome_when_the_answer_is_there() -> (
+    None
+):
+    bench = Bench()
+    state = bench.state
+    asked_about, other, behind = record(1, topic="a", key="k"), record(2, topic="a", key="l"), record(3, topic="a")
+    given = bench.give(asked_about, other, behind)
+
+    assert state.aftermath.deliveries.unconfirmed(given, (), 0.0, {1}) == []
+    assert state.settling.ids == [2]
+    # Reports of others come before it is answered.
+    assert state.aftermath.take([Report(other, None, 0, 2)], 0.0) == []
+    lacking = DeliveryFault(own_fault("UNKNOWN_PARTITION"), "there are two")
+    state.aftermath.take([Report(asked_about, lacking, 7, None, True)], 0.0)
+
+    assert bench.told == ["UNKNOWN_PARTITION", "invalid"]
+    assert state.settling.known_ids() == {1, 2}
+    assert state.lanes.rows_in_flight == 0
+
+
+def test_a_fire_and_forget_record_that_goes_again_by_another_producer_is_lost_when_that_fails_later() -> None:
+    bench = Bench()
+    deliveries = bench.state.aftermath.deliveries
+    given = bench.give(record(1, topic="a"))
+    deliveries.unconfirmed(given, (), 0.0, {1})
+    deliveries.forget_refused()
+
+    deliveries.unconfirmed(given, (), 0.0)
+    assert bench.state.settling.ids == [1]
+    assert deliveries.count_losses([Report(given[0], REFUSED, 7, None, True)], 0.0) == []
+    assert bench.told == ["INVALID_HEADERS", "record_lost"]

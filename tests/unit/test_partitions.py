@@ -61,3 +61,20 @@ def test_what_was_asked_for_a_producer_that_is_gone_is_not_reported() -> None:
     assert reports.get(timeout=WAIT_SECONDS).record.id == 3
     assert reports.empty()
     assert cluster.asked == ["first", "u"]
+
+
+def test_a_record_is_open_until_its_report_is_there_or_its_producer_is_gone() -> None:
+    cluster, reports = Cluster(), cast("SimpleQueue[Report]", SimpleQueue())
+    questions = PartitionQuestions(reports.put)
+    assert questions.asks(cast(Any, cluster), record(1, topic="t", partition=5), UNKNOWN)
+    assert not questions.asks(cast(Any, cluster), record(2, topic="t"), UNKNOWN)
+    assert questions.open_ids() == {1}
+    cluster.may_answer.set()
+    assert reports.get(timeout=WAIT_SECONDS).record.id == 1
+    assert questions.open_ids() == set()
+
+    cluster.may_answer.clear()
+    questions.asks(cast(Any, cluster), record(3, topic="t", partition=5), UNKNOWN)
+    questions.forget()
+    assert questions.open_ids() == set()
+    cluster.may_answer.set()

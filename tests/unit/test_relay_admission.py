@@ -13,7 +13,7 @@ from outboxd.policy.gaps import Gaps
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.messages import DueReplay, Fetched
 from outboxd.policy.partition_holds import PartitionHolds
-from outboxd.policy.records import FIRST_ID, NO_HISTORY, Arm, FailureHistory, Record
+from outboxd.policy.records import FIRST_ID, ID_MAX, NO_HISTORY, Arm, FailureHistory, Record
 from outboxd.policy.requests import FetchRequest
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
@@ -123,6 +123,16 @@ def test_a_chosen_record_behind_a_cut_is_wanted_again_and_one_that_is_not_shown_
 
     whole = bench.fetch()
     assert [one.id for one in whole.vanished] == [2]
+
+
+def test_a_topic_is_read_in_full_where_the_highest_id_there_is_was_shown() -> None:
+    bench = Bench(rows_max=4)
+    bench.wishes.cursors.position = ID_MAX
+    bench.topics.defer("orders", ID_MAX - 2)
+
+    bench.fetch(*[record(ID_MAX - i, key=f"key-{i}", arm=Arm.CATCH_UP) for i in (2, 1, 0)])
+
+    assert not bench.topics.deferred
 
 
 def test_a_held_record_that_is_read_again_is_resumed_with_its_history() -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from outboxd.policy.records import FIRST_ID
 from outboxd.policy.routes import Route
 from outboxd.policy.strides import SLOW_SECONDS, STRIDE_IDS, STRIDES_MAX
+from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.ports import SweepRequest, Swept
 from outboxd.relay.state import RelayLimits, State
 from outboxd.relay.sweeping import FOUND_ROWS_MAX, INTERVALS_MAX, SHARE, Sweeping
@@ -326,3 +327,18 @@ def test_a_walk_that_waits_for_what_it_found_to_be_read_is_due_at_no_time() -> N
     assert now.sweeping.deadline == float("inf")
     now.state.wishes.found.clear()
     assert now.sweeping.deadline <= 5.1
+
+
+def test_a_walk_finds_what_came_below_the_position_of_a_held_topic_of_which_nothing_was_dropped() -> None:
+    bench = Swept1000()
+    bench.state.lanes.meet(["orders"])
+    bench.state.topics.hold("orders", HoldReason.BREAKER, 0.0)
+
+    bench.walk(7)
+    assert list(bench.state.wishes.found) == [7]
+
+    bench.state.wishes.found.clear()
+    bench.state.topics.defer("orders", 7)
+    bench.walk(7, 8)
+    assert not bench.state.wishes.found
+    assert [request.skipped_topics for request in bench.asked] == [[], ["orders"]]

@@ -26,7 +26,7 @@ class Source:
         """`engine` is asked for when the database has to be looked at, not before."""
         self._settings = settings
         self._engine = engine
-        self._page = DaemonPage(settings.http.address, settings.http.token)
+        self._page = DaemonPage(settings.http.address)
         self._former: Told | None = None
         self._measured: deque[Measured] = deque(maxlen=LATENCY_LOOKS)
 
