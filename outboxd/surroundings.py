@@ -29,8 +29,11 @@ from outboxd.web.app import App
 from outboxd.web.guard import Guard
 from outboxd.web.listening import Listening
 
+SEEN_WITHIN_SECONDS = 15.0
+"""After so long at most the board and the metrics know that no broker answers, whether anything is sent or not."""
 CONTACT_SECONDS = 5.0
-CONTACT_PAUSE_SECONDS = 15.0
+CONTACT_PAUSE_SECONDS = SEEN_WITHIN_SECONDS - CONTACT_SECONDS - 1.0
+"""The second is for threads that wait for the processor."""
 CONTACT_RETRY_SECONDS = 1.0
 
 

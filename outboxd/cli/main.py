@@ -91,7 +91,8 @@ def _about(
 
 
 def _say(message: str, exit_code: int) -> int:
-    sys.stderr.write(f"outboxd: {message}\n")
+    with streams.errors_told():
+        sys.stderr.write(f"outboxd: {message}\n")
     return exit_code
 
 
@@ -100,13 +101,15 @@ def _say_usage(error: typer.TyperException) -> int:
     show = getattr(error, "show", None)
     if show is None:
         return _say(error.format_message(), EXIT_USAGE)
-    show()
+    with streams.errors_told():
+        show()
     return EXIT_USAGE
 
 
 def _say_bug(error: Exception) -> int:
     if os.environ.get("OUTBOXD_DEBUG") == "1":
-        sys.excepthook(type(error), error, error.__traceback__)
+        with streams.errors_told():
+            sys.excepthook(type(error), error, error.__traceback__)
     if (no_threads := threads_error(error)) is not None:
         return _say(str(no_threads), no_threads.exit_code)
     return _say(

@@ -7,9 +7,10 @@ import errno
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 _ESCAPED: Final = "outboxd.escaped"
 #: Of a write: no room, a descriptor to read from, over a quota or the largest size of a file, a broken device.
@@ -63,8 +64,24 @@ def is_unwritable(error: OSError) -> bool:
 
 def let_go_of_output() -> None:
     """The interpreter flushes standard output once more as it leaves; there it must not fail again."""
+    _let_go_of(sys.stdout)
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Within it something is told on standard error. Where that cannot be written nobody can be told, and the exit code
+    has to say it alone.
+    """
+    try:
+        yield
+        sys.stderr.flush()
+    except OSError:
+        _let_go_of(sys.stderr)
+
+
+def _let_go_of(stream: TextIO) -> None:
     with suppress(io.UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

@@ -14,7 +14,9 @@ from outboxd.postgres.housekeeping import COUNTED_MAX
 from outboxd.postgres.names import quoted
 
 REST_SHARE: Final = 20.0
-"""The next measurement waits for so many times as long as the last one took."""
+"""The next measurement waits for so many times as long as the quicker of the last two took."""
+REST_SECONDS_MAX: Final = 60.0
+"""It waits no longer: the figures of before an outage would stand long after it, and a statement is limited anyway."""
 
 
 class KindFound(Protocol):
@@ -119,9 +121,11 @@ class Gauges:
         self._monotonic = monotonic
         self._kinds: frozenset[tuple[str, str]] | None = None
         self._not_before = float("-inf")
+        self._last_took_seconds = 0.0
 
     def run(self) -> None:
-        """Measure, unless the last measurement took so long that it is too early.
+        """Measure, unless the last two measurements took so long that it is too early. One alone proves no long count:
+        the server may have stood still.
 
         Raises:
             OutboxdError: the database does not answer, or not as it should; a standby's board knows by then.
@@ -137,7 +141,9 @@ class Gauges:
                 self._board.database_answers(False, str(error), asked_by=[GAUGES])
             raise
         now = self._monotonic()
-        self._not_before = now + REST_SHARE * (now - began_at)
+        took, former = now - began_at, self._last_took_seconds
+        self._last_took_seconds = took
+        self._not_before = now + min(REST_SHARE * min(took, former), REST_SECONDS_MAX)
         self._board.database_answers(True, asked_by=[GAUGES])
         self._take(found, now)
 

@@ -181,12 +181,15 @@ class Ownership:
         successor's.
         """
         unsettled, token = len(self.state.ledger), self.state.token
+        # What was never sent is no duplicate when the successor sends it.
+        self.state.drop_unpublished()
+        sent = len(self.state.ledger)
         self._ports.publisher.purge()
         self._begin_anew(None)
         if token is not None:
             self._ports.lease.give_up(token)
         self._ports.observer.event("lease_lost", reason=reason, unsettled_rows=unsettled)
-        self._duplicates_possible(unsettled)
+        self._duplicates_possible(sent)
 
     def _duplicates_possible(self, rows: int) -> None:
         if not self._pipelined:

@@ -56,6 +56,30 @@ def test_an_output_that_cannot_be_written_is_no_bug(command: str, where: str, un
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("nonsense 2>/dev/full", 64),
+        ("send 2>/dev/full", 64),
+        ("run -c /nonexistent.toml 2>/dev/full", 78),
+        ("config show -c /nonexistent.toml 2>/dev/full", 78),
+        ("version >/dev/full 2>&1", 69),
+    ],
+)
+def test_the_exit_code_tells_the_cause_where_nothing_can_be_told_on_standard_error(line: str, code: int) -> None:
+    assert shell(f"{OUTBOXD} {line}").returncode == code
+
+
+def test_the_exit_code_tells_the_cause_where_nobody_reads_standard_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "outboxd", "run", "-c", "/nonexistent.toml"]
+    done = subprocess.run(command, stderr=writing, timeout=60, check=False)
+    os.close(writing)
+    assert done.returncode == 78
+
+
 class Unread(io.StringIO):
     def write(self, _: str) -> NoReturn:
         raise BrokenPipeError

@@ -240,21 +240,38 @@ def test_only_the_owner_tells(watched: Watched) -> None:
     assert watched.events == []
 
 
-def test_a_database_that_is_slow_to_count_is_asked_more_seldom(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def asked_at(watched: Watched, monkeypatch: pytest.MonkeyPatch, *took_seconds: float) -> list[float]:
+    """When the gauges measured, run every 15 s, while measurements take this long one after the other."""
     asked: list[float] = []
 
     def measure() -> Measured:
         asked.append(watched.clock.now)
-        watched.clock.now += 3
+        watched.clock.now += took_seconds[len(asked) - 1]
         return Measured(0, 0, 0.0, 0, ())
 
     monkeypatch.setattr(watched.store, "measure", measure)
-    for _ in range(8):
+    while len(asked) < len(took_seconds):
         watched.gauges.run()
         watched.clock.now += 15
-    assert [now - asked[0] for now in asked] == [0, 63]
+    return [now - asked[0] for now in asked]
+
+
+def test_a_database_that_is_slow_to_count_is_asked_more_seldom(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked_at(watched, monkeypatch, 2, 2, 2, 2) == [0, 17, 64, 111]
+
+
+def test_a_measurement_that_waited_for_a_server_that_stood_still_does_not_delay_the_next(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked_at(watched, monkeypatch, 0, 20, 0, 0) == [0, 15, 50, 65]
+
+
+def test_however_slow_measurements_were_the_next_comes_soon_after_a_minute(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked_at(watched, monkeypatch, 30, 30, 0, 0) == [0, 45, 135, 150]
 
 
 def test_a_database_that_does_not_answer_a_standby_is_down_on_the_board(watched: Watched) -> None:

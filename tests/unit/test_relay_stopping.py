@@ -14,6 +14,7 @@ from outboxd.policy.messages import (
     Event,
     Fetched,
     LeaseGranted,
+    LeaseLost,
     Loaded,
     Reconfigured,
     Report,
@@ -306,3 +307,30 @@ def test_a_renewal_says_whether_the_configuration_or_an_operators_replay_asked_f
     bench.turns()
     bench.turns(4, RENEWS)
     assert told == [REPLAYS_CHANGED, RECONFIGURED]
+
+
+def test_of_what_an_owner_that_lost_the_lease_had_in_memory_only_what_was_sent_may_be_sent_twice() -> None:
+    bench = Bench(record(1), record(2), record(3), record(4, key="other"), record(5, key="other"))
+    told: dict[str, object] = {}
+    counted: list[int] = []
+    observer = cast(Any, bench.relay.state.ports.observer)
+    observer.event = lambda name, **fields: told.update({name: fields})
+    observer.duplicates_possible = counted.append
+    bench.turns()
+    assert [row.id for row in bench.with_producer] == [1, 4], "one of each key"
+    bench.turns(1, LeaseLost("the connection is gone"))
+    assert told["lease_lost"] == {"reason": "the connection is gone", "unsettled_rows": 5}
+    assert counted == [2]
+
+
+def test_what_was_delivered_and_not_settled_before_the_lease_was_lost_may_be_sent_twice() -> None:
+    bench = Bench(record(1), record(2), record(3))
+    counted: list[int] = []
+    cast(Any, bench.relay.state.ports.observer).duplicates_possible = counted.append
+    bench.begin_settle = lambda *_: None  # type: ignore[method-assign]
+    bench.turns()
+    bench.deliver()
+    bench.turns()
+    assert [row.id for row in bench.with_producer] == [2]
+    bench.turns(1, LeaseLost("the connection is gone"))
+    assert counted == [2]

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from outboxd.kafka.inbox import clearer_failure
 from outboxd.observability.library_lines import QUIET_SECONDS, LibraryLines
 from outboxd.observability.status import StatusBoard
-from outboxd.surroundings import BrokerContact
+from outboxd.surroundings import CONTACT_RETRY_SECONDS, BrokerContact
 from tests.support.children import wait_for
 
 WAIT_SECONDS = 10.0
@@ -42,6 +42,29 @@ def test_that_no_broker_answers_is_told_once_with_the_reason_and_that_one_does_a
     failed = ("kafka_failed", {"cause": "wrong password"})
     assert told == [failed, ("kafka_answers", {}), failed]
     assert board.kafka.cause == "wrong password"
+
+
+def test_a_broker_that_stands_still_just_after_its_answer_is_on_the_board_within_fifteen_seconds() -> None:
+    now, asked_at = 100.0, list[float]()
+    board = StatusBoard()
+
+    def pass_by(seconds: float) -> bool:
+        nonlocal now
+        now += seconds
+        return False
+
+    def contact(seconds: float) -> None:
+        asked_at.append(now)
+        if len(asked_at) > 1:
+            pass_by(seconds)
+            watched.stop()
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer"))
+
+    watched = BrokerContact(contact, board, lambda *_, **__: None)
+    watched._stopping.wait = pass_by  # type: ignore[assignment,method-assign]  # time goes by without waiting
+    watched._work()
+    assert board.kafka.answers is False
+    assert now - CONTACT_RETRY_SECONDS - asked_at[0] < 15
 
 
 def test_that_all_brokers_are_down_does_not_hide_why() -> None:
