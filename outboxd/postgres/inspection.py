@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.dialects import postgresql
 
 from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaError
 from outboxd.policy.findings import Finding, Weight
@@ -32,6 +33,21 @@ _OWN_TABLES: Mapping[str, Sequence[str]] = {
 }
 _OUTBOX_RIGHTS = ("SELECT", "UPDATE", "DELETE")
 _ROLES_FILE = "docs/postgresql-roles.sql"
+#: What the daemon only writes there, of whichever type.
+_WRITTEN_COLUMNS = frozenset({"published_partition", "published_offset"})
+# A type is as good as the needed one where PostgreSQL turns it into that by itself, also in a union; a domain is its
+# base.
+_OTHER_TYPES = """SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), n.type
+    FROM unnest(CAST(:names AS text[]), CAST(:types AS text[])) AS n(name, type)
+    JOIN pg_attribute AS a ON a.attrelid = to_regclass(:full) AND a.attname = n.name AND NOT a.attisdropped
+    JOIN pg_type AS given ON given.oid = a.atttypid
+    JOIN pg_type AS base ON base.oid = CASE given.typtype WHEN 'd' THEN given.typbasetype ELSE given.oid END
+   WHERE base.oid <> to_regtype(n.type) AND base.typtype <> 'd'
+     -- Read as text, and assigned to jsonb where the row dies.
+     AND NOT (n.name = 'headers' AND base.typname = 'json')
+     AND NOT EXISTS (SELECT FROM pg_cast AS c
+                      WHERE c.castsource = base.oid AND c.casttarget = to_regtype(n.type) AND c.castcontext = 'i')
+   ORDER BY a.attnum"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +183,7 @@ def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding
 
 
 def check_table(connection: Connection, schema: str, table: str) -> None:
-    """Refuse a table that is not there, or lacks a column. Raises SchemaError."""
+    """Refuse a table that is not there, lacks a column or has one that cannot be read. Raises SchemaError."""
     for finding in _table(connection, schema, table):
         raise SchemaError(f"{finding.message}: {finding.remedy}")
 
@@ -183,8 +199,13 @@ def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]
             {"full": full},
         )
     )
-    needed = [column.name for column in table_of(schema, "outbox").columns]
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
+    needed = {column.name: column.type.compile(dialect) for column in table_of(schema, "outbox").columns}
     missing = [name for name in needed if name not in found]
+    read = {name: kind.lower() for name, kind in needed.items() if name not in _WRITTEN_COLUMNS}
+    others = connection.execute(
+        text(_OTHER_TYPES), {"full": full, "names": list(read), "types": list(read.values())}
+    ).all()
     if not found:
         yield Finding("schema", Weight.MISCONFIGURED, f"there is no table {full}", "look at outbox.table")
     elif missing:
@@ -193,6 +214,14 @@ def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]
             Weight.MISCONFIGURED,
             f"the table {full} lacks {', '.join(missing)}",
             "add the columns as `outboxd migrate --sql` shows them, or look at outbox.table",
+        )
+    elif others:
+        listed = ", ".join(f"{name} is {given} instead of {wanted}" for name, given, wanted in others)
+        yield Finding(
+            "schema",
+            Weight.MISCONFIGURED,
+            f"the table {full} has columns of other types: {listed}",
+            "give them these types, or look at outbox.table",
         )
 
 
