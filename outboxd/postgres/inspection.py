@@ -35,6 +35,15 @@ _OUTBOX_RIGHTS = ("SELECT", "UPDATE", "DELETE")
 _ROLES_FILE = "docs/postgresql-roles.sql"
 #: What the daemon only writes there, of whichever type.
 _WRITTEN_COLUMNS = frozenset({"published_partition", "published_offset"})
+# A policy of row-level security that is for this role, on the table whose name is given as :full.
+_POLICIES = """pg_policy AS p WHERE p.polrelid = to_regclass(:full)
+    AND EXISTS (SELECT FROM unnest(p.polroles) AS r(id) WHERE r.id = 0 OR pg_has_role(r.id, 'USAGE'))"""
+_SHOWS_NONE = f"""SELECT row_security_active(to_regclass(:full))
+    AND NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd IN ('*', 'r'))"""
+_MAY_HIDE = f"""SELECT row_security_active(to_regclass(:full))
+    AND (EXISTS (SELECT FROM {_POLICIES} AND NOT p.polpermissive)
+         OR NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd = '*'
+                           AND pg_get_expr(p.polqual, p.polrelid) = 'true'))"""
 # A type is as good as the needed one where PostgreSQL turns it into that by itself, also in a union; a domain is its
 # base.
 _OTHER_TYPES = """SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), n.type
@@ -82,6 +91,7 @@ def inspect(
                 findings.extend(missing)
                 findings.extend(_table(connection, schema, table))
                 if not missing:
+                    findings.extend(_hidden_rows(connection, schema, table))
                     findings.extend(_other_outbox(connection, schema, table, outbox))
                 if not missing and exactly_once:
                     findings.extend(_doubt(connection, schema, outbox))
@@ -180,6 +190,29 @@ def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding
                 f"the role may not {listed} on {full}",
                 f"GRANT {listed} ON {full}, or grant the relay's role of {_ROLES_FILE}",
             )
+        elif connection.scalar(text(_SHOWS_NONE), {"full": full}):
+            yield Finding(
+                "grants",
+                Weight.FORBIDDEN,
+                f"row-level security shows the role no row of {full}, so that none would ever be published or obeyed",
+                _every_row(full),
+            )
+
+
+def _hidden_rows(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
+    for name in (table, *_OWN_TABLES):
+        full = f"{quoted(schema)}.{quoted(name)}"
+        if connection.scalar(text(_MAY_HIDE), {"full": full}):
+            yield Finding(
+                "grants",
+                Weight.WARNING,
+                f"row-level security of {full} is on for the role: what its policies hide is never published or obeyed",
+                _every_row(full),
+            )
+
+
+def _every_row(full: str) -> str:
+    return f"CREATE POLICY … ON {full} TO the daemon's role USING (true), or ALTER ROLE … BYPASSRLS"
 
 
 def check_table(connection: Connection, schema: str, table: str) -> None:
