@@ -3,7 +3,7 @@
 Nothing here is sent as a startup parameter that PgBouncer would refuse: the session's limits are set by a statement
 after connecting, and named prepared statements are off unless asked for. Behind a pooler a session is nobody's own:
 there nothing is set that would stay on a connection which others use next (`docs/operations/pgbouncer.md` says how the
-role gets its limits instead).
+role gets its limits instead). The style of dates and the encoding are PgBouncer's to keep apart, client by client.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ CONNECT_TIMEOUT_SECONDS = 5
 #: A peer that is gone without a word is noticed within about this time, by keepalives or by unanswered data.
 SILENCE_SECONDS_MAX = 15
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, str | int | None] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": SILENCE_SECONDS_MAX * 1000,
+    # A role, a database or the environment may ask for one that lacks characters of rows.
+    "client_encoding": "UTF8",
 }
 
 
@@ -137,6 +139,9 @@ def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: in
         raise unusable_url(" ".join(str(error).split())) from None
     with closed_on_failure(connection):
         refuse_encoding(connection.info.parameter_status("server_encoding"), connection.info.dbname)
+        # What a role, a database or the environment asks of people's sessions; the driver reads ISO dates only.
+        if not (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+            connection.execute("SET DateStyle = 'ISO'")
     return connection
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.dialects import postgresql
 
 from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaError
 from outboxd.policy.findings import Finding, Weight
@@ -32,6 +33,30 @@ _OWN_TABLES: Mapping[str, Sequence[str]] = {
 }
 _OUTBOX_RIGHTS = ("SELECT", "UPDATE", "DELETE")
 _ROLES_FILE = "docs/postgresql-roles.sql"
+#: What the daemon only writes there, of whichever type.
+_WRITTEN_COLUMNS = frozenset({"published_partition", "published_offset"})
+# A policy of row-level security that is for this role, on the table whose name is given as :full.
+_POLICIES = """pg_policy AS p WHERE p.polrelid = to_regclass(:full)
+    AND EXISTS (SELECT FROM unnest(p.polroles) AS r(id) WHERE r.id = 0 OR pg_has_role(r.id, 'USAGE'))"""
+_SHOWS_NONE = f"""SELECT row_security_active(to_regclass(:full))
+    AND NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd IN ('*', 'r'))"""
+_MAY_HIDE = f"""SELECT row_security_active(to_regclass(:full))
+    AND (EXISTS (SELECT FROM {_POLICIES} AND NOT p.polpermissive)
+         OR NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd = '*'
+                           AND pg_get_expr(p.polqual, p.polrelid) = 'true'))"""
+# A type is as good as the needed one where PostgreSQL turns it into that by itself, also in a union; a domain is its
+# base.
+_OTHER_TYPES = """SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), n.type
+    FROM unnest(CAST(:names AS text[]), CAST(:types AS text[])) AS n(name, type)
+    JOIN pg_attribute AS a ON a.attrelid = to_regclass(:full) AND a.attname = n.name AND NOT a.attisdropped
+    JOIN pg_type AS given ON given.oid = a.atttypid
+    JOIN pg_type AS base ON base.oid = CASE given.typtype WHEN 'd' THEN given.typbasetype ELSE given.oid END
+   WHERE base.oid <> to_regtype(n.type) AND base.typtype <> 'd'
+     -- Read as text, and assigned to jsonb where the row dies.
+     AND NOT (n.name = 'headers' AND base.typname = 'json')
+     AND NOT EXISTS (SELECT FROM pg_cast AS c
+                      WHERE c.castsource = base.oid AND c.casttarget = to_regtype(n.type) AND c.castcontext = 'i')
+   ORDER BY a.attnum"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +91,7 @@ def inspect(
                 findings.extend(missing)
                 findings.extend(_table(connection, schema, table))
                 if not missing:
+                    findings.extend(_hidden_rows(connection, schema, table))
                     findings.extend(_other_outbox(connection, schema, table, outbox))
                 if not missing and exactly_once:
                     findings.extend(_doubt(connection, schema, outbox))
@@ -164,10 +190,33 @@ def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding
                 f"the role may not {listed} on {full}",
                 f"GRANT {listed} ON {full}, or grant the relay's role of {_ROLES_FILE}",
             )
+        elif connection.scalar(text(_SHOWS_NONE), {"full": full}):
+            yield Finding(
+                "grants",
+                Weight.FORBIDDEN,
+                f"row-level security shows the role no row of {full}, so that none would ever be published or obeyed",
+                _every_row(full),
+            )
+
+
+def _hidden_rows(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
+    for name in (table, *_OWN_TABLES):
+        full = f"{quoted(schema)}.{quoted(name)}"
+        if connection.scalar(text(_MAY_HIDE), {"full": full}):
+            yield Finding(
+                "grants",
+                Weight.WARNING,
+                f"row-level security of {full} is on for the role: what its policies hide is never published or obeyed",
+                _every_row(full),
+            )
+
+
+def _every_row(full: str) -> str:
+    return f"CREATE POLICY … ON {full} TO the daemon's role USING (true), or ALTER ROLE … BYPASSRLS"
 
 
 def check_table(connection: Connection, schema: str, table: str) -> None:
-    """Refuse a table that is not there, or lacks a column. Raises SchemaError."""
+    """Refuse a table that is not there, lacks a column or has one that cannot be read. Raises SchemaError."""
     for finding in _table(connection, schema, table):
         raise SchemaError(f"{finding.message}: {finding.remedy}")
 
@@ -183,8 +232,13 @@ def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]
             {"full": full},
         )
     )
-    needed = [column.name for column in table_of(schema, "outbox").columns]
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
+    needed = {column.name: column.type.compile(dialect) for column in table_of(schema, "outbox").columns}
     missing = [name for name in needed if name not in found]
+    read = {name: kind.lower() for name, kind in needed.items() if name not in _WRITTEN_COLUMNS}
+    others = connection.execute(
+        text(_OTHER_TYPES), {"full": full, "names": list(read), "types": list(read.values())}
+    ).all()
     if not found:
         yield Finding("schema", Weight.MISCONFIGURED, f"there is no table {full}", "look at outbox.table")
     elif missing:
@@ -193,6 +247,14 @@ def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]
             Weight.MISCONFIGURED,
             f"the table {full} lacks {', '.join(missing)}",
             "add the columns as `outboxd migrate --sql` shows them, or look at outbox.table",
+        )
+    elif others:
+        listed = ", ".join(f"{name} is {given} instead of {wanted}" for name, given, wanted in others)
+        yield Finding(
+            "schema",
+            Weight.MISCONFIGURED,
+            f"the table {full} has columns of other types: {listed}",
+            "give them these types, or look at outbox.table",
         )
 
 

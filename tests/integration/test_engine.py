@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+
 import pytest
 from sqlalchemy import text
 
@@ -38,6 +40,21 @@ def test_what_a_database_asks_of_applications_is_not_taken_over(database: Databa
         with engine.connect() as connection:
             assert connection.scalar(text("SELECT current_setting('transaction_isolation')")) == "read committed"
             assert connection.scalar(text("SHOW idle_session_timeout")) == "0"
+    finally:
+        engine.dispose()
+
+
+def test_times_and_all_characters_are_read_whatever_style_and_encoding_a_database_asks_for(database: Database) -> None:
+    with database.connect() as sql:
+        sql.execute(f"ALTER DATABASE {database.name} SET DateStyle = 'SQL, DMY'")
+        sql.execute(f"ALTER DATABASE {database.name} SET client_encoding = 'LATIN1'")
+    engine = make_engine(database.url)
+    try:
+        with engine.connect() as connection:
+            read = connection.execute(
+                text("SELECT timestamptz '2026-11-30 04:42:50+00', U&'\\20AC', date '01/02/2026'")
+            )
+            assert tuple(read.one()) == (datetime(2026, 11, 30, 4, 42, 50, tzinfo=UTC), "€", date(2026, 2, 1))
     finally:
         engine.dispose()
 

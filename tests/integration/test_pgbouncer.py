@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
+from outboxd.postgres.engine import make_engine
 from tests.support.pgbouncer import pooled as through_pgbouncer
 from tests.support.rig import Rig
 
@@ -54,3 +57,17 @@ def test_no_setting_of_ours_stays_on_a_connection_that_others_use(pooled: Rig) -
             found.add(row[1:])
     assert found == {("0", "0", "0", "on")}
     assert daemon.stop().code == 0
+
+
+def test_a_style_of_dates_that_the_database_asks_for_is_ours_to_change_and_stays_with_the_others(pooled: Rig) -> None:
+    pooled.sql.execute(f"ALTER DATABASE {pooled.database.name} SET DateStyle = 'German'")
+    assert pooled.database_url is not None
+    engine = make_engine(pooled.database_url)
+    try:
+        with engine.connect() as ours:
+            for _ in range(20):
+                with psycopg.connect(pooled.database_url, autocommit=True) as somebody:
+                    assert somebody.execute("SELECT (date '2026-11-30')::text").fetchone() == ("30.11.2026",)
+                assert ours.scalar(text("SELECT timestamptz 'epoch'")) == datetime(1970, 1, 1, tzinfo=UTC)
+    finally:
+        engine.dispose()

@@ -9,6 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from outboxd.policy.findings import Weight
+from outboxd.postgres.engine import make_engine
+from outboxd.postgres.inspection import inspect
 from outboxd.postgres.migrate import upgrade
 from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
@@ -178,6 +181,39 @@ def test_a_daemon_without_its_grants_ends_and_names_them(roles: Database, rig: R
     assert ended.code == 77
     assert 'may not INSERT, UPDATE on "outboxd"."lease": GRANT INSERT, UPDATE ON "outboxd"."lease"' in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_daemon_to_which_row_level_security_shows_no_rows_ends_and_says_so(roles: Database, rig: Rig) -> None:
+    with roles.connect() as owner:
+        owner.execute("ALTER TABLE outboxd.outbox ENABLE ROW LEVEL SECURITY")
+        owner.execute("CREATE POLICY writers ON outboxd.outbox TO test_writer USING (true)")
+        daemon = rig.daemon(database={"url": roles.url_as("test_relay")})
+        ended = daemon.run("--until-empty")
+        assert ended.code == 77
+        assert 'row-level security shows the role no row of "outboxd"."outbox"' in ended.err
+        assert "Traceback" not in ended.err
+        owner.execute("CREATE POLICY relay ON outboxd.outbox TO outboxd_relay USING (true)")
+        owner.execute("SELECT outboxd.enqueue(%s, 'k', 'x')", (rig.topic(),))
+        assert daemon.run("--until-empty").code == 0
+        assert value(owner, "SELECT count(published_at) FROM outboxd.outbox") == 1
+
+
+def test_policies_that_may_hide_rows_from_the_daemon_are_a_warning(roles: Database) -> None:
+    def warnings() -> list[str]:
+        engine = make_engine(roles.url_as("test_relay"))
+        try:
+            findings = inspect(engine, "outboxd", "outbox", "default").findings
+        finally:
+            engine.dispose()
+        assert not any(finding.weight.is_problem for finding in findings)
+        return [finding.message for finding in findings if finding.weight is Weight.WARNING]
+
+    with roles.connect() as owner:
+        owner.execute("ALTER TABLE outboxd.control ENABLE ROW LEVEL SECURITY")
+        owner.execute("CREATE POLICY everything ON outboxd.control TO outboxd_relay USING (true)")
+        assert warnings() == []
+        owner.execute("CREATE POLICY but ON outboxd.control AS RESTRICTIVE USING (who <> 'anna')")
+        assert [said.split(" is on")[0] for said in warnings()] == ['row-level security of "outboxd"."control"']
 
 
 def test_a_daemon_that_cannot_ask_for_the_lease_says_why(roles: Database, rig: Rig) -> None:

@@ -133,6 +133,20 @@ def test_held_keys_are_those_of_the_table_that_the_outbox_relays(
     assert rows == [("b", "second", of_second), ("default", "first", of_first)]
 
 
+def test_held_keys_and_status_are_shown_also_where_a_table_has_other_types_of_text(
+    connection: Connection, first: Letters
+) -> None:
+    second = second_outbox(connection)
+    connection.execute("DROP INDEX outboxd.outbox_b_hashtextextended_id_idx")
+    connection.execute("ALTER TABLE outboxd.outbox_b ALTER topic TYPE varchar(249), ALTER key TYPE varchar(100)")
+    row = second.enqueue(key="second")
+    second.fail(row)
+    rows = connection.execute("SELECT outbox, key, by_outbox_id FROM outboxd.held_keys").fetchall()
+    assert rows == [("b", "second", row)]
+    shown = connection.execute("SELECT outbox, pending, held_keys FROM outboxd.status").fetchall()
+    assert shown == [("b", 1, 1), ("default", 0, 0)]
+
+
 def test_status_counts_what_waits_in_the_table_that_the_outbox_relays(connection: Connection, first: Letters) -> None:
     second = second_outbox(connection)
     for letters in (first, first, second, second, second):
@@ -195,7 +209,7 @@ def test_views_and_functions_keep_grants_and_owner_over_the_upgrade_and_back(emp
         connection.execute("DROP ROLE guest")
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"])
 def test_every_older_revision_is_upgraded_and_gone_back_to(empty_database: Database, revision: str) -> None:
     def definitions() -> list[tuple[object, ...]]:
         with empty_database.connect() as connection:
