@@ -48,6 +48,8 @@ class Refusals:
         self._trying: Aside | None = None
         self._restated: dict[ProgressRow, int] = {}
         self._are_new = False
+        self._settled_max: int | None = None
+        self._is_settled_max_known = True
 
     @property
     def is_empty(self) -> bool:
@@ -77,8 +79,7 @@ class Refusals:
 
     def ids_aside(self) -> set[int]:
         """Return the ids of the rows that are set aside, whatever their outcome."""
-        tried = [] if self._trying is None else [self._trying]
-        return {record_id for aside in [*self._aside, *tried] for record_id in aside.settlement.outbox_ids}
+        return {record_id for aside in self._all_aside() for record_id in aside.settlement.outbox_ids}
 
     @property
     def are_stuck(self) -> bool:
@@ -89,6 +90,7 @@ class Refusals:
     def take(self, now: float) -> Settlement | None:
         """Return what is to be given again now, or None."""
         if self._pieces:
+            self._is_settled_max_known = False
             return self._pieces.popleft()
         if self._aside and self._aside[0].due_at <= now:
             self._trying = heapq.heappop(self._aside)
@@ -100,6 +102,7 @@ class Refusals:
         tried, self._trying = self._trying, None
         if tried is None:
             return False
+        self._is_settled_max_known = False
         if tried.row is not None:
             self._restated.pop(tried.row, None)
             self._are_new = True
@@ -109,8 +112,17 @@ class Refusals:
 
     def settled_max(self) -> int | None:
         """Return the last transaction that may be settled while all this waits, None where nothing of it matters."""
+        if self.is_empty:
+            return None
+        if not self._is_settled_max_known:
+            # It is asked for in each turn, and many may be set aside.
+            self._is_settled_max_known = True
+            self._settled_max = self._least_above()
+        return self._settled_max
+
+    def _least_above(self) -> int | None:
         above = [piece.above for piece in self._pieces if piece.is_in_progress_records]
-        for aside in self._aside:
+        for aside in self._all_aside():
             if aside.settlement.is_in_progress_records:
                 restated = 0 if aside.row is None else self._restated.get(aside.row, 0)
                 above.append(max(aside.settlement.above, restated))
@@ -126,11 +138,14 @@ class Refusals:
         return self._rows()
 
     def _rows(self) -> list[ProgressRow]:
-        tried = [] if self._trying is None else [self._trying]
-        return [aside.row for aside in [*self._aside, *tried] if aside.row is not None]
+        return [aside.row for aside in self._all_aside() if aside.row is not None]
+
+    def _all_aside(self) -> list[Aside]:
+        return [*self._aside, *([] if self._trying is None else [self._trying])]
 
     def restated(self, transaction: int, rows: Sequence[ProgressRow]) -> None:
         """The progress record of this transaction states these again: those before it are not needed for that."""
+        self._is_settled_max_known = False
         # Some may be settled by now.
         self._restated.update(dict.fromkeys(set(rows).intersection(self._rows()), transaction - 1))
 
@@ -144,6 +159,8 @@ class Refusals:
         """
         tried, self._trying = self._trying, None
         entries = settlement.entries
+        if tried is None:
+            self._is_settled_max_known = False
         if entries > 1:
             first = 1 if tries_one and entries > 2 else 0
             middle = (first + entries) // 2
