@@ -10,9 +10,9 @@ would drop the middle of a queue. Everything runs on the relay's thread, callbac
 - A fatal error ends the producer: `failure` tells it, the relay has it rebuilt, and reports of the old one never come.
 
 `inbox` (records are their own callbacks), `messages` (from a record to `produce()`), `lone_producer` (suspects, one
-record a batch), `producer_maker` and `former_producers` (how one is made and let go), `client_config`,
-`client_files`, `topic_limits` and `partitions` (what the cluster tells of a topic, asked by the `lots`), `acknowledged`
-(is it still in the log?).
+record a batch), `no_transactions`, `producer_maker` and `former_producers` (how one is made and let go),
+`client_config`, `client_files`, `topic_limits` and `partitions` (what the cluster tells of a topic, asked by the
+`lots`), `acknowledged` (is it still in the log?).
 
 Exactly once (`transactional_publisher`): one `transactional.id` a shard, and inside each transaction a progress record
 with its number and rows.
@@ -22,6 +22,7 @@ with its number and rows.
                                       │ a record failed: abort; who is to blame is reported, the others go again
                                       └ fenced, fatal, or its end unknown: the relay begins anew with a recovery
 
+- Rows that PostgreSQL refuses to settle are stated again by later records, so that the number settled can go on.
 - No other producer exists, and nothing goes by a new one before the progress topic shows that nobody committed
   meanwhile.
 - What the progress topic holds above the settled number was committed; what it lacks never will be.

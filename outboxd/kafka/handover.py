@@ -16,26 +16,40 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 
-from outboxd.kafka.progress import UNSETTLED_MAX
+from outboxd.kafka.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
 from outboxd.kafka.transaction_worker import Jobs
 from outboxd.kafka.transactional_producer import TransactionsEndedError
 from outboxd.kafka.transactions import Transactions
-from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded, error_of
+from outboxd.policy.messages import (
+    DeliveryFault,
+    Event,
+    ProgressRow,
+    Recovered,
+    RecoverFailed,
+    Report,
+    TransactionEnded,
+    error_of,
+)
 from outboxd.policy.records import Record
 from outboxd.policy.transaction_size import TransactionSize
 
 
 @dataclass(frozen=True, slots=True)
 class EndedBatch:
-    """A batch is through. `number` is its last transaction, None where nothing of it was committed."""
+    """A batch is through. `number` is its last transaction, None where nothing of it was committed; `restated` are the
+    rows of earlier ones that its progress record states too.
+    """
 
     reports: list[Report]
     number: int | None
     has_failed: bool
+    restated: Sequence[ProgressRow] = ()
 
 
 class Handover:
     """One worker's, made anew with each: nobody hears of a worker that is gone."""
+
+    unsettled_max, restated_from = UNSETTLED_MAX, RESTATED_FROM
 
     def __init__(
         self,
@@ -63,12 +77,14 @@ class Handover:
         self._size = size
         self._post = post
         self._monotonic = monotonic
-        # Between a worker's word to the relay and the end of its life; what gathers, `is_busy` and `_unsettled` are
-        # both threads'.
+        # Between a worker's word to the relay and the end of its life; what gathers, what is restated, `is_busy` and
+        # `_unsettled` are both threads'.
         self._lock = threading.Lock()
         self._gathered: list[Record] = []
         self._gathered_bytes = 0
         self._unsettled: set[int] = set()
+        self._restated: Sequence[ProgressRow] = ()
+        self._is_restated = True
         self.is_busy = True
         """Whether the worker has a job, or waits for the relay."""
         self.ended: SimpleQueue[EndedBatch] = SimpleQueue()
@@ -96,6 +112,13 @@ class Handover:
         """All transactions up to this one are settled: the worker goes on, where too many were not."""
         with self._lock:
             self._unsettled = {unsettled for unsettled in self._unsettled if unsettled > number}
+            self._go_on_where_idle()
+
+    def restate(self, rows: Sequence[ProgressRow]) -> None:
+        """These rows of transactions cannot be settled: state them in later progress records too."""
+        with self._lock:
+            self._is_restated = self._is_restated and set(rows) <= set(self._restated)
+            self._restated = rows
             self._go_on_where_idle()
 
     def take_back(self) -> list[Record]:
@@ -138,30 +161,39 @@ class Handover:
 
     def _go_on(self) -> None:
         """Make all that gathered the worker's next job."""
-        self.is_busy = bool(self._gathered) and len(self._unsettled) < UNSETTLED_MAX
+        self.is_busy = bool(self._gathered) and self._may_begin()
         if self.is_busy:
             batch, self._gathered, self._gathered_bytes = self._gathered, [], 0
-            self._jobs.put(partial(self._deliver, batch))
+            restated = self._restated if len(self._unsettled) >= self.restated_from else ()
+            self._jobs.put(partial(self._deliver, batch, restated))
+
+    def _may_begin(self) -> bool:
+        """Whether one more may be unsettled; where rows wait for being stated again, it has others settled."""
+        unsettled = len(self._unsettled)
+        beyond = 0 if self._is_restated else RESTATING_MAX
+        return unsettled < self.unsettled_max + beyond
 
     # The worker's thread.
 
-    def _deliver(self, batch: Sequence[Record]) -> None:
+    def _deliver(self, batch: Sequence[Record], restated: Sequence[ProgressRow]) -> None:
         """Deliver the batch; then go on with what gathered meanwhile, unless a record failed."""
         transactions = self._transactions
         began_at, former = self._monotonic(), transactions.client.number
+        transactions.client.restated = restated
         try:
             reports = transactions.deliver(batch)
         except TransactionsEndedError as failed:
             self.fail(failed.fault)
             return
         number = transactions.client.number if transactions.client.number > former else None
-        ended = EndedBatch(reports, number, has_failed=any(map(error_of, reports)))
+        ended = EndedBatch(reports, number, any(map(error_of, reports)), restated=() if number is None else restated)
         with self._lock:
             if self._gone.is_set():
                 return
             self._size.took(self._monotonic() - began_at)
             if number is not None:
                 self._unsettled.add(number)
+                self._is_restated = self._is_restated or restated is self._restated
             self.ended.put(ended)
             if not ended.has_failed:
                 self._go_on()

@@ -7,8 +7,9 @@ committed, what is not never will be. A maximum id or the last record alone woul
 order, and several transactions may be unsettled.
 
 The topic is compacted. Records are keyed by the number modulo `KEYS`, far above the bound of unsettled
-transactions, so that compaction only removes what was settled long ago. `lineage` names the database and table:
-records of another life of the same names are none of ours.
+transactions, so that compaction only removes what was settled long ago. A row that cannot be settled is stated again by
+later records (`add_restated`), so that those before them can be settled, and forgotten. `lineage` names the database
+and table: records of another life of the same names are none of ours.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ from outboxd.policy.records import Arm, id_of
 KEYS = 1024
 UNSETTLED_MAX = 32
 """At most so many transactions are committed and not settled."""
+RESTATING_MAX = 8
+"""So many more may be where each has to state rows that cannot be settled, so that those before it can."""
+RESTATED_FROM = UNSETTLED_MAX // 2
+"""From so many unsettled transactions on the next states such rows: not each has to."""
+RESTATED_ROWS_MAX = 10_000
 READ_SECONDS_MAX = 60.0
 _ANSWER_WAIT_MS = 20
 """So long a broker waits for more before it says that the topic ends here."""
@@ -116,6 +122,13 @@ class ProgressBody:
         self._packed.append(self._compressor.compress(body))
         self._rows += len(reports)
 
+    def add_restated(self, rows: Sequence[ProgressRow]) -> None:
+        """Take rows of earlier transactions that cannot be settled."""
+        if rows:
+            self._pieces.append(struct.pack(f">{len(rows)}q", *(row.event_piece or 0 for row in rows)))
+            self._packed.append(self._compressor.compress(b"".join(_ROW.pack(*row[:4]) for row in rows)))
+            self._rows += len(rows)
+
     def value(self, number: int, lineage: str) -> bytes:
         """Return the record's value, once all rows are there: a JSON head, a newline, the event pieces, the rows."""
         head = orjson.dumps({"v": VERSION, "number": number, "lineage": lineage, "rows": self._rows})
@@ -174,6 +187,11 @@ class ProgressUnreadableError(OutboxdError):
 def rows_max(record_bytes_max: int) -> int:
     """Return how many rows' progress fits into one record of at most so many bytes."""
     return max(1, (record_bytes_max - HEAD_BYTES_MAX) // ROW_BYTES_MAX)
+
+
+def restated_max(record_bytes_max: int) -> int:
+    """Return how many of these rows may be of earlier transactions."""
+    return min(RESTATED_ROWS_MAX, rows_max(record_bytes_max) // 2)
 
 
 def ensure_topic(properties: Mapping[str, str], topic: str, timeout_seconds: float = 30.0) -> None:

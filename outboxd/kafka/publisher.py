@@ -15,7 +15,6 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from outboxd.errors import BugError
 from outboxd.kafka.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.client_config import (
     ANY_PARTITION,
@@ -28,6 +27,7 @@ from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.lone_producer import LoneProducer
 from outboxd.kafka.messages import MessageChecks
+from outboxd.kafka.no_transactions import NoTransactions
 from outboxd.kafka.partitions import PartitionQuestions
 from outboxd.kafka.producer_maker import NO_PRODUCER, AnyProducer, ProducerMaker
 from outboxd.kafka.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
@@ -37,7 +37,7 @@ from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
 
 
-class KafkaPublisher:
+class KafkaPublisher(NoTransactions):
     """Implements the relay's `Publisher`."""
 
     def __init__(
@@ -227,18 +227,6 @@ class KafkaPublisher:
         if not any(map(error_of, reports)):
             return reports
         return self._partitions.ask_of(self._producer, reports)
-
-    # Of transactions only.
-    def committed(self) -> int | None:
-        """There are no transactions."""
-        return None
-
-    def settled(self, transaction: int) -> None:
-        """There are no transactions."""
-
-    def begin_recover(self, settled: int, lineage: str) -> None:
-        """Raise: the plain producer has nothing to recover, and only a transactional one is asked."""
-        raise BugError(f"a plain producer was asked to recover above {settled} of {lineage}")
 
     # Failure and end.
 

@@ -34,7 +34,7 @@ from outboxd.kafka.transactional_producer import (
 )
 from outboxd.kafka.verdicts import Attempt, Faults, Way
 from outboxd.policy.faults import FaultClass, fault_of
-from outboxd.policy.messages import DeliveryFault, Report, error_of
+from outboxd.policy.messages import DeliveryFault, ProgressRow, Report, error_of
 from outboxd.policy.records import Record
 
 REPORTS_SECONDS_MAX = 12.0
@@ -100,6 +100,8 @@ class TransactionClient:
         self._lineage = ""
         self.number = 0
         """The last transaction that was committed."""
+        self.restated: Sequence[ProgressRow] = ()
+        """Rows of earlier transactions that the next progress records state too."""
 
     # Producers.
 
@@ -195,6 +197,7 @@ class TransactionClient:
         self._produce(producer, part.records)
         body = ProgressBody()
         reports = self._await_reports(producer, part, body)
+        body.add_restated(self.restated)
         number = self.number + 1
         value = body.value(number, self._lineage)
         try:

@@ -40,7 +40,8 @@ class Recovery:
             records = self._read_new(settled, lineage)
         number = records[-1].number if records else settled
         self._client.begin(lineage, number)
-        return Recovered(number, [row for record in records for row in record.rows])
+        # Later records may state rows of earlier ones again.
+        return Recovered(number, list(dict.fromkeys(row for record in records for row in record.rows)))
 
     def _read_new(self, settled: int, lineage: str) -> Sequence[ProgressRecord]:
         """Read a topic that was just made: not every broker may know it yet."""

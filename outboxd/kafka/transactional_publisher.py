@@ -20,14 +20,14 @@ from outboxd.kafka.client_config import empty_key_partition, record_bytes_max
 from outboxd.kafka.handover import EndedBatch, Handover
 from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.progress import rows_max
+from outboxd.kafka.progress import restated_max, rows_max
 from outboxd.kafka.shard_clients import ShardClients
 from outboxd.kafka.transaction_client import TransactionClient
 from outboxd.kafka.transaction_recovery import Recovery
 from outboxd.kafka.transaction_worker import Jobs, told, work_off
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import sent_back
-from outboxd.policy.messages import DeliveryFault, Event, RecoverFailed, Report
+from outboxd.policy.messages import DeliveryFault, Event, ProgressRow, RecoverFailed, Report
 from outboxd.policy.records import Record
 from outboxd.policy.transaction_size import TransactionSize
 from outboxd.stopwatch import Stopwatch
@@ -67,7 +67,9 @@ class TransactionalPublisher:
         self._post = post
         record_bytes = record_bytes_max(properties)
         self._checks = MessageChecks(source, record_bytes, empty_key_partition(properties))
-        self._size = TransactionSize(min(TRANSACTION_ROWS_MAX, rows_max(record_bytes)), TRANSACTION_BYTES_MAX)
+        self._restated_max = restated_max(record_bytes)
+        rows = rows_max(record_bytes) - self._restated_max
+        self._size = TransactionSize(min(TRANSACTION_ROWS_MAX, rows), TRANSACTION_BYTES_MAX)
         self._forget()
         self._start_worker()
 
@@ -75,6 +77,7 @@ class TransactionalPublisher:
         self._refusals: list[Report] = []
         self._taken: list[EndedBatch] = []
         self._committed: int | None = None
+        self._restated: tuple[int, Sequence[ProgressRow]] = (0, ())
 
     def _start_worker(self) -> None:
         gone = threading.Event()
@@ -210,6 +213,8 @@ class TransactionalPublisher:
         for ended in taken:
             if ended.number is not None:
                 self._committed = ended.number
+                if ended.restated:
+                    self._restated = (ended.number, ended.restated)
         if any(ended.has_failed for ended in taken):
             # What gathered behind a failed record passes the relay's gates once more.
             reports += map(sent_back, self._handover.take_back())
@@ -219,6 +224,16 @@ class TransactionalPublisher:
         """Return the last transaction whose reports were taken since the last call, None when there is none."""
         committed, self._committed = self._committed, None
         return committed
+
+    def restate(self, rows: Sequence[ProgressRow]) -> None:
+        """These rows of transactions cannot be settled: state them in later progress records too."""
+        # A part of them would be of no use.
+        self._handover.restate(rows if len(rows) <= self._restated_max else ())
+
+    def restated(self) -> tuple[int, Sequence[ProgressRow]]:
+        """Return the last transaction, of those told, whose progress record states such rows, and these."""
+        restated, self._restated = self._restated, (0, ())
+        return restated
 
     def settled(self, number: int) -> None:
         """All transactions up to this one are settled."""

@@ -25,6 +25,7 @@ FIELDS: Final[dict[str, str]] = {
     "job": "the job's name",
     "lines": "how many log lines were dropped since the last such event",
     "logger": "the library's own name for where it comes from",
+    "later": "what becomes of the row then",
     "matched": "outbox rows that it did change",
     "outbox_id": "the row's id in the outbox table",
     "open_seconds": "how long the breaker was open",

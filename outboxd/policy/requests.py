@@ -111,6 +111,8 @@ class Settlement:
     `replayed` are dead letters that were delivered: by their own ids, with partition and offset. `recovered_replays`
     are those that an owner before delivered: by the ids of their rows, with partition, offset and event piece.
     `again`: it failed before, and may be written already. `is_part`: it is what is left of one that was refused.
+    `is_recovered`: its rows were delivered by an owner before, which may have settled some of them. `above`: the
+    progress records of what it delivers are those of Kafka transactions above this one.
     """
 
     delivered_ids: Sequence[int] = ()
@@ -128,6 +130,13 @@ class Settlement:
     transaction: int | None = None
     again: bool = False
     is_part: bool = False
+    is_recovered: bool = False
+    above: int = 0
+
+    @property
+    def is_in_progress_records(self) -> bool:
+        """Whether it has anything that Kafka transactions delivered: they are settled no sooner than it is."""
+        return bool(self.delivered_ids or self.replayed or self.recovered_replays)
 
     @property
     def rows(self) -> int:

@@ -41,6 +41,7 @@ class Writes:
     storms: bool
     progress: bool
     pieces: bool
+    is_recovered: bool = False
 
 
 def _hidden(array: str) -> str:
@@ -80,7 +81,7 @@ class SettleSql:
             ),
         ]
         if writes.delivered:
-            parts.append(self._delivered(of_an_event=writes.pieces))
+            parts.append(self._delivered(writes))
         if writes.retries:
             parts.append(self._retries())
         if writes.dead:
@@ -110,14 +111,20 @@ class SettleSql:
             )
         counted = [
             f"(SELECT count(*) FROM {part})"
-            for part, has in (("delivered", writes.delivered), ("moved", writes.dead))
+            for part, has in (
+                ("delivered", writes.delivered),
+                ("settled_before", writes.delivered and writes.is_recovered),
+                ("moved", writes.dead),
+            )
             if has
         ]
         return f"WITH {', '.join(parts)} SELECT (SELECT count(*) FROM ours), {' + '.join(counted) or '0::bigint'}"
 
-    def _delivered(self, *, of_an_event: bool) -> str:
-        if of_an_event:
-            return self._recovered()
+    def _delivered(self, writes: Writes) -> str:
+        if writes.is_recovered:
+            return f"{self._of_events()}, {self._settled_before()}"
+        if writes.pieces:
+            return self._of_events()
         if self._deletes:
             return (
                 f"delivered AS (DELETE FROM {self._table} AS o USING ours"
@@ -131,7 +138,7 @@ class SettleSql:
             f" WHERE o.id = d.id AND {_IS_PENDING} RETURNING 1)"
         )
 
-    def _recovered(self) -> str:
+    def _of_events(self) -> str:
         """Rows of the same id *and* event, since the id may have been given again: what a progress record names, or
         what was read before a connection was lost.
         """
@@ -147,6 +154,15 @@ class SettleSql:
             " published_partition = nullif(d.partition, -1)::int, published_offset = nullif(d.record_offset, -1)"
             f" FROM ours, {named}"
             f" WHERE {same} RETURNING 1)"
+        )
+
+    def _settled_before(self) -> str:
+        """Of what a progress record names, the owner before may have settled a part: these rows are gone, or marked."""
+        return (
+            "settled_before AS (SELECT 1 FROM ours,"
+            f" unnest({_hidden('delivered_ids')}, {_hidden('delivered_pieces')}) AS d(id, piece)"
+            f" LEFT JOIN {self._table} AS o ON o.id = d.id"
+            f" WHERE o.id IS NULL OR NOT {_IS_PENDING} AND {_of_same_event('o.event_id')})"
         )
 
     def _retries(self) -> str:

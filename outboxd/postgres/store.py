@@ -209,6 +209,7 @@ class PostgresStore:
             storms=bool(settlement.storms),
             progress=settlement.transaction is not None,
             pieces=bool(settlement.delivered_pieces or settlement.dead_pieces),
+            is_recovered=settlement.is_recovered,
         )
         owner = self._owner
         arguments: dict[str, object] = {

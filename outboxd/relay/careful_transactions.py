@@ -19,7 +19,7 @@ from typing import Protocol
 
 from outboxd.policy.careful import WINDOW_ROWS
 from outboxd.policy.faults import FaultClass, own_fault
-from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.records import Record
 from outboxd.relay.careful import CarefulPublisher, Trial
 
@@ -43,6 +43,8 @@ class CarefulTransactions(CarefulPublisher):
     _trial: TransactionTrial
     _settled = 0
     _committed = 0
+    _unsettled_max = 0
+    """So many transactions may be unsettled when a session begins: none where all can be settled."""
     _lineage = ""
 
     def _forget(self) -> None:
@@ -116,7 +118,7 @@ class CarefulTransactions(CarefulPublisher):
         if records[0].id not in self._suspects:
             self._record(records)
             return 0
-        if self._in_air or self._settled < self._committed:
+        if self._in_air or self._committed - self._settled > self._unsettled_max:
             return 0
         self._session = list(takewhile(lambda record: record.id in self._suspects, records[:SESSION_ROWS_MAX]))
         # Whatever our producer does after another took its transactional.id, it could only be fenced.
@@ -172,6 +174,11 @@ class CarefulTransactions(CarefulPublisher):
         self._settled = max(self._settled, transaction)
         self._within.settled(transaction)
 
+    def restate(self, rows: Sequence[ProgressRow]) -> None:
+        """State these rows of earlier transactions, which cannot be settled, in progress records too."""
+        self._unsettled_max = SESSION_ROWS_MAX if rows else 0
+        self._within.restate(rows)
+
     def begin_recover(self, settled: int, lineage: str) -> None:
         """Fence the owner before, and read what it committed above the transaction `settled`."""
         self._settled, self._committed, self._lineage = settled, settled, lineage
@@ -189,6 +196,7 @@ class CarefulTransactions(CarefulPublisher):
         """Forget everything but who is suspected: a recovery must come first."""
         super().rebuild()
         self._session, self._refusals, self._session_ended = [], [], None
+        self._unsettled_max = 0
 
     def purge(self) -> None:
         """Drop what was not sent yet: the open transaction will never be committed."""

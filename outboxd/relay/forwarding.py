@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
 from outboxd.relay.ports import Publisher
@@ -56,6 +56,14 @@ class ForwardingPublisher:
     def committed(self) -> int | None:
         """Return the last Kafka transaction whose reports were taken since the last call; None without any."""
         return self._within.committed()
+
+    def restate(self, rows: Sequence[ProgressRow]) -> None:
+        """State these rows of earlier transactions, which cannot be settled, in progress records too."""
+        self._within.restate(rows)
+
+    def restated(self) -> tuple[int, Sequence[ProgressRow]]:
+        """Return the last transaction whose progress record states such rows, and these."""
+        return self._within.restated()
 
     def settled(self, transaction: int) -> None:
         """The rows of all transactions up to this one are settled."""

@@ -23,6 +23,7 @@ from outboxd.policy.messages import (
     Listening,
     Loaded,
     Pause,
+    ProgressRow,
     Reconfigured,
     Recovered,
     RecoverFailed,
@@ -60,6 +61,7 @@ __all__ = [
     "OutboxStore",
     "Patience",
     "Pause",
+    "ProgressRow",
     "Publisher",
     "Reconfigured",
     "RecoverFailed",
@@ -172,6 +174,16 @@ class Publisher(Protocol):
 
     def committed(self) -> int | None:
         """Return the last Kafka transaction whose reports were taken since the last call; None without transactions."""
+        ...
+
+    def restate(self, rows: Sequence[ProgressRow]) -> None:
+        """These rows, of all earlier transactions, cannot be settled: state them in progress records too, from now on
+        and instead of those given before.
+        """
+        ...
+
+    def restated(self) -> tuple[int, Sequence[ProgressRow]]:
+        """Return the last transaction up to that of `committed` whose progress record states such rows, and these."""
         ...
 
     def settled(self, transaction: int) -> None:

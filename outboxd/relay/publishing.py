@@ -116,6 +116,7 @@ class Publishing:
         transaction = publisher.committed()
         if transaction is not None:
             state.settling.mark(transaction)
+            state.settling.refusals.restated(*publisher.restated())
         if not state.pipelined and (publisher.failure() is not None or state.aftermath.unknown):
             self._rebuild()
 

@@ -23,14 +23,17 @@ class Recovering:
         self._state = state
         self._loaded: Loaded | None = None
         self._again_at: float | None = None
-        self._recovered = False
+        self._recovered = self._is_settled = False
         self._failed_at: float | None = None
         self._began_at: float | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether fetching may begin: what was recovered is settled."""
-        return self._loaded is None or (self._recovered and self._state.settling.is_empty)
+        if self._recovered and not self._is_settled:
+            # What was refused waits in memory, lest it be sent again. After that, reading waits for no settlement.
+            self._is_settled = self._state.settling.is_written
+        return self._loaded is None or self._is_settled
 
     @property
     def is_failing(self) -> bool:

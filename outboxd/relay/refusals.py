@@ -4,16 +4,21 @@ Nothing of a refused settlement is written, and which row is to blame is not kno
 given again in halves, all pieces of one size before those of the next: whatever else is in it is written after a dozen
 statements. What is refused alone is set aside and tried again after a pause that grows. It stays in memory, within the
 limits of that; whatever else is delivered is settled meanwhile.
+
+With Kafka transactions, what waits here keeps its transaction, and all after it, from being settled. So what is set
+aside is stated again by the progress record of a later transaction: then those before that one may be settled.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
 from outboxd.policy.backoff import failure_pause_seconds
+from outboxd.policy.messages import ProgressRow
 from outboxd.policy.requests import Settlement
 
 STUCK_TRIES = 6
@@ -21,12 +26,15 @@ STUCK_TRIES = 6
 
 
 class Aside(NamedTuple):
-    """One outcome that was refused alone so often. `number` tells those apart that are due at the same time."""
+    """One outcome that was refused alone so often. `number` tells those apart that are due at the same time; `row` is
+    what a progress record says of it, None where none does.
+    """
 
     due_at: float
     number: int
     failures: int
     settlement: Settlement
+    row: ProgressRow | None = None
 
 
 class Refusals:
@@ -38,11 +46,20 @@ class Refusals:
         self._aside: list[Aside] = []
         self._numbers = count()
         self._trying: Aside | None = None
+        self._restated: dict[ProgressRow, int] = {}
+        self._are_new = False
+        self._settled_max: int | None = None
+        self._is_settled_max_known = True
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing that was refused waits; what is under way does not."""
         return not (self._pieces or self._aside)
+
+    @property
+    def are_rows_aside(self) -> bool:
+        """Whether nothing waits but what is set aside, and none of it is a replay, which would be listed again."""
+        return not self._pieces and not any(aside.settlement.recovered_replays for aside in self._aside)
 
     @property
     def rows_aside(self) -> int:
@@ -62,8 +79,7 @@ class Refusals:
 
     def ids_aside(self) -> set[int]:
         """Return the ids of the rows that are set aside, whatever their outcome."""
-        tried = [] if self._trying is None else [self._trying]
-        return {record_id for aside in [*self._aside, *tried] for record_id in aside.settlement.outbox_ids}
+        return {record_id for aside in self._all_aside() for record_id in aside.settlement.outbox_ids}
 
     @property
     def are_stuck(self) -> bool:
@@ -74,6 +90,7 @@ class Refusals:
     def take(self, now: float) -> Settlement | None:
         """Return what is to be given again now, or None."""
         if self._pieces:
+            self._is_settled_max_known = False
             return self._pieces.popleft()
         if self._aside and self._aside[0].due_at <= now:
             self._trying = heapq.heappop(self._aside)
@@ -83,16 +100,67 @@ class Refusals:
     def ended(self) -> bool:
         """The settlement under way was written. Say whether it was the last that was set aside."""
         tried, self._trying = self._trying, None
-        return tried is not None and not self._aside
+        if tried is None:
+            return False
+        self._is_settled_max_known = False
+        if tried.row is not None:
+            self._restated.pop(tried.row, None)
+            self._are_new = True
+        return not self._aside
 
-    def refused(self, settlement: Settlement, now: float, *, tries_one: bool = False) -> bool:
+    # What keeps transactions from being settled.
+
+    def settled_max(self) -> int | None:
+        """Return the last transaction that may be settled while all this waits, None where nothing of it matters."""
+        if self.is_empty:
+            return None
+        if not self._is_settled_max_known:
+            # It is asked for in each turn, and many may be set aside.
+            self._is_settled_max_known = True
+            self._settled_max = self._least_above()
+        return self._settled_max
+
+    def _least_above(self) -> int | None:
+        above = [piece.above for piece in self._pieces if piece.is_in_progress_records]
+        for aside in self._all_aside():
+            if aside.settlement.is_in_progress_records:
+                restated = 0 if aside.row is None else self._restated.get(aside.row, 0)
+                above.append(max(aside.settlement.above, restated))
+        return min(above, default=None)
+
+    def new_rows(self) -> list[ProgressRow] | None:
+        """Return what is set aside as progress records have it, where that changed since the last call, once no more is
+        being looked for; else None.
+        """
+        if not self._are_new or self._pieces:
+            return None
+        self._are_new = False
+        return self._rows()
+
+    def _rows(self) -> list[ProgressRow]:
+        return [aside.row for aside in self._all_aside() if aside.row is not None]
+
+    def _all_aside(self) -> list[Aside]:
+        return [*self._aside, *([] if self._trying is None else [self._trying])]
+
+    def restated(self, transaction: int, rows: Sequence[ProgressRow]) -> None:
+        """The progress record of this transaction states these again: those before it are not needed for that."""
+        self._is_settled_max_known = False
+        # Some may be settled by now.
+        self._restated.update(dict.fromkeys(set(rows).intersection(self._rows()), transaction - 1))
+
+    def refused(
+        self, settlement: Settlement, now: float, row: ProgressRow | None = None, *, tries_one: bool = False
+    ) -> bool:
         """The settlement under way was refused: it waits in halves, or is set aside. Say which: whether it is aside.
 
         `tries_one` has one entry of it tried next, alone: whether that passes tells a table that nobody may write from
-        many rows that are to blame.
+        many rows that are to blame. `row` is told in `Aside`.
         """
         tried, self._trying = self._trying, None
         entries = settlement.entries
+        if tried is None:
+            self._is_settled_max_known = False
         if entries > 1:
             first = 1 if tries_one and entries > 2 else 0
             middle = (first + entries) // 2
@@ -102,5 +170,6 @@ class Refusals:
             return False
         failures = 1 if tried is None else tried.failures + 1
         due_at = now + failure_pause_seconds(failures)
-        heapq.heappush(self._aside, Aside(due_at, next(self._numbers), failures, settlement.part(0, 1)))
+        heapq.heappush(self._aside, Aside(due_at, next(self._numbers), failures, settlement.part(0, 1), row))
+        self._are_new = self._are_new or (tried is None and row is not None)
         return True

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
+from outboxd.policy.messages import ProgressRow
 from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.relay.ports import Settlement
 from outboxd.relay.refusals import Refusals
@@ -44,6 +45,7 @@ class Settling:
         self.first_at: float | None = None
         self._marks: list[tuple[int, int]] = []
         self._taken_rows = 0
+        self._settled = 0
         self.refusals = Refusals()
         self._is_others_turn = False
 
@@ -56,6 +58,16 @@ class Settling:
     def is_empty(self) -> bool:
         """Nothing waits and nothing is under way."""
         return not self.waits and self.under_way is None and self.refusals.is_empty
+
+    @property
+    def is_written(self) -> bool:
+        """Whether nothing waits but rows of the outbox that were refused one by one, and nothing is under way."""
+        return not self.waits and self.under_way is None and self.refusals.are_rows_aside
+
+    @property
+    def has_transaction(self) -> bool:
+        """Whether a transaction can be settled by itself, though rows of it or of others were refused."""
+        return not self.refusals.is_empty and self._markable() > 0
 
     @property
     def waits(self) -> bool:
@@ -94,13 +106,16 @@ class Settling:
         self._died_again.append((dead_letter_id, outcome))
         self._letters[record_id] = dead_letter_id
 
+    def record_of(self, dead_letter_id: int) -> int | None:
+        """Return the outbox id of the record whose replay's outcome is not written yet."""
+        return next((each for each, its_letter in self._letters.items() if its_letter == dead_letter_id), None)
+
     def letter_written(self, dead_letter_id: int) -> int | None:
         """What became of the replay was written: return the record's outbox id."""
-        for record_id, its_dead_letter_id in self._letters.items():
-            if its_dead_letter_id == dead_letter_id:
-                del self._letters[record_id]
-                return record_id
-        return None
+        record_id = self.record_of(dead_letter_id)
+        if record_id is not None:
+            del self._letters[record_id]
+        return record_id
 
     def out_of_retry(self, record_id: int) -> None:
         """The record is done with, one way or another: nothing is to be retried."""
@@ -121,7 +136,8 @@ class Settling:
         if self._failed is not None:
             self.under_way, self._failed = self._failed, None
             return self.under_way
-        settlement = self._next(now)
+        # Where something was refused, by itself: what is written with it may be refused too.
+        settlement = Settlement() if self.has_transaction else self._next(now)
         if settlement is not None:
             transaction = self._marked()
             self.under_way = settlement if transaction is None else replace(settlement, transaction=transaction)
@@ -135,6 +151,7 @@ class Settling:
         if part is not None or not self.waits:
             return part
         count = self.rows_max
+        is_recovered, above = bool(self.pieces or self.recovered_replays), self._above()
         settlement = Settlement(
             delivered_ids=self.ids[:count],
             delivered_partitions=self.partitions[:count],
@@ -147,6 +164,8 @@ class Settling:
             died_again=_take(self._died_again, count),
             out_of_retry=_take(self._out_of_retry, count),
             storms=_take(self._storms, count),
+            is_recovered=is_recovered,
+            above=above,
         )
         del self.ids[:count], self.partitions[:count], self.offsets[:count], self.pieces[:count]
         if not self.ids:
@@ -156,11 +175,29 @@ class Settling:
 
     def _marked(self) -> int | None:
         """Return the last transaction all of whose outcomes were taken by now."""
-        transaction: int | None = None
-        if not self.is_pressing and not self._out_of_retry and self.refusals.is_empty:
-            while self._marks and self._marks[0][1] <= self._taken_rows:
-                transaction = self._marks.pop(0)[0]
-        return transaction
+        count = self._markable()
+        if not count:
+            return None
+        self._settled = self._marks[count - 1][0]
+        del self._marks[:count]
+        return self._settled
+
+    def _markable(self) -> int:
+        """Return how many transactions are such that all of their outcomes were taken, or are stated by later ones."""
+        if not self._marks or self.is_pressing or self._out_of_retry:
+            return 0
+        settled_max = self.refusals.settled_max()
+        passed = [
+            rows <= self._taken_rows and (settled_max is None or number <= settled_max) for number, rows in self._marks
+        ]
+        return [*passed, False].index(False)
+
+    def _above(self) -> int:
+        """Return a transaction that all which is taken next came after."""
+        if self._replayed or self.recovered_replays:
+            # They are not counted among the rows.
+            return self._settled
+        return max([self._settled, *(number for number, rows in self._marks if rows <= self._taken_rows)])
 
     def of_events(self, settlement: Settlement) -> Settlement:
         """The settlement under way is this one instead: the same, of the rows' very events."""
@@ -176,14 +213,17 @@ class Settling:
         self.under_way = None
         self._failed = again
 
-    def refused(self, settlement: Settlement, now: float, *, tries_one: bool = False) -> bool:
+    def refused(
+        self, settlement: Settlement, now: float, row: ProgressRow | None = None, *, tries_one: bool = False
+    ) -> bool:
         """The settlement under way was refused: it is given again in parts. Say whether it had none, and is set aside
-        by itself. Its transaction is settled once all of it is. `tries_one` is told in `Refusals`.
+        by itself. Its transaction is settled once all of it is, or stated again. `row` and `tries_one` are told in
+        `Refusals`.
         """
         self.under_way = None
         if settlement.transaction is not None:
             self._marks.insert(0, (settlement.transaction, self._taken_rows))
-        return self.refusals.refused(settlement, now, tries_one=tries_one)
+        return self.refusals.refused(settlement, now, row, tries_one=tries_one)
 
 
 def _take(values: list[T], count: int) -> Sequence[T]:

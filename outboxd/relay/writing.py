@@ -12,6 +12,7 @@ from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.policy.records import FailureHistory, Record
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed, Settlement
+from outboxd.relay.restating import keep_from_reading, progress_row
 from outboxd.relay.state import State
 
 SETTLE_DELAY_SECONDS = 0.02
@@ -38,6 +39,8 @@ class Writing:
 
     def _due_at(self, now: float) -> float:
         settling = self._state.settling
+        if settling.has_transaction:
+            return max(now, self._next_at)
         refused_at = settling.refusals.next_at
         due_at = self._others_due_at(now) if settling.waits else None
         if refused_at is not None:
@@ -116,7 +119,14 @@ class Writing:
             state.lanes.storms_noted([pattern for pattern, _ in settlement.storms])
         if settlement.retries:
             state.wishes.cursors.retry = None
+        self._restate()
         return True
+
+    def _restate(self) -> None:
+        """Have later transactions state what is set aside, once all of it was found."""
+        rows = self._state.settling.refusals.new_rows()
+        if rows is not None:
+            self._state.ports.publisher.restate(rows)
 
     def _consider_aside(self) -> None:
         """Say so where the last row that was set aside is settled."""
@@ -178,8 +188,9 @@ class Writing:
         state = self._state
         if event.settlement is not state.settling.under_way:
             return
-        if event.refused:
+        if event.refused and event.settlement.entries:
             self._on_refused(event)
+            self._restate()
             return
         state.settling.failed(replace(event.settlement, again=True))
         state.connection_lost()
@@ -191,7 +202,9 @@ class Writing:
     def _on_refused(self, event: SettleFailed) -> None:
         state = self._state
         now = state.ports.clock.monotonic()
-        if state.settling.refused(event.settlement, now, tries_one=self._refusals + 1 >= REFUSALS_MAX):
+        row = progress_row(state, event.settlement)
+        if state.settling.refused(event.settlement, now, row, tries_one=self._refusals + 1 >= REFUSALS_MAX):
+            keep_from_reading(state, event.settlement)
             self._tell_aside(event, now)
             return
         self._refusals += 1
@@ -205,9 +218,11 @@ class Writing:
         if now - self._told_aside_at < ASIDE_TOLD_SECONDS:
             return
         self._told_aside_at = now
+        is_known = self._state.pipelined and event.settlement.is_in_progress_records
         self._state.ports.observer.event(
             "row_not_settled",
             row=_named(event.settlement),
+            later="not sent again" if is_known else "sent again",
             cause=event.message,
             rows=self._state.settling.refusals.rows_aside,
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from outboxd.policy.faults import Fault, fault_of
-from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.records import Record
 from tests.simulation.broker import REFUSAL, Broker, Topic
@@ -111,6 +111,12 @@ class SimulatedPublisher:
 
     def settled(self, transaction: int) -> None:
         raise AssertionError("a plain producer has no transactions")
+
+    def restate(self, rows: Sequence[ProgressRow]) -> None:
+        raise AssertionError("a plain producer has no progress records")
+
+    def restated(self) -> tuple[int, Sequence[ProgressRow]]:
+        return 0, ()
 
     def begin_recover(self, settled: int, lineage: str) -> None:
         raise AssertionError("a plain producer has nothing to recover")

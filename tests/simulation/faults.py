@@ -162,7 +162,7 @@ class Faults:
     def _lock_rows(self) -> None:
         """Somebody locks rows that are pending, and leaves the transaction open."""
         db, dice = self._world.db, self._lock_dice
-        lasts = dice.choice([0.3, 3.0, 13.0])
+        lasts = dice.choice([0.3, 3.0, 13.0, 60.0])
         self._world.count("fault locked rows")
         rows = dice.sample(sorted(db.pending), min(len(db.pending), dice.choice([1, 1, 3, 40])))
         db.locked_until.update((row_id, db.timeline.now + lasts) for row_id in rows)

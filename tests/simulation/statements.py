@@ -248,7 +248,10 @@ def sweep(db: Database, request: SweepRequest, chunk_rows: int) -> Swept:
 def settle(db: Database, settlement: Settlement) -> int:
     """Write a settlement; return how many rows of the outbox it changed. The fence was looked at before."""
     now = db.now
-    matched = _delivered(db, settlement) + _buried(db, settlement)
+    settled_before = (
+        sum(row_id not in db.pending for row_id in settlement.delivered_ids) if settlement.is_recovered else 0
+    )
+    matched = settled_before + _delivered(db, settlement) + _buried(db, settlement)
     for row_id, retry in settlement.retries:
         row = db.rows.get(row_id)
         if row is not None and not row.ever_dead and (row_id in db.pending or not db.deletes):

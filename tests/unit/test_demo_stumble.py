@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from outboxd.demo.stumble import StumblingPublisher
 from outboxd.policy.faults import FaultClass
-from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.records import Arm, Record
 
 
@@ -46,6 +46,11 @@ class Within:
         return None
 
     def settled(self, transaction: int) -> None: ...
+
+    def restate(self, rows: Sequence[ProgressRow]) -> None: ...
+
+    def restated(self) -> tuple[int, Sequence[ProgressRow]]:
+        return 0, ()
 
     def begin_recover(self, settled: int, lineage: str) -> None: ...
 

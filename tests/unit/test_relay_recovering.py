@@ -39,4 +39,5 @@ def test_a_replay_that_was_delivered_and_is_not_known_is_settled_by_its_rows_id_
         out_of_retry=[],
         storms=[],
         transaction=5,
+        is_recovered=True,
     )

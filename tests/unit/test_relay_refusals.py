@@ -8,10 +8,12 @@ from typing import Any, cast
 import pytest
 
 from outboxd.policy.faults import own_fault
+from outboxd.policy.messages import ProgressRow, Recovered
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.requests import Settlement
 from outboxd.policy.routes import Route
-from outboxd.relay.ports import Settled, SettleFailed
+from outboxd.relay.ports import Loaded, Settled, SettleFailed
+from outboxd.relay.recovering import Recovering
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
 from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, WRITES, Writing
@@ -28,13 +30,14 @@ RETRY = Retry(own_fault("IN_FLIGHT_TOO_OLD"), "why", 1, 0.5)
 class Bench:
     """The writing side on a database in which rows are locked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pipelined: bool = False) -> None:
         self.now = 100.0
         self.locked: set[int] = set()
         self.is_table_locked: bool = False
         self.statements: list[Settlement] = []
         self.settled_ids: list[int] = []
         self.transactions: list[int] = []
+        self.restated: list[list[ProgressRow]] = []
         self.events: list[tuple[str, dict[str, object]]] = []
         self.answered: list[object] = []
         ports = SimpleNamespace(
@@ -45,11 +48,13 @@ class Bench:
                 database_answered=self.answered.append,
             ),
             store=SimpleNamespace(begin_settle=lambda settlement, _token: self.statements.append(settlement)),
-            publisher=SimpleNamespace(settled=self.transactions.append),
+            publisher=SimpleNamespace(
+                settled=self.transactions.append, restate=self.restated.append, begin_recover=lambda *_: None
+            ),
             dice=None,
         )
         limits = RelayLimits(max_in_flight_rows=10_000, batch_rows=5_000)
-        self.state = State(cast(Ports, cast(Any, ports)), limits, (), Route(), token=1)
+        self.state = State(cast(Ports, cast(Any, ports)), limits, (), Route(), token=1, pipelined=pipelined)
         self.writing = Writing(self.state)
         self.watch = Watch(self.state)
 
@@ -82,6 +87,13 @@ class Bench:
             self.now = max(self.now + 0.001, min([until, *due]))
         return len(self.statements) - before
 
+    def commit(self, transaction: int, *ids: int, restates: bool = False) -> None:
+        """A Kafka transaction delivered these."""
+        rows = self.restated[-1] if restates else []
+        self.deliver(*ids)
+        self.state.settling.mark(transaction)
+        self.state.settling.refusals.restated(transaction, rows)
+
     def told(self, name: str) -> list[dict[str, object]]:
         return [fields for told, fields in self.events if told == name]
 
@@ -95,7 +107,9 @@ def test_a_row_that_cannot_be_settled_is_found_by_halving_and_all_others_are_set
 
     assert sorted(bench.settled_ids) == [row for row in range(1, 5_001) if row != 1234]
     assert list(bench.state.ledger.records) == [1234]
-    assert bench.told("row_not_settled") == [{"row": "the row 1234", "cause": "locked", "rows": 1}]
+    assert bench.told("row_not_settled") == [
+        {"row": "the row 1234", "later": "sent again", "cause": "locked", "rows": 1}
+    ]
     assert not bench.told("database_failed")
     places = {
         row: place
@@ -175,6 +189,81 @@ def test_a_transaction_is_settled_once_all_its_rows_are_with_those_that_were_set
     bench.locked = set()
     bench.run(2.1)
     assert (sorted(bench.settled_ids), bench.transactions) == ([1, 2, 3, 4], [8])
+
+
+def test_once_a_later_transaction_states_a_refused_row_again_those_before_it_are_settled() -> None:
+    bench = Bench(pipelined=True)
+    bench.locked = {2}
+    bench.commit(7, 1, 2, 3)
+    bench.run()
+    assert [[row.outbox_id for row in rows] for rows in bench.restated] == [[2]]
+    assert bench.told("row_not_settled")[0]["later"] == "not sent again"
+    bench.commit(8, 4)
+    bench.run()
+    assert bench.transactions == []
+
+    bench.commit(9, 5, restates=True)
+    bench.commit(10, 6)
+    bench.run()
+    assert bench.transactions == [8], "the only other record that states the row is that of 9"
+
+    bench.locked = set()
+    bench.run(3.0)
+    assert sorted(bench.settled_ids) == [1, 2, 3, 4, 5, 6]
+    assert bench.transactions == [8, 10]
+    assert bench.restated[1:] == [[]]
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_transactions_are_settled_though_a_row_of_each_is_refused(neighbours: int) -> None:
+    bench = Bench(pipelined=True)
+    for number in range(1, 61):
+        bench.locked.add(number)
+        bench.commit(number, number, *range(1_000 + number, 1_000 + number + neighbours), restates=number > 1)
+        bench.run()
+        assert number - max(bench.transactions, default=0) <= 2
+    assert len(bench.settled_ids) == 60 * neighbours
+
+
+def test_an_outcome_that_no_progress_record_has_keeps_no_transaction_from_being_settled() -> None:
+    bench = Bench(pipelined=True)
+    bench.locked = {2}
+    bench.state.ledger.enter([record(2, key=None)])
+    bench.state.settling.dead(2, DEATH)
+    bench.commit(7, 1)
+    bench.run()
+    assert (bench.settled_ids, bench.transactions, bench.restated) == ([1], [7], [])
+    assert bench.told("row_not_settled")[0]["later"] == "sent again"
+
+
+def test_reading_begins_while_a_row_that_was_delivered_before_is_refused_and_does_not_show_it() -> None:
+    bench = Bench(pipelined=True)
+    bench.locked = {1}
+    recovering = Recovering(bench.state)
+    recovering.begin(Loaded([], [], 5_000))
+    recovering.take(Recovered(5, [ProgressRow(1, 0, 10, False, 11), ProgressRow(2, 0, 20, False, 22)]))
+    seen = [recovering.is_done]
+    bench.run()
+    seen.append(recovering.is_done)
+    assert (bench.settled_ids, bench.transactions, seen) == ([2], [], [False, True])
+    assert bench.state.ledger.unknown([record(1), record(3)]) == [record(3)]
+    assert bench.restated == [[ProgressRow(1, 0, 10, False, 11)]]
+
+
+def test_a_transaction_that_cannot_be_settled_by_itself_is_tried_again_and_nothing_is_set_aside_for_it() -> None:
+    bench = Bench(pipelined=True)
+    bench.locked = {2}
+    bench.commit(7, 1, 2)
+    bench.run()
+    bench.commit(8, 3, restates=True)
+    bench.writing.settle(bench.now)
+    under_way = bench.state.settling.under_way
+    assert under_way is not None
+    assert (under_way.entries, under_way.transaction) == (0, 7)
+    bench.writing.on_failed(SettleFailed(under_way, "progress is locked", refused=True))
+    assert bench.state.settling.refusals.rows_aside == 1
+    bench.run(3.0)
+    assert bench.transactions == [7]
 
 
 def test_outcomes_of_other_kinds_are_parted_too() -> None:

@@ -34,9 +34,9 @@ DATABASE_EVENTS: Final = (
     EventKind(
         "row_not_settled",
         "error",
-        "PostgreSQL refuses to settle {row}, which is tried again and sent again should this daemon end: {cause}."
+        "PostgreSQL refuses to settle {row}, which is tried again and {later} should this daemon end: {cause}."
         " Set aside like it: {rows}.",
-        ("row", "cause", "rows"),
+        ("row", "later", "cause", "rows"),
         alerts=True,
     ),
     EventKind("unsettled_rows_settled", "info", "All that PostgreSQL had refused to settle is settled."),

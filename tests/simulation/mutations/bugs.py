@@ -25,6 +25,7 @@ from outboxd.relay.orders import Orders
 from outboxd.relay.probing import Probing
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.recovering import Recovering
+from outboxd.relay.refusals import Refusals
 from outboxd.relay.relay import Relay
 from outboxd.relay.settling import Settling
 from outboxd.relay.sweeping import Sweeping
@@ -262,6 +263,23 @@ BUGS = [
         "self._daemon.lease.server",
         "self._db.server",
         where=lambda scenario: scenario.fails_over,
+    ),
+    Mutation(
+        "the one transaction that states a refused row again is settled while the row is not",
+        Refusals,
+        "restated",
+        "transaction - 1",
+        "transaction",
+        where=_exactly_once,
+        first_seed=1115,
+    ),
+    Mutation(
+        "a row that was delivered before and is refused is read as pending",
+        Writing,
+        "_on_refused",
+        "keep_from_reading(state, event.settlement)",
+        "pass",
+        where=_exactly_once,
     ),
     Mutation(
         "a record of another event is settled by its id",
