@@ -26,6 +26,9 @@ class FakeTransactions(FakePublisher):
     def committed(self) -> int | None:
         return self.number
 
+    def questioned(self) -> set[int]:
+        return set()
+
     def restate(self, rows: Sequence[ProgressRow]) -> None: ...
 
     def restated(self) -> tuple[int, Sequence[ProgressRow]]:

@@ -47,6 +47,9 @@ class Within:
 
     def settled(self, transaction: int) -> None: ...
 
+    def questioned(self) -> set[int]:
+        return set()
+
     def restate(self, rows: Sequence[ProgressRow]) -> None: ...
 
     def restated(self) -> tuple[int, Sequence[ProgressRow]]:
