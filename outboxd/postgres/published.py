@@ -37,8 +37,8 @@ class PublishedRows:
     def windows(
         self, *, topic: str | None, since: datetime | timedelta | None
     ) -> Iterator[tuple[int, list[PublishedRow], int]]:
-        """Walk the table by id; give the last id looked at, the published rows with their places, and the number of
-        published rows that have none.
+        """Walk the table by id, up to the highest that it has now; give the last id looked at, the published rows with
+        their places, and the number of published rows that have none.
 
         Args:
             topic: only of this topic.
@@ -48,14 +48,16 @@ class PublishedRows:
             if isinstance(since, timedelta):
                 # Once, so that the edge does not move while the audit runs.
                 since = connection.execute(text("SELECT now() - :since"), {"since": since}).scalar_one()
+            # Those that come meanwhile are another audit's: a busy outbox would have new ones for ever.
+            newest = connection.execute(self._sql("SELECT max(id) FROM @outbox@")).scalar_one()
             cursor = FIRST_ID
             while True:
                 upper = connection.execute(
                     self._sql(
-                        "SELECT max(id) FROM (SELECT id FROM @outbox@ WHERE id > :cursor ORDER BY id"
-                        f" LIMIT {WINDOW_ROWS}) AS w"
+                        "SELECT max(id) FROM (SELECT id FROM @outbox@ WHERE id > :cursor AND id <= :newest"
+                        f" ORDER BY id LIMIT {WINDOW_ROWS}) AS w"
                     ),
-                    {"cursor": cursor},
+                    {"cursor": cursor, "newest": newest},
                 ).scalar_one()
                 if upper is None:
                     return

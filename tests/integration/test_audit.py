@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from outboxd.postgres.engine import make_engine
+from outboxd.postgres.published import PublishedRows
 from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.kafka import KafkaCluster
@@ -189,6 +191,28 @@ def test_rows_behind_a_transaction_of_somebody_else_are_not_called_lost(
     wait_for(lambda: shell("audit", "--json").code == 0, timeout_seconds=20, what="all can be read")
     assert shell.ok("audit", "--json").document["fine"] == 4
     assert [id_of(record) for record in rig.kafka.consume(topic)][1:] == ids
+
+
+def test_an_audit_of_a_busy_outbox_ends_with_the_rows_that_there_were_when_it_began(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outboxd.postgres.published.WINDOW_ROWS", 2)
+    engine = make_engine(database.url)
+    published = (
+        "INSERT INTO outboxd.outbox (topic, payload, published_at, published_partition, published_offset)"
+        " SELECT 'orders', 'x', now(), 0, i FROM generate_series(1, %s) AS i"
+    )
+    try:
+        with database.connect() as writer:
+            writer.execute(published, (5,))
+            walked: list[int] = []
+            for _, rows, _ in PublishedRows(engine, "outboxd", "outbox").windows(topic=None, since=None):
+                walked += [row.id for row in rows]
+                assert len(walked) <= 5, "it runs after the rows that come meanwhile"
+                writer.execute(published, (2,))
+        assert walked == [1, 2, 3, 4, 5]
+    finally:
+        engine.dispose()
 
 
 def test_the_audit_refuses_what_it_cannot_do(
