@@ -39,8 +39,8 @@ class Ids:
         self._again = sorted(set(free) - self._given_again, reverse=True)
 
     def is_below(self, row_id: int) -> bool:
-        """Say whether a higher id was given before: reading may be past it."""
-        return row_id < self.highest
+        """Say whether it, or a higher id, was given before: reading may be past it."""
+        return row_id < self.highest or row_id in self._given_again
 
     def go_back(self, last: int, there: Iterable[int], *, is_noticed: bool) -> None:
         """The database went back to where `last` was given last; `there` are the ids that it has.

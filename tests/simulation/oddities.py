@@ -57,10 +57,11 @@ class Oddities:
         self._note(f"a row is given the id {row_id}: {topic}/{key}")
 
     def _set_back(self) -> None:
-        """The sequence is set back; what was delivered is purged by then."""
+        """The sequence is set back; what was delivered is purged by then, and no daemon has it in memory any more."""
         db = self._world.db
         dead = {letter.row.id for letter in db.dead.values()}
-        free = [row.id for row in db.rows.values() if row.published is not None and row.id not in dead]
+        known = {row_id for daemon in self._world.daemons for row_id in daemon.relay.state.ledger.records}
+        free = [row.id for row in db.rows.values() if row.published is not None and row.id not in dead | known]
         self._world.count("fault sequence set back")
         db.ids.set_back(free)
         self._note(f"the sequence is set back, {len(free)} ids are free")
