@@ -16,7 +16,7 @@ from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 
 METADATA_SECONDS = 10.0
-PARTITION_CODES = (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
+_PARTITION_CODES = (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
 """What the client says of a partition that is not there, and of a topic that is not (yet) there."""
 
 
@@ -82,7 +82,7 @@ class PartitionQuestions:
 
     def asks(self, producer: AnyProducer, record: Record, fault: DeliveryFault) -> bool:
         """The client refused the record with this: ask where that leaves it open whose fault it is, and say so."""
-        if record.partition is None or fault.fault.code not in PARTITION_CODES:
+        if not is_doubtful(record, fault):
             return False
         self.ask(producer, record, fault)
         return True
@@ -91,8 +91,9 @@ class PartitionQuestions:
         """Ask about those reports that leave it open; return the others."""
         sure: list[Report] = []
         for report in reports:
-            if report[1] is not None and _is_doubtful(report):
-                self.ask(producer, report.record, report.error)
+            error = report[1]
+            if error is not None and not report.alone and is_doubtful(report.record, error):
+                self.ask(producer, report.record, error)
             else:
                 sure.append(report)
         return sure
@@ -125,13 +126,8 @@ class PartitionQuestions:
                     self._report(Report(record, _fault_of(record, count) or fault, record.partition, None, True))
 
 
-def _is_doubtful(report: Report) -> bool:
+def is_doubtful(record: Record, fault: DeliveryFault) -> bool:
     """Does the topic really lack the partition that the record names? Then it is the record's fault, else the
     topic's.
     """
-    return (
-        report.error is not None
-        and report.error.fault.code in PARTITION_CODES
-        and report.record.partition is not None
-        and not report.alone
-    )
+    return record.partition is not None and fault.fault.code in _PARTITION_CODES

@@ -22,7 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.partitions import PARTITION_CODES, partition_fault
+from outboxd.kafka.partitions import is_doubtful, partition_fault
 from outboxd.kafka.progress import ProgressBody, ProgressRecord, progress_key
 from outboxd.kafka.transactional_producer import (
     POLL_SECONDS,
@@ -179,7 +179,7 @@ class TransactionClient:
 
     def examined(self, record: Record, fault: DeliveryFault) -> DeliveryFault:
         """A partition that fresh metadata does not list is the record's fault, else the topic's."""
-        if record.partition is None or fault.fault.code not in PARTITION_CODES:
+        if not is_doubtful(record, fault):
             return fault
         return partition_fault(self._producer_for(self._way).client, record) or fault
 

@@ -175,13 +175,14 @@ def check_grants(connection: Connection, schema: str, table: str) -> None:
 def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
     for name, rights in {table: _OUTBOX_RIGHTS, **_OWN_TABLES}.items():
         full = f"{quoted(schema)}.{quoted(name)}"
-        missing = connection.execute(
+        missing, shows_none = connection.execute(
             text(
-                "SELECT array_agg(r.name) FROM unnest(CAST(:rights AS text[])) AS r(name)"
-                " WHERE to_regclass(:full) IS NOT NULL AND NOT has_table_privilege(to_regclass(:full), r.name)"
+                "SELECT (SELECT array_agg(r.name) FROM unnest(CAST(:rights AS text[])) AS r(name)"
+                " WHERE to_regclass(:full) IS NOT NULL AND NOT has_table_privilege(to_regclass(:full), r.name)),"
+                f" ({_SHOWS_NONE})"
             ),
             {"rights": list(rights), "full": full},
-        ).scalar_one()
+        ).one()
         if missing:
             listed = ", ".join(missing)
             yield Finding(
@@ -190,7 +191,7 @@ def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding
                 f"the role may not {listed} on {full}",
                 f"GRANT {listed} ON {full}, or grant the relay's role of {_ROLES_FILE}",
             )
-        elif connection.scalar(text(_SHOWS_NONE), {"full": full}):
+        elif shows_none:
             yield Finding(
                 "grants",
                 Weight.FORBIDDEN,

@@ -119,7 +119,7 @@ class Probing:
             probe = self._first_fit(usable, breaker, wish.from_id)
             if probe is not None:
                 self._breakers.probing(wish.topic, probe.id)
-                breaker.read_from = min(probe.id + 1, ID_MAX)
+                breaker.read_from = _behind(probe.id)
                 breaker.wants_untried = False
                 probes.append(probe)
                 continue
@@ -146,7 +146,7 @@ class Probing:
     def _go_on_behind(self, seen_to: int | None, breaker: Breaker) -> None:
         """None up to this id, where any was looked at: the next look goes on behind it."""
         if seen_to is not None:
-            breaker.read_from = min(seen_to + 1, ID_MAX)
+            breaker.read_from = _behind(seen_to)
         if len(breaker.keys_read) > KEYS_READ_MAX:
             breaker.look_again()
 
@@ -193,3 +193,8 @@ class Probing:
             return False
         failed = self._held.by_id.get(held_id) or self._ledger.records.get(held_id)
         return failed is None or failed.key == record.key
+
+
+def _behind(record_id: int) -> int:
+    """Return where the next look begins; nothing is behind the highest id."""
+    return min(record_id + 1, ID_MAX)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from outboxd.kafka.no_transactions import NoTransactions
 from outboxd.policy.careful import CAREFUL_SECONDS, SUSPECTS_MAX, WINDOW_ROWS, Opening, recorded
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
+from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 from outboxd.relay.careful import CarefulPublisher
 
@@ -21,7 +22,7 @@ def row(record_id: int) -> Record:
 
 
 @dataclass
-class FakePublisher:
+class FakePublisher(NoTransactions):
     """The broker: notes what it was given, reports what the test says."""
 
     published: list[int] = field(default_factory=list)
@@ -53,16 +54,9 @@ class FakePublisher:
 
     def poll(self, timeout_seconds: float) -> None: ...
     def flush(self, timeout_seconds: float) -> None: ...
-    def committed(self) -> int | None: ...
-    def settled(self, transaction: int) -> None: ...
     def questioned(self) -> set[int]:
         return set()
 
-    def restate(self, rows: Sequence[ProgressRow]) -> None: ...
-    def restated(self) -> tuple[int, Sequence[ProgressRow]]:
-        return 0, ()
-
-    def begin_recover(self, settled: int, lineage: str) -> None: ...
     def failure(self) -> DeliveryFault | None: ...
     def rebuild(self) -> None: ...
     def purge(self) -> None: ...

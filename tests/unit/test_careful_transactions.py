@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from outboxd.policy.careful import Opening
 from outboxd.policy.faults import fault_of, own_fault
-from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
+from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 from outboxd.relay.careful_transactions import SESSION_ROWS_MAX, CarefulTransactions
 from tests.unit.test_careful import FakeJournal, FakePublisher, FakeTrial, row
@@ -25,14 +25,6 @@ class FakeTransactions(FakePublisher):
 
     def committed(self) -> int | None:
         return self.number
-
-    def questioned(self) -> set[int]:
-        return set()
-
-    def restate(self, rows: Sequence[ProgressRow]) -> None: ...
-
-    def restated(self) -> tuple[int, Sequence[ProgressRow]]:
-        return 0, ()
 
     def rebuild(self) -> None:
         self.rebuilt += 1

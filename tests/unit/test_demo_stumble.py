@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outboxd.demo.stumble import StumblingPublisher
+from outboxd.kafka.no_transactions import NoTransactions
 from outboxd.policy.faults import FaultClass
-from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
+from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Arm, Record
 
 
-class Within:
+class Within(NoTransactions):
     """Takes at most `room` records of each call, and reports each as delivered."""
 
     def __init__(self) -> None:
@@ -42,20 +43,8 @@ class Within:
 
     def flush(self, timeout_seconds: float) -> None: ...
 
-    def committed(self) -> int | None:
-        return None
-
-    def settled(self, transaction: int) -> None: ...
-
     def questioned(self) -> set[int]:
         return set()
-
-    def restate(self, rows: Sequence[ProgressRow]) -> None: ...
-
-    def restated(self) -> tuple[int, Sequence[ProgressRow]]:
-        return 0, ()
-
-    def begin_recover(self, settled: int, lineage: str) -> None: ...
 
     def failure(self) -> DeliveryFault | None:
         return None
