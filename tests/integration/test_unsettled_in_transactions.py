@@ -10,8 +10,9 @@ from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(180)
 
-TRANSACTIONS = 80
+TRANSACTIONS = 48
 """More than may be unsettled, with those that may be beyond that."""
+LAST_TRANSACTIONS = 8
 FREEZING = """
 CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -36,9 +37,9 @@ def daemon_of(rig: Rig, after_publish: str) -> DaemonProcess:
     return rig.daemon(relay=relay, cluster={"lease_ttl": "2s"})
 
 
-def one_by_one(rig: Rig, topic: str, refused: int) -> None:
+def one_by_one(rig: Rig, topic: str, refused: int, transactions: int = TRANSACTIONS) -> None:
     """Have each of many rows settled before the next is there, so that each has a transaction of its own."""
-    for number in range(TRANSACTIONS):
+    for number in range(transactions):
         rig.insert(topic, f"key-{number % 7}")
         rig.wait_until_settled(but=refused)
 
@@ -69,7 +70,7 @@ def test_a_refused_row_keeps_no_transaction_from_going_and_is_sent_once_whicheve
     assert successor.stop().code == 0
     last = daemon_of(rig, after_publish)
     last.start()
-    one_by_one(rig, topic, 2)
+    one_by_one(rig, topic, 2, LAST_TRANSACTIONS)
 
     rig.sql.execute(remedy)
     rig.wait_until_settled()
@@ -80,4 +81,4 @@ def test_a_refused_row_keeps_no_transaction_from_going_and_is_sent_once_whicheve
     verdict = rig.check()
     verdict.assert_holds()
     assert verdict.duplicates == 0
-    assert len({id_of(record) for record in rig.kafka.consume(topic)}) == 300 + 3 * TRANSACTIONS
+    assert len({id_of(record) for record in rig.kafka.consume(topic)}) == 300 + 2 * TRANSACTIONS + LAST_TRANSACTIONS
