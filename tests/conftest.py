@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No test fails for the time that it takes: the machine may have other work.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background with Ctrl-C ignored, and children would inherit that.
@@ -16,3 +26,15 @@ pytest_plugins = [
     "tests.support.rig",
     "tests.support.forgetful_server",
 ]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _none_of_this_machines_configuration() -> Iterator[None]:
+    """outboxd may be installed and configured here: the tests neither read that nor depend on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("outboxd.config.loading.DEFAULT_PATH", Path("/nonexistent/outboxd.toml"))
+        for name in [
+            name for name in os.environ if name.startswith("OUTBOXD_") and not name.startswith("OUTBOXD_TEST_")
+        ]:
+            patch.delenv(name)
+        yield

@@ -179,9 +179,8 @@ class Handover:
         """Deliver the batch; then go on with what gathered meanwhile, unless a record failed."""
         transactions = self._transactions
         began_at, former = self._monotonic(), transactions.client.number
-        transactions.client.restated = restated
         try:
-            reports = transactions.deliver(batch)
+            reports = transactions.deliver(batch, restated)
         except TransactionsEndedError as failed:
             self.fail(failed.fault)
             return

@@ -18,7 +18,8 @@ import re
 import struct
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from sys import byteorder
@@ -113,21 +114,22 @@ class ProgressBody:
         # By the column, without a line of Python a row, since a transaction has thousands.
         records = [report[0] for report in reports]
         pieces = event_pieces([record[2] for record in records])
-        if byteorder == "little":
-            pieces.byteswap()
-        self._pieces.append(pieces.tobytes())
         partitions, offsets = [report[2] or 0 for report in reports], [report[3] or 0 for report in reports]
         replays = [record[0] == _REPLAY for record in records]
-        body = b"".join(map(_ROW.pack, map(id_of, records), partitions, offsets, replays))
-        self._packed.append(self._compressor.compress(body))
-        self._rows += len(reports)
+        self._add(pieces, map(id_of, records), partitions, offsets, replays)
 
     def add_restated(self, rows: Sequence[ProgressRow]) -> None:
         """Take rows of earlier transactions that cannot be settled."""
         if rows:
-            self._pieces.append(struct.pack(f">{len(rows)}q", *(row.event_piece or 0 for row in rows)))
-            self._packed.append(self._compressor.compress(b"".join(_ROW.pack(*row[:4]) for row in rows)))
-            self._rows += len(rows)
+            *columns, pieces = zip(*rows, strict=True)
+            self._add(array("q", [piece or 0 for piece in pieces]), *columns)
+
+    def _add(self, pieces: array[int], *columns: Iterable[int]) -> None:
+        if byteorder == "little":
+            pieces.byteswap()
+        self._pieces.append(pieces.tobytes())
+        self._packed.append(self._compressor.compress(b"".join(map(_ROW.pack, *columns))))
+        self._rows += len(pieces)
 
     def value(self, number: int, lineage: str) -> bytes:
         """Return the record's value, once all rows are there: a JSON head, a newline, the event pieces, the rows."""

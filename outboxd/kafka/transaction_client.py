@@ -100,8 +100,6 @@ class TransactionClient:
         self._lineage = ""
         self.number = 0
         """The last transaction that was committed."""
-        self.restated: Sequence[ProgressRow] = ()
-        """Rows of earlier transactions that the next progress records state too."""
 
     # Producers.
 
@@ -185,8 +183,9 @@ class TransactionClient:
 
     # One transaction.
 
-    def transact(self, part: Attempt) -> list[Report]:
-        """Deliver these records in one transaction, with its progress record; return their reports.
+    def transact(self, part: Attempt, restated: Sequence[ProgressRow]) -> list[Report]:
+        """Deliver these records in one transaction, with its progress record, which states these rows of earlier ones
+        too; return their reports.
 
         Raises:
             AbortedError: nothing of it is visible; its `faults` say which records are to blame, if any.
@@ -197,7 +196,7 @@ class TransactionClient:
         self._produce(producer, part.records)
         body = ProgressBody()
         reports = self._await_reports(producer, part, body)
-        body.add_restated(self.restated)
+        body.add_restated(restated)
         number = self.number + 1
         value = body.value(number, self._lineage)
         try:

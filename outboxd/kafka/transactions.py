@@ -22,7 +22,7 @@ from outboxd.kafka.transaction_client import AbortedError, TransactionClient
 from outboxd.kafka.transactional_producer import TransactionsEndedError
 from outboxd.kafka.verdicts import Attempt, Pieces, plan, sent_back, sort_out
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.records import Record, id_of, topic_of
 
 TRANSACTIONS_MAX = 24
@@ -44,20 +44,24 @@ class Transactions:
         """Send this record in a batch of its own. May be called on any thread."""
         self._suspects.add(record_id)
 
-    def deliver(self, records: Sequence[Record]) -> list[Report]:
+    def deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow] = ()) -> list[Report]:
         """Deliver records in as many transactions as their faults make necessary; return a report for each.
+
+        Args:
+            records: in the order that they are to be read in.
+            restated: rows of earlier transactions that the progress record of each of these states too.
 
         Raises:
             TransactionsEndedError: the producer is fenced or failed; outcomes are unknown.
         """
         try:
-            return self._deliver(records)
+            return self._deliver(records, restated)
         except TransactionsEndedError:
             if not self.client.is_wanted():
                 self.client.abandon()
             raise
 
-    def _deliver(self, records: Sequence[Record]) -> list[Report]:
+    def _deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow]) -> list[Report]:
         client = self.client
         absent, there = self._without_absent(records)
         pieces = Pieces(deque(plan(there, self._suspects, self._sick_topics)), absent)
@@ -67,7 +71,7 @@ class Transactions:
             if part is None:
                 break
             try:
-                pieces.delivered(part, client.transact(part))
+                pieces.delivered(part, client.transact(part, restated))
             except AbortedError as aborted:
                 aborted.forget_frames()
                 client.drop_producer()

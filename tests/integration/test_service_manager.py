@@ -20,7 +20,7 @@ from outboxd.config import DatabaseSettings, HttpSettings, KafkaSettings, RelayS
 from outboxd.config.sections import ClusterSettings
 from outboxd.daemon import Daemon
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
-from outboxd.policy.messages import Report
+from outboxd.policy.messages import ProgressRow, Report
 from outboxd.policy.records import Record
 from outboxd.relay.ports import Publisher
 from tests.support.children import free_ports
@@ -206,9 +206,9 @@ def test_the_watchdog_is_not_told_while_a_call_of_a_transaction_is_stuck(rig: Ri
         assert isinstance(publisher, TransactionalPublisher)
         deliver = publisher._transactions.deliver
 
-        def stuck(records: Sequence[Record]) -> list[Report]:
+        def stuck(records: Sequence[Record], restated: Sequence[ProgressRow] = ()) -> list[Report]:
             free.wait()
-            return deliver(records)
+            return deliver(records, restated)
 
         publisher._transactions.deliver = stuck  # type: ignore[method-assign]  # the worker's one way to Kafka
         rig.insert(topic)

@@ -20,7 +20,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OUTBOXD_", "CREDENTIALS_"))}
     return subprocess.run(
         [sys.executable, "-m", "outboxd", *arguments],
-        env=clean | (env or {}),
+        env=clean | {"OUTBOXD_CONFIG": os.devnull} | (env or {}),
         capture_output=True,
         text=True,
         timeout=30,

@@ -21,6 +21,7 @@ OUTBOXD = f"{sys.executable} -m outboxd"
 
 def shell(line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTBOXD_")}
+    clean["OUTBOXD_CONFIG"] = os.devnull
     return subprocess.run(["/bin/sh", "-c", line], env=clean | env, capture_output=True, timeout=60, check=False)
 
 

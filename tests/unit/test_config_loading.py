@@ -626,7 +626,7 @@ _KEYS = [f"{section}.{key}" for section, model in SECTIONS.items() for key in mo
 _KEYS += ["kafka.linger.ms", "kafka.x", "x.y"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(_KEYS), st.text(max_size=30), max_size=5))
 def test_no_text_makes_loading_fail_otherwise_than_with_a_configuration_error(flags: dict[str, str]) -> None:
     try:
@@ -635,7 +635,7 @@ def test_no_text_makes_loading_fail_otherwise_than_with_a_configuration_error(fl
         assert str(error).startswith("the configuration has ")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=200))
 def test_no_file_makes_loading_fail_otherwise_than_with_a_configuration_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.toml"

@@ -57,9 +57,7 @@ def nothing_answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield directory
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(arguments=COMMAND_LINES)
 @example(arguments=["send", "orders", "--header", "\udc80"])
 @example(arguments=["--set", "\udc80.x=\udc80", "status"])

@@ -54,9 +54,7 @@ DOCUMENTS = st.fixed_dictionaries(
         "relay": VALUES,
     },
 )
-QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def toml(value: object) -> str:

@@ -79,7 +79,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else bytes(value) if isinstance(value, bytes) else value
 
 
-QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=200, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self.client = SimpleNamespace(number=0, restated=())
+        self.client = SimpleNamespace(number=0)
         self.stated: list[Sequence[ProgressRow]] = []
         self.handover = Handover(
             cast(Transactions, cast(Any, SimpleNamespace(client=self.client, deliver=self._deliver))),
@@ -37,9 +37,9 @@ class Scene:
         )
         self.handover.answer(Recovered(0, []))
 
-    def _deliver(self, records: Sequence[Record]) -> list[Report]:
+    def _deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow]) -> list[Report]:
         self.client.number += 1
-        self.stated.append(self.client.restated)
+        self.stated.append(restated)
         return [Report(each, None, 0, each.id) for each in records]
 
     def send(self, count: int) -> int:

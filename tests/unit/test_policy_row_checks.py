@@ -108,7 +108,7 @@ def producer_of_2000_bytes() -> Producer:
     return Producer({"bootstrap.servers": "localhost:1", "message.max.bytes": 2000, "log_level": 0})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(key=KEYS, headers=HEADERS)
 def test_the_clients_own_limit_is_met_to_the_byte(
     producer_of_2000_bytes: Producer, key: bytes | None, headers: Headers

@@ -176,7 +176,7 @@ def test_one_transaction_delivers_a_sound_batch_and_says_where_each_row_went() -
     assert broker.transactions == [(Way.SHARED, "commit", 5)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_only_poison_is_blamed_and_all_others_are_delivered_or_sent_back_behind_it(data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 700))
