@@ -128,6 +128,15 @@ def test_pausing_and_resuming_by_the_same_pattern(shell: Shell, rows: Letters) -
     assert shell("pause", "").code == 64
 
 
+def test_a_pause_of_an_outbox_that_nobody_relays_says_so_beside_its_result(shell: Shell, rows: Letters) -> None:
+    rows.acquire()
+    assert shell.ok("pause", "orders").err == ""
+    answer = shell.ok("pause", "orders", "--set", "outbox.name=typo", "--json")
+    assert answer.document == {"paused": "orders", "changed": True}
+    assert "no daemon has relayed an outbox 'typo' from the schema 'outboxd' yet" in answer.err
+    assert answer.err.endswith("relayed are: default\n")
+
+
 def test_status_of_an_outbox_that_nobody_used(shell: Shell) -> None:
     document = shell.ok("status", "--json").document
     assert (document["outbox"], document["pending"], document["dead"], document["lease"]) == ("default", 0, 0, None)
