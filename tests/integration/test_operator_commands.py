@@ -137,6 +137,21 @@ def test_a_pause_of_an_outbox_that_nobody_relays_says_so_beside_its_result(shell
     assert answer.err.endswith("relayed are: default\n")
 
 
+def test_what_a_trigger_or_a_constraint_refuses_is_no_bug(shell: Shell, rows: Letters) -> None:
+    rows.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'orders are closed'; END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON outboxd.control FOR EACH ROW EXECUTE FUNCTION refuse();"
+        " ALTER TABLE outboxd.outbox ADD CONSTRAINT short CHECK (length(topic) < 5)"
+    )
+    paused = shell("pause", "orders")
+    assert (paused.code, paused.out) == (64, "")
+    assert paused.err.startswith("outboxd: PostgreSQL refuses: orders are closed (PL/pgSQL function public.refuse() ")
+    sent = shell("send", "orders")
+    assert (sent.code, sent.out) == (64, "")
+    assert 'violates check constraint "short"; look at' in sent.err
+
+
 def test_status_of_an_outbox_that_nobody_used(shell: Shell) -> None:
     document = shell.ok("status", "--json").document
     assert (document["outbox"], document["pending"], document["dead"], document["lease"]) == ("default", 0, 0, None)
