@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 import typer
 
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line, printable
+from outboxd.cli.streams import read_input
 from outboxd.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -63,4 +63,4 @@ def _content(payload: str | None) -> bytes | None:
     if payload is None:
         return None
     # An argument that is not UTF-8 stays the bytes that it was.
-    return sys.stdin.buffer.read() if payload == "-" else os.fsencode(payload)
+    return read_input() if payload == "-" else os.fsencode(payload)

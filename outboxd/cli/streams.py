@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
+from outboxd.errors import UsageError
+
 _ESCAPED: Final = "outboxd.escaped"
 #: Of a write: no room, a descriptor to read from, over a quota or the largest size of a file, a broken device.
 _UNWRITABLE: Final = (errno.ENOSPC, errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -29,6 +31,10 @@ class ClosedOutput(io.TextIOBase):
         raise OutputClosedError
 
 
+class ClosedInput(io.TextIOWrapper):
+    """Standard input that the shell closed (`<&-`): there is nothing to read, which is not to be taken for nothing."""
+
+
 def prepare() -> None:
     """Make the three streams such that a command can write to each, whatever the shell and the environment say.
 
@@ -42,13 +48,27 @@ def prepare() -> None:
             # Else the next connection would get this number, and what a library prints would go there.
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
-        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+        sys.stdin = ClosedInput(Path(os.devnull).open("rb"))  # noqa: SIM115 - for as long as the process lives
     if sys.stdout is None:
         sys.stdout = ClosedOutput()
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=_ESCAPED)
+
+
+def read_input() -> bytes:
+    """All of standard input.
+
+    Raises:
+        UsageError: it is closed, or cannot be read.
+    """
+    if isinstance(sys.stdin, ClosedInput):
+        raise UsageError("standard input is closed, so there is nothing to read")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise UsageError(f"standard input cannot be read: {error.strerror}; look at where it comes from") from error
 
 
 def is_unwritable(error: OSError) -> bool:

@@ -38,6 +38,17 @@ def test_a_command_that_writes_to_one_stream_needs_no_other() -> None:
     assert b"No such command" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("stream", "said"), [("<&-", b"standard input is closed"), ("0>/dev/null", b"standard input cannot be read: ")]
+)
+def test_an_input_that_cannot_be_read_is_no_empty_payload(tmp_path: Path, stream: str, said: bytes) -> None:
+    config = tmp_path / "outboxd.toml"
+    config.write_text('[database]\nurl = "postgresql://127.0.0.1:1/none"\n')
+    done = shell(f"{OUTBOXD} send orders --payload - -c {config} {stream}")
+    assert (done.returncode, done.stdout) == (64, b"")
+    assert said in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
