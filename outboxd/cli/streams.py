@@ -15,8 +15,8 @@ from typing import Final, NoReturn, TextIO
 from outboxd.errors import UsageError
 
 _ESCAPED: Final = "outboxd.escaped"
-#: Of a write: no room, a descriptor to read from, over a quota or the largest size of a file, a broken device.
-_UNWRITABLE: Final = (errno.ENOSPC, errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO)
+#: Of a write: no room, over a quota or the largest size of a file, a broken device.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class OutputClosedError(Exception):
@@ -71,9 +71,15 @@ def read_input() -> bytes:
         raise UsageError(f"standard input cannot be read: {error.strerror}; look at where it comes from") from error
 
 
+def is_full(error: OSError) -> bool:
+    """Whether what a file is written to, and not its name, is why it cannot be written: a full disk, most often."""
+    return error.errno in _FULL
+
+
 def is_unwritable(error: OSError) -> bool:
     """Whether `error` came of writing to standard output, which cannot be written: a full disk, most often."""
-    if error.errno in _UNWRITABLE:
+    # A descriptor may be one to read from.
+    if is_full(error) or error.errno == errno.EBADF:
         return True
     try:
         sys.stdout.flush()

@@ -91,6 +91,13 @@ def test_the_exit_code_tells_the_cause_where_nobody_reads_standard_error() -> No
     assert done.returncode == 78
 
 
+def test_a_disk_without_room_for_the_configuration_is_no_wrong_use(tmp_path: Path) -> None:
+    done = shell(f"ulimit -f 1; {OUTBOXD} config init -c {tmp_path}/outboxd.toml")
+    assert done.returncode == 69
+    assert b"outboxd.toml cannot be written: File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 class Unread(io.StringIO):
     def write(self, _: str) -> NoReturn:
         raise BrokenPipeError
