@@ -17,6 +17,7 @@ from outboxd.errors import UsageError
 _ESCAPED: Final = "outboxd.escaped"
 #: Of a write: no room, over a quota or the largest size of a file, a broken device.
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_CHUNK_BYTES: Final = 1 << 20
 
 
 class OutputClosedError(Exception):
@@ -57,18 +58,23 @@ def prepare() -> None:
         sys.stdout.reconfigure(errors=_ESCAPED)
 
 
-def read_input() -> bytes:
-    """All of standard input.
+def read_input(less_than_bytes: int) -> bytes:
+    """All of standard input; it is not read further than to find that it is too long.
 
     Raises:
-        UsageError: it is closed, or cannot be read.
+        UsageError: it is closed, cannot be read, or has `less_than_bytes` or more.
     """
+    content = bytearray()
     if isinstance(sys.stdin, ClosedInput):
         raise UsageError("standard input is closed, so there is nothing to read")
     try:
-        return sys.stdin.buffer.read()
+        while chunk := sys.stdin.buffer.read(_CHUNK_BYTES):
+            content += chunk
+            if len(content) >= less_than_bytes:
+                raise UsageError(f"standard input has {less_than_bytes:,} bytes or more, which is too much")
     except OSError as error:
         raise UsageError(f"standard input cannot be read: {error.strerror}; look at where it comes from") from error
+    return bytes(content)
 
 
 def is_full(error: OSError) -> bool:

@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -52,6 +53,18 @@ def test_send_takes_a_payload_from_standard_input_or_none_at_all(
         "SELECT payload FROM outboxd.outbox ORDER BY id"
     )]  # fmt: skip
     assert stored == [b"\xff\x00\n", b"", None]
+
+
+def test_an_input_without_an_end_is_not_read_for_ever(
+    shell: Shell, rows: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outboxd.cli.send.PAYLOAD_BYTES_LIMIT", 3_000_000)
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        answer = shell("send", "orders", "--payload", "-")
+    assert (answer.code, answer.out) == (64, "")
+    assert "standard input has 3,000,000 bytes or more" in answer.err
+    assert value(rows.connection, "SELECT count(*) FROM outboxd.outbox") == 0
 
 
 def test_headers_keep_order_and_repeats_where_they_matter(shell: Shell, rows: Letters) -> None:
