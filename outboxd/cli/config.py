@@ -12,7 +12,8 @@ import typer
 
 from outboxd.cli.context import config_path, load_settings
 from outboxd.cli.output import print_json, print_line, printable
-from outboxd.errors import AccessDeniedError, UsageError
+from outboxd.cli.streams import is_full
+from outboxd.errors import AccessDeniedError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,11 +81,16 @@ def init(
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, template(), replace=force)
     except FileExistsError:
+        if not path.parent.is_dir():
+            where = f"{path} cannot be written: {path.parent} is no directory"
+            raise UsageError(f"{where}; -c FILE writes elsewhere") from None
         raise UsageError(f"{path} is there already; --force replaces it, -c FILE writes elsewhere") from None
     except PermissionError as error:
         raise AccessDeniedError(f"{path} cannot be written: {error.strerror}; -c FILE writes elsewhere") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}; -c FILE writes elsewhere") from None
+        # As where standard output is full: it is not the command line that is wrong.
+        kind = UnavailableError if is_full(error) else UsageError
+        raise kind(f"{path} cannot be written: {error.strerror}; -c FILE writes elsewhere") from None
     print_line(f"wrote {path}")
 
 

@@ -29,14 +29,14 @@ def opened() -> Iterator[tuple[Settings, Engine]]:
         UsageError: an argument is no text, which PostgreSQL cannot be asked for.
     """
     from outboxd.postgres.engine import make_engine
-    from outboxd.postgres.failures import explained
+    from outboxd.postgres.failures import told
 
     settings = load_settings()
     engine = make_engine(
         settings.database.url, settings.database.password, statement_timeout_seconds=STATEMENT_SECONDS_MAX
     )
     try:
-        with explained():
+        with told():
             yield settings, engine
     except UnicodeEncodeError as error:
         raise UsageError(f"{error.object!r} is no text in UTF-8, which is all that PostgreSQL takes") from None

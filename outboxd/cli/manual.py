@@ -22,7 +22,13 @@ from outboxd.reload import NEEDS_RESTART
 
 EXIT_STATUS = (
     (0, "All is well; for a daemon: it was told to stop, and drained."),
-    (64, "The command line is wrong, or something was left as it is since it needs --force."),
+    (
+        64,
+        (
+            "The command line is wrong, a trigger or a constraint in PostgreSQL refuses what it asks for, or something "
+            "was left as it is since it needs --force."
+        ),
+    ),
     (
         69,
         (

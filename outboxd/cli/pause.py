@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,6 +11,7 @@ import typer
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line
 from outboxd.cli.plain_text import safe
+from outboxd.cli.streams import errors_told
 
 app = typer.Typer(add_completion=False)
 
@@ -24,14 +27,29 @@ def pause(
 ) -> None:
     """Pause topics: their rows stay pending, over restarts too, until `outboxd resume` with the same pattern."""
     with opened() as (settings, engine):
+        from outboxd.postgres.pauses import list_relayed
         from outboxd.postgres.pauses import pause as pause_topics
 
-        is_new = pause_topics(engine, settings.database.schema_, settings.outbox.name, pattern, note)
+        schema, outbox = settings.database.schema_, settings.outbox.name
+        is_new = pause_topics(engine, schema, outbox, pattern, note)
+        relayed = list_relayed(engine, schema)
+    if outbox not in relayed:
+        _say_unknown(outbox, schema, relayed)
     if as_json:
         print_json({"paused": pattern, "changed": is_new})
         return
     print_line(f"paused {safe(pattern)}" if is_new else f"{safe(pattern)} was paused already")
     print_line(f"undo: outboxd resume {_shell(pattern)}")
+
+
+def _say_unknown(outbox: str, schema: str, relayed: Sequence[str]) -> None:
+    """It may be early, or the wrong configuration: in a hurry nobody sees that nothing is paused."""
+    known = ", ".join(map(safe, relayed)) or "none"
+    with errors_told():
+        sys.stderr.write(
+            f"no daemon has relayed an outbox {outbox!r} from the schema {schema!r} yet, so nothing waits until one "
+            f"does; relayed are: {known}\n"
+        )
 
 
 def _shell(text: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 import typer
 
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line, printable
+from outboxd.cli.streams import read_input
 from outboxd.errors import UsageError
+
+#: PostgreSQL stores no value of a gibibyte, and an input without an end would fill the memory.
+PAYLOAD_BYTES_LIMIT = 1 << 30
 
 app = typer.Typer(add_completion=False)
 
@@ -63,4 +66,4 @@ def _content(payload: str | None) -> bytes | None:
     if payload is None:
         return None
     # An argument that is not UTF-8 stays the bytes that it was.
-    return sys.stdin.buffer.read() if payload == "-" else os.fsencode(payload)
+    return read_input(PAYLOAD_BYTES_LIMIT) if payload == "-" else os.fsencode(payload)

@@ -12,9 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
+from outboxd.errors import UsageError
+
 _ESCAPED: Final = "outboxd.escaped"
-#: Of a write: no room, a descriptor to read from, over a quota or the largest size of a file, a broken device.
-_UNWRITABLE: Final = (errno.ENOSPC, errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO)
+#: Of a write: no room, over a quota or the largest size of a file, a broken device.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_CHUNK_BYTES: Final = 1 << 20
 
 
 class OutputClosedError(Exception):
@@ -27,6 +30,10 @@ class ClosedOutput(io.TextIOBase):
     def write(self, _: str) -> NoReturn:
         """Nobody can read it."""
         raise OutputClosedError
+
+
+class ClosedInput(io.TextIOWrapper):
+    """Standard input that the shell closed (`<&-`): there is nothing to read, which is not to be taken for nothing."""
 
 
 def prepare() -> None:
@@ -42,7 +49,7 @@ def prepare() -> None:
             # Else the next connection would get this number, and what a library prints would go there.
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
-        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+        sys.stdin = ClosedInput(Path(os.devnull).open("rb"))  # noqa: SIM115 - for as long as the process lives
     if sys.stdout is None:
         sys.stdout = ClosedOutput()
     if sys.stderr is None:
@@ -51,9 +58,34 @@ def prepare() -> None:
         sys.stdout.reconfigure(errors=_ESCAPED)
 
 
+def read_input(less_than_bytes: int) -> bytes:
+    """All of standard input; it is not read further than to find that it is too long.
+
+    Raises:
+        UsageError: it is closed, cannot be read, or has `less_than_bytes` or more.
+    """
+    content = bytearray()
+    if isinstance(sys.stdin, ClosedInput):
+        raise UsageError("standard input is closed, so there is nothing to read")
+    try:
+        while chunk := sys.stdin.buffer.read(_CHUNK_BYTES):
+            content += chunk
+            if len(content) >= less_than_bytes:
+                raise UsageError(f"standard input has {less_than_bytes:,} bytes or more, which is too much")
+    except OSError as error:
+        raise UsageError(f"standard input cannot be read: {error.strerror}; look at where it comes from") from error
+    return bytes(content)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether what a file is written to, and not its name, is why it cannot be written: a full disk, most often."""
+    return error.errno in _FULL
+
+
 def is_unwritable(error: OSError) -> bool:
     """Whether `error` came of writing to standard output, which cannot be written: a full disk, most often."""
-    if error.errno in _UNWRITABLE:
+    # A descriptor may be one to read from.
+    if is_full(error) or error.errno == errno.EBADF:
         return True
     try:
         sys.stdout.flush()

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from outboxd.errors import UsageError
 from outboxd.policy.records import FIRST_ID
 from outboxd.postgres.dead_letter_rows import RECENT_SECONDS, Filters, Group, Letter, Obstacle, Taken, WholeLetter
-from outboxd.postgres.failures import explained
+from outboxd.postgres.failures import told
 from outboxd.postgres.sql_text import in_schema
 
 BATCH_ROWS = 1000
@@ -206,7 +206,7 @@ class DeadLetters:
 
     def _rows(self, sql: str, where: str = "", /, **values: object) -> Sequence[Row[Any]]:
         statement = in_schema(sql.replace("@where@", where), self._schema)
-        with explained(), self._engine.connect() as connection:
+        with told(), self._engine.connect() as connection:
             return connection.execute(statement, {"outbox": self._outbox, **values}).all()
 
     def _changed(self, sql: str, ids: Sequence[int], **values: object) -> int:

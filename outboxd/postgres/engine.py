@@ -142,6 +142,10 @@ def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: in
         # What a role, a database or the environment asks of people's sessions; the driver reads ISO dates only.
         if not (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
             connection.execute("SET DateStyle = 'ISO'")
+        # One zone in all that is told, whatever theirs is: some have seconds in their offsets, or the driver does not
+        # know them.
+        if connection.info.parameter_status("TimeZone") != "UTC":
+            connection.execute("SET TimeZone = 'UTC'")
     return connection
 
 

@@ -9,7 +9,14 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError, OutboxdError, SchemaError
+from outboxd.errors import (
+    AccessDeniedError,
+    ConfigError,
+    DatabaseUnavailableError,
+    OutboxdError,
+    SchemaError,
+    UsageError,
+)
 from outboxd.postgres.connection_refusals import refusal_state
 
 # A connection that is refused has no SQLSTATE in libpq, only the server's words, which mostly are English.
@@ -40,6 +47,11 @@ _WAITED = {
 }
 # A value, a constraint, a trigger, a deadlock, a damaged page; a lock or a time limit may be a row's as well.
 _OF_A_ROW = ("21", "22", "23", "27", "38", "39", "40", "44", "55", "P0", "XX", "57014")
+
+# A text too long for its column, a constraint, a trigger: of tables that people change as they need them.
+_OF_A_VALUE = ("22001", "23", "27", "38", "39", "44", "P0")
+# A deadlock, most often.
+_OF_A_RIVAL = "40"
 
 
 def explain(error: psycopg.Error) -> OutboxdError | None:
@@ -125,3 +137,31 @@ def explained() -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """As `explained`, for a command: it also tells what the server refuses for the sake of values or of another
+    session, where the relay looks for the row that is to blame.
+    """
+    try:
+        with explained():
+            yield
+    except DBAPIError as error:
+        ours = _refusal(error.orig) if isinstance(error.orig, psycopg.Error) else None
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _refusal(error: psycopg.Error) -> OutboxdError | None:
+    state, words = error.sqlstate or "", " ".join((error.diag.message_primary or str(error)).split())
+    if state.startswith(_OF_A_VALUE):
+        place = f" ({found.strip()})" if (found := _place(error)) else ""
+        return UsageError(f"PostgreSQL refuses: {words}{place}; look at the constraints and triggers of the table")
+    if state.startswith(_OF_A_RIVAL):
+        return DatabaseUnavailableError(
+            f"PostgreSQL ended a statement for the sake of another session: {words}; that statement changed "
+            "nothing, so repeat the command"
+        )
+    return None

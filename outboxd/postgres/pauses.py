@@ -19,6 +19,7 @@ _PAUSE = "SELECT @schema@.pause(CAST(:pattern AS text), CAST(:note AS text), CAS
 _RESUME = "SELECT @schema@.resume(CAST(:pattern AS text), CAST(:outbox AS text))"
 _LIST = f"""SELECT topic_pattern, {finite("since")} AS since, who, note FROM @schema@.control
     WHERE outbox = :outbox ORDER BY topic_pattern"""
+_RELAYED = "SELECT DISTINCT outbox FROM @schema@.lease ORDER BY outbox"
 _INVALID_VALUE = "22023"
 
 
@@ -59,3 +60,9 @@ def list_pauses(engine: Engine, schema: str, outbox: str) -> Sequence[PausedTopi
     with explained(), engine.connect() as connection:
         rows = connection.execute(in_schema(_LIST, schema), {"outbox": outbox})
         return [PausedTopics(**row._mapping) for row in rows]
+
+
+def list_relayed(engine: Engine, schema: str) -> Sequence[str]:
+    """The outboxes that a daemon ever relayed from this schema; a pause of another one keeps nothing waiting so far."""
+    with explained(), engine.connect() as connection:
+        return connection.execute(in_schema(_RELAYED, schema)).scalars().all()

@@ -6,10 +6,12 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from outboxd.policy.faults import own_fault
+from tests.support.children import wait_for
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Letters, value
 from tests.support.shell import Shell, shell_on
@@ -245,6 +247,31 @@ def test_a_wrong_choice_of_rows_is_refused_before_anything_is_opened(
     answer = shell("dead", "replay", "--yes", *arguments)
     assert answer.code == 64
     assert words in answer.err
+
+
+def test_a_deadlock_with_another_session_is_no_bug(shell: Shell, rows: Letters, database: Database) -> None:
+    first, second = rows.bury(rows.enqueue()), rows.bury(rows.enqueue())
+    with database.connect(autocommit=False) as rival, ThreadPoolExecutor(1) as pool:
+        # Whoever waits for longest is ended: not the rival.
+        rival.execute("SET deadlock_timeout = '1min'")
+        rival.execute("SELECT outboxd.discard(%s)", (second,))
+
+        def discard_the_first_once_the_command_waits() -> None:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+            wait_for(
+                lambda: value(rows.connection, waiting, database.name) == 1,
+                timeout_seconds=30, what="the command to wait for the rival", poll_seconds=0.01,
+            )  # fmt: skip
+            rival.execute("SELECT outboxd.discard(%s)", (first,))
+
+        crossed = pool.submit(discard_the_first_once_the_command_waits)
+        answer = shell("dead", "discard", str(first), str(second), "--yes")
+        assert answer.code == 69, answer.err
+        crossed.result()
+        rival.rollback()
+    assert answer.out == ""
+    assert "for the sake of another session: deadlock detected; that statement changed nothing" in answer.err
+    assert {rows.status_of(first), rows.status_of(second)} == {"dead"}
 
 
 def test_an_export_has_whole_rows_one_a_line_or_one_array(shell: Shell, rows: Letters) -> None:

@@ -47,6 +47,19 @@ def test_bulk_commands_and_the_export_reach_rows_whose_ids_are_below_one(letters
     assert list(taken.ids) == [below, above]
 
 
+def test_what_a_trigger_refuses_is_an_error_in_a_sentence(letters: DeadLetters, rows: Letters) -> None:
+    letter = rows.bury(rows.enqueue())
+    rows.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'audited until noon'; END $$;"
+        " CREATE TRIGGER refuse BEFORE UPDATE ON outboxd.dead_letter FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    for change in (letters.discard, letters.replay):
+        with pytest.raises(UsageError, match="PostgreSQL refuses: audited until noon"):
+            change([letter])
+    assert rows.status_of(letter) == "dead"
+
+
 def test_the_summary_groups_by_topic_reason_and_code_largest_first(letters: DeadLetters, rows: Letters) -> None:
     for key in ("a", "b", "b"):
         newest = rows.bury(rows.enqueue(key=key))

@@ -59,6 +59,23 @@ def test_times_and_all_characters_are_read_whatever_style_and_encoding_a_databas
         engine.dispose()
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "<-03>+3"])
+def test_times_are_told_in_utc_whatever_zone_a_database_asks_for(
+    database: Database, caplog: pytest.LogCaptureFixture, zone: str
+) -> None:
+    with database.connect() as sql:
+        sql.execute(f"ALTER DATABASE {database.name} SET TimeZone = '{zone}'")
+    engine = make_engine(database.url)
+    try:
+        with engine.connect() as connection:
+            told = connection.scalar(text("SELECT timestamptz '0001-01-02 00:00:00+00'"))
+            assert (told.isoformat(), told.tzname()) == ("0001-01-02T00:00:00+00:00", "UTC")
+    finally:
+        engine.dispose()
+    # The driver warns, on a command's standard error too, of a zone that it does not know.
+    assert caplog.messages == []
+
+
 def test_no_statement_is_compiled_however_long_the_backlog_looks(database: Database) -> None:
     engine = make_engine(database.url)
     try:

@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -52,6 +53,18 @@ def test_send_takes_a_payload_from_standard_input_or_none_at_all(
         "SELECT payload FROM outboxd.outbox ORDER BY id"
     )]  # fmt: skip
     assert stored == [b"\xff\x00\n", b"", None]
+
+
+def test_an_input_without_an_end_is_not_read_for_ever(
+    shell: Shell, rows: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outboxd.cli.send.PAYLOAD_BYTES_LIMIT", 3_000_000)
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        answer = shell("send", "orders", "--payload", "-")
+    assert (answer.code, answer.out) == (64, "")
+    assert "standard input has 3,000,000 bytes or more" in answer.err
+    assert value(rows.connection, "SELECT count(*) FROM outboxd.outbox") == 0
 
 
 def test_headers_keep_order_and_repeats_where_they_matter(shell: Shell, rows: Letters) -> None:
@@ -126,6 +139,30 @@ def test_pausing_and_resuming_by_the_same_pattern(shell: Shell, rows: Letters) -
     assert shell.ok("resume", "metrics.*", "--json").document == {"resumed": "metrics.*"}
     assert value(rows.connection, "SELECT count(*) FROM outboxd.control") == 0
     assert shell("pause", "").code == 64
+
+
+def test_a_pause_of_an_outbox_that_nobody_relays_says_so_beside_its_result(shell: Shell, rows: Letters) -> None:
+    rows.acquire()
+    assert shell.ok("pause", "orders").err == ""
+    answer = shell.ok("pause", "orders", "--set", "outbox.name=typo", "--json")
+    assert answer.document == {"paused": "orders", "changed": True}
+    assert "no daemon has relayed an outbox 'typo' from the schema 'outboxd' yet" in answer.err
+    assert answer.err.endswith("relayed are: default\n")
+
+
+def test_what_a_trigger_or_a_constraint_refuses_is_no_bug(shell: Shell, rows: Letters) -> None:
+    rows.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'orders are closed'; END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON outboxd.control FOR EACH ROW EXECUTE FUNCTION refuse();"
+        " ALTER TABLE outboxd.outbox ADD CONSTRAINT short CHECK (length(topic) < 5)"
+    )
+    paused = shell("pause", "orders")
+    assert (paused.code, paused.out) == (64, "")
+    assert paused.err.startswith("outboxd: PostgreSQL refuses: orders are closed (PL/pgSQL function public.refuse() ")
+    sent = shell("send", "orders")
+    assert (sent.code, sent.out) == (64, "")
+    assert 'violates check constraint "short"; look at' in sent.err
 
 
 def test_status_of_an_outbox_that_nobody_used(shell: Shell) -> None:

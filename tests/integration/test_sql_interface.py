@@ -89,6 +89,14 @@ def test_any_bytes_are_readable(connection: Connection, content: bytes | None, s
     assert value(connection, "SELECT outboxd.readable(%s::bytea)", content) == shown
 
 
+@pytest.mark.parametrize(
+    ("characters_max", "shown"),
+    [("2147483647", "text"), ("NULL", "text"), ("2", "te…"), ("0", "…"), ("-1", "…"), ("-2147483648", "…")],
+)
+def test_what_is_readable_is_cut_at_any_number(connection: Connection, characters_max: str, shown: str) -> None:
+    assert value(connection, f"SELECT outboxd.readable('text', {characters_max})") == shown
+
+
 # --- views
 
 
@@ -338,6 +346,17 @@ def test_replay_where_repeated_takes_all_oldest_first(connection: Connection, le
 # --- discard, guard
 
 
+@pytest.mark.parametrize("dry_run", ["true", "false"])
+def test_replay_where_refuses_a_negative_number_in_words(
+    connection: Connection, letters: Letters, dry_run: str
+) -> None:
+    letters.bury(letters.enqueue())
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="max_rows is 0 or more, not -1"):
+        connection.execute(f"SELECT outboxd.replay_where(max_rows => -1, dry_run => {dry_run})")
+    assert value(connection, f"SELECT outboxd.replay_where(max_rows => 0, dry_run => {dry_run})") == 0
+    assert value(connection, f"SELECT outboxd.replay_where(max_rows => NULL, dry_run => {dry_run})") == 1
+
+
 def test_discard_resolves_and_says_who_and_why(connection: Connection, letters: Letters) -> None:
     letter = letters.bury(letters.enqueue(), holds_key=True)
     assert value(connection, "SELECT outboxd.discard(%s, 'test data')", letter) == 1
@@ -401,6 +420,20 @@ def test_where_several_outboxes_share_the_schema_the_one_to_pause_must_be_named(
     assert value(connection, "SELECT outboxd.pause('b', outbox => 'default')") is True
     rows = connection.execute("SELECT outbox, topic_pattern FROM outboxd.control ORDER BY topic_pattern").fetchall()
     assert rows == [("first", "a"), ("default", "b")]
+
+
+def test_a_pause_tells_where_no_daemon_has_relayed_the_outbox_that_is_named(
+    connection: Connection, letters: Letters
+) -> None:
+    notices: list[str] = []
+    connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    assert value(connection, "SELECT outboxd.pause('early')") is True
+    letters.acquire()
+    assert value(connection, "SELECT outboxd.pause('a', outbox => 'typo')") is True
+    assert value(connection, "SELECT outboxd.pause('a', outbox => 'default')") is True
+    assert value(connection, "SELECT outboxd.pause('b')") is True
+    told = 'no daemon has relayed an outbox "{}" from this schema yet, so nothing waits until one does; relayed are: {}'
+    assert notices == [told.format("default", "none"), told.format("typo", "default")]
 
 
 @pytest.mark.parametrize("pattern", ["", "x" * 250])

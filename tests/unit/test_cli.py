@@ -224,6 +224,13 @@ def test_config_init_writes_the_file_once_and_replaces_it_only_when_told_to(tmp_
     assert [entry.name for entry in path.parent.iterdir()] == ["outboxd.toml"]
 
 
+def test_config_init_names_the_file_that_stands_where_a_directory_would(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("config", "init", "-c", str(tmp_path / "file" / "outboxd.toml"))
+    assert done.returncode == 64
+    assert f"{tmp_path}/file is no directory" in done.stderr
+
+
 def test_config_init_prints_the_file_when_its_name_is_a_hyphen() -> None:
     assert run("config", "init", "-c", "-").stdout == template()
 

@@ -39,6 +39,17 @@ def test_a_command_that_writes_to_one_stream_needs_no_other() -> None:
     assert b"No such command" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("stream", "said"), [("<&-", b"standard input is closed"), ("0>/dev/null", b"standard input cannot be read: ")]
+)
+def test_an_input_that_cannot_be_read_is_no_empty_payload(tmp_path: Path, stream: str, said: bytes) -> None:
+    config = tmp_path / "outboxd.toml"
+    config.write_text('[database]\nurl = "postgresql://127.0.0.1:1/none"\n')
+    done = shell(f"{OUTBOXD} send orders --payload - -c {config} {stream}")
+    assert (done.returncode, done.stdout) == (64, b"")
+    assert said in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
@@ -79,6 +90,13 @@ def test_the_exit_code_tells_the_cause_where_nobody_reads_standard_error() -> No
     done = subprocess.run(command, stderr=writing, timeout=60, check=False)
     os.close(writing)
     assert done.returncode == 78
+
+
+def test_a_disk_without_room_for_the_configuration_is_no_wrong_use(tmp_path: Path) -> None:
+    done = shell(f"ulimit -f 1; {OUTBOXD} config init -c {tmp_path}/outboxd.toml")
+    assert done.returncode == 69
+    assert b"outboxd.toml cannot be written: File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 class Unread(io.StringIO):
