@@ -218,7 +218,7 @@ def test_a_replay_needs_force_where_newer_rows_were_published_and_says_so(shell:
         rows.connection, "SELECT note FROM outboxd.dead_letter WHERE id = %s", safe
     )
     text = shell("dead", "replay", str(blocked), "--yes").out
-    assert "1 dead letter left as they were; --force" in text
+    assert "1 dead letter not taken; --force" in text
     assert shell.ok("dead", "replay", str(blocked), "--force", "--yes").out.startswith("replaying 1 dead letter")
     assert rows.status_of(blocked) == "replaying"
 

@@ -40,7 +40,7 @@ def print_obstacles(count: int, sample: Sequence[Obstacle]) -> None:
     """Why some were not replayed."""
     if not count:
         return
-    print_line(f"{count_of(count, 'dead letter')} left as they were; --force replays them all the same:")
+    print_line(f"{count_of(count, 'dead letter')} not taken; --force replays all the same:")
     for obstacle in sample:
         print_line(f"  {obstacle.id} ({safe(obstacle.topic)}): {obstacle.sentence}")
     if count > len(sample):
