@@ -115,7 +115,7 @@ GUARDS: Mapping[str, _Guard] = {
     "transactional.id": _Guard(
         _never, "nothing: outboxd names it after database, schema and outbox", "another name fences no predecessor"
     ),
-    "delivery.report.only.error": _Guard(_only("false", "0"), '"false"', "no row would ever be reported as delivered"),
+    "delivery.report.only.error": _Guard(_never, "nothing: it stays false", "no row would be reported as delivered"),
     "queuing.strategy": _Guard(_only("fifo"), '"fifo"', "another order of the queue is another order of the records"),
     "partitioner": _Guard(
         lambda value: value.strip().lower() != "random",
@@ -134,12 +134,10 @@ GUARDS: Mapping[str, _Guard] = {
 def property_problem(key: str, value: str) -> str | None:
     """What is wrong with the property `key` = `value`, with what is allowed; None when it may be passed on.
 
-    Guarded properties are judged here; everything else librdkafka judges itself, without opening a connection.
+    What a guard refuses is judged here; everything else librdkafka judges itself, without opening a connection.
     """
     guard = GUARDS.get(key)
-    if guard is not None:
-        if guard.allows(value):
-            return None
+    if guard is not None and not guard.allows(value):
         return f"{value!r} is refused: {guard.reason}; allowed: {guard.allowed}"
     if "\0" in value or not _is_unicode(value):
         return "not text; allowed: UTF-8 without NUL"

@@ -340,6 +340,7 @@ def test_a_property_with_an_underscore_may_come_from_the_environment() -> None:
         ("message.timeout.ms", "30000"), ("delivery.timeout.ms", "120000"), ("transactional.id", "mine"),
         ("max.in.flight", "6"), ("max.in.flight.requests.per.connection", "1000"), ("enable.gapless.guarantee", "true"),
         ("retries", "3"), ("message.send.max.retries", "0"), ("delivery.report.only.error", "true"),
+        ("delivery.report.only.error", "false"),
         ("queuing.strategy", "lifo"), ("partitioner", "random"), ("dr_cb", "f"), ("on_delivery", "f"),
         ("error_cb", "f"), ("plugin.library.paths", "libx.so"), ("default.topic.config", "x"), ("logger", "x"),
     ],
@@ -348,6 +349,15 @@ def test_a_property_that_would_void_a_guarantee_is_refused_with_the_reason(key: 
     (line,) = mistakes(None, {f"kafka.{key}": value})
     assert f"kafka.{key}: {value!r} is refused: " in line
     assert "; allowed: " in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("partitioner", "nope"), ("partitioner", ""), ("queuing.strategy", "fifo "), ("acks", " all")],
+)
+def test_what_no_guard_refuses_the_client_judges(key: str, value: str) -> None:
+    (line,) = mistakes(None, {f"kafka.{key}": value})
+    assert f"kafka.{key}: refused by librdkafka: Invalid value" in line
 
 
 @pytest.mark.parametrize(
