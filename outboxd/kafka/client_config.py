@@ -67,9 +67,11 @@ def producer_config(
             beside that, and must not push back what is for other partitions.
         in_flight_bytes_max: likewise, in bytes.
     """
+    queue_kbytes = _QUEUE_SHARES * max(16 * 1024, 2 * in_flight_bytes_max // 1024)
     limits: dict[str, object] = {
         "queue.buffering.max.messages": _QUEUE_SHARES * max(1_000, in_flight_rows_max),
-        "queue.buffering.max.kbytes": _QUEUE_SHARES * max(16 * 1024, 2 * in_flight_bytes_max // 1024),
+        # A record larger than that would never be taken, and all others would wait behind it.
+        "queue.buffering.max.kbytes": max(queue_kbytes, record_bytes_max(properties) // 1024 + 1),
     }
     return {**DEFAULTS, **limits, **properties, **GUARANTEES}
 

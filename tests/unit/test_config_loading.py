@@ -282,6 +282,16 @@ def test_a_number_that_is_read_here_too_is_written_in_decimal_digits(key: str, v
     assert load(None, {f"kafka.{key}": "28672"}, {}).kafka.properties == {key: "28672"}
 
 
+def test_a_queue_of_the_client_that_has_no_room_for_a_record_is_a_mistake() -> None:
+    (line,) = mistakes(None, {"kafka.queue.buffering.max.kbytes": "976"})
+    assert "kafka.queue.buffering.max.kbytes: has no room for a record of message.max.bytes (1000000)" in line
+    assert line.endswith("allowed: at least 977")
+    flags = {"kafka.queue.buffering.max.kbytes": "976", "kafka.message.max.bytes": "999424"}
+    assert load(None, flags, {}).kafka.properties == {name.removeprefix("kafka."): flags[name] for name in flags}
+    (line,) = mistakes(None, {**flags, "kafka.message.max.bytes": "many"})
+    assert "refused by librdkafka" in line
+
+
 def test_contradictions_are_told_together_with_all_other_mistakes(tmp_path: Path) -> None:
     path = write(
         tmp_path,
