@@ -74,6 +74,18 @@ def test_flags_win_over_environment_over_credentials_over_file_over_defaults(tmp
     assert str(found.origin("alerts.command")) == f"{path}:8"
 
 
+def test_a_variable_in_two_spellings_is_a_mistake() -> None:
+    (line,) = mistakes(None, env={"OUTBOXD_RELAY__BATCH_ROWS": "1", "OUTBOXD_RELAY__batch_rows": "2"})
+    assert "relay.batch_rows: given twice, in two spellings" in line
+
+
+def test_a_byte_order_mark_at_the_beginning_of_the_file_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "outboxd.toml"
+    path.write_bytes(b"\xef\xbb\xbf[relay]\r\nbatch_rows = 7\r\n")
+    settings = load(path, env={})
+    assert (settings.relay.batch_rows, settings.origin("relay.batch_rows").line) == (7, 2)
+
+
 def test_the_file_is_the_named_one_else_the_variables_else_the_usual_one_which_may_be_missing(tmp_path: Path) -> None:
     path = write(tmp_path, "[relay]\nbatch_rows = 7\n")
     assert load(path, env={"OUTBOXD_CONFIG": "/does/not/exist"}).relay.batch_rows == 7
@@ -174,6 +186,11 @@ def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
         (
             "[relay]\ndelivery = 'exactly-once'\n[[route]]\ntopic = 'x'\nconfirm = 'each'",
             'route[0].confirm: "each" sends one record at a time',
+        ),
+        ("[kafka]\n'linger.ms' = 5\nlinger.ms = 10", "kafka.linger.ms: given twice, in two spellings; allowed: one"),
+        (
+            "[[route]]\ntopic = 'x'\n'retry.max_attempts' = 5\nretry.max_attempts = 10",
+            "route[0].retry.max_attempts: given twice",
         ),
         ("[relay\n", "not TOML in UTF-8: "),
         ("[kafka]\n'bootstrap.servers' = ['a', 'b']", "kafka.bootstrap.servers: not a single value"),
