@@ -231,7 +231,7 @@ class Daemon:
         wanted.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
         self.log.hide(_secrets(wanted))
         # What may be refused comes first: what is refused changes nothing.
-        check_client(wanted.kafka.properties)
+        check_client(wanted.kafka.properties, is_transactional=self.settings.relay.delivery == "exactly-once")
         files = contents(wanted.kafka.properties)
         rewritten = [name for name, content in files.items() if content != self._files.get(name)]
         reload = compare(self.settings, wanted, rewritten=rewritten)

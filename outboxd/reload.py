@@ -29,9 +29,10 @@ NEEDS_RESTART = (
 WAIT_TOGETHER = {
     "database.url": ("database.password", "database.password_file"),
     "http.listen": ("http.token", "http.token_file"),
+    "kafka.message.max.bytes": ("kafka.queue.buffering.max.kbytes",),
 }
 """What waits only where the setting waits with which it belongs together: a new password of an old URL lets nobody in,
-and an old address without its token is open to everybody.
+an old address without its token is open to everybody, and a smaller queue has no room for records of the old size.
 """
 
 CREDENTIALS = frozenset({"kafka.sasl.username", "kafka.sasl.password"})

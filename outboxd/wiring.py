@@ -116,7 +116,7 @@ def assemble(
             tries suspects of a crash too, to which it travels by pickling.
         trace_publisher: wraps it once more, in this process alone.
     """
-    check_client(settings.kafka.properties)
+    check_client(settings.kafka.properties, is_transactional=settings.relay.delivery == "exactly-once")
     password = PresentPassword(settings.database.password)
     engine = engine_for(settings, password=password)
     mailbox = QueueMailbox()

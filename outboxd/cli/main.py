@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.main import get_group
 
-from outboxd.cli import context, streams
+from outboxd.cli import context, leaving, streams
 from outboxd.cli.registry import CommandGroup
 from outboxd.errors import EXIT_BUG, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, OutboxdError, threads_error
 
@@ -28,6 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Errors go to standard error: what is wrong, where, what to do; a traceback only with OUTBOXD_DEBUG=1.
     """
+    code = _run(argv)
+    if argv is None:
+        leaving.note(code)
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     streams.prepare()
     context.begin()
     arguments = list(sys.argv[1:] if argv is None else argv)

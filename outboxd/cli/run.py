@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from outboxd.cli.context import config_path, load_settings, overrides
+from outboxd.cli.leaving import leave_out_exit_handlers
 
 app = typer.Typer(add_completion=False)
 
@@ -35,4 +36,5 @@ def run(
     settings = load_settings(needs_brokers=True)
     # A reload runs on another thread, which does not know what this command line asked for.
     load_again = partial(load, config_path(), flags=dict(overrides()), env=dict(os.environ), needs_brokers=True)
+    leave_out_exit_handlers()
     raise typer.Exit(run_daemon(settings, until_empty=until_empty, load_again=load_again))

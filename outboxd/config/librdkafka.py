@@ -14,6 +14,8 @@ from outboxd.config.redaction import HIDDEN, is_secret, redact
 from outboxd.errors import ConfigError
 
 BOOTSTRAP = "bootstrap.servers"
+RECORD_BYTES = "message.max.bytes"
+QUEUE_KBYTES = "queue.buffering.max.kbytes"
 NO_BROKERS = f'is not set; write "{BOOTSTRAP}" = "HOST:9092" under [kafka], or set OUTBOXD_KAFKA__BOOTSTRAP_SERVERS'
 
 # Never a property of librdkafka: whatever is set before it was fine when this is what a client complains about.
@@ -93,7 +95,7 @@ _TIMEOUT = _Guard(
 _IN_FLIGHT = _Guard(_at_most(5), "1 to 5", "a broker keeps order for an idempotent producer's last five requests only")
 _RETRIES = _Guard(_only("2147483647"), "2147483647", "a limit makes the client give up rows in the middle of a queue")
 #: What outboxd reads too. librdkafka takes 0x10 and 010 as well, for 16 and 8.
-DECIMAL_PROPERTIES = ("message.max.bytes", "batch.size", "transaction.timeout.ms")
+DECIMAL_PROPERTIES = ("message.max.bytes", "batch.size", "transaction.timeout.ms", "queue.buffering.max.kbytes")
 _CALLBACK = _Guard(_never, "nothing: outboxd sets it", "delivery reports are how rows are settled")
 
 #: Property → what it may be, and why no more.
@@ -115,7 +117,7 @@ GUARDS: Mapping[str, _Guard] = {
     "transactional.id": _Guard(
         _never, "nothing: outboxd names it after database, schema and outbox", "another name fences no predecessor"
     ),
-    "delivery.report.only.error": _Guard(_only("false", "0"), '"false"', "no row would ever be reported as delivered"),
+    "delivery.report.only.error": _Guard(_never, "nothing: it stays false", "no row would be reported as delivered"),
     "queuing.strategy": _Guard(_only("fifo"), '"fifo"', "another order of the queue is another order of the records"),
     "partitioner": _Guard(
         lambda value: value.strip().lower() != "random",
@@ -134,12 +136,10 @@ GUARDS: Mapping[str, _Guard] = {
 def property_problem(key: str, value: str) -> str | None:
     """What is wrong with the property `key` = `value`, with what is allowed; None when it may be passed on.
 
-    Guarded properties are judged here; everything else librdkafka judges itself, without opening a connection.
+    What a guard refuses is judged here; everything else librdkafka judges itself, without opening a connection.
     """
     guard = GUARDS.get(key)
-    if guard is not None:
-        if guard.allows(value):
-            return None
+    if guard is not None and not guard.allows(value):
         return f"{value!r} is refused: {guard.reason}; allowed: {guard.allowed}"
     if "\0" in value or not _is_unicode(value):
         return "not text; allowed: UTF-8 without NUL"
@@ -147,6 +147,20 @@ def property_problem(key: str, value: str) -> str | None:
     if problem is None and key in DECIMAL_PROPERTIES and not re.fullmatch(r"\s*[1-9][0-9]*\s*|0", value, re.ASCII):
         return f"{value!r} is not written in decimal digits, which outboxd needs to read it too; allowed: such as 1000"
     return problem
+
+
+def queue_problem(properties: Mapping[str, str]) -> str | None:
+    """What is wrong with the size of the client's queue; None where it holds any record.
+
+    One that it cannot hold is never taken, however empty it is, and all others wait behind it.
+    """
+    if QUEUE_KBYTES not in properties:
+        return None
+    record_bytes = int(properties.get(RECORD_BYTES, "1000000"))
+    least_kbytes = -(-record_bytes // 1024)
+    if int(properties[QUEUE_KBYTES]) >= least_kbytes:
+        return None
+    return f"has no room for a record of {RECORD_BYTES} ({record_bytes}); allowed: at least {least_kbytes}"
 
 
 def is_property(key: str) -> bool:

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 
 from outboxd.config import sources
 from outboxd.config.kind import AS_GIVEN
-from outboxd.config.librdkafka import BOOTSTRAP, NO_BROKERS, KafkaSettings, is_property, property_problem
+from outboxd.config.librdkafka import (
+    BOOTSTRAP,
+    NO_BROKERS,
+    QUEUE_KBYTES,
+    RECORD_BYTES,
+    KafkaSettings,
+    is_property,
+    property_problem,
+    queue_problem,
+)
 from outboxd.config.mistakes import Mistake, config_error, suggestion
 from outboxd.config.model import SECTIONS, Settings, disagreements
 from outboxd.config.places import DEFAULT, Origin
@@ -136,7 +145,16 @@ class _Assembly:
             if problem is not None:
                 self._refuse(full, problem)
             properties[key] = value
+        self._refuse_small_queue(properties)
         return KafkaSettings(properties=properties)
+
+    def _refuse_small_queue(self, properties: Mapping[str, str]) -> None:
+        sizes = [f"{sources.KAFKA}.{key}" for key in (QUEUE_KBYTES, RECORD_BYTES)]
+        if any(mistake.key in sizes for mistake in self._mistakes):
+            return
+        problem = queue_problem(properties)
+        if problem is not None:
+            self._refuse(sizes[0], problem)
 
     def _check_file_of(self, full: str, key: str, entry: sources.Entry) -> None:
         """What is in the file is a property of its own; here is what names it."""

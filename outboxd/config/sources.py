@@ -29,6 +29,8 @@ PASSWORD = "database.password"  # noqa: S105 - a setting's name
 ENV_PREFIX = "OUTBOXD_"
 # A secret is short; anything longer is the wrong file.
 SECRET_FILE_BYTES_MAX = 1 << 20
+# TOML itself tells two of one spelling; dots in quotes and without, or letters of a variable, may differ.
+_TWICE = "given twice, in two spellings; allowed: one of the two"
 # From here on a name is more likely a slip of the pen than one of its own.
 _MISSPELT_LIKENESS_MIN = 0.8
 
@@ -95,7 +97,8 @@ def from_file(path: Path, *, must_exist: bool) -> Gathered:
     layer = Gathered()
     origin = Origin("file", str(path))
     try:
-        text = path.read_bytes().decode()
+        # Some editors begin a file with a byte order mark, which nobody sees.
+        text = path.read_bytes().decode("utf-8-sig")
         tree = tomllib.loads(text)
     except FileNotFoundError:
         if must_exist:
@@ -146,8 +149,12 @@ def _take_routes(layer: Gathered, tables: object, lines: _Lines) -> None:
         return
     for index, table in enumerate(tables):
         name = f"{ROUTE}[{index}]"
-        layer.routes.append({key: Entry(value, lines.origin(f"{name}.{key}")) for key, value in _leaves(table)})
-        layer.routes[-1].setdefault("", Entry(None, lines.origin(name)))
+        route = {"": Entry(None, lines.origin(name))}
+        for key, value in _leaves(table):
+            entry = Entry(value, lines.origin(f"{name}.{key}"))
+            if route.setdefault(key, entry) is not entry:
+                layer.refuse(entry.origin, f"{name}.{key}", _TWICE)
+        layer.routes.append(route)
 
 
 def _leaves(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -252,6 +259,8 @@ def _take(layer: Gathered, full: str, entry: Entry) -> None:
     if section != KAFKA and key not in SECTIONS[section].fields_by_key():
         known = list(SECTIONS[section].fields_by_key())
         layer.refuse(entry.origin, full, f"no such key{suggestion(key, known)}; allowed: {', '.join(known)}")
+    elif full in layer.entries:
+        layer.refuse(entry.origin, full, _TWICE)
     else:
         layer.entries[full] = entry
 

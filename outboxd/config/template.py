@@ -61,10 +61,18 @@ def _kafka() -> Iterator[str]:
 
 def _guarded() -> str:
     return "; ".join(
-        f"{key} other than {guard.allowed}" if guard.allowed[0] == '"' or guard.allowed[0].isdigit() else key
+        _refused(key, guard.allowed)
         for key, guard in GUARDS.items()
         if not key.endswith(("_cb", "on_delivery", "logger", "default.topic.config"))
     )
+
+
+def _refused(key: str, allowed: str) -> str:
+    if allowed.startswith("nothing"):
+        return key
+    if allowed.startswith("any but "):
+        return f'{key} "{allowed.removeprefix("any but ")}"'
+    return f"{key} other than {allowed}"
 
 
 def _routes() -> Iterator[str]:

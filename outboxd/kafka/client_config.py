@@ -41,6 +41,9 @@ GUARANTEES: Mapping[str, str | int | bool] = {
 _LONE: Mapping[str, str | int | bool] = {"batch.num.messages": 1, "linger.ms": 0}
 """One record a batch, at once."""
 
+TRANSACTION_TIMEOUT_MS: Final = 30_000
+"""How long brokers let one be open: an owner that dies keeps readers waiting so long, or until a successor comes."""
+
 TRANSACTION_LINGER_MS = 50
 """So that batches are full while a transaction is being filled; once it is, all goes at once."""
 
@@ -64,27 +67,39 @@ def producer_config(
             beside that, and must not push back what is for other partitions.
         in_flight_bytes_max: likewise, in bytes.
     """
+    queue_kbytes = _QUEUE_SHARES * max(16 * 1024, 2 * in_flight_bytes_max // 1024)
     limits: dict[str, object] = {
         "queue.buffering.max.messages": _QUEUE_SHARES * max(1_000, in_flight_rows_max),
-        "queue.buffering.max.kbytes": _QUEUE_SHARES * max(16 * 1024, 2 * in_flight_bytes_max // 1024),
+        # A record larger than that would never be taken, and all others would wait behind it.
+        "queue.buffering.max.kbytes": max(queue_kbytes, record_bytes_max(properties) // 1024 + 1),
     }
     return {**DEFAULTS, **limits, **properties, **GUARANTEES}
 
 
-def check_client(properties: Mapping[str, str]) -> None:
+def check_client(properties: Mapping[str, str], *, is_transactional: bool = False) -> None:
     """Make a client with these properties and drop it: files that they name are read then, and no broker is asked.
+
+    One with transactions has time-outs of its own, with which not every property goes.
 
     Raises:
         ConfigError: the client cannot be made.
         ThreadsError: it cannot be made now.
     """
+    config: dict[str, object] = {**DEFAULTS, **properties, **GUARANTEES}
+    if is_transactional:
+        timeout_ms = transaction_timeout_ms(properties)
+        config = transactional_config(
+            properties, transactional_id="outboxd", timeout_ms=timeout_ms, rows_max=1, is_lone=False
+        )
     try:
-        Producer({**DEFAULTS, **properties, **GUARANTEES}, logger=CLIENT_LOGGER)
+        # Its name in Kafka is said to a broker when transactions begin, which none does here.
+        Producer(config, logger=CLIENT_LOGGER)
     except KafkaException as error:
         if is_out_of_threads(error):
             raise ThreadsError(error.args[0].str()) from error
         raise ConfigError(
-            f"the client refuses [kafka]: {error.args[0].str()}; look at the files that it names, and at their rights"
+            f"the client refuses [kafka]: {error.args[0].str()}; change the property, or look at the file that it "
+            "names and at its rights"
         ) from error
 
 
@@ -129,6 +144,11 @@ def transactional_config(
         # It has to have a limit here. When it passes the whole transaction is aborted: no queue loses its middle.
         "message.timeout.ms": timeout_ms,
     }
+
+
+def transaction_timeout_ms(properties: Mapping[str, str]) -> int:
+    """Return how long a transaction may be open, in milliseconds."""
+    return int(properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
 
 
 def empty_key_partition(properties: Mapping[str, str]) -> int:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from confluent_kafka import KafkaError, Message
 
+from outboxd.kafka.codes import CERTIFICATE_REMEDY, is_certificate_refused
 from outboxd.policy.faults import fault_of, fault_of_refusal
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
@@ -57,6 +58,8 @@ def clearer_failure(former: str | None, error: KafkaError) -> str:
     remedy = (
         _CREDENTIALS_REMEDY if error.code() in _CREDENTIALS else "look at bootstrap.servers, the brokers and the way"
     )
+    if is_certificate_refused(error.str()):
+        remedy = CERTIFICATE_REMEDY
     return f"{error.name()}: {error.str()}; {remedy}"
 
 

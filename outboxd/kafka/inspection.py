@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 
 from outboxd.errors import ThreadsError
 from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX, is_out_of_threads
-from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC, why_unanswered
+from outboxd.kafka.codes import CERTIFICATE_REMEDY, FORBIDDEN, NO_TOPIC, is_certificate_refused, why_unanswered
 from outboxd.kafka.replication import replication_warnings
 from outboxd.policy.findings import Finding, Weight
 from outboxd.policy.row_checks import topic_name_problem
@@ -128,7 +128,9 @@ def _no_answer(client: _Client, error: KafkaError) -> Finding:
         "broker",
         Weight.UNAVAILABLE,
         f"no broker answers within {TIMEOUT_SECONDS:.0f} s: {causes}",
-        'look at "bootstrap.servers" and security.protocol in [kafka], and at the brokers',
+        CERTIFICATE_REMEDY
+        if is_certificate_refused(causes)
+        else 'look at "bootstrap.servers" and security.protocol in [kafka], and at the brokers',
     )
 
 

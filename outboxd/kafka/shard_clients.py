@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
-from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, UNREAD, transactional_config
+from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, UNREAD, transaction_timeout_ms, transactional_config
 from outboxd.kafka.inbox import clearer_failure
 from outboxd.kafka.progress import ProgressRecord, ensure_topic, progress_topic, read_above, transactional_id
-from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS
 from outboxd.kafka.verdicts import Way
 
 
@@ -57,7 +56,7 @@ class ShardClients:
     @property
     def timeout_ms(self) -> int:
         """How long a transaction may be open, in milliseconds."""
-        return int(self.properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+        return transaction_timeout_ms(self.properties)
 
     def make_producer(self, way: Way) -> Producer:
         """Return a producer of the shard's `transactional.id`; its init will fence all before it."""

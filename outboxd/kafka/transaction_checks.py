@@ -13,11 +13,10 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription
 
-from outboxd.kafka.client_config import DEFAULTS
+from outboxd.kafka.client_config import DEFAULTS, transaction_timeout_ms
 from outboxd.kafka.codes import FORBIDDEN, why_unanswered
 from outboxd.kafka.progress import TOPIC_CONFIG
 from outboxd.kafka.replication import replication_warnings
-from outboxd.kafka.transactional_producer import TRANSACTION_TIMEOUT_MS
 from outboxd.policy.findings import Finding, Weight
 
 ANSWER_SECONDS: Final = 10.0
@@ -45,7 +44,7 @@ def inspect_transactions(properties: Mapping[str, str], transactional_id: str, t
 
 
 def _producer(properties: Mapping[str, str], transactional_id: str) -> Iterator[Finding]:
-    timeout_ms = int(properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+    timeout_ms = transaction_timeout_ms(properties)
     config: dict[str, Any] = {
         **DEFAULTS,
         **properties,

@@ -19,6 +19,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from outboxd.kafka.client_config import TRANSACTION_TIMEOUT_MS
 from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
@@ -26,7 +27,6 @@ from outboxd.kafka.partitions import is_doubtful, partition_fault
 from outboxd.kafka.progress import ProgressBody, ProgressRecord, progress_key
 from outboxd.kafka.transactional_producer import (
     POLL_SECONDS,
-    TRANSACTION_TIMEOUT_MS,
     MustAbortError,
     TransactionalProducer,
     TransactionsEndedError,

@@ -17,13 +17,12 @@ from contextlib import suppress
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from outboxd.errors import OutboxdError
+from outboxd.kafka.client_config import TRANSACTION_TIMEOUT_MS
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.policy.faults import own_fault
 from outboxd.policy.fencings import FENCED_CODES
 from outboxd.policy.messages import DeliveryFault
 
-TRANSACTION_TIMEOUT_MS = 30_000
-"""How long brokers let one be open: an owner that dies keeps readers waiting so long, or until a successor comes."""
 CALL_SECONDS = 5.0
 CALLS_SECONDS_MAX = 60.0
 ABANDON_SECONDS = 1.0

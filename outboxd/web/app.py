@@ -26,6 +26,7 @@ Environ = dict[str, Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 BODY_BYTES_MAX: Final = 64 * 1024
+LENGTH_DIGITS_MAX: Final = 19
 IDS_MAX: Final = 1_000
 ROWS_SHOWN_MAX: Final = 200
 QUERIES_MAX: Final = 2
@@ -96,7 +97,9 @@ class App:
         try:
             self._guard.check_host(environ)
             if environ["PATH_INFO"] == "/metrics" and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-                return self._metrics(environ, start_response)
+                # The registry's own application knows no HEAD.
+                told = self._metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
+                return [] if environ["REQUEST_METHOD"] == "HEAD" else told
             answer = self._answer(environ)
         except Refusal as refusal:
             answer = _problem(refusal.status, refusal.sentence)
@@ -241,7 +244,7 @@ def _body(environ: Environ) -> dict[str, Any]:
     length = str(environ.get("CONTENT_LENGTH") or "")
     if not length.isdecimal():
         raise Refusal("411 Length Required", "send the length of the body")
-    if int(length) > BODY_BYTES_MAX:
+    if len(length) > LENGTH_DIGITS_MAX or int(length) > BODY_BYTES_MAX:
         raise Refusal("413 Content Too Large", f"at most {BODY_BYTES_MAX} bytes")
     try:
         body = orjson.loads(environ["wsgi.input"].read(int(length)))

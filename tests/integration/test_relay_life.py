@@ -414,3 +414,12 @@ def test_an_idle_standby_costs_at_most_four_statements_a_second(rig: Rig) -> Non
 
     # A standby asks for the lease now and then; the owner beside it has twelve of its own, see test_database_cost.py.
     assert 0 < counts.of_seconds(5).statements <= 5 * (12 + 4)
+
+
+@pytest.mark.parametrize(("elsewhere", "code"), [({}, 0), ({"url": "postgresql://u@127.0.0.1:1/d"}, 69)])
+def test_no_exit_handler_of_a_library_keeps_a_daemon_from_its_exit_code(
+    rig: Rig, elsewhere: dict[str, object], code: int
+) -> None:
+    daemon = rig.daemon(database=elsewhere)
+    daemon.module = "tests.support.aborting_daemon"
+    assert daemon.run("--until-empty").code == code

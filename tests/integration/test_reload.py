@@ -192,3 +192,22 @@ def test_an_exactly_once_daemon_renews_its_producer_and_each_record_is_there_onc
     rig.wait_until_settled()
     assert daemon.stop().code == 0
     rig.check().assert_holds(duplicates_max=0)
+
+
+def test_with_exactly_once_what_the_transactions_client_refuses_is_a_mistake_and_no_reload_takes_it(rig: Rig) -> None:
+    topic = rig.topic()
+    daemon = rig.daemon(relay={"delivery": "exactly-once"}, kafka={"socket.timeout.ms": "20000"})
+    daemon.start()
+    daemon.wait_for_event("owner")
+    usable = daemon.config.read_text()
+    # Fine for a client without transactions; this is librdkafka's own default.
+    rewrite(daemon, ("20000", "60000"))
+    daemon.signal(signal.SIGHUP)
+    assert "socket.timeout.ms" in daemon.wait_for_event("config_reload_failed")["cause"]
+    rig.insert(topic)
+    rig.wait_until_settled()
+    assert daemon.stop().code == 0
+    ended = daemon.run()
+    assert (ended.code, "socket.timeout.ms" in ended.err) == (78, True), ended.err
+    daemon.config.write_text(usable)
+    assert daemon.run("--until-empty").code == 0

@@ -201,6 +201,18 @@ def test_a_wrong_password_of_the_broker_holds_everything_and_is_told_without_it(
     assert not secured.dead_letters()
 
 
+def test_the_check_says_all_that_may_be_wrong_with_a_brokers_certificate(secured: Rig, tmp_path: Path) -> None:
+    make_certificates(tmp_path / "stranger")
+    daemon = daemon_of(secured, kafka={"ssl.ca.location": str(tmp_path / "stranger" / "ca.crt")})
+    done = subprocess.run(
+        [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 69, done.stderr
+    assert "certificate verify failed" in done.stdout
+    assert "of another host than the one asked, or not valid at this time" in done.stdout
+
+
 def test_rotated_passwords_are_taken_by_a_reload_without_losing_or_repeating_a_row(secured: Rig) -> None:
     topic = granted(secured)
     server, kafka = secured.database.server, secured.kafka

@@ -43,3 +43,8 @@ def test_no_client_makes_statistics_which_would_pile_up_where_nobody_takes_them(
         transactional_config(TALKATIVE, transactional_id="id", timeout_ms=1_000, rows_max=10, is_lone=False),
     ]
     assert [config["statistics.interval.ms"] for config in configs] == [0] * 5
+
+
+def test_the_clients_queue_has_room_for_any_record_that_the_client_takes() -> None:
+    config = producer_config({"message.max.bytes": "1000000000"}, in_flight_rows_max=10, in_flight_bytes_max=1_000)
+    assert config["queue.buffering.max.kbytes"] * 1024 >= 1_000_000_000  # type: ignore[operator]  # a whole number

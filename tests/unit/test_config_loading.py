@@ -74,6 +74,18 @@ def test_flags_win_over_environment_over_credentials_over_file_over_defaults(tmp
     assert str(found.origin("alerts.command")) == f"{path}:8"
 
 
+def test_a_variable_in_two_spellings_is_a_mistake() -> None:
+    (line,) = mistakes(None, env={"OUTBOXD_RELAY__BATCH_ROWS": "1", "OUTBOXD_RELAY__batch_rows": "2"})
+    assert "relay.batch_rows: given twice, in two spellings" in line
+
+
+def test_a_byte_order_mark_at_the_beginning_of_the_file_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "outboxd.toml"
+    path.write_bytes(b"\xef\xbb\xbf[relay]\r\nbatch_rows = 7\r\n")
+    settings = load(path, env={})
+    assert (settings.relay.batch_rows, settings.origin("relay.batch_rows").line) == (7, 2)
+
+
 def test_the_file_is_the_named_one_else_the_variables_else_the_usual_one_which_may_be_missing(tmp_path: Path) -> None:
     path = write(tmp_path, "[relay]\nbatch_rows = 7\n")
     assert load(path, env={"OUTBOXD_CONFIG": "/does/not/exist"}).relay.batch_rows == 7
@@ -174,6 +186,11 @@ def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
         (
             "[relay]\ndelivery = 'exactly-once'\n[[route]]\ntopic = 'x'\nconfirm = 'each'",
             'route[0].confirm: "each" sends one record at a time',
+        ),
+        ("[kafka]\n'linger.ms' = 5\nlinger.ms = 10", "kafka.linger.ms: given twice, in two spellings; allowed: one"),
+        (
+            "[[route]]\ntopic = 'x'\n'retry.max_attempts' = 5\nretry.max_attempts = 10",
+            "route[0].retry.max_attempts: given twice",
         ),
         ("[relay\n", "not TOML in UTF-8: "),
         ("[kafka]\n'bootstrap.servers' = ['a', 'b']", "kafka.bootstrap.servers: not a single value"),
@@ -282,6 +299,16 @@ def test_a_number_that_is_read_here_too_is_written_in_decimal_digits(key: str, v
     assert load(None, {f"kafka.{key}": "28672"}, {}).kafka.properties == {key: "28672"}
 
 
+def test_a_queue_of_the_client_that_has_no_room_for_a_record_is_a_mistake() -> None:
+    (line,) = mistakes(None, {"kafka.queue.buffering.max.kbytes": "976"})
+    assert "kafka.queue.buffering.max.kbytes: has no room for a record of message.max.bytes (1000000)" in line
+    assert line.endswith("allowed: at least 977")
+    flags = {"kafka.queue.buffering.max.kbytes": "976", "kafka.message.max.bytes": "999424"}
+    assert load(None, flags, {}).kafka.properties == {name.removeprefix("kafka."): flags[name] for name in flags}
+    (line,) = mistakes(None, {**flags, "kafka.message.max.bytes": "many"})
+    assert "refused by librdkafka" in line
+
+
 def test_contradictions_are_told_together_with_all_other_mistakes(tmp_path: Path) -> None:
     path = write(
         tmp_path,
@@ -340,6 +367,7 @@ def test_a_property_with_an_underscore_may_come_from_the_environment() -> None:
         ("message.timeout.ms", "30000"), ("delivery.timeout.ms", "120000"), ("transactional.id", "mine"),
         ("max.in.flight", "6"), ("max.in.flight.requests.per.connection", "1000"), ("enable.gapless.guarantee", "true"),
         ("retries", "3"), ("message.send.max.retries", "0"), ("delivery.report.only.error", "true"),
+        ("delivery.report.only.error", "false"),
         ("queuing.strategy", "lifo"), ("partitioner", "random"), ("dr_cb", "f"), ("on_delivery", "f"),
         ("error_cb", "f"), ("plugin.library.paths", "libx.so"), ("default.topic.config", "x"), ("logger", "x"),
     ],
@@ -348,6 +376,15 @@ def test_a_property_that_would_void_a_guarantee_is_refused_with_the_reason(key: 
     (line,) = mistakes(None, {f"kafka.{key}": value})
     assert f"kafka.{key}: {value!r} is refused: " in line
     assert "; allowed: " in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("partitioner", "nope"), ("partitioner", ""), ("queuing.strategy", "fifo "), ("acks", " all")],
+)
+def test_what_no_guard_refuses_the_client_judges(key: str, value: str) -> None:
+    (line,) = mistakes(None, {f"kafka.{key}": value})
+    assert f"kafka.{key}: refused by librdkafka: Invalid value" in line
 
 
 @pytest.mark.parametrize(

@@ -41,3 +41,8 @@ def test_every_option_stands_in_it_once_below_its_section_with_a_sentence() -> N
             assert len(re.findall(rf"(?m)^#{key} = ", section)) == 1, f"{name}.{key}"
             assert info.description
             assert info.description.endswith("."), f"{name}.{key}"
+
+
+def test_it_refuses_no_property_whole_of_which_some_values_are_fine() -> None:
+    refused = " ".join(template().replace("\n# ", " ").split("guarantee would be void: ")[1].split("\n")[0].split())
+    assert 'partitioner "random"; plugin.library.paths.' in refused

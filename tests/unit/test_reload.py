@@ -170,6 +170,13 @@ def test_a_limit_of_the_client_that_the_database_side_knows_too_waits_for_a_rest
     assert not answer.renews
 
 
+def test_a_queue_of_the_client_waits_with_the_size_of_the_records_that_it_has_room_for() -> None:
+    smaller = {"message.max.bytes": "100000", "queue.buffering.max.kbytes": "100"}
+    answer = reload(kafka=KafkaSettings(properties={**BROKERS, **smaller}))
+    assert answer.waiting == ("kafka.message.max.bytes", "kafka.queue.buffering.max.kbytes")
+    assert answer.settings.kafka.properties == BROKERS
+
+
 def test_with_exactly_once_rotated_credentials_come_with_a_new_producer() -> None:
     present = PRESENT.model_copy(update={"relay": RelaySettings(delivery="exactly-once")})
     wanted = present.model_copy(update={"kafka": KafkaSettings(properties={**BROKERS, "sasl.password": "new"})})

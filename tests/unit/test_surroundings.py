@@ -77,6 +77,15 @@ def test_that_all_brokers_are_down_does_not_hide_why() -> None:
     assert clearer_failure(clearer_failure(None, down), refused) == told
 
 
+def test_a_certificate_that_is_not_believed_is_told_with_all_that_may_be_wrong_with_it() -> None:
+    said = (
+        "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: verify that ssl.ca.location is"
+    )
+    told = clearer_failure(None, KafkaError(KafkaError._SSL, said))
+    assert told.startswith(f"_SSL: {said}; ")
+    assert "of another host than the one asked, or not valid at this time" in told
+
+
 def test_lines_of_a_library_that_differ_in_numbers_only_are_told_once_a_minute_with_how_many_they_were() -> None:
     now = 0.0
     told: list[str] = []

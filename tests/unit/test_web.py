@@ -324,6 +324,8 @@ def test_a_change_that_makes_no_sense_is_refused_in_a_sentence(site: Site, body:
 
 def test_a_large_body_is_not_read(site: Site) -> None:
     assert site.change("replay", {"ids": [1], "note": "x" * 70_000})[0] == 413
+    assert site.change("replay", {"ids": [1]}, Content_Length="9" * 5_000)[0] == 413
+    assert site.events == []
 
 
 @pytest.mark.parametrize("path", ["/api/dead-letters/replay", "/api/dead-letters/discard"])
@@ -422,6 +424,8 @@ def test_head_has_headers_and_no_body(site: Site) -> None:
     status, headers, body = site.ask("/status", method="HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["Content-Length"]) > 0
+    status, headers, body = site.ask("/metrics", method="HEAD")
+    assert (status, body, headers["Content-Type"][:10]) == (200, b"", "text/plain")
 
 
 # What goes wrong.
