@@ -157,6 +157,7 @@ class Daemon:
             self.surroundings.start()
             self.assembly.lease.start()
             end = self.assembly.relay.run()
+            self.assembly.lease.acquire_no_more()
             self._note_clean_end()
         except OutboxdError:
             raise

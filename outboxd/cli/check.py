@@ -84,8 +84,9 @@ def _configuration(*, offline: bool) -> Iterator[Finding]:
             return
         # Brokers are all that is missing: the database can be looked at.
         has_brokers = False
-    file = "defaults and environment, no file" if settings.file is None else str(settings.file)
-    yield Finding("configuration", Weight.FINE, file)
+    if has_brokers:
+        file = "defaults and environment, no file" if settings.file is None else str(settings.file)
+        yield Finding("configuration", Weight.FINE, file)
     yield from _files(settings)
     yield from _installation()
     if not offline:

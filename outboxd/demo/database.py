@@ -100,8 +100,7 @@ def _installed() -> Iterator[Binaries]:
     versions = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if path.parent.name.isdecimal()]
     for bin_dir in sorted(versions, key=lambda path: int(path.parent.name), reverse=True):
         yield Binaries(bin_dir)
-    initdb = shutil.which("initdb")
-    if initdb is not None:
+    if (initdb := shutil.which("initdb")) is not None:
         yield Binaries(Path(initdb).resolve().parent)
 
 
@@ -134,10 +133,13 @@ class EmbeddedPostgres:
     def start(self) -> None:
         """Start it, for who has seen to it that `close` is called whatever happens."""
         binaries = find_binaries()
-        # Named before it is made: a Ctrl+C in between leaves nothing that nobody knows of.
-        self._root = _reachable_directory(self._user) / f"outboxd-demo-{secrets.token_hex(8)}"
-        self._root.mkdir(0o700)
-        self._start(binaries, self._root)
+        try:
+            # Named before it is made: a Ctrl+C in between leaves nothing that nobody knows of.
+            self._root = _reachable_directory(self._user) / f"outboxd-demo-{secrets.token_hex(8)}"
+            self._root.mkdir(0o700)
+            self._start(binaries, self._root)
+        except OSError as error:
+            raise UnavailableError(f"the demo cannot have its files: {error}; TMPDIR names another place") from error
 
     @property
     def is_running(self) -> bool:
@@ -251,9 +253,7 @@ def _server_user() -> tuple[int, int]:
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
-        raise UnavailableError(
-            "PostgreSQL refuses to run as root, and there is no user `nobody`: run it as a user"
-        ) from None
+        raise UnavailableError("PostgreSQL refuses root, and there is no user `nobody`: run it as a user") from None
     return nobody.pw_uid, nobody.pw_gid
 
 

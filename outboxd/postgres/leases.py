@@ -92,6 +92,7 @@ class LeaseKeeper:
         self._held: tuple[Owner, int] | None = None
         self._wake = threading.Event()
         self._closing = False
+        self._is_over = False
         self._giving_up: int | None = None
         self._connection: Any = None
         self.last_error: str | None = None
@@ -125,6 +126,10 @@ class LeaseKeeper:
         self._giving_up = token
         self._wake.set()
 
+    def acquire_no_more(self) -> None:
+        """The relay is over: what else has to end may take a while, and this daemon is not to own the outbox in it."""
+        self._is_over = True
+
     def close(self, timeout_seconds: float = 5.0) -> None:
         """Release what is held and end the thread."""
         self._closing = True
@@ -154,6 +159,10 @@ class LeaseKeeper:
                 return min(1.0, self._ttl_seconds / 10)
             if self._closing:
                 return 0.0
+            if self._is_over:
+                # Granted to a relay that had ended meanwhile.
+                self._release()
+                return self._ttl_seconds
             if self._held is None:
                 return self._acquire()
             return self._renew(*self._held)

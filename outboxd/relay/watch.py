@@ -42,7 +42,9 @@ class Watch:
         self._oldest: dict[str, tuple[int, float]] = {}
         """By topic: the id of its oldest record in memory, and since when it is that."""
         self._stalled_topic: str | None = None
-        """The topic of which it was told that nothing moves."""
+        """The topic of which it is known that nothing moves,"""
+        self._is_told = False
+        """and whether that was told."""
         self._sent_since: dict[int, float] = {}
         """Of each record that is with the producer: since when it is known to be there, while anything is still."""
 
@@ -174,28 +176,46 @@ class Watch:
         """Note the oldest record of all, and that of each of these topics."""
         noted: dict[str, tuple[int, float]] = {}
         missing = set(topics)
+        # What is with the producer of a topic on hold may be there for long, and must not hide what nobody was told of.
+        is_hidden = True
         # They were delivered, and only the database keeps them here.
         aside = self._state.settling.refusals.ids_aside()
         for record in self._state.ledger.records.values():
             if record.id in aside:
                 continue
-            if record.topic in missing or not noted:
+            is_news = is_hidden and not self._is_explained(record.topic)
+            if record.topic in missing or not noted or is_news:
                 former = self._oldest.get(record.topic)
                 noted[record.topic] = former if former and former[0] == record.id else (record.id, now)
                 missing.discard(record.topic)
-            if not missing:
+                is_hidden = is_hidden and not is_news
+            if not missing and not is_hidden:
                 break
         self._oldest = noted
 
     def _tell(self, stuck: set[str]) -> None:
-        """Say once that a topic is stuck, and once that it is not any more. What only waits for the database is not."""
+        """Say once that a topic is stuck, and once that it is not any more. What only waits for the database is not.
+
+        A probe that waits in a topic on hold is no news: that of a missing topic does so for longer than this.
+        """
         state = self._state
         if self._stalled_topic is not None and self._stalled_topic not in stuck:
             self._stalled_topic = None
-            state.ports.observer.event("in_flight_moving", in_memory=len(state.ledger))
-        if self._stalled_topic is None and stuck:
-            settling = state.settling.known_ids()
-            topic = next((topic for topic in stuck if self._oldest[topic][0] not in settling), None)
-            if topic is not None:
-                self._stalled_topic = topic
-                state.ports.observer.event("in_flight_stalled", topic=topic, in_memory=len(state.ledger))
+            if self._is_told:
+                state.ports.observer.event("in_flight_moving", in_memory=len(state.ledger))
+            self._is_told = False
+        if self._is_told or not stuck:
+            return
+        settling = state.settling.known_ids()
+        found = [topic for topic in stuck if self._oldest[topic][0] not in settling]
+        news = [topic for topic in found if not self._is_explained(topic)]
+        if news:
+            self._stalled_topic, self._is_told = news[0], True
+            state.ports.observer.event("in_flight_stalled", topic=news[0], in_memory=len(state.ledger))
+        elif self._stalled_topic is None and found:
+            self._stalled_topic = found[0]
+
+    def _is_explained(self, topic: str) -> bool:
+        """Whether the topic is on hold, and for another reason than that nothing moves."""
+        breaker = self._state.lanes.breakers.open.get(topic)
+        return breaker is not None and not breaker.is_watched

@@ -209,6 +209,17 @@ def test_without_any_postgresql_it_says_how_to_get_one(monkeypatch: pytest.Monke
     assert missing.value.exit_code == 69
 
 
+@pytest.mark.parametrize("temporary_directory", ["/proc", None])
+def test_where_no_file_can_be_made_it_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, temporary_directory: str | None
+) -> None:
+    # Nothing can be made there, whoever tries; without one, these are all that there are.
+    monkeypatch.setattr(tempfile, "tempdir", temporary_directory)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc"])
+    with pytest.raises(UnavailableError, match="TMPDIR"), database.EmbeddedPostgres():
+        pass
+
+
 @pytest.mark.parametrize("where", ["_embedded", "_installed"])
 def test_embedded_and_system_binaries_both_serve(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     binaries = list(getattr(database, where)())

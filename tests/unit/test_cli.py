@@ -253,6 +253,14 @@ def test_check_warns_of_a_file_that_everybody_may_read_and_that_has_a_password_i
     assert "holds a secret" not in run("check", "--offline", "-c", str(path)).stdout
 
 
+def test_check_calls_no_configuration_fine_of_which_the_brokers_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "outboxd.toml"
+    assert run("config", "init", "-c", str(path)).returncode == 0
+    done = run("check", "--offline", "--json", "-c", str(path))
+    weights = [each["weight"] for each in json.loads(done.stdout)["findings"] if each["area"] == "configuration"]
+    assert weights == ["misconfigured"]
+
+
 def test_version_starts_without_the_libraries_it_does_not_need() -> None:
     code = (
         "import sys; from outboxd.cli import main; main(['version']); "

@@ -79,6 +79,21 @@ def test_every_agreed_metric_is_on_the_dashboard_or_in_a_rule() -> None:
     assert ours - used == {"outboxd_late_rows_total", "outboxd_log_lines_dropped"}
 
 
+@pytest.mark.parametrize("expression", [each for each in RULE_EXPRESSIONS if re.search(r"increase\(.*\) > 0", each)])
+def test_a_rule_that_one_count_is_to_fire_sees_a_series_which_begins_with_it(expression: str) -> None:
+    for name, selected, window in re.findall(r"increase\(([a-z_]+)((?:\{[^}]*\})?)\[(\w+)\]\)", expression):
+        # A counter without labels is there from the start, at 0.
+        if SERIES[name]:
+            assert f"unless {name}{selected} offset {window}" in expression
+
+
+def test_no_rule_takes_the_daemons_of_one_outbox_for_those_of_another() -> None:
+    for expression in RULE_EXPRESSIONS:
+        assert not re.search(r"\b(sum|max|min|count) ?\(outboxd_leader", expression), expression
+    # A job for each outbox, as the rule for two leaders asks.
+    assert 'up{job=~"outboxd.*"} == 0' in RULES
+
+
 def test_every_event_that_a_rule_waits_for_is_in_the_catalogue() -> None:
     events = re.findall(r'event="([a-z_]+)"', RULES)
     assert events

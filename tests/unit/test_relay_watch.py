@@ -10,14 +10,14 @@ from typing import Any, cast
 import pytest
 
 from outboxd.policy.breakers import STORM_KEYS
-from outboxd.policy.faults import own_fault
+from outboxd.policy.faults import fault_named, own_fault
 from outboxd.policy.messages import Fetched, Report
 from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Confirm, Route
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.watch import Watch
+from outboxd.relay.watch import OUTAGE_SECONDS, Watch
 from tests.unit.records import record
 
 STALL_SECONDS = RelayLimits().stall_seconds
@@ -57,6 +57,11 @@ class Bench:
         self.state.lanes.meet([topic])
         self.state.ledger.enter(records)
         self.state.lanes.published(records)
+
+    def open_breaker(self, topic: str, name: str) -> None:
+        fault = fault_named(name)
+        assert fault is not None
+        self.state.aftermath.holding.open_breaker(topic, fault, fault.meaning, self.now)
 
     def deliver(self, topic: str, first_id: int, count: int) -> None:
         self.state.lanes.count_in_flight(self.state.lanes[topic], -count)
@@ -137,6 +142,41 @@ def test_a_stuck_topic_that_takes_less_is_told_and_not_held() -> None:
     bench.wait(STALL_SECONDS * 3)
     assert bench.held == set()
     assert bench.events == [("in_flight_stalled", "stuck")]
+
+
+def test_a_probe_that_waits_in_a_topic_on_hold_is_no_news_and_hides_none() -> None:
+    bench = Bench()
+    bench.send("missing", 1, 1)
+    bench.open_breaker("missing", "UNKNOWN_TOPIC_OR_PART")
+    bench.wait(STALL_SECONDS * 2)
+    assert bench.events == [("breaker_opened", "missing")]
+    bench.send("small", 2, 1)
+    bench.wait(STALL_SECONDS * 2)
+    assert bench.events[1:] == [("in_flight_stalled", "small")]
+    assert not bench.watch.nothing_moves(bench.now)
+    bench.deliver("small", 2, 1)
+    bench.wait(WATCH_SECONDS * 2)
+    assert bench.events[2:] == [("in_flight_moving", None)]
+
+
+def test_a_broker_that_is_away_is_seen_by_a_probe_too_that_waits_in_a_topic_on_hold() -> None:
+    bench = Bench()
+    bench.send("missing", 1, 1)
+    bench.open_breaker("missing", "UNKNOWN_TOPIC_OR_PART")
+    bench.wait(STALL_SECONDS + OUTAGE_SECONDS)
+    assert bench.watch.nothing_moves(bench.now)
+
+
+def test_a_topic_that_is_still_stuck_when_its_hold_is_over_is_told() -> None:
+    bench = Bench()
+    bench.send("missing", 1, 1)
+    bench.open_breaker("missing", "UNKNOWN_TOPIC_OR_PART")
+    bench.wait(STALL_SECONDS * 2)
+    bench.state.aftermath.holding.close_breaker("missing", bench.now)
+    bench.wait(WATCH_SECONDS)
+    assert bench.events == [
+        ("breaker_opened", "missing"), ("breaker_closed", "missing"), ("in_flight_stalled", "missing"),
+    ]  # fmt: skip
 
 
 def test_one_stuck_topic_does_not_hide_another_and_each_goes_on_by_itself() -> None:
