@@ -83,7 +83,8 @@ class Metrics:
         self.retries = counter("retries_total", "Records put back to be tried again later.", "topic")
         self.dead_letters = counter("dead_letters_total", "Records that became dead letters.", "topic", "reason")
         self.duplicates_possible = counter(
-            "duplicates_possible_total", "Records sent again though the first sending may be in the log."
+            "duplicates_possible_total",
+            "Records of unknown outcome that a living daemon gave up: they go again, and may be in the log already.",
         )
         self.lease_lost = counter("lease_lost_total", "How often this daemon lost the lease while it held it.")
         self.events = counter("events_total", "Events of the log's catalogue, whether logged or not.", "event")

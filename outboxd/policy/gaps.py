@@ -56,6 +56,11 @@ class Gaps:
         """Return the low and the high ends, as the look-back statement wants them."""
         return [gap.low for gap in self._gaps], [gap.high for gap in self._gaps]
 
+    def covers(self, record_id: int) -> bool:
+        """Say whether the next look-back asks for this id."""
+        place = bisect.bisect_right(self._gaps, record_id, key=_low_of) - 1
+        return place >= 0 and record_id <= self._gaps[place].high
+
     @property
     def merged_to(self) -> int | None:
         """The highest id that is asked for though it may have been seen; None where there is none."""
@@ -147,6 +152,10 @@ class Gaps:
 
     def _note_merged(self) -> None:
         self._merged_to = next((gap.high for gap in reversed(self._gaps) if gap.is_merged), None)
+
+
+def _low_of(gap: Gap) -> int:
+    return gap.low
 
 
 def _without(gap: Gap, shown: list[int]) -> list[Gap]:

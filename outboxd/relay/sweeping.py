@@ -111,8 +111,10 @@ class Sweeping:
             and not self._is_deferred(topic, key, record_id)
         ]
         state.ledger.fetch_ended()
-        if found:
-            self._note_found(found)
+        # What stands in a gap the next look-back shows, in its order: it may have committed while memory was full.
+        late = [record_id for record_id in found if not state.wishes.gaps.covers(record_id)]
+        if late:
+            self._note_found(late)
         # Not the time between its chunks: an outage would put off the next walk for twenty times as long.
         self._walked_seconds += swept.seconds
         self._strides.took(swept.seconds, is_full=swept.cursor is not None)

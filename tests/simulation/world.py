@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+from outboxd.policy.backoff import PROBE_DELAY_MAX_SECONDS
+from outboxd.policy.breakers import WATCHED_TRIES
 from outboxd.policy.requests import Settlement
 from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
@@ -23,6 +25,8 @@ DEADLINE_SECONDS = 120.0
 TRICKLE_SECONDS = 0.25
 DOOMED_SECONDS = 60.0
 DOOMED_KEYS_MANY = 8
+LET_GO_SECONDS = WATCHED_TRIES * (PROBE_DELAY_MAX_SECONDS + 0.5)
+"""So long a row may take until it is blamed where an operator let its topic go: three tries, a probe each."""
 STEPS_MAX = 400_000
 
 
@@ -149,6 +153,7 @@ class World:
         self._run_until(self.timeline.now + LAST_REPLAYS_SECONDS)
         patience = 2 * DEADLINE_SECONDS if self.scenario.exactly_once else DEADLINE_SECONDS
         deadline = self.timeline.now + patience + DOOMED_SECONDS * self._patience_costs()
+        deadline += LET_GO_SECONDS * self._let_go_costs()
         trickle_at = self.timeline.now
         while self._is_unfinished():
             if self.timeline.now > deadline:
@@ -168,6 +173,12 @@ class World:
         """
         doomed = Counter(row.topic for row in self.db.rows.values() if row.kind is Kind.DOOMED)
         return sum(rows for topic, rows in doomed.items() if topic.startswith("serial") or rows > DOOMED_KEYS_MANY)
+
+    def _let_go_costs(self) -> int:
+        """How many rows are blamed one by one at most, in the topic that has most of them, where a storm was let go."""
+        rows = [*self.db.pending.values(), *(dead.row for dead in self.db.dead.values() if dead.status == "replaying")]
+        faulty = Counter(row.topic for row in rows if row.kind in (Kind.POISON, Kind.REFUSED))
+        return max(faulty.values(), default=0)
 
     def _operate(self) -> None:
         """Operators resume what the storm guard paused, and discard what still holds its key."""

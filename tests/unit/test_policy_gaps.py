@@ -20,6 +20,14 @@ def test_what_a_read_did_not_show_below_its_end_is_a_gap() -> None:
     assert gaps_after(9, 2, 3, 6).ranges() == ([1, 4, 7], [1, 5, 9])
 
 
+@given(st.sets(st.integers(1, 30)), st.integers(2, 40))
+def test_a_gap_covers_what_the_look_back_asks_for(ids: set[int], gaps_max: int) -> None:
+    gaps = gaps_after(30, *sorted(ids), gaps_max=gaps_max)
+    asked = {record_id for low, high in zip(*gaps.ranges(), strict=True) for record_id in range(low, high + 1)}
+
+    assert {record_id for record_id in range(35) if gaps.covers(record_id)} == asked
+
+
 def test_a_gap_closes_one_look_after_the_last_of_its_transactions_is_gone() -> None:
     gaps = gaps_after(2, 2)
 

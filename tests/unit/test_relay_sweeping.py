@@ -263,15 +263,37 @@ def test_few_rows_that_a_walk_finds_are_read_by_their_ids() -> None:
 
 def test_many_rows_that_a_walk_finds_are_read_forward_from_the_first_of_them() -> None:
     bench = Swept1000()
-    bench.state.wishes.gaps.seen_below(100, 1_000, [500, 1_000])
+    bench.state.wishes.gaps.seen_below(100, 1_000, [*range(110, 800), 900, 1_000])
 
     bench.walk(*range(200, 200 + FOUND_ROWS_MAX + 1), cursor=900)
 
     request = bench.state.wishes.request(5_000, 1_000_000)
     assert request.position == 199
-    assert (request.gap_lows, request.gap_highs) == ([101], [199])
+    assert (request.gap_lows, request.gap_highs) == ([101], [109])
     assert not request.chosen_ids
     assert bench.went_back == [{"from_id": 200, "position": 1_000}]
+
+
+def test_rows_in_a_gap_are_left_to_the_look_back_and_are_no_sign_of_ids_that_went_back() -> None:
+    bench = Swept1000()
+    bench.state.wishes.gaps.seen_below(100, 1_000, [800, 1_000])
+
+    for _ in range(2):
+        bench.walk(*range(101, 800), 900)
+
+    assert bench.position == 1_000
+    assert not bench.state.wishes.found
+    assert not bench.events
+
+
+def test_rows_beside_a_gap_are_read_by_their_ids() -> None:
+    bench = Swept1000()
+    bench.state.wishes.gaps.seen_below(100, 1_000, [800, 1_000])
+
+    bench.walk(100, 101, 799, 800, 801, 999, 1_000)
+
+    assert list(bench.state.wishes.found) == [100, 800, 1_000]
+    assert bench.events == [("late_rows_found", {"rows": 3})]
 
 
 def test_where_rows_come_below_the_position_and_none_above_it_reading_goes_back_at_the_second_walk() -> None:
