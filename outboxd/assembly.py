@@ -15,7 +15,7 @@ from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
-from outboxd.policy.messages import Reconfigured
+from outboxd.policy.messages import ClusterChanged, Reconfigured
 from outboxd.postgres.leases import LeaseKeeper
 from outboxd.postgres.starts import StartLog
 from outboxd.postgres.store import PostgresStore
@@ -78,6 +78,11 @@ class Assembly:
         )
         self.trial.take_properties(settings.kafka.properties, anew=renews)
         self.mailbox.post(Reconfigured(limits, *routes(settings), renews=renews))
+
+    def renew_clients(self) -> None:
+        """Have the relay take a new producer: another Kafka cluster answers. May be called on any thread."""
+        self.trial.take_properties(anew=True)
+        self.mailbox.post(ClusterChanged())
 
     def close(self) -> None:
         """End what was started: the lease is given up, threads end, connections close."""

@@ -42,19 +42,29 @@ class BrokerContact:
 
     def __init__(
         self,
-        contact: Callable[[float], object],
+        contact: Callable[[float], str | None],
         board: StatusBoard,
         event: TellEvent,
         why: Callable[[], str | None] = lambda: None,
+        cluster_changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`contact(seconds)` raises KafkaException when no broker answers in time; `why` says what the producer knows
-        of the reason.
+        """Ask nothing yet.
+
+        Args:
+            contact: returns the cluster's id within so many seconds. Raises KafkaException when no broker answers.
+            board: learns whether one does.
+            event: tells people.
+            why: returns what the producer knows of the reason.
+            cluster_changed: another cluster answers. A client keeps what it knew of the topics of the one before, where
+                that looks newer, and may then wait for ever.
         """
         self._contact = contact
         self._board = board
         self._event = event
         self._why = why
         self._is_failure_told = False
+        self._cluster_changed = cluster_changed
+        self._cluster_id: str | None = None
         self._stopping = threading.Event()
         self._answered = threading.Event()
         self.under_way = Stopwatch()
@@ -77,7 +87,7 @@ class BrokerContact:
         while not self._stopping.is_set():
             try:
                 with self.under_way.running():
-                    self._contact(CONTACT_SECONDS)
+                    cluster_id = self._contact(CONTACT_SECONDS)
             except (KafkaException, ValueError) as error:
                 self._failed(self._why() or str(error.args[0]))
                 self._stopping.wait(CONTACT_RETRY_SECONDS)
@@ -86,8 +96,15 @@ class BrokerContact:
             if self._is_failure_told:
                 self._is_failure_told = False
                 self._event("kafka_answers")
+            self._note(cluster_id)
             self._answered.set()
             self._stopping.wait(CONTACT_PAUSE_SECONDS)
+
+    def _note(self, cluster_id: str | None) -> None:
+        former, self._cluster_id = self._cluster_id, cluster_id or self._cluster_id
+        if former is not None and former != self._cluster_id:
+            self._event("kafka_cluster_changed", former=former, cluster=self._cluster_id)
+            self._cluster_changed()
 
     def _failed(self, cause: str) -> None:
         self._board.kafka_answers(False, cause)
@@ -107,7 +124,9 @@ class Surroundings:
         schema, outbox = settings.database.schema_, settings.outbox.name
         self.alerts = alerts
         publisher = assembly.publisher
-        self.contact = BrokerContact(publisher.contact, board, observer.event, lambda: publisher.cluster_error)
+        self.contact = BrokerContact(
+            publisher.contact, board, observer.event, lambda: publisher.cluster_error, assembly.renew_clients
+        )
         self._copier = _copier(settings)
         self.jobs = Jobs(
             Housekeeping(assembly.engine, schema, settings.outbox.table, outbox),

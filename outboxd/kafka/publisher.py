@@ -280,9 +280,10 @@ class KafkaPublisher(NoTransactions):
             self._producer.set_sasl_credentials(name, password)
             self._lone.take_credentials(name, password)
 
-    def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
-        """Return the brokers as (id, address). Raises KafkaException when none answers in time."""
+    def contact(self, timeout_seconds: float) -> str | None:
+        """Return the cluster's id, if it has one. Raises KafkaException when no broker answers in time."""
         metadata = self._producer.list_topics(timeout=timeout_seconds)
         self._maker.cluster_error = None
         self.topics.refresh(time.monotonic())
-        return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
+        cluster_id: str | None = metadata.cluster_id
+        return cluster_id

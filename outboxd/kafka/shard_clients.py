@@ -84,12 +84,14 @@ class ShardClients:
 
     # One that only asks.
 
-    def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
-        """Return the brokers as (id, address), asked by a client that takes part in no transaction."""
+    def contact(self, timeout_seconds: float) -> str | None:
+        """Return the cluster's id, if it has one, asked by a client that takes part in no transaction. Raises
+        KafkaException when no broker answers in time.
+        """
         admin = self._admin or AdminClient(
             {**DEFAULTS, **self.properties, **UNREAD, "client.id": "outboxd-contact"}, logger=CLIENT_LOGGER
         )
         self._admin = admin
         metadata = admin.list_topics(timeout=timeout_seconds)
         self.cluster_error = None
-        return [(broker.id, f"{broker.host}:{broker.port}") for broker in metadata.brokers.values()]
+        return metadata.cluster_id

@@ -282,8 +282,8 @@ class TransactionalPublisher:
         self._clients.take_properties(properties)
         self._checks.empty_key_partition = empty_key_partition(properties)
 
-    def contact(self, timeout_seconds: float) -> list[tuple[int, str]]:
-        """Return the brokers as (id, address), asked by a client that takes part in no transaction."""
+    def contact(self, timeout_seconds: float) -> str | None:
+        """Return the cluster's id, if it has one, asked by a client that takes part in no transaction."""
         return self._clients.contact(timeout_seconds)
 
     @property

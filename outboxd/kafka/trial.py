@@ -124,14 +124,14 @@ class TrialProcess:
             if self._child is not None:
                 self._child.kill()
 
-    def take_properties(self, properties: Mapping[str, str], *, anew: bool = False) -> None:
-        """Have the next record sent by a client with these, a new one where they are others or `anew`, since files that
-        they name may have changed. A record that the present child sends has `RENEWAL_SECONDS` left and is sent again
-        then: what changed may be why it has no report. May be called on any thread.
+    def take_properties(self, properties: Mapping[str, str] | None = None, *, anew: bool = False) -> None:
+        """Have the next record sent by a client with these, or those before, a new one where they are others or `anew`,
+        since files that they name may have changed. A record that the present child sends has `RENEWAL_SECONDS` left
+        and is sent again then: what changed may be why it has no report. May be called on any thread.
         """
         if anew or properties != self._properties:
             self._properties_since = time.monotonic()
-            self._properties = dict(properties)
+            self._properties = dict(self._properties if properties is None else properties)
 
     def close(self) -> None:
         """End the child and the thread."""

@@ -244,6 +244,13 @@ class Reconfigured:
     renews: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterChanged:
+    """Another Kafka cluster answers where the one before did: the producer has to be built anew, since what it knows of
+    the topics is of the one before.
+    """
+
+
 Event = (
     Loaded
     | TransactionEnded
@@ -260,6 +267,7 @@ Event = (
     | Woken
     | Listening
     | Reconfigured
+    | ClusterChanged
 )
 
 

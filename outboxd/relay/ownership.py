@@ -27,8 +27,9 @@ RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
 
 RECONFIGURED = "its configuration changed"
+CLUSTER_CHANGED = "another Kafka cluster answers"
 REPLAYS_CHANGED = "somebody took back or changed a replay that was under way"
-"""Why a producer is renewed; the second is so that all that is held is loaded anew."""
+"""Why a producer is renewed; the last is so that all that is held is loaded anew."""
 
 
 class Ownership:
@@ -138,12 +139,17 @@ class Ownership:
         self._limits, self._routes, self._default_route = event.limits, event.routes, event.default_route
         self.state.reconfigure(event.limits, event.routes, event.default_route)
         self.reading.pace(listening=self._listening)
-        if not event.renews or self._is_draining:
+        if event.renews:
+            self.renew_producer(RECONFIGURED)
+
+    def renew_producer(self, reason: str) -> None:
+        """Take a new producer, once all is in that this one has to report; at once where nobody owns."""
+        if self._is_draining:
             return
         if self.state.token is None:
             self._ports.publisher.rebuild()
-            return
-        self._begin_renewal(self._ports.clock.monotonic(), RECONFIGURED)
+        else:
+            self._begin_renewal(self._ports.clock.monotonic(), reason)
 
     def listen(self, *, active: bool) -> None:
         """Notifications come from now on, or do not."""

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from outboxd.policy.messages import (
+    ClusterChanged,
     DeliveryFault,
     DueReplay,
     Event,
@@ -42,6 +43,7 @@ from outboxd.policy.requests import IMPATIENT, FetchRequest, Patience, Settlemen
 __all__ = [
     "IMPATIENT",
     "Clock",
+    "ClusterChanged",
     "DeliveryFault",
     "Dice",
     "DueReplay",

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.routes import Route
 from outboxd.relay.ending import RelayEnd, consider_empty
-from outboxd.relay.ownership import Ownership
+from outboxd.relay.ownership import CLUSTER_CHANGED, Ownership
 from outboxd.relay.ports import (
+    ClusterChanged,
     Event,
     Fetched,
     FetchFailed,
@@ -152,10 +153,17 @@ class Relay:
                 self.ownership.reading.woken()
             case Recovered() | RecoverFailed():
                 self.ownership.reading.recovering.take(event)
+            case Listening() | Reconfigured() | ClusterChanged():
+                self._take_change(event)
+
+    def _take_change(self, event: Listening | Reconfigured | ClusterChanged) -> None:
+        match event:
             case Listening():
                 self.ownership.listen(active=event.active)
             case Reconfigured():
                 self.ownership.reconfigure(event)
+            case ClusterChanged():
+                self.ownership.renew_producer(CLUSTER_CHANGED)
 
     def _take_lease(self, event: LeaseGranted | LeaseLost) -> None:
         ownership = self.ownership

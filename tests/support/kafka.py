@@ -205,6 +205,16 @@ class KafkaCluster(KafkaAdmin):
         self.stop_broker(broker)
         self.start_broker(broker)
 
+    def become_another(self) -> None:
+        """Kill every broker and start those of another cluster, which has nothing, at the same addresses."""
+        for broker, child in self._children.items():
+            end(child, grace_seconds=0)
+            shutil.rmtree(self._data(broker))
+        self._format_storage()
+        for broker in range(len(self._nodes)):
+            self._spawn(broker)
+        self._wait_until_up(range(len(self._nodes)))
+
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _format_storage(self) -> None:
@@ -222,8 +232,7 @@ class KafkaCluster(KafkaAdmin):
 
     def _write_properties(self, broker: int) -> Path:
         path = self._directory / f"broker-{broker}.properties"
-        data = self._directory / f"data-{broker}"
-        write_properties(path, node_properties(broker, self._nodes, data, self._security, self._options))
+        write_properties(path, node_properties(broker, self._nodes, self._data(broker), self._security, self._options))
         return path
 
     def _spawn(self, broker: int) -> None:
@@ -241,6 +250,9 @@ class KafkaCluster(KafkaAdmin):
             f"{logger}defaultLogLevel=warn",
         ]
         return ["java", *self._java_options, *logging, "-cp", f"{self._libs}/*", *command]
+
+    def _data(self, broker: int) -> Path:
+        return self._directory / f"data-{broker}"
 
     def _log(self, broker: int) -> Path:
         return self._directory / f"broker-{broker}.log"

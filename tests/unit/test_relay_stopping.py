@@ -10,6 +10,7 @@ import pytest
 
 from outboxd.policy.faults import fault_of
 from outboxd.policy.messages import (
+    ClusterChanged,
     DeliveryFault,
     Event,
     Fetched,
@@ -190,10 +191,11 @@ def test_what_a_failed_producer_had_is_in_doubt_no_more_once_it_went_again_and_i
     assert stopped_as_drained(bench)
 
 
-def test_what_a_renewal_did_not_wait_for_is_in_doubt() -> None:
+@pytest.mark.parametrize("event", [RENEWS, ClusterChanged()], ids=["reload", "another cluster"])
+def test_what_a_renewal_did_not_wait_for_is_in_doubt(event: Event) -> None:
     bench = Bench(record(1))
     bench.turns()
-    bench.turns(2, RENEWS)
+    bench.turns(2, event)
     bench.now += RENEWAL_SECONDS_MAX
     bench.turns(1)
     assert bench.calls.count("rebuild") == 1

@@ -27,9 +27,10 @@ def test_that_no_broker_answers_is_told_once_with_the_reason_and_that_one_does_a
     events: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
     board = StatusBoard()
 
-    def contact(_: float) -> None:
+    def contact(_: float) -> str | None:
         if not answers.get():
             raise KafkaException(KafkaError(KafkaError._TRANSPORT, "Broker transport failure"))
+        return None
 
     watched = BrokerContact(contact, board, lambda name, **fields: events.put((name, fields)), lambda: "wrong password")
     watched.start()
@@ -44,6 +45,47 @@ def test_that_no_broker_answers_is_told_once_with_the_reason_and_that_one_does_a
     assert board.kafka.cause == "wrong password"
 
 
+def test_that_another_cluster_answers_is_told_once_and_the_producer_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outboxd.surroundings.CONTACT_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.surroundings.CONTACT_PAUSE_SECONDS", 0.0)
+    answers: SimpleQueue[str | Exception | None] = SimpleQueue()
+    told: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
+    changes: SimpleQueue[int] = SimpleQueue()
+
+    def contact(_: float) -> str | None:
+        answer = answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    watched = BrokerContact(
+        contact,
+        StatusBoard(),
+        lambda name, **fields: told.put((name, fields)),
+        cluster_changed=lambda: changes.put(1),
+    )
+    watched.start()
+    gone = KafkaException(KafkaError(KafkaError._TRANSPORT, "gone"))
+    for answer in ("one", None, "one", gone, "two", "two", None, "two", "three"):
+        answers.put(answer)
+    events = [told.get(timeout=WAIT_SECONDS) for _ in range(4)]
+    for _ in range(2):
+        changes.get(timeout=WAIT_SECONDS)
+    watched.stop()
+    answers.put("three")
+    assert [name for name, _ in events] == [
+        "kafka_failed",
+        "kafka_answers",
+        "kafka_cluster_changed",
+        "kafka_cluster_changed",
+    ]
+    assert [fields for _, fields in events[2:]] == [
+        {"former": "one", "cluster": "two"},
+        {"former": "two", "cluster": "three"},
+    ]
+    assert changes.empty()
+
+
 def test_a_broker_that_stands_still_just_after_its_answer_is_on_the_board_within_fifteen_seconds() -> None:
     now, asked_at = 100.0, list[float]()
     board = StatusBoard()
@@ -53,12 +95,13 @@ def test_a_broker_that_stands_still_just_after_its_answer_is_on_the_board_within
         now += seconds
         return False
 
-    def contact(seconds: float) -> None:
+    def contact(seconds: float) -> str | None:
         asked_at.append(now)
         if len(asked_at) > 1:
             pass_by(seconds)
             watched.stop()
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer"))
+        return None
 
     watched = BrokerContact(contact, board, lambda *_, **__: None)
     watched._stopping.wait = pass_by  # type: ignore[assignment,method-assign]  # time goes by without waiting

@@ -54,6 +54,15 @@ BROKER_EVENTS: Final = (
     ),
     EventKind("kafka_answers", "info", "A broker answers again.", alerts=True),
     EventKind(
+        "kafka_cluster_changed",
+        "error",
+        "Another Kafka cluster answers: {cluster}, and not {former} as before, which has what was published. What was "
+        "not settled goes to this one, by a new producer. If that is not meant, stop the daemon and find out who has "
+        "the addresses of bootstrap.servers.",
+        ("former", "cluster"),
+        alerts=True,
+    ),
+    EventKind(
         "in_flight_stalled",
         "error",
         "The oldest record of topic {topic} in memory is stuck: no answer for 10 s. Records in memory: {in_memory}.",
