@@ -112,8 +112,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     largest = heapq.nlargest(SHOWN_MAX, flying, key=lambda lane: lane.in_flight)
     last_delivered_at = state.lanes.last_delivered_at
     oldest = state.ledger.oldest()
-    under_way = state.settling.under_way
-    settling_rows = state.settling.rows + (0 if under_way is None else under_way.rows)
+    settling_rows = state.settling.records
     unsettled_rows = state.lanes.rows_in_flight + len(state.aftermath.undecided) + settling_rows
     # The sizes of what waits behind others of its key are not kept apart, and there may be too many to add them up.
     unsettled_share = min(1.0, unsettled_rows / max(1, len(state.ledger)))

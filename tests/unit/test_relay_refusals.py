@@ -306,3 +306,24 @@ def test_a_topic_whose_oldest_row_only_waits_for_its_settlement_is_not_stuck(out
         ledger.leave([row.id for row in rows])
     assert not lanes.breakers.open
     assert not bench.told("in_flight_stalled")
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_the_database_does_not_take_stays_counted_as_not_settled(refused: bool) -> None:
+    bench = Bench()
+    bench.is_table_locked = refused
+    settling = bench.state.settling
+    bench.deliver(*range(1, 401))
+    settling.retry(500, RETRY)
+    settling.dead(501, DEATH)
+    assert settling.records == 402
+    if not refused:
+        bench.writing.settle(bench.now)
+        bench.writing.on_failed(SettleFailed(cast(Settlement, settling.under_way), "gone"))
+        assert settling.records == 402
+    for _ in range(50):
+        bench.run(0.5)
+        assert settling.records == (402 if refused else 0)
+    bench.is_table_locked = False
+    bench.run(60.0)
+    assert settling.records == 0

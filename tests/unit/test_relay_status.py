@@ -11,6 +11,7 @@ from outboxd.observability.status import StatusBoard
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import Pause, StopRequested
 from outboxd.policy.records import FailureHistory, Record
+from outboxd.policy.requests import Settlement
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.relay import Ports, Relay, RelayEnd, RelayLimits
@@ -81,6 +82,16 @@ def test_what_was_reported_is_in_flight_until_it_is_settled() -> None:
     state.settling.ids.append(1)
     status = status_of(relay, 100.0)
     assert (status.in_flight_rows, status.unsettled_rows, status.unsettled_bytes) == (1, 2, 20)
+
+
+def test_what_the_database_refused_is_in_flight_until_it_is_settled() -> None:
+    relay = make_relay()
+    state = relay.state
+    state.ledger.enter([record(1), record(2), record(3)])
+    for settlement in (Settlement(delivered_ids=[1]), Settlement(delivered_ids=[2, 3])):
+        state.settling.under_way = settlement
+        state.settling.refused(settlement, 100.0)
+    assert (status_of(relay, 100.0).unsettled_rows, status_of(relay, 100.0).settling_rows) == (3, 3)
 
 
 def test_what_is_in_memory_is_counted_and_the_oldest_has_its_age_by_the_databases_clock() -> None:
