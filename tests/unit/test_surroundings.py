@@ -44,6 +44,26 @@ def test_that_no_broker_answers_is_told_once_with_the_reason_and_that_one_does_a
     assert board.kafka.cause == "wrong password"
 
 
+def test_that_no_broker_answers_is_told_in_words_where_the_producer_knows_no_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("outboxd.surroundings.CONTACT_RETRY_SECONDS", 0.0)
+    causes: SimpleQueue[object] = SimpleQueue()
+    board = StatusBoard()
+
+    def contact(_: float) -> None:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT, "Failed to get metadata: Broker transport failure"))
+
+    watched = BrokerContact(contact, board, lambda _, **fields: causes.put(fields["cause"]))
+    watched.start()
+    cause = causes.get(timeout=WAIT_SECONDS)
+    watched.stop()
+    assert cause == board.kafka.cause
+    assert cause == (
+        "_TRANSPORT: Failed to get metadata: Broker transport failure; look at bootstrap.servers, the brokers and the way"
+    )
+
+
 def test_a_broker_that_stands_still_just_after_its_answer_is_on_the_board_within_fifteen_seconds() -> None:
     now, asked_at = 100.0, list[float]()
     board = StatusBoard()
