@@ -102,6 +102,7 @@ class RelayStatus:
     ended: str | None = None
     blocked_topics: Sequence[str] = field(default_factory=tuple)
     pauses_in_force: int = 0
+    storm_holds: int = 0
 
 
 def status_of(relay: Relay, now: float) -> RelayStatus:
@@ -148,6 +149,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         ended=None if relay.end is None else relay.end.reason,
         blocked_topics=() if relay.end is None else tuple(relay.end.blocked_topics),
         pauses_in_force=len(state.lanes.pauses),
+        storm_holds=state.lanes.storm_holds,
     )
 
 
