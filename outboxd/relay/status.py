@@ -24,7 +24,7 @@ Role = Literal["owner", "standby", "draining"]
 
 @dataclass(frozen=True, slots=True)
 class HeldStatus:
-    """A failed record that holds its key."""
+    """A failed record that holds its key, for `age_seconds` since it failed first, or died."""
 
     outbox_id: int
     topic: str
@@ -168,7 +168,7 @@ def _held(state: State, now: float) -> list[HeldStatus]:
             state=held.state.value,
             why=held.why,
             attempts=held.history.attempts,
-            age_seconds=max(0.0, now - held.since),
+            age_seconds=max(0.0, now - held.waits_since),
             due_in_seconds=max(0.0, held.due_at - now) if held.due_at else None,
             dead_letter_id=held.history.dead_letter_id,
         )

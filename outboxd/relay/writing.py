@@ -9,7 +9,7 @@ from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.outcomes import DeadLetter, Retry
-from outboxd.policy.records import FailureHistory, Record
+from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed, Settlement
 from outboxd.relay.restating import keep_from_reading, progress_row
@@ -152,8 +152,8 @@ class Writing:
         record = state.ledger.records.get(record_id)
         if record is None:
             return
-        state.aftermath.histories.by_id.pop(record_id, None)
-        history = FailureHistory(retry.attempts)
+        former = state.aftermath.histories.by_id.pop(record_id, NO_HISTORY)
+        history = FailureHistory(retry.attempts, waits_since=former.waits_since)
         gate_key = state.gate.key_of(record)
         due_at = now + retry.delay_seconds
         name = retry.fault.name

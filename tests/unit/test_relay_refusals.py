@@ -327,3 +327,23 @@ def test_what_the_database_does_not_take_stays_counted_as_not_settled(refused: b
     bench.is_table_locked = False
     bench.run(60.0)
     assert settling.records == 0
+
+
+def test_a_key_is_held_since_its_records_first_failure_through_all_attempts() -> None:
+    bench = Bench()
+    state = bench.state
+
+    def fail() -> float:
+        state.ledger.enter([record(1, key="k")])
+        state.settling.retry(1, RETRY)
+        bench.run()
+        return state.held.by_id[1].waits_since
+
+    began_at = bench.now
+    first = fail()
+    assert began_at <= first < bench.now
+    for _ in range(2):
+        bench.now += 30.0
+        state.aftermath.admitted(record(1, key="k"), state.held.by_id[1])
+        state.held.remove(1)
+        assert fail() == first
