@@ -60,7 +60,9 @@ BROKER_EVENTS: Final = (
         ("topic", "in_memory"),
         alerts=True,
     ),
-    EventKind("in_flight_moving", "info", "Records move again. Records in memory: {in_memory}.", ("in_memory",)),
+    EventKind(
+        "in_flight_moving", "info", "Records move again. Records in memory: {in_memory}.", ("in_memory",), alerts=True
+    ),
     # The producer and its transactions.
     EventKind(
         "producer_rebuilt",
