@@ -61,13 +61,18 @@ class DaemonPage:
 
 
 def troubles(status: Mapping[str, Any]) -> list[str]:
-    """Return which servers do not answer the daemon, each with why, from what `/status` says."""
+    """Return which servers do not answer the daemon, and what keeps it from sending at all, each with why, from what
+    `/status` says.
+    """
     found = []
     for key, name in (("database", "PostgreSQL"), ("kafka", "Kafka")):
         server = status.get(key)
         if isinstance(server, dict) and server.get("since") and not server.get("up"):
             cause = server.get("cause")
             found.append(f"{name} does not answer" + (f": {cause}" if cause else ""))
+    relay = status.get("relay")
+    if isinstance(relay, dict) and relay.get("recovery_failure"):
+        found.append(f"nothing is sent until what was sent before is known: {relay['recovery_failure']}")
     return found
 
 

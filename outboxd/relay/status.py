@@ -73,6 +73,7 @@ class RelayStatus:
 
     `in_memory_…` counts from admission to settlement, `unsettled_…` what of it was published (bytes by the mean),
     `in_flight_rows` what of that the producer owes reports for, by topic in `in_flight_by_topic`.
+    `recovery_failure` says why nothing is sent, where it cannot be read what was committed before.
     `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in memory for longest.
     """
 
@@ -103,6 +104,7 @@ class RelayStatus:
     blocked_topics: Sequence[str] = field(default_factory=tuple)
     pauses_in_force: int = 0
     storm_holds: int = 0
+    recovery_failure: str = ""
 
 
 def status_of(relay: Relay, now: float) -> RelayStatus:
@@ -150,6 +152,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         blocked_topics=() if relay.end is None else tuple(relay.end.blocked_topics),
         pauses_in_force=len(state.lanes.pauses),
         storm_holds=state.lanes.storm_holds,
+        recovery_failure=relay.ownership.reading.recovering.failure,
     )
 
 

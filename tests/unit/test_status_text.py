@@ -61,3 +61,9 @@ def test_a_server_that_was_not_asked_yet_is_no_trouble_and_neither_is_one_that_a
     unasked = {"up": False, "cause": "", "since": 0.0}
     assert troubles({"database": unasked}) == []
     assert troubles({"kafka": {**unasked, "since": 1.0}}) == ["Kafka does not answer"]
+
+
+def test_an_owner_that_cannot_know_what_was_sent_before_says_why_it_sends_nothing() -> None:
+    (told,) = troubles({"relay": {"recovery_failure": "the progress topic is not there"}})
+    assert told == "nothing is sent until what was sent before is known: the progress topic is not there"
+    assert troubles({"relay": None}) == []

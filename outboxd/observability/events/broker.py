@@ -86,9 +86,10 @@ BROKER_EVENTS: Final = (
     ),
     EventKind(
         "recovery_failed",
-        "warning",
+        "error",
         "What was committed to Kafka before cannot be read yet, and nothing is sent until it is: {cause}",
         ("cause",),
+        alerts=True,
     ),
     # What became of records.
     EventKind(
