@@ -128,3 +128,11 @@ def test_lines_of_a_library_that_differ_in_numbers_only_are_told_once_a_minute_w
         "something else",
         "connect to 127.0.0.1:9092 failed (after 9 ms) (and 4 like it)",
     ]
+
+
+def test_a_line_of_a_library_about_an_exception_says_which() -> None:
+    told: list[object] = []
+    lines = LibraryLines(lambda name, **fields: told.append(fields["cause"]), lambda: 0.0)
+    gone = OSError("server closed the connection\n\tunexpectedly")
+    lines.handle(logging.LogRecord("pool", logging.ERROR, "", 0, "Exception during reset", None, (OSError, gone, None)))
+    assert told == ["Exception during reset: OSError: server closed the connection unexpectedly"]
