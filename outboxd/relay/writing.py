@@ -22,7 +22,8 @@ REFUSALS_MAX = 7
 """So many settlements of several rows refused in a row, with their halves and quarters, are not for one row's sake: it
 is the table that is locked, or a trigger that refuses every row."""
 ASIDE_TOLD_SECONDS = 60.0
-"""So often the log names a row that cannot be settled, while any is set aside."""
+"""So often the log names a row that cannot be settled, while any is set aside; so often at most it says that many are
+refused in a row, which may begin anew several times a second."""
 
 
 class Writing:
@@ -36,6 +37,8 @@ class Writing:
         self._failures = 0
         self._refusals = 0
         self._told_aside_at = float("-inf")
+        self._is_refusal_told = False
+        self._told_refusal_at = float("-inf")
 
     def _due_at(self, now: float) -> float:
         settling = self._state.settling
@@ -138,6 +141,9 @@ class Writing:
         """The session works, and so does the table."""
         was_told = self._failures or self._refusals >= REFUSALS_MAX
         self._failures = self._refusals = 0
+        self._is_refusal_told = False
+        if self._state.settling.refusals.is_empty:
+            self._told_refusal_at = float("-inf")
         if was_told:
             self._state.ports.observer.database_answered(WRITES)
 
@@ -210,8 +216,13 @@ class Writing:
         self._refusals += 1
         if self._refusals >= REFUSALS_MAX:
             self._next_at = now + failure_pause_seconds(self._refusals - REFUSALS_MAX + 1)
-        if self._refusals == REFUSALS_MAX:
-            state.ports.observer.event("database_failed", during="settle", cause=event.message)
+            self._tell_refusal(event, now)
+
+    def _tell_refusal(self, event: SettleFailed, now: float) -> None:
+        """Say once that nothing is settled; where some is after all, and then nothing again, not before a minute."""
+        if not self._is_refusal_told and now - self._told_refusal_at >= ASIDE_TOLD_SECONDS:
+            self._is_refusal_told, self._told_refusal_at = True, now
+            self._state.ports.observer.event("database_failed", during="settle", cause=event.message)
 
     def _tell_aside(self, event: SettleFailed, now: float) -> None:
         """Name the row: nobody else can find out why it stays pending though it was sent."""

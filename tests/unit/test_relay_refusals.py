@@ -347,3 +347,26 @@ def test_a_key_is_held_since_its_records_first_failure_through_all_attempts() ->
         state.aftermath.admitted(record(1, key="k"), state.held.by_id[1])
         state.held.remove(1)
         assert fail() == first
+
+
+def test_many_rows_that_cannot_be_settled_among_others_are_told_once_a_minute() -> None:
+    bench = Bench()
+    bench.locked = set(range(1, 5_001, 2))
+    bench.deliver(*range(1, 5_001))
+    bench.run(ASIDE_TOLD_SECONDS - 1.0)
+    assert len(bench.told("database_failed")) == 1
+    bench.run(ASIDE_TOLD_SECONDS)
+    assert len(bench.told("database_failed")) == 2
+    assert len(bench.told("row_not_settled")) == 2
+
+
+def test_that_nothing_is_settled_is_told_at_once_where_all_was_settled_since() -> None:
+    bench = Bench()
+    for count in (1, 2):
+        bench.is_table_locked = True
+        bench.deliver(*range(count * 1_000, count * 1_000 + 200))
+        bench.run(10.0)
+        assert len(bench.told("database_failed")) == count
+        bench.is_table_locked = False
+        bench.run(10.0)
+        assert bench.state.settling.is_empty
