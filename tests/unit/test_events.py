@@ -70,6 +70,7 @@ def test_values_with_braces_are_shown_as_they_are() -> None:
         ("kafka_failed", "kafka_answers"),
         ("database_failed", "database_answers"),
         ("in_flight_stalled", "in_flight_moving"),
+        ("row_not_settled", "unsettled_rows_settled"),
     ],
 )
 def test_whoever_is_told_of_a_trouble_is_told_of_its_end(trouble: str, end: str) -> None:

@@ -40,7 +40,7 @@ DATABASE_EVENTS: Final = (
         ("row", "later", "cause", "rows"),
         alerts=True,
     ),
-    EventKind("unsettled_rows_settled", "info", "All that PostgreSQL had refused to settle is settled."),
+    EventKind("unsettled_rows_settled", "info", "All that PostgreSQL had refused to settle is settled.", alerts=True),
     EventKind(
         "late_rows_found",
         "info",
