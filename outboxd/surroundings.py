@@ -14,6 +14,7 @@ from outboxd.assembly import Assembly
 from outboxd.config import Settings
 from outboxd.errors import ConfigError
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
+from outboxd.kafka.inbox import clearer_failure
 from outboxd.maintenance.alerts import Alerts
 from outboxd.maintenance.jobs import Jobs
 from outboxd.observability.metrics import Metrics
@@ -89,7 +90,7 @@ class BrokerContact:
                 with self.under_way.running():
                     cluster_id = self._contact(CONTACT_SECONDS)
             except (KafkaException, ValueError) as error:
-                self._failed(self._why() or str(error.args[0]))
+                self._failed(self._why() or _cause(error))
                 self._stopping.wait(CONTACT_RETRY_SECONDS)
                 continue
             self._board.kafka_answers(True)
@@ -111,6 +112,11 @@ class BrokerContact:
         if not self._is_failure_told:
             self._is_failure_told = True
             self._event("kafka_failed", cause=cause)
+
+
+def _cause(error: KafkaException | ValueError) -> str:
+    """Return what people are told where the producer knows nothing of the reason, as while a broker stands still."""
+    return clearer_failure(None, error.args[0]) if isinstance(error, KafkaException) else str(error)
 
 
 class Surroundings:

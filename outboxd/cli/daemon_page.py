@@ -7,6 +7,7 @@ things. Without it a page that others can reach keeps the keys of held rows to i
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -57,6 +58,22 @@ class DaemonPage:
         except (OSError, ValueError, HTTPException):
             return None
         return body
+
+
+def troubles(status: Mapping[str, Any]) -> list[str]:
+    """Return which servers do not answer the daemon, and what keeps it from sending at all, each with why, from what
+    `/status` says.
+    """
+    found = []
+    for key, name in (("database", "PostgreSQL"), ("kafka", "Kafka")):
+        server = status.get(key)
+        if isinstance(server, dict) and server.get("since") and not server.get("up"):
+            cause = server.get("cause")
+            found.append(f"{name} does not answer" + (f": {cause}" if cause else ""))
+    relay = status.get("relay")
+    if isinstance(relay, dict) and relay.get("recovery_failure"):
+        found.append(f"nothing is sent until what was sent before is known: {relay['recovery_failure']}")
+    return found
 
 
 def _base(address: tuple[str, int] | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outboxd.cli.daemon_page import DaemonPage
+from outboxd.cli.daemon_page import DaemonPage, troubles
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line
 
@@ -80,10 +80,8 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
         line("relayed by", f"{cell(lease.daemon)} since {moment_and_lapse(lease.acquired_at, overview.now)}")
     else:
         line("relayed by", f"nobody: the lease of {cell(lease.daemon)} ended {ago(lease.expires_at, overview.now)}")
-    if daemon is not None and isinstance(daemon.get("state"), str):
-        line("it says", safe(daemon["state"]))
-    for place, told in enumerate(on_hold(daemon)):
-        line("" if place else "on hold", told)
+    for label, told in _said(daemon):
+        line(label, told)
     line("pending", _pending(overview) + _since_when(overview))
     due = "" if overview.next_retry_at is None else f", next {moment_and_lapse(overview.next_retry_at, overview.now)}"
     line("in retry", _at_most(overview.in_retry) + due)
@@ -99,6 +97,16 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
         line("paused", f"{safe(paused.topic_pattern)} by {cell(paused.who)}, {ago(paused.since, overview.now)}{why}")
     if not overview.paused:
         line("paused", "nothing")
+
+
+def _said(daemon: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What the daemon says of itself, line by line: its state, what does not answer it, and what is on hold."""
+    from outboxd.cli.plain_text import safe
+
+    if daemon is None or not isinstance(daemon.get("state"), str):
+        return []
+    holds = [("" if place else "on hold", told) for place, told in enumerate(on_hold(daemon))]
+    return [("it says", safe(daemon["state"])), *(("trouble", safe(told)) for told in troubles(daemon)), *holds]
 
 
 def _pending(overview: Overview) -> str:

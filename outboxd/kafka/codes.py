@@ -14,6 +14,11 @@ NO_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 """There is no such topic, or the user may not see it."""
 
 
+def in_words(error: KafkaError) -> str:
+    """Return what people are told of the client's error: as text it is one of Python's own."""
+    return f"{error.name()}: {error.str()}"
+
+
 def why_unanswered(error: KafkaException | TimeoutError) -> str:
     """Return why the brokers did not answer a question, in the client's words where it has any."""
     return str(error.args[0].str()) if isinstance(error, KafkaException) else "no answer in time"

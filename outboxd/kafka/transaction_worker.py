@@ -9,6 +9,7 @@ from typing import Protocol
 from confluent_kafka import KafkaException
 
 from outboxd.errors import OutboxdError
+from outboxd.kafka.codes import in_words
 from outboxd.kafka.transactional_producer import TransactionsEndedError
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault
@@ -53,5 +54,5 @@ def work_off(jobs: Jobs, idle: Job, fail: Callable[[DeliveryFault], None], watch
 def told(error: Exception) -> str:
     """Return what people are told of an error that ended a job."""
     if isinstance(error, KafkaException):
-        return str(error.args[0])
+        return in_words(error.args[0])
     return str(error) if isinstance(error, OutboxdError) else f"{type(error).__name__}: {error}"

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from outboxd.errors import OutboxdError
 from outboxd.kafka.client_config import TRANSACTION_TIMEOUT_MS
+from outboxd.kafka.codes import in_words
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.policy.faults import own_fault
 from outboxd.policy.fencings import FENCED_CODES
@@ -109,7 +110,7 @@ class TransactionalProducer:
             except KafkaException as failed:
                 error: KafkaError = failed.args[0]
                 if error.txn_requires_abort():
-                    raise MustAbortError(str(error)) from failed
+                    raise MustAbortError(in_words(error)) from failed
                 is_over = not self._is_wanted() or self._monotonic() >= deadline
                 if error.fatal() or not error.retriable() or is_over:
                     raise self.ended(error) from failed

@@ -34,7 +34,7 @@ class LibraryLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell it, unless one of its kind was told within the last minute."""
-        message = record.getMessage()
+        message = record.getMessage() + _reason(record)
         kind = record.name, _NUMBER.sub("#", message)[:_KIND_CHARS_MAX]
         now = self._monotonic()
         with self._kinds_lock:
@@ -48,3 +48,11 @@ class LibraryLines(logging.Handler):
         self._event(
             "library_message", logger=record.name, cause=f"{message} (and {count} like it)" if count else message
         )
+
+
+def _reason(record: logging.LogRecord) -> str:
+    """Return what the exception says that it is about: the line itself may name none."""
+    error = None if record.exc_info is None else record.exc_info[1]
+    if error is None:
+        return ""
+    return f": {type(error).__name__}: {' '.join(str(error).split())}"

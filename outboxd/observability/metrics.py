@@ -214,7 +214,12 @@ def _relay_gauges(board: StatusBoard, topics: TopicLabels) -> list[Metric]:
             "breaker_open", "1 while the topic is on hold for a fault that is not its rows'; _other counts.", breakers
         ),
         _plain("leader", "1 while this daemon relays the outbox.", is_owner),
-        _plain("paused", "Pauses by operators that are in force.", status.pauses_in_force if status else 0),
+        _plain("paused", "Pauses in force, those of the storm guard too.", status.pauses_in_force if status else 0),
+        _plain(
+            "storm_holds",
+            "Topics that the storm guard holds until they are resumed.",
+            status.storm_holds if status else 0,
+        ),
         _plain("database_up", "1 while the database answers.", board.database.is_up),
         _plain("kafka_up", "1 while a broker answers.", board.kafka.is_up),
     ]

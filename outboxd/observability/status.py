@@ -237,6 +237,8 @@ class StatusBoard:
             rate, lag = self.rates().ten_seconds, self.lag_seconds()
             parts.append(f"{rate:,.0f} rows/s, lag {_spoken(lag)}" if rate or lag >= 1 else "idle")
         parts += [f"{name} does not answer" for name, contact in self._servers() if contact.answers is False]
+        if status.recovery_failure:
+            parts.append("nothing is sent until what was sent before is known")
         if status.topics_held:
             parts.append(_topics_on_hold(status))
         if status.held_keys:

@@ -18,17 +18,17 @@ _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
-def cause(fault: Fault, text: str, topic: str, partition: int | None = None) -> str:
+def cause(fault: Fault, text: str, topic: str | None = None, partition: int | None = None) -> str:
     """Return number, name, the error's own text, meaning, remedy and the place, in one line that PostgreSQL can store.
 
     `text` is what the client or Python said; it and `topic` may hold anything and be of any length, since they may
-    come from the row. The place is the topic, with the partition where it is known. At most `CAUSE_CHARS_MAX`
-    characters.
+    come from the row. The place is the topic, with the partition where it is known; None: it is no topic's. At most
+    `CAUSE_CHARS_MAX` characters.
 
     Example: `10 MSG_SIZE_TOO_LARGE at orders-3: Broker: Message size too large. The record, or … Raise the topic's …`
     """
-    place = plain(topic, _TOPIC_CHARS_MAX)
-    if partition is not None:
+    place = "" if topic is None else f" at {plain(topic, _TOPIC_CHARS_MAX)}"
+    if topic is not None and partition is not None:
         place += f"-{partition}"
     said = plain(text, _TEXT_CHARS_MAX)
     if said and not said.endswith((".", "!", "?", _ELLIPSIS)):
@@ -37,7 +37,7 @@ def cause(fault: Fault, text: str, topic: str, partition: int | None = None) -> 
     sentences = (
         [fault.meaning, fault.remedy] if said.rstrip(".") in fault.meaning else [said, fault.meaning, fault.remedy]
     )
-    return plain(f"{fault.code} {fault.name} at {place}: {' '.join(sentences)}", CAUSE_CHARS_MAX)
+    return plain(f"{fault.code} {fault.name}{place}: {' '.join(sentences)}", CAUSE_CHARS_MAX)
 
 
 def plain(text: str, chars_max: int) -> str:

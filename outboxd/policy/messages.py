@@ -44,7 +44,8 @@ class DueReplay(NamedTuple):
 class KeyHolder(NamedTuple):
     """A record that held its key when the daemon before this one ended: in `retry`, or dead and holding.
 
-    `own_age_seconds` is the time between its counted failures, without that on hold or paused.
+    `own_age_seconds` is the time between its counted failures, without that on hold or paused, `waited_seconds` how
+    long ago it failed first, or died.
     """
 
     outbox_id: int
@@ -55,6 +56,7 @@ class KeyHolder(NamedTuple):
     replaying: bool
     due_in_seconds: float
     own_age_seconds: float = 0.0
+    waited_seconds: float = 0.0
 
 
 class HoldingLetters(NamedTuple):

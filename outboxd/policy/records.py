@@ -59,10 +59,13 @@ arm_of, id_of, topic_of, size_of = itemgetter(0), itemgetter(1), itemgetter(3), 
 
 
 class FailureHistory(NamedTuple):
-    """What is known of a record that failed before: counted attempts, and which dead letter it is, if it is one."""
+    """What is known of a record that failed before: counted attempts, which dead letter it is, if it is one, and since
+    when, by the relay's clock, it has waited for another attempt or for somebody; None where it has not yet.
+    """
 
     attempts: int
     dead_letter_id: int | None = None
+    waits_since: float | None = None
 
 
 NO_HISTORY = FailureHistory(0)

@@ -144,6 +144,12 @@ class Settlement:
         return len(self.delivered_ids) + len(self.dead)
 
     @property
+    def records(self) -> int:
+        """How many records it tells the outcome of."""
+        letters = len(self.replayed) + len(self.recovered_replays) + len(self.died_again)
+        return self.rows + len(self.retries) + letters
+
+    @property
     def outbox_ids(self) -> list[int]:
         """The outbox rows that it delivers, retries or buries."""
         return [*self.delivered_ids, *(record_id for record_id, _ in (*self.retries, *self.dead))]

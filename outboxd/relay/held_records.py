@@ -18,7 +18,7 @@ from itertools import islice
 
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.limits import REPLAYS_MAX
-from outboxd.policy.records import FailureHistory, GateKey, Record
+from outboxd.policy.records import NO_HISTORY, FailureHistory, GateKey, Record
 from outboxd.policy.wanted import Wanted
 
 SCANNED_MAX = 2_000
@@ -66,7 +66,15 @@ class HeldRecord:
         due_at: float = 0.0,
     ) -> HeldRecord:
         """Return what is kept of a record that leaves memory."""
+        # One without counted attempts is as one that never failed once it is read again.
+        if history != NO_HISTORY and history.waits_since is None:
+            history = history._replace(waits_since=since)
         return cls(record.id, record.topic, gate_key, history, state, why, since, due_at, record.key, record.partition)
+
+    @property
+    def waits_since(self) -> float:
+        """Since when it has waited, through all counted attempts."""
+        return self.since if self.history.waits_since is None else self.history.waits_since
 
     @property
     def is_replay(self) -> bool:

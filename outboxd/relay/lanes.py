@@ -74,6 +74,7 @@ class Lanes:
         self.storms = StormGuard()
         self.pauses: Sequence[Pause] = ()
         self._stormed: dict[str, _Stormed] = {}
+        self._storms_in_control = 0
         self._let_go: dict[str, Fault] = {}
         self.unconfirmed_topics: set[str] = set()
         self.rows_in_flight = 0
@@ -124,6 +125,7 @@ class Lanes:
             return [], self._calmed(pauses, asked_at)
         ended = [pause for pause in self.pauses if pause not in pauses]
         self.pauses = pauses
+        self._storms_in_control = sum(storm_of(pause.note) is not None for pause in pauses)
         stopped: list[str] = []
         resumed: list[str] = []
         now = self._clock.monotonic()
@@ -135,6 +137,11 @@ class Lanes:
                 resumed.append(topic)
                 self._note_storms_before(topic, ended)
         return stopped, resumed + self._calmed(pauses, asked_at)
+
+    @property
+    def storm_holds(self) -> int:
+        """How many topics the storm guard holds: those of owners before this one, and those not noted yet, too."""
+        return max(len(self._stormed), self._storms_in_control)
 
     def _note_storms_before(self, topic: str, ended: Sequence[Pause]) -> None:
         """The topic goes on: was it the storm guard of an owner before this one that held it?"""

@@ -71,7 +71,7 @@ class Orders:
         held_state = HeldState.SCHEDULED
         if holder.dead_letter_id is not None:
             held_state = HeldState.WANTED if holder.replaying else HeldState.DEAD
-        history = FailureHistory(holder.attempts, holder.dead_letter_id)
+        history = FailureHistory(holder.attempts, holder.dead_letter_id, now - holder.waited_seconds)
         gate_key = state.gate.key_for(holder.topic, holder.key)
         why = "retry" if holder.dead_letter_id is None else "dead letter"
         # No pause is longer than this, whatever the database's clock was when it was written.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from outboxd.policy.cause import cause
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import DeliveryFault, Reconfigured, Settled, SettleFailed
@@ -128,7 +129,10 @@ class Ownership:
         unsettled = len(self.state.ledger)
         self._begin_anew(self.state.token)
         self._ports.observer.event(
-            "producer_rebuilt", error_code=failure.fault.name, cause=failure.text, unknown_rows=unsettled
+            "producer_rebuilt",
+            error_code=failure.fault.name,
+            cause=cause(failure.fault, failure.text),
+            unknown_rows=unsettled,
         )
         self._load_when_answered()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from outboxd.policy.cause import cause
 from outboxd.policy.records import Record, id_of
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldState
@@ -149,6 +150,8 @@ class Publishing:
         state.ports.observer.event(
             "producer_rebuilt",
             error_code=failure.fault.name if failure else "NEVER_REPORTED",
-            cause=failure.text if failure else "the producer gave records back without an outcome",
+            cause=cause(failure.fault, failure.text)
+            if failure
+            else "the producer gave records back without an outcome",
             unknown_rows=len(unsettled),
         )

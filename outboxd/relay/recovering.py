@@ -13,6 +13,8 @@ from outboxd.relay.state import State
 PAUSE_SECONDS = 1.0
 TRIED_SECONDS = 20.0
 """A recovery that failed for so long is not given up, but somebody may want to know."""
+TOLD_SECONDS, NEWS_SECONDS = 60.0, 10.0
+"""So often the log tells why it fails, and so soon where that is another reason than before."""
 
 
 class Recovering:
@@ -26,6 +28,9 @@ class Recovering:
         self._recovered = self._is_settled = False
         self._failed_at: float | None = None
         self._began_at: float | None = None
+        self.failure = ""
+        """Why it failed last; empty once it did not."""
+        self._told, self._told_at = "", float("-inf")
 
     @property
     def is_done(self) -> bool:
@@ -73,13 +78,16 @@ class Recovering:
         state = self._state
         self._failed_at = state.ports.clock.monotonic()
         self._again_at = self._failed_at + PAUSE_SECONDS
-        state.ports.observer.event("recovery_failed", cause=event.message)
+        self.failure = event.message
+        if self._failed_at - self._told_at >= (TOLD_SECONDS if event.message == self._told else NEWS_SECONDS):
+            self._told, self._told_at = event.message, self._failed_at
+            state.ports.observer.event("recovery_failed", cause=event.message)
 
     def _on_recovered(self, event: Recovered) -> None:
         """Settle what was committed and not settled."""
         state = self._state
         settling = state.settling
-        self._recovered, self._failed_at = True, None
+        self._recovered, self._failed_at, self.failure = True, None, ""
         for row in event.rows:
             held = state.held.remove(row.outbox_id)
             if row.is_replay:

@@ -43,6 +43,8 @@ class Refusals:
     def __init__(self) -> None:
         """Nothing was refused yet."""
         self._pieces: deque[Settlement] = deque()
+        self._records = 0
+        """What these have, since there may be too many of them to add up."""
         self._aside: list[Aside] = []
         self._numbers = count()
         self._trying: Aside | None = None
@@ -65,6 +67,11 @@ class Refusals:
     def rows_aside(self) -> int:
         """How many outcomes are set aside, with the one that is tried just now."""
         return len(self._aside) + (self._trying is not None)
+
+    @property
+    def records(self) -> int:
+        """How many records have an outcome that waits here; what is under way does not."""
+        return self._records + len(self._aside)
 
     @property
     def next_at(self) -> float | None:
@@ -91,7 +98,9 @@ class Refusals:
         """Return what is to be given again now, or None."""
         if self._pieces:
             self._is_settled_max_known = False
-            return self._pieces.popleft()
+            piece = self._pieces.popleft()
+            self._records -= piece.records
+            return piece
         if self._aside and self._aside[0].due_at <= now:
             self._trying = heapq.heappop(self._aside)
             return self._trying.settlement
@@ -167,6 +176,7 @@ class Refusals:
             if first:
                 self._pieces.appendleft(settlement.part(0, first))
             self._pieces += [settlement.part(first, middle), settlement.part(middle, entries)]
+            self._records += settlement.records
             return False
         failures = 1 if tried is None else tried.failures + 1
         due_at = now + failure_pause_seconds(failures)

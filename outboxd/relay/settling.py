@@ -55,6 +55,13 @@ class Settling:
         return len(self.ids)
 
     @property
+    def records(self) -> int:
+        """How many records have an outcome that is not written yet: new, failed, refused or under way."""
+        letters = len(self._replayed) + len(self.recovered_replays) + len(self._died_again)
+        begun = sum(settlement.records for settlement in (self.under_way, self._failed) if settlement is not None)
+        return len(self.ids) + len(self._retries) + len(self._dead) + letters + begun + self.refusals.records
+
+    @property
     def is_empty(self) -> bool:
         """Nothing waits and nothing is under way."""
         return not self.waits and self.under_way is None and self.refusals.is_empty

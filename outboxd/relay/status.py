@@ -24,7 +24,7 @@ Role = Literal["owner", "standby", "draining"]
 
 @dataclass(frozen=True, slots=True)
 class HeldStatus:
-    """A failed record that holds its key."""
+    """A failed record that holds its key, for `age_seconds` since it failed first, or died."""
 
     outbox_id: int
     topic: str
@@ -73,6 +73,7 @@ class RelayStatus:
 
     `in_memory_…` counts from admission to settlement, `unsettled_…` what of it was published (bytes by the mean),
     `in_flight_rows` what of that the producer owes reports for, by topic in `in_flight_by_topic`.
+    `recovery_failure` says why nothing is sent, where it cannot be read what was committed before.
     `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in memory for longest.
     """
 
@@ -102,6 +103,8 @@ class RelayStatus:
     ended: str | None = None
     blocked_topics: Sequence[str] = field(default_factory=tuple)
     pauses_in_force: int = 0
+    storm_holds: int = 0
+    recovery_failure: str = ""
 
 
 def status_of(relay: Relay, now: float) -> RelayStatus:
@@ -112,8 +115,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     largest = heapq.nlargest(SHOWN_MAX, flying, key=lambda lane: lane.in_flight)
     last_delivered_at = state.lanes.last_delivered_at
     oldest = state.ledger.oldest()
-    under_way = state.settling.under_way
-    settling_rows = state.settling.rows + (0 if under_way is None else under_way.rows)
+    settling_rows = state.settling.records
     unsettled_rows = state.lanes.rows_in_flight + len(state.aftermath.undecided) + settling_rows
     # The sizes of what waits behind others of its key are not kept apart, and there may be too many to add them up.
     unsettled_share = min(1.0, unsettled_rows / max(1, len(state.ledger)))
@@ -149,6 +151,8 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         ended=None if relay.end is None else relay.end.reason,
         blocked_topics=() if relay.end is None else tuple(relay.end.blocked_topics),
         pauses_in_force=len(state.lanes.pauses),
+        storm_holds=state.lanes.storm_holds,
+        recovery_failure=relay.ownership.reading.recovering.failure,
     )
 
 
@@ -167,7 +171,7 @@ def _held(state: State, now: float) -> list[HeldStatus]:
             state=held.state.value,
             why=held.why,
             attempts=held.history.attempts,
-            age_seconds=max(0.0, now - held.since),
+            age_seconds=max(0.0, now - held.waits_since),
             due_in_seconds=max(0.0, held.due_at - now) if held.due_at else None,
             dead_letter_id=held.history.dead_letter_id,
         )

@@ -9,7 +9,7 @@ from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.fencings import MOVED, RIVAL
 from outboxd.policy.outcomes import DeadLetter, Retry
-from outboxd.policy.records import FailureHistory, Record
+from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed, Settlement
 from outboxd.relay.restating import keep_from_reading, progress_row
@@ -22,7 +22,8 @@ REFUSALS_MAX = 7
 """So many settlements of several rows refused in a row, with their halves and quarters, are not for one row's sake: it
 is the table that is locked, or a trigger that refuses every row."""
 ASIDE_TOLD_SECONDS = 60.0
-"""So often the log names a row that cannot be settled, while any is set aside."""
+"""So often the log names a row that cannot be settled, while any is set aside; so often at most it says that many are
+refused in a row, which may begin anew several times a second."""
 
 
 class Writing:
@@ -36,6 +37,8 @@ class Writing:
         self._failures = 0
         self._refusals = 0
         self._told_aside_at = float("-inf")
+        self._is_refusal_told = False
+        self._told_refusal_at = float("-inf")
 
     def _due_at(self, now: float) -> float:
         settling = self._state.settling
@@ -138,6 +141,9 @@ class Writing:
         """The session works, and so does the table."""
         was_told = self._failures or self._refusals >= REFUSALS_MAX
         self._failures = self._refusals = 0
+        self._is_refusal_told = False
+        if self._state.settling.refusals.is_empty:
+            self._told_refusal_at = float("-inf")
         if was_told:
             self._state.ports.observer.database_answered(WRITES)
 
@@ -152,8 +158,8 @@ class Writing:
         record = state.ledger.records.get(record_id)
         if record is None:
             return
-        state.aftermath.histories.by_id.pop(record_id, None)
-        history = FailureHistory(retry.attempts)
+        former = state.aftermath.histories.by_id.pop(record_id, NO_HISTORY)
+        history = FailureHistory(retry.attempts, waits_since=former.waits_since)
         gate_key = state.gate.key_of(record)
         due_at = now + retry.delay_seconds
         name = retry.fault.name
@@ -210,8 +216,13 @@ class Writing:
         self._refusals += 1
         if self._refusals >= REFUSALS_MAX:
             self._next_at = now + failure_pause_seconds(self._refusals - REFUSALS_MAX + 1)
-        if self._refusals == REFUSALS_MAX:
-            state.ports.observer.event("database_failed", during="settle", cause=event.message)
+            self._tell_refusal(event, now)
+
+    def _tell_refusal(self, event: SettleFailed, now: float) -> None:
+        """Say once that nothing is settled; where some is after all, and then nothing again, not before a minute."""
+        if not self._is_refusal_told and now - self._told_refusal_at >= ASIDE_TOLD_SECONDS:
+            self._is_refusal_told, self._told_refusal_at = True, now
+            self._state.ports.observer.event("database_failed", during="settle", cause=event.message)
 
     def _tell_aside(self, event: SettleFailed, now: float) -> None:
         """Name the row: nobody else can find out why it stays pending though it was sent."""

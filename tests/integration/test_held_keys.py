@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
+
 from tests.support.checker import id_of
 from tests.support.children import free_ports, wait_for
 from tests.support.rig import Rig
@@ -47,4 +50,27 @@ def test_a_key_is_let_go_by_a_discard_whenever_that_was_begun_and_held_again_onc
         )
         == 2
     )
+    assert daemon.stop().code == 0
+
+
+def test_how_long_a_key_has_been_held_is_told_by_the_next_daemon_too(rig: Rig) -> None:
+    topic = rig.topic()
+    (port,) = free_ports(1)
+    daemon = rig.daemon([{"topic": topic, "on_dead_letter": "hold-key"}], http={"listen": f"127.0.0.1:{port}"})
+    dead = rig.insert(topic, "a", headers='"no object"')
+    assert daemon.run("--until-empty").code == 0
+    rig.sql.execute("UPDATE outboxd.dead_letter SET died_at = now() - interval '3 hours'")
+    failed = rig.insert(topic, "b")
+    rig.sql.execute(
+        "INSERT INTO outboxd.retry (outbox, outbox_id, attempts, next_attempt_at, first_failed_at, error_code,"
+        " error_message) VALUES ('default', %s, 2, now() + interval '4 minutes', now() - interval '1 hour', 'X', 'x')",
+        (failed,),
+    )
+    daemon.start()
+    held = held_by(port)
+    daemon.wait_for_event("owner")
+    wait_for(lambda: held().keys() == {dead, failed}, timeout_seconds=20, what="both keys are held")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=5) as answer:
+        hours = {each["outbox_id"]: each["age_seconds"] / 3600 for each in json.load(answer)["relay"]["held"]}
+    assert {outbox_id: round(age, 1) for outbox_id, age in hours.items()} == {dead: 3.0, failed: 1.0}
     assert daemon.stop().code == 0

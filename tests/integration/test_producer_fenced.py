@@ -31,6 +31,7 @@ def test_a_fenced_producer_is_replaced_and_what_it_had_in_flight_goes_again_in_o
     rebuilt = daemon.events("producer_rebuilt")
     assert [event["error_code"] for event in rebuilt] == ["_FENCED"] * 3
     assert all(event["unknown_rows"] > 0 for event in rebuilt)
+    assert all("Look for a second daemon on this outbox." in event["cause"] for event in rebuilt)
     assert rig.dead_letters() == {}
     assert rig.count("SELECT count(*) FROM outboxd.retry") == 0
     # Each time all that was in flight may have been there already.

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from outboxd.database_watch import STEADY_SECONDS, DatabaseWatch
 from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
@@ -174,3 +175,26 @@ def test_what_could_not_be_measured_as_a_standby_is_over_with_the_first_answer_t
     assert not bench.board.database.is_up
     bench.turns(2)
     assert bench.board.database.is_up
+
+
+def test_that_the_database_answers_again_is_told_once_and_only_when_it_has_for_a_while() -> None:
+    now, told = 100.0, list[str]()
+    board = StatusBoard(monotonic=lambda: now)
+    watch = DatabaseWatch(board, lambda name, **_: told.append(name), lambda: None, lambda: None, {})
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        for _ in range(round(4 * seconds)):
+            now += 0.25
+            watch.look(is_owner=True)
+
+    board.database_answers(True)
+    pass_by(10)
+    for during in ("settle", "fetch"):
+        board.database_answers(False, "gone", asked_by=[during])
+        pass_by(1)
+        board.database_answers(True, asked_by=[during])
+        pass_by(STEADY_SECONDS / 2)
+    assert told == []
+    pass_by(10)
+    assert told == ["database_answers"]

@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from outboxd.observability.event_document import FIELDS, document
 from outboxd.observability.events import CATALOGUE, kind_of
 
@@ -58,3 +60,19 @@ def test_a_missing_field_and_an_unknown_event_still_give_a_sentence() -> None:
 
 def test_values_with_braces_are_shown_as_they_are() -> None:
     assert "{0.x}" in kind_of("topic_paused").message({"topic": "{0.x}"})
+
+
+@pytest.mark.parametrize(
+    ("trouble", "end"),
+    [
+        ("breaker_opened", "breaker_closed"),
+        ("partitions_held", "partitions_released"),
+        ("kafka_failed", "kafka_answers"),
+        ("database_failed", "database_answers"),
+        ("in_flight_stalled", "in_flight_moving"),
+        ("row_not_settled", "unsettled_rows_settled"),
+    ],
+)
+def test_whoever_is_told_of_a_trouble_is_told_of_its_end(trouble: str, end: str) -> None:
+    assert CATALOGUE[trouble].alerts
+    assert CATALOGUE[end].alerts

@@ -41,6 +41,7 @@ def test_the_place_is_as_precise_as_it_is_known() -> None:
     fault = own_fault("MISSING_KEY")
     assert cause(fault, "", "orders").startswith("-1007 MISSING_KEY at orders: The topic")
     assert cause(fault, "", "orders", 3).startswith("-1007 MISSING_KEY at orders-3: The topic")
+    assert cause(fault, "").startswith("-1007 MISSING_KEY: The topic")
 
 
 def test_the_errors_own_text_stands_before_the_meaning() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,18 @@ def test_every_fault_says_what_it_means_and_what_to_do_in_sentences(fault: Fault
         assert sentence[0].isupper() or sentence.startswith("outboxd")
         assert sentence.endswith((".", ")"))
         assert len(sentence) <= 400
+
+
+def test_no_remedy_promises_that_a_row_which_may_be_a_dead_letter_by_then_goes_by_itself() -> None:
+    faults = (*KAFKA_FAULTS.values(), *OWN_FAULTS.values())
+    passing = [fault for fault in faults if fault.fault_class is FaultClass.ROW_PASSING]
+    promised = [
+        fault.name
+        for fault in passing
+        if re.search("by itself|by themselves", fault.remedy) and "dead letters by a replay" not in fault.remedy
+    ]
+    assert passing
+    assert promised == []
 
 
 def test_what_a_producer_can_see_has_a_meaning_of_its_own() -> None:

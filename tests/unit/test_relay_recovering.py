@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.policy.messages import ProgressRow, Recovered
+from outboxd.policy.messages import ProgressRow, Recovered, RecoverFailed
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import Loaded, Settlement
-from outboxd.relay.recovering import Recovering
+from outboxd.relay.recovering import NEWS_SECONDS, PAUSE_SECONDS, TOLD_SECONDS, Recovering
 from outboxd.relay.state import Ports, RelayLimits, State
 
 
@@ -41,3 +41,33 @@ def test_a_replay_that_was_delivered_and_is_not_known_is_settled_by_its_rows_id_
         transaction=5,
         is_recovered=True,
     )
+
+
+def test_why_nothing_can_be_sent_is_told_once_a_minute_and_soon_where_it_is_another_reason() -> None:
+    now, told = 100.0, list[object]()
+    ports = SimpleNamespace(
+        clock=SimpleNamespace(monotonic=lambda: now),
+        observer=SimpleNamespace(event=lambda name, **fields: told.append(fields.get("cause", name))),
+        publisher=SimpleNamespace(begin_recover=lambda *_: None),
+        dice=None,
+    )
+    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1, pipelined=True)
+    recovering = Recovering(state)
+    recovering.begin(Loaded([], [], 0))
+
+    def fail(seconds: float, why: str) -> None:
+        nonlocal now
+        until = now + seconds
+        while now < until:
+            recovering.take(RecoverFailed(why))
+            assert recovering.failure == why
+            now += PAUSE_SECONDS
+            recovering.begin_again(now)
+
+    fail(NEWS_SECONDS, "no topic")
+    fail(TOLD_SECONDS, "no answer")
+    assert told == ["no topic", "no answer"]
+    fail(1.0, "no answer")
+    assert told == ["no topic", "no answer", "no answer"]
+    recovering.take(Recovered(5, []))
+    assert recovering.failure == ""

@@ -306,3 +306,67 @@ def test_a_topic_whose_oldest_row_only_waits_for_its_settlement_is_not_stuck(out
         ledger.leave([row.id for row in rows])
     assert not lanes.breakers.open
     assert not bench.told("in_flight_stalled")
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_the_database_does_not_take_stays_counted_as_not_settled(refused: bool) -> None:
+    bench = Bench()
+    bench.is_table_locked = refused
+    settling = bench.state.settling
+    bench.deliver(*range(1, 401))
+    settling.retry(500, RETRY)
+    settling.dead(501, DEATH)
+    assert settling.records == 402
+    if not refused:
+        bench.writing.settle(bench.now)
+        bench.writing.on_failed(SettleFailed(cast(Settlement, settling.under_way), "gone"))
+        assert settling.records == 402
+    for _ in range(50):
+        bench.run(0.5)
+        assert settling.records == (402 if refused else 0)
+    bench.is_table_locked = False
+    bench.run(60.0)
+    assert settling.records == 0
+
+
+def test_a_key_is_held_since_its_records_first_failure_through_all_attempts() -> None:
+    bench = Bench()
+    state = bench.state
+
+    def fail() -> float:
+        state.ledger.enter([record(1, key="k")])
+        state.settling.retry(1, RETRY)
+        bench.run()
+        return state.held.by_id[1].waits_since
+
+    began_at = bench.now
+    first = fail()
+    assert began_at <= first < bench.now
+    for _ in range(2):
+        bench.now += 30.0
+        state.aftermath.admitted(record(1, key="k"), state.held.by_id[1])
+        state.held.remove(1)
+        assert fail() == first
+
+
+def test_many_rows_that_cannot_be_settled_among_others_are_told_once_a_minute() -> None:
+    bench = Bench()
+    bench.locked = set(range(1, 5_001, 2))
+    bench.deliver(*range(1, 5_001))
+    bench.run(ASIDE_TOLD_SECONDS - 1.0)
+    assert len(bench.told("database_failed")) == 1
+    bench.run(ASIDE_TOLD_SECONDS)
+    assert len(bench.told("database_failed")) == 2
+    assert len(bench.told("row_not_settled")) == 2
+
+
+def test_that_nothing_is_settled_is_told_at_once_where_all_was_settled_since() -> None:
+    bench = Bench()
+    for count in (1, 2):
+        bench.is_table_locked = True
+        bench.deliver(*range(count * 1_000, count * 1_000 + 200))
+        bench.run(10.0)
+        assert len(bench.told("database_failed")) == count
+        bench.is_table_locked = False
+        bench.run(10.0)
+        assert bench.state.settling.is_empty

@@ -8,9 +8,11 @@ from typing import Any, cast
 
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
+from outboxd.policy.breakers import storm_note
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import Pause, StopRequested
 from outboxd.policy.records import FailureHistory, Record
+from outboxd.policy.requests import Settlement
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.relay import Ports, Relay, RelayEnd, RelayLimits
@@ -81,6 +83,16 @@ def test_what_was_reported_is_in_flight_until_it_is_settled() -> None:
     state.settling.ids.append(1)
     status = status_of(relay, 100.0)
     assert (status.in_flight_rows, status.unsettled_rows, status.unsettled_bytes) == (1, 2, 20)
+
+
+def test_what_the_database_refused_is_in_flight_until_it_is_settled() -> None:
+    relay = make_relay()
+    state = relay.state
+    state.ledger.enter([record(1), record(2), record(3)])
+    for settlement in (Settlement(delivered_ids=[1]), Settlement(delivered_ids=[2, 3])):
+        state.settling.under_way = settlement
+        state.settling.refused(settlement, 100.0)
+    assert (status_of(relay, 100.0).unsettled_rows, status_of(relay, 100.0).settling_rows) == (3, 3)
 
 
 def test_what_is_in_memory_is_counted_and_the_oldest_has_its_age_by_the_databases_clock() -> None:
@@ -158,3 +170,27 @@ def test_the_board_looks_four_times_a_second_at_most() -> None:
             seen, looks = board.relay, looks + 1
         clock.now += 0.02
     assert 7 <= looks <= 9
+
+
+def test_a_hold_of_the_storm_guard_is_shown_until_an_operator_ends_it_whoever_began_it() -> None:
+    relay = make_relay()
+    lanes = relay.state.lanes
+    fault = own_fault("INVALID_HEADERS")
+    board = StatusBoard()
+    metrics = Metrics(board)
+
+    def shown() -> tuple[float | None, ...]:
+        board.publish(status_of(relay, 100.0))
+        return tuple(metrics.registry.get_sample_value(f"outboxd_{name}") for name in ("storm_holds", "paused"))
+
+    pause, note = Pause("other", 0, "anna", None), Pause("orders", 0, "a daemon", storm_note(fault))
+    lanes.pause([pause], 0.0)
+    assert shown() == (0.0, 1.0)
+    lanes.storms_noted([lanes.storm("orders", fault)])
+    assert shown() == (1.0, 1.0), "nobody read it in `control` yet"
+    lanes.pause([pause, note], 101.0)
+    assert shown() == (1.0, 2.0)
+    lanes.pause([pause], 102.0)
+    assert shown() == (0.0, 1.0)
+    lanes.pause([pause, note], 103.0)
+    assert shown() == (1.0, 2.0), "an owner before this one may have held it"

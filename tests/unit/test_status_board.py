@@ -47,6 +47,11 @@ def pass_seconds(board: StatusBoard, clock: Clock, seconds: int, rows: int = 0, 
         board.publish(replace(IDLE, turns=int(clock.now), **changes))
 
 
+def test_an_owner_that_sends_nothing_as_it_does_not_know_what_was_sent_before_says_so(board: StatusBoard) -> None:
+    board.publish(replace(IDLE, recovery_failure="no topic"))
+    assert board.sentence() == "relaying, idle, nothing is sent until what was sent before is known"
+
+
 def test_before_the_first_turn_it_is_starting(board: StatusBoard) -> None:
     assert board.sentence() == "starting"
     assert board.as_dict()["relay"] is None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from outboxd.cli.status import on_hold
+import pytest
+
+from outboxd.cli.daemon_page import troubles
+from outboxd.cli.status import _print, on_hold
+from outboxd.postgres.overview import Overview
 
 
 def told(**changes: Any) -> dict[str, Any]:
@@ -38,3 +43,27 @@ def test_a_cause_from_elsewhere_drives_no_terminal() -> None:
 def test_a_daemon_that_does_not_relay_or_does_not_answer_holds_nothing() -> None:
     assert on_hold(None) == []
     assert on_hold({"state": "starting", "relay": None}) == []
+
+
+def test_why_a_server_does_not_answer_the_daemon_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    full = {"up": False, "cause": "No space\x1b[2J left on device", "since": 1.0}
+    daemon = {"state": "relaying, the database does not answer", "database": full, "kafka": {"up": True, "since": 1.0}}
+    nothing = Overview(datetime.now(UTC), 0, 0, None, 0, None, 0, {}, 0, (), None, ())
+    _print(nothing, "default", daemon)
+    lines = capsys.readouterr().out.splitlines()
+    (told,) = (line for line in lines if line.startswith("trouble"))
+    assert "PostgreSQL does not answer: No space" in told
+    assert "left on device" in told
+    assert "\x1b" not in told
+
+
+def test_a_server_that_was_not_asked_yet_is_no_trouble_and_neither_is_one_that_another_version_does_not_tell() -> None:
+    unasked = {"up": False, "cause": "", "since": 0.0}
+    assert troubles({"database": unasked}) == []
+    assert troubles({"kafka": {**unasked, "since": 1.0}}) == ["Kafka does not answer"]
+
+
+def test_an_owner_that_cannot_know_what_was_sent_before_says_why_it_sends_nothing() -> None:
+    (told,) = troubles({"relay": {"recovery_failure": "the progress topic is not there"}})
+    assert told == "nothing is sent until what was sent before is known: the progress topic is not there"
+    assert troubles({"relay": None}) == []

@@ -86,6 +86,25 @@ def test_that_another_cluster_answers_is_told_once_and_the_producer_is_renewed(m
     assert changes.empty()
 
 
+def test_that_no_broker_answers_is_told_in_words_where_the_producer_knows_no_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("outboxd.surroundings.CONTACT_RETRY_SECONDS", 0.0)
+    causes: SimpleQueue[object] = SimpleQueue()
+    board = StatusBoard()
+
+    def contact(_: float) -> str | None:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT, "Failed to get metadata: Broker transport failure"))
+
+    watched = BrokerContact(contact, board, lambda name, **fields: causes.put(fields["cause"]))
+    watched.start()
+    cause = causes.get(timeout=WAIT_SECONDS)
+    watched.stop()
+    assert cause == board.kafka.cause
+    said = "_TRANSPORT: Failed to get metadata: Broker transport failure"
+    assert cause == f"{said}; look at bootstrap.servers, the brokers and the way"
+
+
 def test_a_broker_that_stands_still_just_after_its_answer_is_on_the_board_within_fifteen_seconds() -> None:
     now, asked_at = 100.0, list[float]()
     board = StatusBoard()
@@ -152,3 +171,11 @@ def test_lines_of_a_library_that_differ_in_numbers_only_are_told_once_a_minute_w
         "something else",
         "connect to 127.0.0.1:9092 failed (after 9 ms) (and 4 like it)",
     ]
+
+
+def test_a_line_of_a_library_about_an_exception_says_which() -> None:
+    told: list[object] = []
+    lines = LibraryLines(lambda name, **fields: told.append(fields["cause"]), lambda: 0.0)
+    gone = OSError("server closed the connection\n\tunexpectedly")
+    lines.handle(logging.LogRecord("pool", logging.ERROR, "", 0, "Exception during reset", None, (OSError, gone, None)))
+    assert told == ["Exception during reset: OSError: server closed the connection unexpectedly"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 from uuid import UUID
 
 import orjson
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.progress import (
     RESTATING_MAX,
     UNSETTLED_MAX,
@@ -20,8 +23,10 @@ from outboxd.kafka.progress import (
     decode,
     progress_key,
     progress_topic,
+    read_above,
     rows_max,
 )
+from outboxd.kafka.transaction_worker import told
 from outboxd.kafka.transactions import TRANSACTIONS_MAX
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import ProgressRow, Report
@@ -138,3 +143,18 @@ def test_topic_names_are_legal_and_differ_where_the_outboxes_do(one: str, other:
         assert len(name) <= 249
         assert name.isascii()
     assert len(names) == len({one, other})
+
+
+def test_what_the_client_says_of_a_recovery_that_fails_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = KafkaException(KafkaError(KafkaError._TIMED_OUT, "Failed to get metadata: Local: Timed out"))
+
+    def list_topics(*_: object, **__: object) -> None:
+        raise failed
+
+    consumer = SimpleNamespace(list_topics=list_topics, close=lambda: None)
+    monkeypatch.setattr("outboxd.kafka.progress._consumer", lambda _: consumer)
+    words = "_TIMED_OUT: Failed to get metadata: Local: Timed out"
+    with pytest.raises(BrokerUnavailableError) as caught:
+        read_above({}, "progress", 0, "lineage")
+    assert told(caught.value) == f"the progress topic progress cannot be read: {words}"
+    assert told(failed) == words

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from outboxd.cli.daemon_page import troubles
 from outboxd.cli.plain_text import about, count_of, lapse
 
 if TYPE_CHECKING:
@@ -137,11 +138,7 @@ def look_of_daemon(told: Told, source: str, former: Told | None = None, latency:
             )
             for each in relay.get("pauses", ())
         ],
-        troubles=[
-            f"{name} does not answer" + (f": {status[key]['cause']}" if status[key]["cause"] else "")
-            for key, name in (("database", "PostgreSQL"), ("kafka", "Kafka"))
-            if not status[key]["up"] and status[key]["since"]
-        ],
+        troubles=troubles(status),
         points=[Point(at, rows, lag) for at, rows, _bytes, lag, _rows in told.points],
     )
 

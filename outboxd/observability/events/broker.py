@@ -69,7 +69,9 @@ BROKER_EVENTS: Final = (
         ("topic", "in_memory"),
         alerts=True,
     ),
-    EventKind("in_flight_moving", "info", "Records move again. Records in memory: {in_memory}.", ("in_memory",)),
+    EventKind(
+        "in_flight_moving", "info", "Records move again. Records in memory: {in_memory}.", ("in_memory",), alerts=True
+    ),
     # The producer and its transactions.
     EventKind(
         "producer_rebuilt",
@@ -93,9 +95,10 @@ BROKER_EVENTS: Final = (
     ),
     EventKind(
         "recovery_failed",
-        "warning",
+        "error",
         "What was committed to Kafka before cannot be read yet, and nothing is sent until it is: {cause}",
         ("cause",),
+        alerts=True,
     ),
     # What became of records.
     EventKind(

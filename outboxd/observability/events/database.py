@@ -10,6 +10,7 @@ DATABASE_EVENTS: Final = (
     EventKind(
         "database_failed", "error", "The database failed during {during}: {cause}", ("during", "cause"), alerts=True
     ),
+    EventKind("database_answers", "info", "PostgreSQL answers again.", alerts=True),
     EventKind(
         "listening", "info", "Notifications of new rows come from now on; an idle outbox is polled about once a second."
     ),
@@ -39,7 +40,7 @@ DATABASE_EVENTS: Final = (
         ("row", "later", "cause", "rows"),
         alerts=True,
     ),
-    EventKind("unsettled_rows_settled", "info", "All that PostgreSQL had refused to settle is settled."),
+    EventKind("unsettled_rows_settled", "info", "All that PostgreSQL had refused to settle is settled.", alerts=True),
     EventKind(
         "late_rows_found",
         "info",

@@ -17,7 +17,9 @@ _CLUSTER = FaultClass.CLUSTER
 _PRODUCER = FaultClass.PRODUCER
 _UNLISTED = FaultClass.UNLISTED
 
-_WAIT: Final = "The row goes again by itself; only if this lasts, look at the brokers' logs and load."
+_WAIT: Final = (
+    "Rows go again by themselves, dead letters by a replay; only if this lasts, look at the brokers' logs and load."
+)
 _LEADER: Final = (
     "Look for a broker that is down or a partition without a leader: the topic's rows wait and go when it is back."
 )
@@ -47,7 +49,8 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(2, "INVALID_MSG", _PASSING,
           "The batch arrived damaged (its checksum is wrong), or the broker is old and found a record without a key "
           "on a compacted topic.",
-          "The row goes again by itself. If it lasts, look for faulty memory or network, or give the row a key.",
+          "Rows go again by themselves, dead letters by a replay. If it lasts, look for faulty memory or network, or "
+          "give the row a key.",
           batch_wide=True),
     Fault(3, "UNKNOWN_TOPIC_OR_PART", _TOPIC, "The broker knows no such topic or partition.",
           "Create the topic, or correct the name where rows are written; a missing DESCRIBE right looks the same."),
@@ -57,7 +60,7 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(5, "LEADER_NOT_AVAILABLE", _TOPIC, "The partition has no leader just now.", _LEADER, of_one_partition=True),
     Fault(6, "NOT_LEADER_FOR_PARTITION", _PASSING, "The partition's leader has moved to another broker.", _WAIT),
     Fault(7, "REQUEST_TIMED_OUT", _PASSING, "The replicas did not confirm in time; the record may be written.",
-          "The row goes again by itself. If it lasts, look for a slow or overloaded broker."),
+          "Rows go again by themselves, dead letters by a replay. If it lasts, look for a slow or overloaded broker."),
     Fault(8, "BROKER_NOT_AVAILABLE", _CLUSTER, "The broker is not available.",
           "Check that every broker of the cluster runs."),
     Fault(9, "REPLICA_NOT_AVAILABLE", _TOPIC, "The broker does not have that replica just now.", _LEADER,

@@ -24,7 +24,9 @@ _REACH: Final = (
     'Nothing to do if it heals by itself; else check that the brokers run and that "bootstrap.servers" and every '
     "advertised listener can be reached from this host."
 )
-_WAIT: Final = "The row goes again by itself; only if this lasts, look at the brokers' logs and load."
+_WAIT: Final = (
+    "Rows go again by themselves, dead letters by a replay; only if this lasts, look at the brokers' logs and load."
+)
 _SETTINGS: Final = (
     "Correct the [kafka] settings, or the version of the client, and restart: `outboxd check` shows what the brokers "
     "accept."
