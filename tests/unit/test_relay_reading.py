@@ -153,6 +153,25 @@ def test_only_what_is_due_soon_is_asked_for_ahead() -> None:
     assert bench.turn(after_seconds=AHEAD_SECONDS_MAX / 100) == len(bench.delays)
 
 
+@pytest.mark.parametrize("limits", [RelayLimits(max_in_flight_rows=1), RelayLimits(batch_rows=1, max_in_flight_rows=3)])
+def test_however_low_the_limits_are_no_more_is_read_than_may_be_in_memory(limits: RelayLimits) -> None:
+    bench = Bench()
+    bench.state.reconfigure(limits, (), Route())
+    for record_id in range(1, 10):
+        request = bench.state.reading
+        if isinstance(request, FetchRequest) and request.forward:
+            bench.answer([record(record_id, key=None)], in_flight=1)
+            bench.turn(after_seconds=1.0)
+
+    assert len(bench.state.ledger) == limits.max_in_flight_rows
+    assert bench.state.is_crowded
+    bench.state.ledger.leave([1])
+    bench.reading.on_fetched(Fetched([], 0))
+    bench.turn(after_seconds=1.0)
+    assert isinstance(bench.state.reading, FetchRequest)
+    assert bench.state.reading.forward
+
+
 def test_where_memory_is_full_what_was_delivered_is_settled_at_once() -> None:
     bench = Bench()
     writing = Writing(bench.state)
