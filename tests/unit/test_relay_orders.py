@@ -104,27 +104,27 @@ def replay_of(outbox_id: int, key: str, dead_letter_id: int) -> DueReplay:
 
 def test_of_replays_whose_rows_had_the_same_id_one_waits_for_the_other_and_nothing_is_loaded_anew() -> None:
     bench = Bench()
-    told = Fetched((), 0, replays=[replay_of(1, "a", 10), replay_of(1, "b", 11)])
+    told = Fetched([], 0, replays=[replay_of(1, "a", 10), replay_of(1, "b", 11)])
 
     assert not bench.orders.on_told(told), "the second is to be listed again"
     assert [held.key for held in bench.state.held.by_id.values()] == ["a"]
     assert not bench.state.wants_reload
 
     bench.orders._release_held(bench.state.held.by_id[1])
-    assert bench.orders.on_told(Fetched((), 0, replays=[replay_of(1, "b", 11)]))
+    assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 11)]))
     assert [held.key for held in bench.state.held.by_id.values()] == ["b"]
 
 
 def test_a_replay_waits_for_the_retry_of_a_row_that_was_given_its_id() -> None:
     bench = Bench(KeyHolder(1, TOPIC, "a", 1, None, replaying=False, due_in_seconds=5.0))
 
-    assert not bench.orders.on_told(Fetched((), 0, replays=[replay_of(1, "b", 10)]))
+    assert not bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 10)]))
     assert bench.state.held.by_id[1].state is HeldState.SCHEDULED
     assert not bench.state.wants_reload
 
 
 def test_a_replay_that_was_changed_before_it_went_has_all_loaded_anew() -> None:
     bench = Bench()
-    assert bench.orders.on_told(Fetched((), 0, replays=[replay_of(1, "a", 10)]))
-    assert bench.orders.on_told(Fetched((), 0, replays=[replay_of(1, "b", 10)]))
+    assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "a", 10)]))
+    assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 10)]))
     assert bench.state.wants_reload
