@@ -175,7 +175,7 @@ def test_however_low_the_limits_are_no_more_is_read_than_may_be_in_memory(limits
 
 def test_a_look_back_into_merged_gaps_leaves_out_what_waits_of_each_key_however_many_they_are() -> None:
     bench = Bench()
-    state, keys = bench.state, 20_000
+    state, keys = bench.state, 8_000
     state.wishes.gaps = Gaps(gaps_max=2)
     state.wishes.gaps.seen_below(0, 5 * keys, [2, 4, 6])
     merged_to = state.wishes.gaps.merged_to
