@@ -43,7 +43,9 @@ class Breaker:
     """One open breaker.
 
     `read_from` is where the next look for an untried record begins, and `keys_read` are the keys met before it: a later
-    record of those is not the lowest of its key. `nothing_untried`: the last look met all and found none to try.
+    record of those is not the lowest of its key. `began_again`: what is being read was not asked for from there, so it
+    shows no probe; before the first look it may have been asked for by a breaker that closed. `nothing_untried`: the
+    last look met all and found none to try.
     A look that takes longer than until `turn_ends_at` waits for what is parked.
     """
 
@@ -56,7 +58,7 @@ class Breaker:
     wants_untried: bool = False
     read_from: int | None = None
     keys_read: set[GateKey] = field(default_factory=set)
-    began_again: bool = False
+    began_again: bool = True
     nothing_untried: bool = False
     turn_ends_at: float = float("inf")
 

@@ -37,7 +37,7 @@ class RelayLimits:
     @property
     def fetch_rows_min(self) -> int:
         """With room for fewer rows than that a fetch is not worth it: what is in memory has to leave it first."""
-        return min(self.batch_rows, self.max_in_flight_rows) // 2
+        return max(1, min(self.batch_rows, self.max_in_flight_rows) // 2)
 
     @property
     def fetch_bytes_min(self) -> int:

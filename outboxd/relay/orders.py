@@ -26,24 +26,30 @@ class Orders:
             held = held_records.by_id.get(record_id)
             if held is not None and held.state is HeldState.SCHEDULED:
                 held_records.want(record_id)
-        has_room = held_records.takes_replays
+        has_room, are_taken = held_records.takes_replays, True
         for replay in fetched.replays:
             # One that is known as a dead letter already, since it holds its key, takes no more room.
             # One that is behind another is listed again once that one has gone; who takes it now may not know of that.
-            if not replay.is_behind and (has_room or replay.outbox_id in held_records):
-                self._on_replay(replay)
-        return not any(replay.is_behind for replay in fetched.replays)
+            if replay.is_behind:
+                are_taken = False
+            elif has_room or replay.outbox_id in held_records:
+                are_taken &= self._on_replay(replay)
+        return are_taken
 
-    def _on_replay(self, replay: DueReplay) -> None:
+    def _on_replay(self, replay: DueReplay) -> bool:
+        """Return whether it is held now: not where a record of its id is in memory, which may be another one."""
         state = self._state
         if state.ledger.knows(replay.outbox_id):
-            return
+            return False
         former = state.held.by_id.get(replay.outbox_id)
         if former is not None:
             if former.state is not HeldState.DEAD:
+                if former.history.dead_letter_id != replay.dead_letter_id:
+                    # An id that was given again: this one waits until the other one has gone.
+                    return False
                 # Taken back, changed and replayed again, before it went.
                 state.wants_reload |= (former.topic, former.key) != (replay.topic, replay.key)
-                return
+                return True
             # An operator may have changed topic or key: the old key is let go, the new one held.
             self._release_held(former)
         state.lanes.meet([replay.topic])
@@ -63,6 +69,7 @@ class Orders:
             )
         )
         state.ledger.forget_dropped(state.gate)
+        return True
 
     def hold(self, holder: KeyHolder, now: float) -> None:
         """Hold what the database says is held."""

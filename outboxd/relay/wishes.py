@@ -30,8 +30,6 @@ QUICK_SECONDS, SLOW_SECONDS = 0.05, 0.2
 CHOSEN_ROWS_MAX = 500
 FOUND_MAX = 5_000
 """While so many records wait to be read by id, no more are listed that came to be due."""
-KNOWN_KEYS_MAX = 10_000
-"""So many deferred keys are told to a look-back into merged gaps."""
 HOLDING_SECONDS = 0.5
 """So often is a part of the dead letters that hold their keys listed."""
 
@@ -140,7 +138,11 @@ class Wishes:
         # Records of the topics' other partitions too: they show when the whole topic is read again.
         topics.update((topic, min(i, topics.get(topic, i))) for topic, i in self._partitions.deferred.items())
         keys: dict[str, dict[str, int]] = {}
-        for (topic, key), from_id in islice(self._gate.deferred_keys.items(), KNOWN_KEYS_MAX):
+        # All of them, however many: what the look-back shows of those that are left out is dropped and shown again, and
+        # where that alone fills a fetch, nothing behind the look-back is ever read.
+        for (topic, key), from_id in self._gate.deferred_keys.items():
+            if from_id > last_id:
+                continue
             if key is not None:
                 keys.setdefault(topic, {})[key] = from_id
             else:

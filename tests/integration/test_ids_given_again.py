@@ -111,3 +111,27 @@ def test_rows_with_the_ids_of_rows_that_a_crash_lost_are_sent(forgetful: Rig, re
     assert daemon.stop().code == 0
     assert not lost & instead
     assert_sent(rig, topic, instead)
+
+
+def test_dead_letters_whose_rows_had_the_same_id_are_replayed_one_after_the_other(rig: Rig) -> None:
+    topic, other = rig.topic(), rig.topic()
+    daemon = rig.daemon()
+    daemon.start()
+    for key in ("a", "b"):
+        assert rig.insert(topic, key, headers='"no object"') == 1
+        rig.wait_until("SELECT count(*) = 1 FROM outboxd.dead_letter WHERE key = %s", key)
+        rig.sql.execute("TRUNCATE outboxd.outbox, public.written RESTART IDENTITY")
+    rig.insert_many([other], ROWS, keys=5)
+    rig.wait_until_settled()
+
+    rig.sql.execute("SELECT outboxd.pause(%s)", (topic,))
+    rig.sql.execute("UPDATE outboxd.dead_letter SET headers = '{}'")
+    rig.sql.execute("SELECT outboxd.replay(array_agg(id), force => true) FROM outboxd.dead_letter")
+    rig.insert_many([other], ROWS, keys=5)
+    rig.wait_until_settled()
+    rig.sql.execute("SELECT outboxd.resume(%s)", (topic,))
+
+    rig.wait_until("SELECT count(*) = 2 FROM outboxd.dead_letter WHERE status = 'replayed'")
+    assert sorted(record.key or b"" for record in rig.kafka.consume(topic)) == [b"a", b"b"]
+    assert not daemon.events("producer_renewed")
+    assert daemon.stop().code == 0

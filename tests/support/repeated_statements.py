@@ -22,12 +22,13 @@ from outboxd.policy.requests import Known, Settlement, SweepRequest
 from outboxd.policy.topic_holds import CatchUp
 from outboxd.postgres.overview import look
 from outboxd.relay.sweeping import SKIPPED_KEYS_MAX, SWEEP_ROWS_MAX
-from outboxd.relay.wishes import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX, KNOWN_KEYS_MAX
+from outboxd.relay.wishes import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX
 from tests.support.daemon_statements import BATCH_ROWS, Pieces
 from tests.support.large_outbox import DEAD_LETTERS, RETRIES, ROWS
 from tests.support.plans import Bound
 
 DAY_SECONDS = 86_400.0
+KNOWN_KEYS = 10_000
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 FAULT = next(fault for fault in KAFKA_FAULTS.values() if fault.name == "MSG_SIZE_TOO_LARGE")
 
@@ -77,7 +78,7 @@ def looking_back_past_what_is_known(pieces: Pieces) -> None:
     """Gaps that were merged across what is deferred, held or in memory."""
     first, step = pieces.outbox.first_pending_id, 100
     lows = list(range(first, first + 100 * step, step))
-    orders = {f"key-{number}": first for number in range(KNOWN_KEYS_MAX)}
+    orders = {f"key-{number}": first for number in range(KNOWN_KEYS)}
     known = Known(lows, {"paused": first}, {"orders": {"hot": first, **orders}})
     fetched = pieces.fetch(
         position=_early(pieces), gap_lows=lows, gap_highs=[low + step - 2 for low in lows], known=known

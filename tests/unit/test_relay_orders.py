@@ -11,7 +11,7 @@ from outboxd.policy.records import FIRST_ID
 from outboxd.policy.routes import Route
 from outboxd.relay.held_records import HeldState
 from outboxd.relay.orders import Orders
-from outboxd.relay.ports import HoldingLetters, KeyHolder
+from outboxd.relay.ports import DueReplay, Fetched, HoldingLetters, KeyHolder
 from outboxd.relay.state import Ports, RelayLimits, State
 from tests.unit.records import record
 
@@ -96,3 +96,35 @@ def test_what_is_told_apart_or_in_memory_or_has_no_key_is_not_taken_in(unknown: 
     bench.state.ledger.enter([record(2, key="b")])
 
     assert bench.listed(unknown) == {}
+
+
+def replay_of(outbox_id: int, key: str, dead_letter_id: int) -> DueReplay:
+    return DueReplay(dead_letter_id, outbox_id, TOPIC, key, 1)
+
+
+def test_of_replays_whose_rows_had_the_same_id_one_waits_for_the_other_and_nothing_is_loaded_anew() -> None:
+    bench = Bench()
+    told = Fetched([], 0, replays=[replay_of(1, "a", 10), replay_of(1, "b", 11)])
+
+    assert not bench.orders.on_told(told), "the second is to be listed again"
+    assert [held.key for held in bench.state.held.by_id.values()] == ["a"]
+    assert not bench.state.wants_reload
+
+    bench.orders._release_held(bench.state.held.by_id[1])
+    assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 11)]))
+    assert [held.key for held in bench.state.held.by_id.values()] == ["b"]
+
+
+def test_a_replay_waits_for_the_retry_of_a_row_that_was_given_its_id() -> None:
+    bench = Bench(KeyHolder(1, TOPIC, "a", 1, None, replaying=False, due_in_seconds=5.0))
+
+    assert not bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 10)]))
+    assert bench.state.held.by_id[1].state is HeldState.SCHEDULED
+    assert not bench.state.wants_reload
+
+
+def test_a_replay_that_was_changed_before_it_went_has_all_loaded_anew() -> None:
+    bench = Bench()
+    assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "a", 10)]))
+    assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 10)]))
+    assert bench.state.wants_reload

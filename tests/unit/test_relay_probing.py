@@ -53,6 +53,23 @@ def test_no_record_is_a_probe_where_a_late_one_below_it_shows_up_in_the_same_sna
     assert breakers.open[TOPIC].probing_id is None
 
 
+def test_what_was_read_for_a_breaker_that_closed_meanwhile_is_no_probe_of_the_next_one() -> None:
+    probing, breakers = probing_of(5, 15)
+    shown = [record(15, arm=Arm.CATCH_UP)]
+    breakers.open[TOPIC].read_from = 15
+    assert probing.look(LATER)
+    assert [wish.from_id for wish in probing.reads] == [15]
+
+    # A report of before the fault closes the breaker, the next one opens it again: of which keys the first one had met
+    # lower records is forgotten.
+    breakers.close(TOPIC)
+    breakers.trip(TOPIC, fault_of(7), "", LATER)
+
+    assert probing.take(REQUEST, shown, None, LATER) == []
+    assert probing.look(LATER + 1)
+    assert [wish.from_id for wish in probing.reads] == [5]
+
+
 def test_a_look_for_a_probe_goes_on_behind_what_it_showed_a_little_later_and_gives_way_to_what_is_parked() -> None:
     probing, breakers = probing_of(5, 6, parked=1)
     breakers.open[TOPIC].wants_untried = True

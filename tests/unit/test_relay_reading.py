@@ -11,6 +11,7 @@ import pytest
 
 from outboxd.policy.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECONDS_MIN
 from outboxd.policy.deferrals import Reread
+from outboxd.policy.gaps import Gaps
 from outboxd.policy.records import FIRST_ID, NO_HISTORY, FailureHistory, Record
 from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import CatchUp, HoldReason
@@ -151,6 +152,41 @@ def test_only_what_is_due_soon_is_asked_for_ahead() -> None:
 
     assert 0 < max(bench.delays) <= AHEAD_SECONDS_MAX
     assert bench.turn(after_seconds=AHEAD_SECONDS_MAX / 100) == len(bench.delays)
+
+
+@pytest.mark.parametrize("limits", [RelayLimits(max_in_flight_rows=1), RelayLimits(batch_rows=1, max_in_flight_rows=3)])
+def test_however_low_the_limits_are_no_more_is_read_than_may_be_in_memory(limits: RelayLimits) -> None:
+    bench = Bench()
+    bench.state.reconfigure(limits, (), Route())
+    for record_id in range(1, 10):
+        request = bench.state.reading
+        if isinstance(request, FetchRequest) and request.forward:
+            bench.answer([record(record_id, key=None)], in_flight=1)
+            bench.turn(after_seconds=1.0)
+
+    assert len(bench.state.ledger) == limits.max_in_flight_rows
+    assert bench.state.is_crowded
+    bench.state.ledger.leave([1])
+    bench.reading.on_fetched(Fetched([], 0))
+    bench.turn(after_seconds=1.0)
+    assert isinstance(bench.state.reading, FetchRequest)
+    assert bench.state.reading.forward
+
+
+def test_a_look_back_into_merged_gaps_leaves_out_what_waits_of_each_key_however_many_they_are() -> None:
+    bench = Bench()
+    state, keys = bench.state, 8_000
+    state.wishes.gaps = Gaps(gaps_max=2)
+    state.wishes.gaps.seen_below(0, 5 * keys, [2, 4, 6])
+    merged_to = state.wishes.gaps.merged_to
+    assert merged_to == 5 * keys
+    for number in range(2 * keys):
+        state.gate.keys.defer(("orders", f"k{number}"), record(3 * number, key=f"k{number}"))
+
+    known = state.wishes.request(rows_max=10, bytes_max=1_000).known
+
+    assert known is not None
+    assert known.keys["orders"] == {f"k{number}": 3 * number for number in range(2 * keys) if 3 * number <= merged_to}
 
 
 def test_where_memory_is_full_what_was_delivered_is_settled_at_once() -> None:
