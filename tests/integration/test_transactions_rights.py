@@ -1,4 +1,4 @@
-"""Exactly once with the rights that the documents name: they are enough."""
+"""Exactly once with the rights that the documents name: they are enough, and a topic without its own waits alone."""
 
 from __future__ import annotations
 
@@ -67,6 +67,29 @@ def test_the_rights_that_the_documents_name_are_enough_for_every_start(guarded: 
         daemon = daemon_of(guarded)
         assert daemon.run("--until-empty").code == 0, daemon.log_text[-2000:]
         assert daemon.events("recovery_failed") == []
+    verdict = guarded.check()
+    verdict.assert_holds()
+    assert verdict.duplicates == 0
+
+
+def test_a_topic_whose_grant_was_taken_back_waits_while_others_go(guarded: Rig) -> None:
+    refused, allowed = topic_of(guarded), topic_of(guarded)
+    daemon = daemon_of(guarded)
+    daemon.start()
+    guarded.insert_many([refused, allowed], 100, keys=10)
+    guarded.wait_until_settled()
+
+    guarded.kafka.revoke(USER, refused)
+    guarded.insert_many([refused], 100, keys=10)
+    opened = daemon.wait_for_event("breaker_opened", topic=refused)
+    guarded.insert_many([refused, allowed], 100, keys=10)
+    guarded.wait_until_settled(but=150)
+    assert opened["error_code"] == "TOPIC_AUTHORIZATION_FAILED"
+    assert daemon.events("producer_rebuilt") == []
+
+    guarded.kafka.grant(USER, refused)
+    guarded.wait_until_settled()
+    assert daemon.stop().code == 0
     verdict = guarded.check()
     verdict.assert_holds()
     assert verdict.duplicates == 0
