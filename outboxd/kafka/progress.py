@@ -31,7 +31,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from outboxd.errors import BrokerUnavailableError, OutboxdError
 from outboxd.kafka.client_config import CLIENT_LOGGER
 from outboxd.kafka.codes import in_words
-from outboxd.kafka.consumers import without_producers_own
+from outboxd.kafka.consumers import is_groups_alone, without_producers_own
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import ProgressRow, Report
 from outboxd.policy.records import Arm, id_of
@@ -295,6 +295,6 @@ def _read(
                 records.append(_decoded(topic, message.offset(), value, is_wanted))
         elif error.code() == KafkaError._PARTITION_EOF:
             return records
-        elif error.fatal() or not error.retriable():
+        elif error.fatal() or not (error.retriable() or is_groups_alone(error)):
             raise KafkaException(error)
     raise BrokerUnavailableError(f"the progress topic {topic} was not read to its end within {timeout_seconds:g} s")

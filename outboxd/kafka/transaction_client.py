@@ -19,6 +19,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from outboxd.kafka.aborts import AbortedError, progress_refusal, topics_refusal
 from outboxd.kafka.client_config import TRANSACTION_TIMEOUT_MS
 from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import delivery_fault, refusal_fault
@@ -48,19 +49,6 @@ OTHERS_SECONDS = 0.05
 
 MakeProducer = Callable[[Way], Producer]
 ReadAbove = Callable[[int, str], Sequence[ProgressRecord]]
-
-
-class AbortedError(Exception):
-    """The transaction was aborted. `faults` are the records' own, by id; `passed` are the acknowledged ids."""
-
-    def __init__(self, faults: Faults, passed: frozenset[int] = frozenset()) -> None:
-        super().__init__("aborted")
-        self.faults = faults
-        self.passed = passed
-
-    def forget_frames(self) -> None:
-        """Hold the aborted producer no longer: where this came from knows it, and it is destroyed elsewhere."""
-        self.__traceback__ = self.__cause__ = self.__context__ = None
 
 
 class TransactionClient:
@@ -204,7 +192,8 @@ class TransactionClient:
             producer.commit()
         except MustAbortError as error:
             producer.abort()
-            raise AbortedError({}) from error
+            refusal = progress_refusal(self.topic, error.error)
+            raise AbortedError({}, spoilt_by=error.error, refusal=refusal) from error
         except KafkaException as error:
             raise producer.ended(error.args[0]) from error
         self.number = number
@@ -272,15 +261,14 @@ class TransactionClient:
         passed = frozenset(report.record.id for report in reports if report.error is None)
         if not faults:
             faults = self._unanswered(producer, part.records, passed)
+        own = {
+            record_id: fault
+            for record_id, fault in faults.items()
+            if fault.fault.fault_class is not FaultClass.PRODUCER
+        }
+        spoilt_by = None if own else producer.why_spoilt()
         producer.abort()
-        raise AbortedError(
-            {
-                record_id: fault
-                for record_id, fault in faults.items()
-                if fault.fault.fault_class is not FaultClass.PRODUCER
-            },
-            passed,
-        )
+        raise AbortedError(own, passed, spoilt_by=spoilt_by, refusal=topics_refusal(spoilt_by))
 
     def _unanswered(self, producer: TransactionalProducer, records: Sequence[Record], passed: frozenset[int]) -> Faults:
         """No verdict came in time: the topics' fault where brokers answer at all, else nobody's."""

@@ -39,7 +39,11 @@ class TransactionsEndedError(OutboxdError):
 
 
 class MustAbortError(Exception):
-    """The library wants the transaction aborted."""
+    """The library wants the transaction aborted, for this error."""
+
+    def __init__(self, error: KafkaError) -> None:
+        super().__init__(in_words(error))
+        self.error = error
 
 
 class TransactionalProducer:
@@ -91,9 +95,24 @@ class TransactionalProducer:
     def abort(self) -> None:
         """Abort it: nothing of it becomes visible."""
         # When it cannot even be aborted, the next producer's init does it.
-        with suppress(MustAbortError):
-            self._call(self.client.abort_transaction)
+        try:
+            with suppress(MustAbortError):
+                self._call(self.client.abort_transaction)
+        except TransactionsEndedError as ended:
+            # Brokers that refused its every partition, for a right or a name, know of no transaction to be aborted.
+            if ended.fault.fault.name != "INVALID_TXN_STATE":
+                raise
         self._opened_at = None
+
+    def why_spoilt(self) -> KafkaError | None:
+        """Return why the open transaction can only be aborted; None where it need not be."""
+        try:
+            # While one is open the call does nothing but to say what is wrong.
+            self.client.begin_transaction()
+        except KafkaException as refused:
+            error: KafkaError = refused.args[0]
+            return error if error.txn_requires_abort() else None
+        return None
 
     def abandon(self) -> None:
         """Nobody wants more: spare the readers the wait for the time-out of what is open."""
@@ -110,7 +129,7 @@ class TransactionalProducer:
             except KafkaException as failed:
                 error: KafkaError = failed.args[0]
                 if error.txn_requires_abort():
-                    raise MustAbortError(in_words(error)) from failed
+                    raise MustAbortError(error) from failed
                 is_over = not self._is_wanted() or self._monotonic() >= deadline
                 if error.fatal() or not error.retriable() or is_over:
                     raise self.ended(error) from failed

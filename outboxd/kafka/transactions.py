@@ -3,6 +3,7 @@
     deliver ──▶ one transaction ──committed──▶ delivered
                     │ aborted
                     ├─ a record's own verdict: its error; what stands behind it is sent back, the others go at once
+                    ├─ a verdict on all of it, for one of its topics or its progress record: its halves, see `aborts`
                     └─ a batch's verdict: the others go at once; the suspects are halved, and at last sent one record
                        a batch
 
@@ -17,8 +18,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from outboxd.kafka.aborts import AbortedError, halved
 from outboxd.kafka.messages import TOPICS_REMEMBERED_MAX
-from outboxd.kafka.transaction_client import AbortedError, TransactionClient
+from outboxd.kafka.transaction_client import TransactionClient
 from outboxd.kafka.transactional_producer import TransactionsEndedError
 from outboxd.kafka.verdicts import Attempt, Pieces, plan, sent_back, sort_out
 from outboxd.policy.faults import own_fault
@@ -75,12 +77,13 @@ class Transactions:
             except AbortedError as aborted:
                 aborted.forget_frames()
                 client.drop_producer()
-                if aborted.faults:
+                if aborted.faults or aborted.refusal is not None:
                     self._after_abort(part, aborted, pieces)
                     continue
                 causeless += 1
                 if causeless >= CAUSELESS_ABORTS_MAX:
-                    text = "transactions were aborted again and again without a cause"
+                    cause = "nobody says why" if aborted.spoilt_by is None else aborted.spoilt_by.str()
+                    text = f"transactions were aborted again and again: {cause}"
                     raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), text)) from aborted
                 pieces.parts.appendleft(part)
             else:
@@ -92,7 +95,14 @@ class Transactions:
         return pieces.conclude()
 
     def _after_abort(self, part: Attempt, aborted: AbortedError, pieces: Pieces) -> None:
-        sorted_out = sort_out(part, aborted.faults, aborted.passed, self.client.examined)
+        faults, refusal = aborted.faults, aborted.refusal
+        if refusal is not None:
+            halves = halved(part, refusal)
+            if halves:
+                pieces.parts.extendleft(reversed(halves))
+                return
+            faults = dict.fromkeys(map(id_of, part.records), refusal.fault)
+        sorted_out = sort_out(part, faults, aborted.passed, self.client.examined)
         self._suspects.update(sorted_out.suspects)
         self._suspects.difference_update(sorted_out.blamed)
         pieces.take(sorted_out)

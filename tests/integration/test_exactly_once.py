@@ -385,3 +385,37 @@ def test_check_warns_of_a_progress_topic_that_may_lose_what_was_acknowledged(kaf
         (Weight.WARNING, f"{topic}: min.insync.replicas is 1 of 3: acknowledged records can be lost with one broker"),
         (Weight.WARNING, f"{topic}: unclean leader election is on: acknowledged records can be lost"),
     ]
+
+
+# --- A progress topic that refuses
+
+
+@pytest.mark.parametrize("limit", [4_000, 100])
+def test_a_progress_topic_that_refuses_is_named_and_nothing_is_sent_for_the_bin_again_and_again(
+    rig: Rig, limit: int
+) -> None:
+    topic = rig.topic()
+    progress = f"outboxd-progress-{rig.database.name}-outboxd-default"
+    rig.kafka.create_topic(
+        progress, partitions=1, config={"cleanup.policy": "compact", "max.message.bytes": str(limit)}
+    )
+    rig.insert_many([topic], 2_000, keys=100)
+    daemon = daemon_of(rig, relay={**RELAY, "shutdown_timeout": "3s"})
+
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+
+    assert daemon.events("producer_rebuilt") == []
+    if limit == 100:
+        assert ended.code == 69, ended.err
+        opened = daemon.events("breaker_opened", topic=topic)[0]
+        assert opened["error_code"] == "PROGRESS_REFUSED"
+        assert progress in opened["cause"]
+        # The first ones in ever smaller transactions, then a probe at a time.
+        assert sum(rig.kafka.end_offsets(topic).values()) < 3 * 2_000
+        assert rig.kafka.consume(topic) == []
+        rig.kafka.alter_topic_config(progress, {"max.message.bytes": "1048588"})
+        ended = daemon.run("--until-empty", timeout_seconds=60)
+    assert ended.code == 0, ended.err
+    verdict = rig.check()
+    verdict.assert_holds()
+    assert verdict.duplicates == 0

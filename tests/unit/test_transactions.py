@@ -344,7 +344,7 @@ def test_aborts_without_a_cause_are_tried_again_and_not_for_ever() -> None:
     broker = Broker(causeless_aborts=3)
     assert split(transactions_on(broker).deliver([record(1)]))[0] == [1]
     broker = Broker(causeless_aborts=100)
-    with pytest.raises(TransactionsEndedError):
+    with pytest.raises(TransactionsEndedError, match="again and again: abort it"):
         transactions_on(broker).deliver([record(1)])
     assert broker.committed == []
 

@@ -50,6 +50,10 @@ _FAULTS: Final[tuple[Fault, ...]] = (
           "A transaction of the daemon's own was open for longer than its time-out, so the brokers ended it.",
           "Nothing: its outcome is read from the progress topic. If it comes back, look for frozen machines or slow "
           "brokers."),
+    Fault(-1013, "PROGRESS_REFUSED", FaultClass.TOPIC,
+          "The progress topic does not take the record of a transaction, without which nothing may be committed.",
+          "Give the progress topic max.message.bytes of 1 MB or more, or the daemon's user WRITE on it, as the cause "
+          "says; the rows wait and go by themselves."),
     Fault(10, "MSG_SIZE_TOO_LARGE", _ROW,
           "The row with its key and headers is larger than the topic or the client allows.",
           "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "

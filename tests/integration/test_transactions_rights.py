@@ -1,0 +1,95 @@
+"""Exactly once with the rights that the documents name: they are enough, and a topic without its own waits alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+
+from tests.support.daemon import DaemonProcess
+from tests.support.kafka import KafkaCluster
+from tests.support.kafka_fixtures import started
+from tests.support.postgres_fixtures import Database
+from tests.support.rig import Rig
+
+pytestmark = pytest.mark.timeout(180)
+
+USER = "relay"
+
+
+@pytest.fixture(scope="module")
+def guarded_kafka() -> Iterator[KafkaCluster]:
+    """A broker that denies what no grant allows."""
+    yield from started(lambda: KafkaCluster(brokers=1, sasl=True, plain_users={USER: "s3cret"}))
+
+
+@pytest.fixture
+def guarded(database: Database, guarded_kafka: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
+    """A rig whose daemons may begin transactions and keep their progress, and nothing else yet."""
+    rig = Rig(database, guarded_kafka, tmp_path, kafka_properties=guarded_kafka.client_config(USER))
+    progress = f"outboxd-progress-{database.name}-outboxd-default"
+    guarded_kafka.create_topic(progress, partitions=1, config={"cleanup.policy": "compact"})
+    for operation in (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE):
+        guarded_kafka.grant(USER, progress, operation)
+    bindings = [
+        AclBinding(
+            ResourceType.TRANSACTIONAL_ID, "outboxd-", ResourcePatternType.PREFIXED, f"User:{USER}", "*", operation,
+            AclPermissionType.ALLOW,
+        )
+        for operation in (AclOperation.WRITE, AclOperation.DESCRIBE)
+    ]  # fmt: skip
+    for granted in guarded_kafka.admin.create_acls(bindings).values():
+        granted.result(20)
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+def topic_of(rig: Rig) -> str:
+    """A topic that the daemons may write to."""
+    topic = rig.topic()
+    for operation in (AclOperation.WRITE, AclOperation.DESCRIBE):
+        rig.kafka.grant(USER, topic, operation)
+    return topic
+
+
+def daemon_of(rig: Rig) -> DaemonProcess:
+    return rig.daemon(relay={"delivery": "exactly-once"}, cluster={"lease_ttl": "2s"})
+
+
+def test_the_rights_that_the_documents_name_are_enough_for_every_start(guarded: Rig) -> None:
+    topic = topic_of(guarded)
+    for _ in range(3):
+        guarded.insert_many([topic], 100, keys=10)
+        daemon = daemon_of(guarded)
+        assert daemon.run("--until-empty").code == 0, daemon.log_text[-2000:]
+        assert daemon.events("recovery_failed") == []
+    verdict = guarded.check()
+    verdict.assert_holds()
+    assert verdict.duplicates == 0
+
+
+def test_a_topic_whose_grant_was_taken_back_waits_while_others_go(guarded: Rig) -> None:
+    refused, allowed = topic_of(guarded), topic_of(guarded)
+    daemon = daemon_of(guarded)
+    daemon.start()
+    guarded.insert_many([refused, allowed], 100, keys=10)
+    guarded.wait_until_settled()
+
+    guarded.kafka.revoke(USER, refused)
+    guarded.insert_many([refused], 100, keys=10)
+    opened = daemon.wait_for_event("breaker_opened", topic=refused)
+    guarded.insert_many([refused, allowed], 100, keys=10)
+    guarded.wait_until_settled(but=150)
+    assert opened["error_code"] == "TOPIC_AUTHORIZATION_FAILED"
+    assert daemon.events("producer_rebuilt") == []
+
+    guarded.kafka.grant(USER, refused)
+    guarded.wait_until_settled()
+    assert daemon.stop().code == 0
+    verdict = guarded.check()
+    verdict.assert_holds()
+    assert verdict.duplicates == 0
