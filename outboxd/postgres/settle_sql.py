@@ -55,8 +55,8 @@ def piece_text(column: str) -> str:
     return f"(('x' || left({digits}, 16))::bit(64)::bigint # ('x' || right({digits}, 16))::bit(64)::bigint)"
 
 
-def _of_same_event(column: str) -> str:
-    """The row is of the event that the piece tells, where one is told."""
+def of_same_event(column: str) -> str:
+    """Return the condition that the row is of the event that the piece `d.piece` tells, where one is told."""
     return f"(d.piece IS NULL OR d.piece = {piece_text(column)})"
 
 
@@ -142,7 +142,7 @@ class SettleSql:
         """Rows of the same id *and* event, since the id may have been given again: what a progress record names, or
         what was read before a connection was lost.
         """
-        same = f"o.id = d.id AND {_IS_PENDING} AND {_of_same_event('o.event_id')}"
+        same = f"o.id = d.id AND {_IS_PENDING} AND {of_same_event('o.event_id')}"
         named = (
             f"unnest({_hidden('delivered_ids')}, {_hidden('delivered_partitions')}, {_hidden('delivered_offsets')},"
             f" {_hidden('delivered_pieces')}) AS d(id, partition, record_offset, piece)"
@@ -162,7 +162,7 @@ class SettleSql:
             "settled_before AS (SELECT 1 FROM ours,"
             f" unnest({_hidden('delivered_ids')}, {_hidden('delivered_pieces')}) AS d(id, piece)"
             f" LEFT JOIN {self._table} AS o ON o.id = d.id"
-            f" WHERE o.id IS NULL OR NOT {_IS_PENDING} AND {_of_same_event('o.event_id')})"
+            f" WHERE o.id IS NULL OR NOT {_IS_PENDING} AND {of_same_event('o.event_id')})"
         )
 
     def _retries(self) -> str:
@@ -184,7 +184,7 @@ class SettleSql:
         pieces, column, same = "", "", ""
         if of_an_event:
             pieces, column = ", %(dead_pieces)s::bigint[]", ", piece"
-            same = f" AND {_of_same_event('o.event_id')}"
+            same = f" AND {of_same_event('o.event_id')}"
         return (
             f"moved AS (DELETE FROM {self._table} AS o USING ours, unnest(%(dead_ids)s::bigint[],"
             " %(dead_attempts)s::int[], %(dead_reasons)s::text[], %(dead_codes)s::text[], %(dead_messages)s::text[],"
@@ -224,7 +224,7 @@ class SettleSql:
             " %(recovered_offsets)s::bigint[], %(recovered_pieces)s::bigint[])"
             " AS d(id, partition, record_offset, piece)"
             " WHERE l.outbox = %(outbox)s AND l.outbox_id = d.id AND l.status = 'replaying'"
-            f" AND {_of_same_event('l.event_id')})"
+            f" AND {of_same_event('l.event_id')})"
         )
 
     def _replayed(self) -> str:
