@@ -27,6 +27,15 @@ marks would have rows sent twice that a consumer was promised once."""
 _MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
 
 
+_IN_PLACE_OF_NULL = {
+    "event_id": "gen_random_uuid()",
+    "topic": "''",
+    "headers": "'{}'",
+    "created_at": "now()",
+}
+"""What a dead letter has to have, and a row of somebody's own table may lack."""
+
+
 @dataclass(frozen=True, slots=True)
 class Writes:
     """Which writes a settlement has."""
@@ -42,6 +51,13 @@ class Writes:
     progress: bool
     pieces: bool
     is_recovered: bool = False
+
+
+def _moved_values() -> str:
+    return ", ".join(
+        f"coalesce(m.{column}, {_IN_PLACE_OF_NULL[column]})" if column in _IN_PLACE_OF_NULL else f"m.{column}"
+        for column in _MOVED_COLUMNS.split(", ")
+    )
 
 
 def _hidden(array: str) -> str:
@@ -200,7 +216,7 @@ class SettleSql:
         return (
             f"buried AS (INSERT INTO {self._schema}.dead_letter (outbox, outbox_id, {_MOVED_COLUMNS}, attempts, reason,"
             " error_code, error_message, holds_key, first_failed_at, daemon)"
-            f" SELECT %(outbox)s, m.outbox_id, {', '.join('m.' + column for column in _MOVED_COLUMNS.split(', '))},"
+            f" SELECT %(outbox)s, m.outbox_id, {_moved_values()},"
             " m.attempts, m.reason, m.code, m.message, m.holds, coalesce(u.first_failed_at, now()), %(daemon)s"
             " FROM moved AS m LEFT JOIN untried AS u USING (outbox_id)"
             " ON CONFLICT (outbox, outbox_id, event_id) DO UPDATE SET status = 'dead', attempts = excluded.attempts,"
