@@ -172,12 +172,14 @@ class SettleFailed:
     """A settlement failed; whether it was committed is unknown. It is to be given again, whole.
 
     `refused`: the server said that it would not write it, because of a row of it or of a lock, so nothing of it is
-    written; others may be, and so may parts of it.
+    written; others may be, and so may parts of it. `in_part`: what it said nothing of is written, and rows of it are
+    not.
     """
 
     settlement: Settlement
     message: str
     refused: bool = False
+    in_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ _MISUSED = (
 )  # fmt: skip
 # A table, function, column or schema that is not there.
 _MISSING = ("42P01", "42883", "42703", "3F000")
+# A table, type or index, a function, or another object that is to be made, and is there.
+_TAKEN = ("42P07", "42723", "42710")
 # Connection lost, out of resources, shutting down or starting, a standby that cannot write, a lock that took too long.
 _UNAVAILABLE = ("08", "53", "57", "25006")
 # A lock, or time, ran out, which is no reason to look at the way to the server.
@@ -73,10 +75,20 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
         return DatabaseUnavailableError(
             f"PostgreSQL is not available: {words}; look at database.url, and at the server"
         )
+    return _of_the_schema(state, words)
+
+
+def _of_the_schema(state: str, words: str) -> SchemaError | None:
     if state in _MISSING:
         return SchemaError(
             f"the schema is not what this version of outboxd needs: {words}; "
             "run `outboxd migrate`, or look at database.schema and outbox.table"
+        )
+    if state in _TAKEN:
+        return SchemaError(
+            f"the schema has already what is to be made there: {words}; where another program made it, choose another "
+            "database.schema. Where it is outboxd's own, as a dump without data restores it, insert its revision into "
+            "alembic_version (version_num) in that schema, as the database that was dumped has it"
         )
     return None
 

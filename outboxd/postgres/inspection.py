@@ -16,6 +16,7 @@ from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.names import quoted
 from outboxd.postgres.revisions import VERSION_TABLE, check_schema, required_revision
 from outboxd.postgres.sql_text import in_schema
+from outboxd.postgres.table_habits import habits_of
 from outboxd.postgres.tables import table as table_of
 
 SERVER_VERSION_MIN = 140000
@@ -90,6 +91,7 @@ def inspect(
                 missing = list(_grants(connection, schema, table))
                 findings.extend(missing)
                 findings.extend(_table(connection, schema, table))
+                findings.extend(habits_of(connection, schema, table, _OWN_TABLES))
                 if not missing:
                     findings.extend(_hidden_rows(connection, schema, table))
                     findings.extend(_other_outbox(connection, schema, table, outbox))

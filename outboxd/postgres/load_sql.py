@@ -70,7 +70,7 @@ def sweep_text(schema: str, table: str) -> str:
     """
     outbox = f"{quoted_beside_parameters(schema)}.{quoted_beside_parameters(table)}"
     return (
-        "WITH chunk AS MATERIALIZED (SELECT o.id, o.topic, o.key, o.available_at"
+        "WITH chunk AS MATERIALIZED (SELECT o.id, coalesce(o.topic, '') AS topic, o.key, o.available_at"
         f" FROM {outbox} AS o WHERE o.published_at IS NULL AND o.id > %(cursor)s"
         # A comparison of rows, lest the planner take it for a narrow range, see FetchSql.
         f" AND (o.id, 0) <= (%(position)s, 0) ORDER BY o.id {limit_text('%(rows_max)s')})"

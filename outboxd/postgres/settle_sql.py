@@ -27,6 +27,15 @@ marks would have rows sent twice that a consumer was promised once."""
 _MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
 
 
+_IN_PLACE_OF_NULL = {
+    "event_id": "gen_random_uuid()",
+    "topic": "''",
+    "headers": "'{}'",
+    "created_at": "now()",
+}
+"""What a dead letter has to have, and a row of somebody's own table may lack."""
+
+
 @dataclass(frozen=True, slots=True)
 class Writes:
     """Which writes a settlement has."""
@@ -44,6 +53,13 @@ class Writes:
     is_recovered: bool = False
 
 
+def _moved_values() -> str:
+    return ", ".join(
+        f"coalesce(m.{column}, {_IN_PLACE_OF_NULL[column]})" if column in _IN_PLACE_OF_NULL else f"m.{column}"
+        for column in _MOVED_COLUMNS.split(", ")
+    )
+
+
 def _hidden(array: str) -> str:
     """Return the array as one whose length the planner does not see: it then expects few, and looks each up."""
     return f"(SELECT %({array})s::bigint[])"
@@ -55,8 +71,8 @@ def piece_text(column: str) -> str:
     return f"(('x' || left({digits}, 16))::bit(64)::bigint # ('x' || right({digits}, 16))::bit(64)::bigint)"
 
 
-def _of_same_event(column: str) -> str:
-    """The row is of the event that the piece tells, where one is told."""
+def of_same_event(column: str) -> str:
+    """Return the condition that the row is of the event that the piece `d.piece` tells, where one is told."""
     return f"(d.piece IS NULL OR d.piece = {piece_text(column)})"
 
 
@@ -142,7 +158,7 @@ class SettleSql:
         """Rows of the same id *and* event, since the id may have been given again: what a progress record names, or
         what was read before a connection was lost.
         """
-        same = f"o.id = d.id AND {_IS_PENDING} AND {_of_same_event('o.event_id')}"
+        same = f"o.id = d.id AND {_IS_PENDING} AND {of_same_event('o.event_id')}"
         named = (
             f"unnest({_hidden('delivered_ids')}, {_hidden('delivered_partitions')}, {_hidden('delivered_offsets')},"
             f" {_hidden('delivered_pieces')}) AS d(id, partition, record_offset, piece)"
@@ -162,7 +178,7 @@ class SettleSql:
             "settled_before AS (SELECT 1 FROM ours,"
             f" unnest({_hidden('delivered_ids')}, {_hidden('delivered_pieces')}) AS d(id, piece)"
             f" LEFT JOIN {self._table} AS o ON o.id = d.id"
-            f" WHERE o.id IS NULL OR NOT {_IS_PENDING} AND {_of_same_event('o.event_id')})"
+            f" WHERE o.id IS NULL OR NOT {_IS_PENDING} AND {of_same_event('o.event_id')})"
         )
 
     def _retries(self) -> str:
@@ -184,7 +200,7 @@ class SettleSql:
         pieces, column, same = "", "", ""
         if of_an_event:
             pieces, column = ", %(dead_pieces)s::bigint[]", ", piece"
-            same = f" AND {_of_same_event('o.event_id')}"
+            same = f" AND {of_same_event('o.event_id')}"
         return (
             f"moved AS (DELETE FROM {self._table} AS o USING ours, unnest(%(dead_ids)s::bigint[],"
             " %(dead_attempts)s::int[], %(dead_reasons)s::text[], %(dead_codes)s::text[], %(dead_messages)s::text[],"
@@ -200,7 +216,7 @@ class SettleSql:
         return (
             f"buried AS (INSERT INTO {self._schema}.dead_letter (outbox, outbox_id, {_MOVED_COLUMNS}, attempts, reason,"
             " error_code, error_message, holds_key, first_failed_at, daemon)"
-            f" SELECT %(outbox)s, m.outbox_id, {', '.join('m.' + column for column in _MOVED_COLUMNS.split(', '))},"
+            f" SELECT %(outbox)s, m.outbox_id, {_moved_values()},"
             " m.attempts, m.reason, m.code, m.message, m.holds, coalesce(u.first_failed_at, now()), %(daemon)s"
             " FROM moved AS m LEFT JOIN untried AS u USING (outbox_id)"
             " ON CONFLICT (outbox, outbox_id, event_id) DO UPDATE SET status = 'dead', attempts = excluded.attempts,"
@@ -224,7 +240,7 @@ class SettleSql:
             " %(recovered_offsets)s::bigint[], %(recovered_pieces)s::bigint[])"
             " AS d(id, partition, record_offset, piece)"
             " WHERE l.outbox = %(outbox)s AND l.outbox_id = d.id AND l.status = 'replaying'"
-            f" AND {_of_same_event('l.event_id')})"
+            f" AND {of_same_event('l.event_id')})"
         )
 
     def _replayed(self) -> str:

@@ -21,6 +21,7 @@ from outboxd.policy.requests import IMPATIENT, FetchRequest, Patience, Settlemen
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.failures import in_words, is_refusal
 from outboxd.postgres.fetching import FetchStatement
+from outboxd.postgres.kept_rows import KEPT, are_kept
 from outboxd.postgres.load_sql import load_text, pauses_text, progress_text, sweep_text
 from outboxd.postgres.lock_holders import holder_of
 from outboxd.postgres.lock_limit import milliseconds
@@ -237,6 +238,10 @@ class PostgresStore:
             if not is_refusal(error):
                 raise
             self._post(SettleFailed(settlement, self._refused(error, settlement, connection), refused=True))
+            return
+        is_short = owned > 0 and matched < settlement.rows
+        if is_short and are_kept(connection, self._schema, self._table, settlement):
+            self._post(SettleFailed(settlement, KEPT, refused=True, in_part=True))
             return
         moved = owned == 0 and has_moved(connection, owner, self._qualified)
         self._post(Settled(settlement, matched, fenced=owned == 0, moved=moved))

@@ -209,7 +209,9 @@ class Writing:
         state = self._state
         now = state.ports.clock.monotonic()
         row = progress_row(state, event.settlement)
-        if state.settling.refused(event.settlement, now, row, tries_one=self._refusals + 1 >= REFUSALS_MAX):
+        # Of what is written already, its parts will find nothing to change.
+        refused = replace(event.settlement, again=True) if event.in_part else event.settlement
+        if state.settling.refused(refused, now, row, tries_one=self._refusals + 1 >= REFUSALS_MAX):
             keep_from_reading(state, event.settlement)
             self._tell_aside(event, now)
             return

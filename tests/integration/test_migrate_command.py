@@ -47,6 +47,25 @@ def test_a_schema_of_a_newer_version_is_left_alone_in_a_sentence(empty_database:
     assert "bug" not in done.stderr
 
 
+@pytest.mark.parametrize("whose", ["another program's", "restored without its data"])
+def test_a_schema_that_has_such_tables_and_no_revision_is_told_in_a_sentence(
+    empty_database: Database, whose: str
+) -> None:
+    if whose == "restored without its data":
+        upgrade(empty_database.url, "outboxd")
+    with empty_database.connect() as connection:
+        if whose == "restored without its data":
+            connection.execute("DELETE FROM outboxd.alembic_version")
+        else:
+            connection.execute("CREATE SCHEMA outboxd")
+            connection.execute("CREATE TABLE outboxd.outbox (id bigint)")
+    done = migrate(empty_database.url)
+    assert done.returncode == 78
+    assert 'has already what is to be made there: relation "outbox" already exists' in done.stderr
+    assert "alembic_version" in done.stderr
+    assert "CREATE" not in done.stderr
+
+
 def test_migrate_sql_prints_sql_only_and_needs_no_server() -> None:
     done = migrate("postgresql://nobody@127.0.0.1:1/none", "--sql", schema="mine")
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,9 +14,16 @@ BEGIN
 END $$;
 CREATE TRIGGER refuse BEFORE UPDATE ON outboxd.outbox FOR EACH ROW EXECUTE FUNCTION public.refuse();
 """
+LEAVING_OUT = """
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN CASE WHEN old.id = %s THEN NULL ELSE new END;
+END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON outboxd.outbox FOR EACH ROW EXECUTE FUNCTION public.refuse();
+"""
 
 
-@pytest.mark.parametrize("way", ["locked", "refused by a trigger"])
+@pytest.mark.parametrize("way", ["locked", "refused by a trigger", "left out by a trigger"])
 def test_a_row_that_cannot_be_settled_keeps_no_other_from_it_and_is_settled_once_it_can_be(rig: Rig, way: str) -> None:
     topic = rig.topic()
     rig.insert_many([topic], 500, 50)
@@ -26,8 +33,9 @@ def test_a_row_that_cannot_be_settled_keeps_no_other_from_it_and_is_settled_once
     if way == "locked":
         blocker.execute("SELECT id FROM outboxd.outbox WHERE id = %s FOR UPDATE", (frozen,))
     else:
-        rig.sql.execute(REFUSING.replace("%s", str(frozen)))
-    daemon = rig.daemon(relay={"max_in_flight_rows": 1000, "batch_rows": 100})
+        trigger = REFUSING if way == "refused by a trigger" else LEAVING_OUT
+        rig.sql.execute(trigger.replace("%s", str(frozen)))
+    daemon = rig.daemon(relay={"max_in_flight_rows": 1000, "batch_rows": 100, "sweep_interval": "200ms"})
     daemon.start()
     rig.wait_until_settled(but=1)
     # More than what may be in memory.
@@ -42,9 +50,12 @@ def test_a_row_that_cannot_be_settled_keeps_no_other_from_it_and_is_settled_once
         assert "application_name somebody" in str(told["cause"])
         assert "while updating tuple" in str(told["cause"])
         assert "database.url" not in str(told["cause"])
-    else:
+    elif way == "refused by a trigger":
         assert f"row {frozen} is frozen" in str(told["cause"])
+    else:
+        assert "a trigger of the table that returns NULL" in str(told["cause"])
     assert not daemon.events("database_failed")
+    assert not daemon.events("settle_mismatch")
 
     blocker.rollback()
     blocker.close()

@@ -1,0 +1,65 @@
+"""What `check` says of a table that was changed in ways of which the server says nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from outboxd.policy.findings import Weight
+from outboxd.postgres.engine import make_engine
+from outboxd.postgres.inspection import inspect
+from tests.support.postgres_fixtures import Database
+
+PUBLISHED = "CREATE PUBLICATION everything FOR ALL TABLES"
+OWN_SEQUENCE = "ALTER TABLE outboxd.outbox ALTER id DROP IDENTITY; CREATE SEQUENCE outboxd.ids"
+AS_DEFAULT = "ALTER TABLE outboxd.outbox ALTER id SET DEFAULT nextval('outboxd.ids')"
+
+
+def told(database: Database, table: str = "outbox") -> list[tuple[Weight, str]]:
+    engine = make_engine(database.url)
+    try:
+        findings = inspect(engine, "outboxd", table, "default").findings
+    finally:
+        engine.dispose()
+    return [(finding.weight, finding.message) for finding in findings if finding.weight is not Weight.FINE]
+
+
+@pytest.mark.parametrize(
+    ("change", "weight", "words"),
+    [
+        (
+            f"{PUBLISHED}; ALTER TABLE outboxd.outbox REPLICA IDENTITY NOTHING",
+            Weight.MISCONFIGURED,
+            '"outboxd"."outbox" is published without a replica identity',
+        ),
+        (
+            f"{PUBLISHED}; ALTER TABLE outboxd.lease DROP CONSTRAINT lease_pkey",
+            Weight.MISCONFIGURED,
+            '"outboxd"."lease" is published without a replica identity',
+        ),
+        ("ALTER TABLE outboxd.retry SET UNLOGGED", Weight.WARNING, '"outboxd"."retry" is unlogged'),
+        ("ALTER TABLE outboxd.outbox DROP CONSTRAINT outbox_pkey", Weight.WARNING, "nothing keeps the ids"),
+        ("ALTER TABLE outboxd.outbox ALTER event_id DROP NOT NULL", Weight.WARNING, "event_id of .* may be null"),
+        ("ALTER TABLE outboxd.outbox ALTER id SET CACHE 50", Weight.WARNING, "each session draws 50 ids"),
+        (f"{OWN_SEQUENCE} CACHE 20; {AS_DEFAULT}", Weight.WARNING, "each session draws 20 ids"),
+    ],
+)
+def test_a_change_that_costs_rows_their_marks_or_their_order_is_told(
+    database: Database, change: str, weight: Weight, words: str
+) -> None:
+    with database.connect() as connection:
+        connection.execute(change)
+    [(found, message)] = told(database)
+    assert found is weight
+    assert re.search(words, message)
+
+
+def test_what_does_no_harm_is_not_told(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute(f"{PUBLISHED}; {OWN_SEQUENCE}; {AS_DEFAULT}")
+        connection.execute("ALTER TABLE outboxd.retry REPLICA IDENTITY FULL")
+        connection.execute("CREATE TABLE outboxd.outbox_b (LIKE outboxd.outbox INCLUDING ALL)")
+        connection.execute("CREATE UNLOGGED TABLE public.unlogged (id int)")
+    assert told(database) == []
+    assert told(database, "outbox_b") == []
