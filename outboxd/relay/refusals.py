@@ -2,8 +2,9 @@
 
 Nothing of a refused settlement is written, and which row is to blame is not known for every reason there is. So it is
 given again in halves, all pieces of one size before those of the next: whatever else is in it is written after a dozen
-statements. What is refused alone is set aside and tried again after a pause that grows. It stays in memory, within the
-limits of that; whatever else is delivered is settled meanwhile.
+statements. What is refused alone is set aside and tried again after a pause that grows, and the longer the more there
+is of it; once one of them is written the others are tried at once. It stays in memory, within the limits of that;
+whatever else is delivered is settled meanwhile.
 
 With Kafka transactions, what waits here keeps its transaction, and all after it, from being settled. So what is set
 aside is stated again by the progress record of a later transaction: then those before that one may be settled.
@@ -23,6 +24,8 @@ from outboxd.policy.requests import Settlement
 
 STUCK_TRIES = 6
 """So often, which takes some seconds, is what is set aside tried before who waits for its end waits no longer."""
+TRIES_A_SECOND_MAX = 20
+"""So often, taken together, is tried what was so often in vain: thousands of rows would else keep the server busy."""
 
 
 class Aside(NamedTuple):
@@ -46,6 +49,8 @@ class Refusals:
         self._records = 0
         """What these have, since there may be too many of them to add up."""
         self._aside: list[Aside] = []
+        self._is_slow = False
+        """Whether some of it waits for longer than its own failures say."""
         self._numbers = count()
         self._trying: Aside | None = None
         self._restated: dict[ProgressRow, int] = {}
@@ -111,6 +116,11 @@ class Refusals:
         tried, self._trying = self._trying, None
         if tried is None:
             return False
+        if self._is_slow:
+            # What was in the way of this one may have been in the way of all.
+            self._is_slow = False
+            self._aside = [aside._replace(due_at=float("-inf"), failures=0) for aside in self._aside]
+            heapq.heapify(self._aside)
         self._is_settled_max_known = False
         if tried.row is not None:
             self._restated.pop(tried.row, None)
@@ -179,7 +189,15 @@ class Refusals:
             self._records += settlement.records
             return False
         failures = 1 if tried is None else tried.failures + 1
-        due_at = now + failure_pause_seconds(failures)
+        due_at = now + self._pause_seconds(failures)
         heapq.heappush(self._aside, Aside(due_at, next(self._numbers), failures, settlement.part(0, 1), row))
         self._are_new = self._are_new or (tried is None and row is not None)
         return True
+
+    def _pause_seconds(self, failures: int) -> float:
+        pause_seconds = failure_pause_seconds(failures)
+        shared_seconds = (len(self._aside) + 1) / TRIES_A_SECOND_MAX
+        if failures < STUCK_TRIES or shared_seconds <= pause_seconds:
+            return pause_seconds
+        self._is_slow = True
+        return shared_seconds

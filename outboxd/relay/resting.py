@@ -11,6 +11,9 @@ from outboxd.relay.watch import Watch
 from outboxd.relay.writing import Writing
 
 POLL_SLICE_SECONDS = 0.001
+STILL_SECONDS = 1.0
+STILL_SLICE_SECONDS = 0.01
+"""Where nothing was delivered for so long, what is in flight is stuck: nobody waits for a turn each millisecond."""
 LINGER_ROWS_MIN = 200
 """With fewer records in flight, it is their keys that wait, and a batch does not become fuller."""
 REST_SECONDS_MAX = 0.25
@@ -74,6 +77,8 @@ class Resting:
             if self._reading.awaits_reports:
                 # No answer of the database can come meanwhile, so there is nothing else to be quick for.
                 slice_seconds = max(slice_seconds, timeout_seconds)
+            elif now - state.lanes.last_delivered_at >= STILL_SECONDS:
+                slice_seconds = max(slice_seconds, min(timeout_seconds, STILL_SLICE_SECONDS))
             (publisher.poll if comes_more else publisher.flush)(slice_seconds)
         else:
             # A transaction's end comes by the mailbox. Who stands by, too, hears of its producer's failure.

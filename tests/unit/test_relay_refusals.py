@@ -14,6 +14,7 @@ from outboxd.policy.requests import Settlement
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import Loaded, Settled, SettleFailed
 from outboxd.relay.recovering import Recovering
+from outboxd.relay.refusals import TRIES_A_SECOND_MAX
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
 from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, WRITES, Writing
@@ -147,6 +148,28 @@ def test_rows_that_are_set_aside_are_told_once_a_minute() -> None:
     assert len(bench.told("row_not_settled")) == 1
     bench.run(ASIDE_TOLD_SECONDS)
     assert [each["rows"] for each in bench.told("row_not_settled")][1:] == [100]
+
+
+def test_many_refused_rows_keep_no_server_busy_and_are_settled_soon_after_they_can_be() -> None:
+    bench, refused = Bench(), 200
+    bench.locked = set(range(1, 2 * refused, 2))
+    bench.deliver(*range(1, 2 * refused + 1))
+    bench.run(60.0)
+    assert sorted(bench.settled_ids) == list(range(2, 2 * refused + 1, 2))
+    assert bench.state.settling.refusals.are_stuck
+    assert bench.run(60.0) <= 60 * TRIES_A_SECOND_MAX + 20
+
+    # That somebody let go of one of them says nothing of the others: they are tried anew, and then no more than before.
+    bench.locked.remove(101)
+    bench.run(refused / TRIES_A_SECOND_MAX + 1.0)
+    assert 101 in bench.settled_ids
+    bench.run(60.0)
+    assert bench.run(60.0) <= 60 * TRIES_A_SECOND_MAX + 20
+
+    bench.locked = set()
+    bench.run(5.0)
+    assert sorted(bench.settled_ids) == list(range(1, 2 * refused + 1))
+    assert bench.state.settling.is_empty
 
 
 def test_a_locked_table_is_told_as_a_failed_database_and_asked_no_faster_than_one() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from outboxd.policy.routes import Confirm, Route
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.reading import Reading
-from outboxd.relay.resting import Resting
+from outboxd.relay.resting import POLL_SLICE_SECONDS, STILL_SECONDS, STILL_SLICE_SECONDS, Resting
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
 from outboxd.relay.writing import Writing
@@ -17,17 +19,46 @@ from tests.unit.records import record
 NOW = 100.0
 
 
-def test_fire_and_forget_records_wait_for_reports_of_others_and_for_nothing_once_those_are_in() -> None:
+class Client:
+    """A publisher that notes how long it is waited for."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def poll(self, timeout_seconds: float) -> None:
+        self.waits.append(timeout_seconds)
+
+    flush = poll
+
+
+def resting_of(client: Client | None = None, *, confirm: Confirm = Confirm.CALLBACK) -> tuple[Resting, State]:
     ports = SimpleNamespace(
         clock=SimpleNamespace(monotonic=lambda: NOW),
         lease=SimpleNamespace(trusted_until=lambda: NOW + 9.0),
         observer=None,
-        publisher=None,
+        publisher=client,
+        mailbox=None,
         dice=None,
     )
-    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=Confirm.NONE), token=1)
+    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=confirm), token=1)
     state.lanes.meet(["orders"])
-    resting = Resting(state, Publishing(state), Reading(state), Writing(state), Watch(state))
+    return Resting(state, Publishing(state), Reading(state), Writing(state), Watch(state)), state
+
+
+def test_what_is_in_flight_is_waited_for_by_the_millisecond_and_less_often_where_nothing_moves() -> None:
+    client = Client()
+    resting, state = resting_of(client)
+    state.lanes.published([record(1)])
+    for still_seconds in (0.0, STILL_SECONDS / 2, STILL_SECONDS):
+        state.lanes.last_delivered_at = NOW - still_seconds
+        resting.rest(NOW, NOW + 5.0)
+    resting.rest(NOW, NOW + STILL_SLICE_SECONDS / 4)
+    sliced = [POLL_SLICE_SECONDS, POLL_SLICE_SECONDS, STILL_SLICE_SECONDS, STILL_SLICE_SECONDS / 4]
+    assert client.waits == pytest.approx(sliced)
+
+
+def test_fire_and_forget_records_wait_for_reports_of_others_and_for_nothing_once_those_are_in() -> None:
+    resting, state = resting_of(confirm=Confirm.NONE)
 
     def deadline() -> float:
         return resting.next_deadline(NOW, [NOW + 5.0], may_read=False, may_settle=False)
