@@ -7,8 +7,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 # How many files of tests go at once; each worker has servers of its own. 0 is one after the other, without workers. On
-# two cores three are quicker than two, since much of the time somebody waits for a lease, a time-out or a broker.
-WORKERS ?= 3
+# two cores four are quicker than three, since much of the time somebody waits for a lease, a time-out or a broker.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install demo test unit contract simulation integration chaos browser systemd lint format bench man lock clean

@@ -131,8 +131,10 @@ def test_ctrl_c_leaves_nothing_behind_whenever_it_comes(temporary: Path, words: 
     with running(temporary, *arguments) as child:
         read_until(child, words)
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=DEMO_SECONDS_MAX)
-        assert child.returncode == (0 if arguments else 130)
+        out, err = child.communicate(timeout=DEMO_SECONDS_MAX)
+        # On a busy machine all may be over when it comes, and what it meets is the interpreter's own end.
+        is_over = "none dropped, repeated or altered" in out
+        assert child.returncode in ((0, 130, -signal.SIGINT) if is_over else (0,) if arguments else (130,))
         assert "Traceback" not in err
     assert left_behind(temporary) == []
 
