@@ -99,6 +99,11 @@ def state(machine: Machine) -> tuple[str, str, int]:
     return active, result, int(restarts)
 
 
+def wait_for_owner(machine: Machine) -> None:
+    """Wait until the daemon relays: one that was killed before it may have left its lease."""
+    machine.wait("systemctl show --value --property=StatusText outboxd | grep -q '^relaying'", "it relays")
+
+
 def settle(machine: Machine) -> None:
     """Wait until nothing is pending."""
     pending = "SELECT 1 / (count(*) = 0)::int FROM outboxd.outbox WHERE published_at IS NULL"
@@ -153,7 +158,7 @@ def test_the_journal_has_the_events_with_their_fields(service: Machine) -> None:
 
 
 def test_the_status_is_a_sentence_that_follows_what_happens(service: Machine) -> None:
-    service.wait("systemctl show --value --property=StatusText outboxd | grep -q '^relaying'", "it relays")
+    wait_for_owner(service)
     service.run("systemctl stop database")
     service.wait(
         "systemctl show --value --property=StatusText outboxd | grep -q 'the database does not answer'", "an outage"
@@ -203,7 +208,7 @@ def test_a_daemon_whose_fetch_is_stuck_is_ended_by_the_watchdog(service: Machine
     # Lock waits end within a third of the lease; here they last.
     service.run(f"sed -i 's/^#lease_ttl = .*/lease_ttl = \"60s\"/' {CONFIG}")
     service.run(f"systemctl daemon-reload; systemctl restart {UNIT}")
-    service.wait("systemctl show --value --property=StatusText outboxd | grep -q '^relaying'", "it relays")
+    wait_for_owner(service)
     lock = "BEGIN; LOCK TABLE outboxd.outbox IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)"
     service.run(f'systemd-run --quiet --unit=lock {APP} -c "{lock}"')
     try:
@@ -272,6 +277,7 @@ def test_a_second_outbox_has_a_service_of_the_template(service: Machine) -> None
 
 def test_a_stop_drains_and_leaves_nothing_behind(service: Machine) -> None:
     create_topic(service, "many")
+    wait_for_owner(service)
     rows = (
         "INSERT INTO outboxd.outbox (topic, key, payload)"
         " SELECT 'many', 'k' || i % 100, 'x' FROM generate_series(1, 20000) AS i"
