@@ -79,7 +79,7 @@ class Daemon:
         self.metrics = Metrics(self.board, dropped_lines=lambda: self.log.dropped)
         about = {"outbox": settings.outbox.name, "daemon": daemon_name()}
         alerts = Alerts(settings.alerts.command, self.log.event, about=about)
-        is_transactional = settings.relay.delivery == "exactly-once"
+        is_transactional = settings.relay.is_exactly_once
         self._rivals = Rivals(settings.outbox.name, is_transactional=is_transactional, stop=self.stop)
         self.observer = RivalObserver(self.log, self.metrics, self.board, alerts.offer, self._rivals)
         self._tracing = self._open_tracing()
@@ -129,7 +129,7 @@ class Daemon:
             check_schema(connection, self.settings.database.schema_)
             check_grants(connection, self.settings.database.schema_, self.settings.outbox.table)
             check_table(connection, self.settings.database.schema_, self.settings.outbox.table)
-            if self.settings.relay.delivery == "exactly-once":
+            if self.settings.relay.is_exactly_once:
                 driver: Any = connection.connection.driver_connection
                 check_drained(driver, self.settings.database.schema_, self.settings.outbox.name)
 
@@ -232,7 +232,7 @@ class Daemon:
         wanted.kafka.bootstrap_servers  # noqa: B018 - refuses to go on without brokers
         self.log.hide(_secrets(wanted))
         # What may be refused comes first: what is refused changes nothing.
-        check_client(wanted.kafka.properties, is_transactional=self.settings.relay.delivery == "exactly-once")
+        check_client(wanted.kafka.properties, is_transactional=self.settings.relay.is_exactly_once)
         files = contents(wanted.kafka.properties)
         rewritten = [name for name, content in files.items() if content != self._files.get(name)]
         reload = compare(self.settings, wanted, rewritten=rewritten)

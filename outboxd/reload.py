@@ -109,7 +109,7 @@ def _with_old(present: Settings, wanted: Settings, waiting: list[str]) -> Settin
 
 def _renews(present: Settings, settings: Settings, taken: list[str]) -> bool:
     kafka = {key for key in taken if key.startswith("kafka.")}
-    if settings.relay.delivery == "exactly-once" and kafka:
+    if settings.relay.is_exactly_once and kafka:
         return True
     # The producer's queue is made for the limits; a transaction's rows are bounded apart from them.
     limits = [(each.relay.max_in_flight_rows, each.relay.max_in_flight_bytes) for each in (present, settings)]

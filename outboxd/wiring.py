@@ -81,7 +81,7 @@ def _publisher(
     def on_lost(topic: str, partition: int, records: int) -> None:
         observer.event("acknowledged_records_lost", topic=topic, partition=partition, count=records)
 
-    if settings.relay.delivery == "exactly-once":
+    if settings.relay.is_exactly_once:
         return TransactionalPublisher(
             settings.kafka.properties,
             mailbox.post,
@@ -116,7 +116,7 @@ def assemble(
             tries suspects of a crash too, to which it travels by pickling.
         trace_publisher: wraps it once more, in this process alone.
     """
-    check_client(settings.kafka.properties, is_transactional=settings.relay.delivery == "exactly-once")
+    check_client(settings.kafka.properties, is_transactional=settings.relay.is_exactly_once)
     password = PresentPassword(settings.database.password)
     engine = engine_for(settings, password=password)
     mailbox = QueueMailbox()
@@ -157,7 +157,7 @@ def assemble(
         relayed_table=settings.outbox.table,
         listening=settings.relay.listen,
         deletes_published=settings.relay.after_publish == "delete",
-        exactly_once=settings.relay.delivery == "exactly-once",
+        exactly_once=settings.relay.is_exactly_once,
     )
     port: Publisher = publisher if decorate_publisher is None else decorate_publisher(publisher)
     port = port if trace_publisher is None else trace_publisher(port)
@@ -168,7 +168,7 @@ def assemble(
     dice = random.Random()  # noqa: S311
     ports = Ports(store, port, lease, mailbox, MonotonicClock(), dice, observer)
     chosen, default = routes(settings)
-    pipelined = settings.relay.delivery == "exactly-once"
+    pipelined = settings.relay.is_exactly_once
     relay = Relay(ports, relay_limits(settings), chosen, default, until_empty=until_empty, pipelined=pipelined)
     return Assembly(settings, engine, password, mailbox, store, publisher, lease, relay, starts, trial)
 
@@ -186,7 +186,7 @@ def _careful(
     outbox, schema = settings.outbox.name, settings.database.schema_
     properties, rows_max = settings.kafka.properties, settings.relay.max_in_flight_rows
     clock, event = MonotonicClock(), observer.event
-    if settings.relay.delivery == "exactly-once":
+    if settings.relay.is_exactly_once:
         made = partial(lone_transactions, source=outbox, schema=schema, decorate=decorate)
         transaction_trial = TransactionTrialProcess(made, properties, event, wake)
         return transaction_trial, CarefulTransactions(port, starts, transaction_trial, clock, event, rows_max=rows_max)

@@ -167,7 +167,7 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     else:
         try:
             database, outbox = settings.database, settings.outbox
-            exactly_once = settings.relay.delivery == "exactly-once"
+            exactly_once = settings.relay.is_exactly_once
             found = postgres.inspect(
                 engine, database.schema_, outbox.table, outbox.name, exactly_once=exactly_once,
                 listens=settings.relay.listen,

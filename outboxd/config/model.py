@@ -99,7 +99,7 @@ def disagreements(
     for index, route in enumerate(routes):
         if route is None:
             continue
-        if route.confirm != "callback" and relay.delivery == "exactly-once":
+        if route.confirm != "callback" and relay.is_exactly_once:
             why = {
                 "none": "can lose records",
                 "each": "sends one record at a time, where a transaction makes all visible at once",

@@ -130,6 +130,11 @@ class RelaySettings(Section):
         20.0, "How long a shutdown awaits delivery reports; rows without one stay pending."
     )
 
+    @property
+    def is_exactly_once(self) -> bool:
+        """Whether records go in Kafka transactions."""
+        return self.delivery == "exactly-once"
+
     def contradictions(self) -> Iterator[Contradiction]:
         """Polls back off, if anything."""
         if self.poll_interval_min_seconds > self.poll_interval_max_seconds:

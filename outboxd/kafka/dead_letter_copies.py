@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.client_config import DEFAULTS, UNREAD
+from outboxd.kafka.codes import in_words
 from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
 
 SEND_SECONDS_MAX = 30.0
@@ -60,7 +61,7 @@ class DeadLetterCopier:
             letter, error = others[0]
             self._producer = None
             raise BrokerUnavailableError(
-                f"the copy of dead letter {letter.id} was refused by {self._topic}: {error.name()}: {error.str()}; "
+                f"the copy of dead letter {letter.id} was refused by {self._topic}: {in_words(error)}; "
                 "look at alerts.dead_letter_topic and at the rights on that topic"
             )
         return [] if stop.is_set() else list(letters)

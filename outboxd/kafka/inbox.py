@@ -11,7 +11,7 @@ from typing import Literal
 
 from confluent_kafka import KafkaError, Message
 
-from outboxd.kafka.codes import CERTIFICATE_REMEDY, is_certificate_refused
+from outboxd.kafka.codes import CERTIFICATE_REMEDY, in_words, is_certificate_refused
 from outboxd.policy.faults import fault_of, fault_of_refusal
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
@@ -60,7 +60,7 @@ def clearer_failure(former: str | None, error: KafkaError) -> str:
     )
     if is_certificate_refused(error.str()):
         remedy = CERTIFICATE_REMEDY
-    return f"{error.name()}: {error.str()}; {remedy}"
+    return f"{in_words(error)}; {remedy}"
 
 
 def refusal_fault(error: TypeError | ValueError) -> DeliveryFault:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from outboxd.errors import AccessDeniedError, BrokerUnavailableError
-from outboxd.kafka.codes import NO_TOPIC
+from outboxd.kafka.codes import NO_TOPIC, in_words
 from outboxd.kafka.consumers import without_producers_own
 from outboxd.policy.auditing import Bounds, Identity
 
@@ -173,7 +173,7 @@ def _runs(offsets: Sequence[int]) -> list[tuple[int, int]]:
 
 def _explained(error: KafkaException, partition: Partition) -> BrokerUnavailableError | AccessDeniedError:
     kafka_error: KafkaError = error.args[0]
-    said = f"{partition[0]}: {kafka_error.name()}: {kafka_error.str()}"
+    said = f"{partition[0]}: {in_words(kafka_error)}"
     if kafka_error.code() in _FORBIDDEN:
         return AccessDeniedError(
             f"Kafka does not let us read {said}; the audit needs READ on the topics and on the group outboxd-audit"

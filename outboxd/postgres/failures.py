@@ -59,8 +59,7 @@ _OF_A_RIVAL = "40"
 def explain(error: psycopg.Error) -> OutboxdError | None:
     """The error of ours that this one of the driver means; None for what only a bug explains."""
     state = error.sqlstate or _refused_as(error)
-    # What the server says of the error alone; the whole text quotes the statement too.
-    words = " ".join((error.diag.message_primary or str(error)).split())
+    words = _words(error)
     if state == "42501":
         return AccessDeniedError(f"PostgreSQL refuses: {words}; grant it, or use a role that may")
     if state.startswith("28") or any(phrase in words for phrase in _REFUSED) or _is_missing(words, "role"):
@@ -76,6 +75,11 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
             f"PostgreSQL is not available: {words}; look at database.url, and at the server"
         )
     return _of_the_schema(state, words)
+
+
+def _words(error: psycopg.Error) -> str:
+    """Return what the server says of the error alone; the whole text quotes the statement too."""
+    return " ".join((error.diag.message_primary or str(error)).split())
 
 
 def _of_the_schema(state: str, words: str) -> SchemaError | None:
@@ -167,7 +171,7 @@ def told() -> Iterator[None]:
 
 
 def _refusal(error: psycopg.Error) -> OutboxdError | None:
-    state, words = error.sqlstate or "", " ".join((error.diag.message_primary or str(error)).split())
+    state, words = error.sqlstate or "", _words(error)
     if state.startswith(_OF_A_VALUE):
         place = f" ({found.strip()})" if (found := _place(error)) else ""
         return UsageError(f"PostgreSQL refuses: {words}{place}; look at the constraints and triggers of the table")

@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 from outboxd.policy.requests import Settlement
 from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.sessions import Connection
-from outboxd.postgres.settle_sql import of_same_event
+from outboxd.postgres.settle_sql import IS_PENDING, of_same_event
 
 KEPT = (
     "the statement passed and left the row pending; look for a trigger of the table that returns NULL, and for a "
@@ -30,7 +30,7 @@ def are_kept(connection: Connection, schema: str, table: str, settlement: Settle
     with connection.cursor(row_factory=tuple_row) as cursor:
         found = cursor.execute(
             f"SELECT FROM unnest(%(ids)s::bigint[], %(pieces)s::bigint[]) AS d(id, piece) JOIN {qualified} AS o"
-            f" ON o.id = d.id AND (o.published_at IS NULL)::int = 1 AND {of_same_event('o.event_id')} LIMIT 1",
+            f" ON o.id = d.id AND {IS_PENDING} AND {of_same_event('o.event_id')} LIMIT 1",
             {"ids": [*delivered, *dead], "pieces": pieces},
         ).fetchone()
     return found is not None

@@ -15,7 +15,7 @@ from outboxd.postgres.lock_limit import LIMITED
 from outboxd.postgres.names import quoted_beside_parameters
 from outboxd.postgres.ownership import IS_SAME
 
-_IS_PENDING = "(o.published_at IS NULL)::int = 1"
+IS_PENDING = "(o.published_at IS NULL)::int = 1"
 """A condition that the planner does not take for the indexes of pending rows: rows are looked up by the primary key,
 one by one. It may else join a batch with all that is pending, above all where statistics are missing or old."""
 _ON_DISK = (
@@ -144,21 +144,21 @@ class SettleSql:
         if self._deletes:
             return (
                 f"delivered AS (DELETE FROM {self._table} AS o USING ours"
-                f" WHERE o.id = ANY({_hidden('delivered_ids')}::bigint[]) AND {_IS_PENDING} RETURNING 1)"
+                f" WHERE o.id = ANY({_hidden('delivered_ids')}::bigint[]) AND {IS_PENDING} RETURNING 1)"
             )
         return (
             f"delivered AS (UPDATE {self._table} AS o SET published_at = now(),"
             " published_partition = nullif(d.partition, -1)::int, published_offset = nullif(d.record_offset, -1)"
             f" FROM ours, unnest({_hidden('delivered_ids')}, {_hidden('delivered_partitions')},"
             f" {_hidden('delivered_offsets')}) AS d(id, partition, record_offset)"
-            f" WHERE o.id = d.id AND {_IS_PENDING} RETURNING 1)"
+            f" WHERE o.id = d.id AND {IS_PENDING} RETURNING 1)"
         )
 
     def _of_events(self) -> str:
         """Rows of the same id *and* event, since the id may have been given again: what a progress record names, or
         what was read before a connection was lost.
         """
-        same = f"o.id = d.id AND {_IS_PENDING} AND {of_same_event('o.event_id')}"
+        same = f"o.id = d.id AND {IS_PENDING} AND {of_same_event('o.event_id')}"
         named = (
             f"unnest({_hidden('delivered_ids')}, {_hidden('delivered_partitions')}, {_hidden('delivered_offsets')},"
             f" {_hidden('delivered_pieces')}) AS d(id, partition, record_offset, piece)"
@@ -178,7 +178,7 @@ class SettleSql:
             "settled_before AS (SELECT 1 FROM ours,"
             f" unnest({_hidden('delivered_ids')}, {_hidden('delivered_pieces')}) AS d(id, piece)"
             f" LEFT JOIN {self._table} AS o ON o.id = d.id"
-            f" WHERE o.id IS NULL OR NOT {_IS_PENDING} AND {of_same_event('o.event_id')})"
+            f" WHERE o.id IS NULL OR NOT {IS_PENDING} AND {of_same_event('o.event_id')})"
         )
 
     def _retries(self) -> str:
@@ -205,7 +205,7 @@ class SettleSql:
             f"moved AS (DELETE FROM {self._table} AS o USING ours, unnest(%(dead_ids)s::bigint[],"
             " %(dead_attempts)s::int[], %(dead_reasons)s::text[], %(dead_codes)s::text[], %(dead_messages)s::text[],"
             f" %(dead_holds)s::bool[]{pieces}) AS d(id, attempts, reason, code, message, holds{column})"
-            f" WHERE o.id = d.id AND {_IS_PENDING}{same} RETURNING o.id AS outbox_id,"
+            f" WHERE o.id = d.id AND {IS_PENDING}{same} RETURNING o.id AS outbox_id,"
             f" {', '.join('o.' + column for column in _MOVED_COLUMNS.split(', '))},"
             " d.attempts, d.reason, d.code, d.message, d.holds),"
             f" untried AS (DELETE FROM {self._schema}.retry AS r USING ours WHERE r.outbox = %(outbox)s"

@@ -5,7 +5,8 @@ Told by `outboxd check` only: the daemon relays such a table as well as it can b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -35,50 +36,64 @@ _CACHED_IDS = """SELECT s.seqrelid::regclass::text, s.seqcache FROM pg_sequence 
      WHERE a.attrelid = to_regclass(:full) AND a.attname = 'id')"""
 
 
+class Habit(NamedTuple):
+    """A question about a table, and what is said where the answer is yes; `{full}` is the table's name."""
+
+    sql: str
+    weight: Weight
+    problem: str
+    remedy: str
+
+
+_OF_ANY: Final = (
+    Habit(
+        _TELLS_NO_ROW,
+        Weight.MISCONFIGURED,
+        "{full} is published without a replica identity: PostgreSQL refuses each UPDATE and DELETE, so that rows would "
+        "be sent and not marked",
+        "ALTER TABLE {full} REPLICA IDENTITY DEFAULT where it has a primary key, else FULL; or take it out of the "
+        "publication",
+    ),
+    Habit(
+        _IS_UNLOGGED,
+        Weight.WARNING,
+        "{full} is unlogged: a crash of PostgreSQL empties it",
+        "ALTER TABLE {full} SET LOGGED",
+    ),
+)
+_OF_THE_OUTBOX: Final = (
+    Habit(
+        _MAY_REPEAT,
+        Weight.WARNING,
+        "nothing keeps the ids of {full} from repeating: of two rows with one id only one is sent, and both are marked",
+        "ALTER TABLE {full} ADD PRIMARY KEY (id)",
+    ),
+    Habit(
+        _MAY_LACK_EVENT,
+        Weight.WARNING,
+        "event_id of {full} may be null: consumers know a record that comes twice by it",
+        "ALTER TABLE {full} ALTER event_id SET DEFAULT gen_random_uuid(), ALTER event_id SET NOT NULL",
+    ),
+)
+
+
 def habits_of(connection: Connection, schema: str, table: str, own_tables: Iterable[str]) -> Iterator[Finding]:
     """Return what is to be said of the outbox table, and of `own_tables` that are written beside it."""
     for name in (table, *own_tables):
-        full = f"{quoted(schema)}.{quoted(name)}"
-        if connection.scalar(text(_TELLS_NO_ROW), {"full": full}):
-            yield Finding(
-                "schema",
-                Weight.MISCONFIGURED,
-                f"{full} is published without a replica identity: PostgreSQL refuses each UPDATE and DELETE, so that "
-                "rows would be sent and not marked",
-                f"ALTER TABLE {full} REPLICA IDENTITY DEFAULT where it has a primary key, else FULL; or take it out of "
-                "the publication",
-            )
-        if connection.scalar(text(_IS_UNLOGGED), {"full": full}):
-            yield Finding(
-                "schema",
-                Weight.WARNING,
-                f"{full} is unlogged: a crash of PostgreSQL empties it",
-                f"ALTER TABLE {full} SET LOGGED",
-            )
-    yield from _ids(connection, f"{quoted(schema)}.{quoted(table)}")
-
-
-def _ids(connection: Connection, full: str) -> Iterator[Finding]:
-    if connection.scalar(text(_MAY_REPEAT), {"full": full}):
+        yield from _found(connection, f"{quoted(schema)}.{quoted(name)}", _OF_ANY)
+    outbox = f"{quoted(schema)}.{quoted(table)}"
+    yield from _found(connection, outbox, _OF_THE_OUTBOX)
+    for sequence, cached in connection.execute(text(_CACHED_IDS), {"full": outbox}):
         yield Finding(
             "schema",
             Weight.WARNING,
-            f"nothing keeps the ids of {full} from repeating: of two rows with one id only one is sent, and both are "
-            "marked",
-            f"ALTER TABLE {full} ADD PRIMARY KEY (id)",
-        )
-    if connection.scalar(text(_MAY_LACK_EVENT), {"full": full}):
-        yield Finding(
-            "schema",
-            Weight.WARNING,
-            f"event_id of {full} may be null: consumers know a record that comes twice by it",
-            f"ALTER TABLE {full} ALTER event_id SET DEFAULT gen_random_uuid(), ALTER event_id SET NOT NULL",
-        )
-    for sequence, cached in connection.execute(text(_CACHED_IDS), {"full": full}):
-        yield Finding(
-            "schema",
-            Weight.WARNING,
-            f"each session draws {cached} ids of {full} at once: rows are found late and out of the order of their "
+            f"each session draws {cached} ids of {outbox} at once: rows are found late and out of the order of their "
             "commits",
             f"ALTER SEQUENCE {sequence} CACHE 1",
         )
+
+
+def _found(connection: Connection, full: str, habits: Sequence[Habit]) -> Iterator[Finding]:
+    for habit in habits:
+        if connection.scalar(text(habit.sql), {"full": full}):
+            yield Finding("schema", habit.weight, habit.problem.format(full=full), habit.remedy.format(full=full))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from outboxd.policy.faults.kinds import Fault, FaultClass
+from outboxd.policy.faults.kinds import GO_AGAIN, WAIT, Fault, FaultClass
 
 _ROW = FaultClass.ROW_PERMANENT
 _PASSING = FaultClass.ROW_PASSING
@@ -17,9 +17,6 @@ _CLUSTER = FaultClass.CLUSTER
 _PRODUCER = FaultClass.PRODUCER
 _UNLISTED = FaultClass.UNLISTED
 
-_WAIT: Final = (
-    "Rows go again by themselves, dead letters by a replay; only if this lasts, look at the brokers' logs and load."
-)
 _LEADER: Final = (
     "Look for a broker that is down or a partition without a leader: the topic's rows wait and go when it is back."
 )
@@ -49,7 +46,7 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(2, "INVALID_MSG", _PASSING,
           "The batch arrived damaged (its checksum is wrong), or the broker is old and found a record without a key "
           "on a compacted topic.",
-          "Rows go again by themselves, dead letters by a replay. If it lasts, look for faulty memory or network, or "
+          f"{GO_AGAIN}. If it lasts, look for faulty memory or network, or "
           "give the row a key.",
           batch_wide=True),
     Fault(3, "UNKNOWN_TOPIC_OR_PART", _TOPIC, "The broker knows no such topic or partition.",
@@ -58,9 +55,9 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
           "Raise the topic's segment.bytes and max.message.bytes, or make the payload smaller, then replay.",
           batch_wide=True),
     Fault(5, "LEADER_NOT_AVAILABLE", _TOPIC, "The partition has no leader just now.", _LEADER, of_one_partition=True),
-    Fault(6, "NOT_LEADER_FOR_PARTITION", _PASSING, "The partition's leader has moved to another broker.", _WAIT),
+    Fault(6, "NOT_LEADER_FOR_PARTITION", _PASSING, "The partition's leader has moved to another broker.", WAIT),
     Fault(7, "REQUEST_TIMED_OUT", _PASSING, "The replicas did not confirm in time; the record may be written.",
-          "Rows go again by themselves, dead letters by a replay. If it lasts, look for a slow or overloaded broker."),
+          f"{GO_AGAIN}. If it lasts, look for a slow or overloaded broker."),
     Fault(8, "BROKER_NOT_AVAILABLE", _CLUSTER, "The broker is not available.",
           "Check that every broker of the cluster runs."),
     Fault(9, "REPLICA_NOT_AVAILABLE", _TOPIC, "The broker does not have that replica just now.", _LEADER,
@@ -69,7 +66,7 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
           "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "
           "with an UPDATE of the dead letter; then replay it.", batch_wide=True),
     Fault(13, "NETWORK_EXCEPTION", _PASSING,
-          "The broker dropped the connection before it answered; the record may be written.", _WAIT),
+          "The broker dropped the connection before it answered; the record may be written.", WAIT),
     Fault(14, "COORDINATOR_LOAD_IN_PROGRESS", _CLUSTER, "The transaction coordinator is loading its state.",
           _COORDINATOR),
     Fault(15, "COORDINATOR_NOT_AVAILABLE", _CLUSTER, "The transaction coordinator is not available.", _COORDINATOR),
@@ -106,7 +103,7 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(34, "ILLEGAL_SASL_STATE", _CLUSTER, "The login to a broker went out of step.", _CREDENTIALS),
     Fault(35, "UNSUPPORTED_VERSION", _CLUSTER, "The broker does not know the version of the request.", _PROTOCOL),
     Fault(40, "INVALID_CONFIG", _CLUSTER, "The broker finds a setting invalid.", _PROTOCOL),
-    Fault(41, "NOT_CONTROLLER", _PASSING, "The cluster's controller has moved.", _WAIT),
+    Fault(41, "NOT_CONTROLLER", _PASSING, "The cluster's controller has moved.", WAIT),
     Fault(42, "INVALID_REQUEST", _CLUSTER,
           "The broker finds the request malformed: client and broker disagree on the protocol.", _PROTOCOL),
     Fault(43, "UNSUPPORTED_FOR_MESSAGE_FORMAT", _TOPIC,
@@ -162,12 +159,12 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(72, "LISTENER_NOT_FOUND", _TOPIC,
           "The partition's leader lacks the listener over which outboxd is connected.",
           "Give every broker the same listeners in advertised.listeners.", of_one_partition=True),
-    Fault(74, "FENCED_LEADER_EPOCH", _PASSING, "The client knew an older leader of the partition.", _WAIT),
+    Fault(74, "FENCED_LEADER_EPOCH", _PASSING, "The client knew an older leader of the partition.", WAIT),
     Fault(75, "UNKNOWN_LEADER_EPOCH", _PASSING,
-          "The client knows a newer leader of the partition than the broker does.", _WAIT),
+          "The client knows a newer leader of the partition than the broker does.", WAIT),
     Fault(76, "UNSUPPORTED_COMPRESSION_TYPE", _TOPIC, "The broker or the topic does not take this compression.",
           'Set another "compression.type" in [kafka]; zstd needs brokers of 2.1 or later.'),
-    Fault(78, "OFFSET_NOT_AVAILABLE", _PASSING, "The new leader of the partition is not ready yet.", _WAIT),
+    Fault(78, "OFFSET_NOT_AVAILABLE", _PASSING, "The new leader of the partition is not ready yet.", WAIT),
     Fault(80, "PREFERRED_LEADER_NOT_AVAILABLE", _TOPIC, "The partition's preferred leader is away.", _LEADER,
           of_one_partition=True),
     Fault(83, "ELIGIBLE_LEADERS_NOT_AVAILABLE", _TOPIC, "No replica of the partition may become its leader.", _LEADER,

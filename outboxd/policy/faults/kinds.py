@@ -58,3 +58,8 @@ class Fault:
         it did.
         """
         return "invalid" if self.code <= OWN_CODE_MAX and not self.found_by_sending else "fatal"
+
+
+GO_AGAIN: Final = "Rows go again by themselves, dead letters by a replay"
+"""What becomes of the rows of a passing fault; a remedy begins with it."""
+WAIT: Final = f"{GO_AGAIN}; only if this lasts, look at the brokers' logs and load."

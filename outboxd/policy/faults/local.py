@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from outboxd.policy.faults.kinds import Fault, FaultClass
+from outboxd.policy.faults.kinds import WAIT, Fault, FaultClass
 
 _ROW = FaultClass.ROW_PERMANENT
 _PASSING = FaultClass.ROW_PASSING
@@ -23,9 +23,6 @@ _REBUILD: Final = (
 _REACH: Final = (
     'Nothing to do if it heals by itself; else check that the brokers run and that "bootstrap.servers" and every '
     "advertised listener can be reached from this host."
-)
-_WAIT: Final = (
-    "Rows go again by themselves, dead letters by a replay; only if this lasts, look at the brokers' logs and load."
 )
 _SETTINGS: Final = (
     "Correct the [kafka] settings, or the version of the client, and restart: `outboxd check` shows what the brokers "
@@ -77,7 +74,7 @@ LOCAL_FAULTS: Final[tuple[Fault, ...]] = (
           of_one_partition=True),
     Fault(-181, "_SSL", _CLUSTER, "The TLS connection to a broker failed: certificate, name, protocol or cipher.",
           "Check \"ssl.ca.location\", the certificates' dates and names, and that the port speaks TLS."),
-    Fault(-180, "_WAIT_COORD", _CLUSTER, "The coordinator of the transaction is not known yet.", _WAIT),
+    Fault(-180, "_WAIT_COORD", _CLUSTER, "The coordinator of the transaction is not known yet.", WAIT),
     Fault(-178, "_IN_PROGRESS", _PRODUCER, "A call to the client came while the same call was still running.",
           _REBUILD),
     Fault(-177, "_PREV_IN_PROGRESS", _PRODUCER, "A transactional call came before the one before it had ended.",
@@ -94,17 +91,17 @@ LOCAL_FAULTS: Final[tuple[Fault, ...]] = (
           "The request never left this host: it waited too long for the connection.", _REACH),
     Fault(-165, "_UNSUPPORTED_FEATURE", _CLUSTER, "The brokers are too old for what the settings ask for.",
           "Update the brokers, or take back the setting (such as idempotence, transactions or zstd)."),
-    Fault(-164, "_WAIT_CACHE", _PASSING, "The client waits for the cluster's metadata.", _WAIT),
+    Fault(-164, "_WAIT_CACHE", _PASSING, "The client waits for the cluster's metadata.", WAIT),
     Fault(-162, "_KEY_SERIALIZATION", _ROW, "The key could not be turned into bytes.",
           "Correct the dead letter's key with an UPDATE, then replay it."),
     Fault(-161, "_VALUE_SERIALIZATION", _ROW, "The payload could not be turned into bytes.",
           "Correct the dead letter's payload with an UPDATE, then replay it."),
-    Fault(-158, "_PARTIAL", _PASSING, "A broker's answer was incomplete.", _WAIT),
+    Fault(-158, "_PARTIAL", _PASSING, "A broker's answer was incomplete.", WAIT),
     Fault(-157, "_READ_ONLY", _PRODUCER, "The client was told to change what cannot be changed.", _REBUILD),
     Fault(-155, "_UNDERFLOW", _PRODUCER, "A broker's answer ended too early to be parsed.", _REBUILD),
     Fault(-154, "_INVALID_TYPE", _ROW, "A part of the record has a type that the client does not take.",
           "Correct the dead letter's headers or key with an UPDATE, then replay it."),
-    Fault(-153, "_RETRY", _PASSING, "The client asks for the same again.", _WAIT),
+    Fault(-153, "_RETRY", _PASSING, "The client asks for the same again.", WAIT),
     Fault(-152, "_PURGE_QUEUE", _PRODUCER,
           "The record was taken out of the client's queue when its producer was given up; it may have been sent "
           "before.", "Nothing: the row is sent again by the next producer."),
@@ -130,6 +127,6 @@ LOCAL_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(-138, "_INVALID_DIFFERENT_RECORD", _ROW,
           "Another record of the same batch was invalid; nothing is known against this one.",
           "Nothing: the row is sent again alone, and only the record that fails alone is blamed.", batch_wide=True),
-    Fault(-137, "_DESTROY_BROKER", _PASSING, "A broker left the cluster while the record waited for it.", _WAIT),
+    Fault(-137, "_DESTROY_BROKER", _PASSING, "A broker left the cluster while the record waited for it.", WAIT),
 )
 # fmt: on
