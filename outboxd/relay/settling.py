@@ -220,17 +220,14 @@ class Settling:
         self.under_way = None
         self._failed = again
 
-    def refused(
-        self, settlement: Settlement, now: float, row: ProgressRow | None = None, *, tries_one: bool = False
-    ) -> bool:
+    def refused(self, settlement: Settlement, now: float, row: ProgressRow | None = None) -> bool:
         """The settlement under way was refused: it is given again in parts. Say whether it had none, and is set aside
-        by itself. Its transaction is settled once all of it is, or stated again. `row` and `tries_one` are told in
-        `Refusals`.
+        by itself. Its transaction is settled once all of it is, or stated again. `row` is told in `Refusals`.
         """
         self.under_way = None
         if settlement.transaction is not None:
             self._marks.insert(0, (settlement.transaction, self._taken_rows))
-        return self.refusals.refused(settlement, now, row, tries_one=tries_one)
+        return self.refusals.refused(settlement, now, row)
 
 
 def _take(values: list[T], count: int) -> Sequence[T]:

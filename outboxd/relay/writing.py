@@ -18,9 +18,10 @@ from outboxd.relay.state import State
 SETTLE_DELAY_SECONDS = 0.02
 WRITES = ("settle",)
 """During what the writing session may fail."""
-REFUSALS_MAX = 7
-"""So many settlements of several rows refused in a row, with their halves and quarters, are not for one row's sake: it
-is the table that is locked, or a trigger that refuses every row."""
+REFUSALS_MAX = 20
+"""So many settlements refused in a row, the largest with its parts down to single rows of several places, are not for
+some rows' sake: it is the table that is locked, or a trigger that refuses every row. A pause comes before each next
+one then, and so many more of them double it: where few of many rows can be settled, these are found all the same."""
 ASIDE_TOLD_SECONDS = 60.0
 """So often the log names a row that cannot be settled, while any is set aside; so often at most it says that many are
 refused in a row, which may begin anew several times a second."""
@@ -36,6 +37,8 @@ class Writing:
         self._began_at = 0.0
         self._failures = 0
         self._refusals = 0
+        self._is_whole_refused = False
+        """Whether one of these is no part of one before."""
         self._told_aside_at = float("-inf")
         self._is_refusal_told = False
         self._told_refusal_at = float("-inf")
@@ -141,7 +144,7 @@ class Writing:
         """The session works, and so does the table."""
         was_told = self._failures or self._refusals >= REFUSALS_MAX
         self._failures = self._refusals = 0
-        self._is_refusal_told = False
+        self._is_refusal_told = self._is_whole_refused = False
         if self._state.settling.refusals.is_empty:
             self._told_refusal_at = float("-inf")
         if was_told:
@@ -211,18 +214,24 @@ class Writing:
         row = progress_row(state, event.settlement)
         # Of what is written already, its parts will find nothing to change.
         refused = replace(event.settlement, again=True) if event.in_part else event.settlement
-        if state.settling.refused(refused, now, row, tries_one=self._refusals + 1 >= REFUSALS_MAX):
+        was_aside = state.settling.refusals.tries_aside
+        if state.settling.refused(refused, now, row):
             keep_from_reading(state, event.settlement)
             self._tell_aside(event, now)
+        if was_aside:
+            # It has pauses of its own.
             return
         self._refusals += 1
+        self._is_whole_refused |= not event.settlement.is_part
         if self._refusals >= REFUSALS_MAX:
-            self._next_at = now + failure_pause_seconds(self._refusals - REFUSALS_MAX + 1)
+            self._next_at = now + failure_pause_seconds(self._refusals // REFUSALS_MAX)
             self._tell_refusal(event, now)
 
     def _tell_refusal(self, event: SettleFailed, now: float) -> None:
-        """Say once that nothing is settled; where some is after all, and then nothing again, not before a minute."""
-        if not self._is_refusal_told and now - self._told_refusal_at >= ASIDE_TOLD_SECONDS:
+        """Say once that nothing is settled; where some is after all, and then nothing again, not before a minute. Where
+        only parts are refused, what else was with them was settled.
+        """
+        if self._is_whole_refused and not self._is_refusal_told and now - self._told_refusal_at >= ASIDE_TOLD_SECONDS:
             self._is_refusal_told, self._told_refusal_at = True, now
             self._state.ports.observer.event("database_failed", during="settle", cause=event.message)
 
