@@ -49,6 +49,8 @@ class Refusals:
         self._aside: list[Aside] = []
         self._is_slow = False
         """Whether some of it waits for longer than its own failures say."""
+        self._last_due_at = float("-inf")
+        """When the last of what was so often tried in vain is due."""
         self._numbers = count()
         self._trying: Aside | None = None
         self._restated: dict[ProgressRow, int] = {}
@@ -116,7 +118,7 @@ class Refusals:
             return False
         if self._is_slow:
             # What was in the way of this one may have been in the way of all.
-            self._is_slow = False
+            self._is_slow, self._last_due_at = False, float("-inf")
             self._aside = [aside._replace(due_at=float("-inf"), failures=0) for aside in self._aside]
             heapq.heapify(self._aside)
         self._is_settled_max_known = False
@@ -182,15 +184,18 @@ class Refusals:
             if self._parts.refused(settlement):
                 return False
         failures = 1 if tried is None else tried.failures + 1
-        due_at = now + self._pause_seconds(failures)
+        due_at = self._due_at(now, failures)
         heapq.heappush(self._aside, Aside(due_at, next(self._numbers), failures, settlement.part(0, 1), row))
         self._are_new = self._are_new or (tried is None and row is not None)
         return True
 
-    def _pause_seconds(self, failures: int) -> float:
-        pause_seconds = failure_pause_seconds(failures)
-        shared_seconds = (len(self._aside) + 1) / TRIES_A_SECOND_MAX
-        if failures < STUCK_TRIES or shared_seconds <= pause_seconds:
-            return pause_seconds
-        self._is_slow = True
-        return shared_seconds
+    def _due_at(self, now: float, failures: int) -> float:
+        """Return when the next try is. What was so often tried in vain takes turns, one after the other: not all at
+        once after a longer pause, since the first that is written tells that the others may be.
+        """
+        own_due_at = now + failure_pause_seconds(failures)
+        if failures < STUCK_TRIES:
+            return own_due_at
+        self._last_due_at = max(own_due_at, self._last_due_at + 1 / TRIES_A_SECOND_MAX)
+        self._is_slow = self._is_slow or self._last_due_at > own_due_at
+        return self._last_due_at

@@ -158,7 +158,7 @@ def test_many_refused_rows_keep_no_server_busy_and_are_settled_soon_after_they_c
     bench.run(60.0)
     assert sorted(bench.settled_ids) == list(range(2, 2 * refused + 1, 2))
     assert bench.state.settling.refusals.are_stuck
-    assert bench.run(60.0) <= 60 * TRIES_A_SECOND_MAX + 20
+    assert max(bench.run(1.0) for _ in range(60)) <= TRIES_A_SECOND_MAX + 1, "at no time many at once"
 
     # That somebody let go of one of them says nothing of the others: they are tried anew, and then no more than before.
     bench.locked.remove(101)
@@ -168,7 +168,7 @@ def test_many_refused_rows_keep_no_server_busy_and_are_settled_soon_after_they_c
     assert bench.run(60.0) <= 60 * TRIES_A_SECOND_MAX + 20
 
     bench.locked = set()
-    bench.run(refused / TRIES_A_SECOND_MAX + 1.0)
+    bench.run(1.0)
     assert sorted(bench.settled_ids) == list(range(1, 2 * refused + 1))
     assert bench.state.settling.is_empty
 
