@@ -53,6 +53,8 @@ class Refusals:
         """When the last of what was so often tried in vain is due."""
         self._numbers = count()
         self._trying: Aside | None = None
+        self.last_told = ""
+        """What was set aside last, and why, in words."""
         self._restated: dict[ProgressRow, int] = {}
         self._are_new = False
         self._settled_max: int | None = None

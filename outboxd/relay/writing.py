@@ -40,6 +40,7 @@ class Writing:
         self._is_whole_refused = False
         """Whether one of these is no part of one before."""
         self._told_aside_at = float("-inf")
+        self._is_wait_told = False
         self._is_refusal_told = False
         self._told_refusal_at = float("-inf")
 
@@ -236,17 +237,22 @@ class Writing:
             self._state.ports.observer.event("database_failed", during="settle", cause=event.message)
 
     def _tell_aside(self, event: SettleFailed, now: float) -> None:
-        """Name the row: nobody else can find out why it stays pending though it was sent."""
-        if now - self._told_aside_at < ASIDE_TOLD_SECONDS:
+        """Name the row: nobody else can find out why it stays pending though it was sent. That all else waits for such
+        rows is told at once.
+        """
+        refusals, waits = self._state.settling.refusals, self._state.waits_for_refused(now)
+        refusals.last_told = f"{_named(event.settlement)}: {event.message}"
+        if now - self._told_aside_at < ASIDE_TOLD_SECONDS and (self._is_wait_told or not waits):
             return
-        self._told_aside_at = now
+        self._told_aside_at, self._is_wait_told = now, waits
         is_known = self._state.pipelined and event.settlement.is_in_progress_records
         self._state.ports.observer.event(
             "row_not_settled",
             row=_named(event.settlement),
             later="not sent again" if is_known else "sent again",
             cause=event.message,
-            rows=self._state.settling.refusals.rows_aside,
+            rows=refusals.rows_aside,
+            others="wait until these are settled" if waits else "go on",
         )
 
 

@@ -16,7 +16,7 @@ from outboxd.policy.routes import Route
 from outboxd.relay.ports import Loaded, Settled, SettleFailed
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.refusals import TRIES_A_SECOND_MAX
-from outboxd.relay.state import Ports, RelayLimits, State
+from outboxd.relay.state import TRANSACTIONS_WAITING, Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
 from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, WRITES, Writing
 from tests.unit.records import record
@@ -110,7 +110,7 @@ def test_a_row_that_cannot_be_settled_is_found_by_parting_and_all_others_are_set
     assert sorted(bench.settled_ids) == [row for row in range(1, 5_001) if row != 1234]
     assert list(bench.state.ledger.records) == [1234]
     assert bench.told("row_not_settled") == [
-        {"row": "the row 1234", "later": "sent again", "cause": "locked", "rows": 1}
+        {"row": "the row 1234", "later": "sent again", "cause": "locked", "rows": 1, "others": "go on"}
     ]
     assert not bench.told("database_failed")
     places = {
@@ -421,3 +421,29 @@ def test_that_nothing_is_settled_is_told_at_once_where_all_was_settled_since() -
         bench.is_table_locked = False
         bench.run(10.0)
         assert bench.state.settling.is_empty
+
+
+def test_that_all_else_waits_for_refused_rows_is_told_at_once() -> None:
+    bench = Bench()
+    bench.locked = set(range(1, 201))
+    bench.deliver(*range(1, 201))
+    bench.run(10.0)
+    assert [each["others"] for each in bench.told("row_not_settled")] == ["go on"]
+    bench.state.is_crowded = True
+    bench.run(10.0)
+    assert [each["others"] for each in bench.told("row_not_settled")[1:]] == ["wait until these are settled"]
+
+
+def test_that_transactions_wait_for_refused_rows_is_told() -> None:
+    bench = Bench(pipelined=True)
+    bench.locked = {1}
+    bench.state.lanes.last_delivered_at = bench.now
+    for number in range(1, TRANSACTIONS_WAITING + 1):
+        bench.commit(number, number)
+    bench.run(10.0)
+    assert not bench.state.waits_for_refused(bench.now), "nothing is there to be sent"
+    bench.state.lanes.meet(["orders"])
+    bench.state.lanes.published([record(100, key=None)])
+    assert bench.state.waits_for_refused(bench.now)
+    bench.state.lanes.last_delivered_at = bench.now
+    assert not bench.state.waits_for_refused(bench.now)
