@@ -12,8 +12,9 @@ from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed, Settlement
+from outboxd.relay.refusals import TRIES_A_SECOND_MAX
 from outboxd.relay.restating import keep_from_reading, progress_row
-from outboxd.relay.state import State
+from outboxd.relay.state import TRANSACTIONS_WAITING, State
 
 SETTLE_DELAY_SECONDS = 0.02
 WRITES = ("settle",)
@@ -225,8 +226,15 @@ class Writing:
         self._refusals += 1
         self._is_whole_refused |= not event.settlement.is_part
         if self._refusals >= REFUSALS_MAX:
-            self._next_at = now + failure_pause_seconds(self._refusals // REFUSALS_MAX)
+            self._next_at = now + self._refusal_pause_seconds()
             self._tell_refusal(event, now)
+
+    def _refusal_pause_seconds(self) -> float:
+        pause_seconds = failure_pause_seconds(self._refusals // REFUSALS_MAX)
+        if self._state.settling.transactions < TRANSACTIONS_WAITING:
+            return pause_seconds
+        # Soon nothing goes until all that is refused is found, and stated again.
+        return min(pause_seconds, 1 / TRIES_A_SECOND_MAX)
 
     def _tell_refusal(self, event: SettleFailed, now: float) -> None:
         """Say once that nothing is settled; where some is after all, and then nothing again, not before a minute. Where

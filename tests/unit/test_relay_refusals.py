@@ -434,6 +434,23 @@ def test_that_all_else_waits_for_refused_rows_is_told_at_once() -> None:
     assert [each["others"] for each in bench.told("row_not_settled")[1:]] == ["wait until these are settled"]
 
 
+def test_what_keeps_transactions_from_going_is_looked_for_without_long_pauses() -> None:
+    bench, refused = Bench(pipelined=True), 1_000
+    bench.locked = set(range(1, refused + 1))
+    bench.commit(1, *range(1, refused + 1))
+    bench.run(10.0)
+    for number in range(2, TRANSACTIONS_WAITING + 2):
+        bench.commit(number, refused + number)
+        bench.run(1.0)
+    assert not bench.restated, "not all is found"
+    for _ in range(60):
+        statements = bench.run(1.0)
+        if bench.restated:
+            break
+        assert statements <= TRIES_A_SECOND_MAX + 1
+    assert {row.outbox_id for row in bench.restated[0]} == bench.locked
+
+
 def test_that_transactions_wait_for_refused_rows_is_told() -> None:
     bench = Bench(pipelined=True)
     bench.locked = {1}
