@@ -197,6 +197,13 @@ class State:
         return self.is_settled and self.reading is None
 
     @property
+    def is_drained_but_for_refused(self) -> bool:
+        """The same, but for what PostgreSQL refuses to settle again and again: nothing tells when that ends."""
+        settling = self.settling
+        is_settled = not self.in_flight and not self.aftermath.undecided and settling.is_written
+        return is_settled and self.reading is None and settling.refusals.are_stuck
+
+    @property
     def leaves_no_doubt(self) -> bool:
         """No record that was tried, or that one before may have tried, is unsettled; dead letters may wait."""
         waits = self.topics.held or self.topics.deferred or self.partitions.deferred or self.gate.deferred_keys
