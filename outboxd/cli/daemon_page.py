@@ -61,8 +61,8 @@ class DaemonPage:
 
 
 def troubles(status: Mapping[str, Any]) -> list[str]:
-    """Return which servers do not answer the daemon, and what keeps it from sending at all, each with why, from what
-    `/status` says.
+    """Return which servers do not answer the daemon, what keeps it from sending at all, and whether rows that were sent
+    cannot be settled, each with why, from what `/status` says.
     """
     found = []
     for key, name in (("database", "PostgreSQL"), ("kafka", "Kafka")):
@@ -73,6 +73,10 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
     relay = status.get("relay")
     if isinstance(relay, dict) and relay.get("recovery_failure"):
         found.append(f"nothing is sent until what was sent before is known: {relay['recovery_failure']}")
+    if isinstance(relay, dict) and relay.get("refused_rows"):
+        waits = ", and all else waits for that" if relay.get("waits_for_refused") else ""
+        why = relay.get("refusal") or "the event row_not_settled in the log says why"
+        found.append(f"PostgreSQL refuses to settle rows that were sent ({relay['refused_rows']:,}){waits}: {why}")
     return found
 
 

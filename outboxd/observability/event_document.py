@@ -29,6 +29,7 @@ FIELDS: Final[dict[str, str]] = {
     "logger": "the library's own name for where it comes from",
     "later": "what becomes of the row then",
     "matched": "outbox rows that it did change",
+    "others": "what becomes of all other rows meanwhile",
     "outbox_id": "the row's id in the outbox table",
     "open_seconds": "how long the breaker was open",
     "partition": "the partition's number",

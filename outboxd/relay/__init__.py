@@ -32,7 +32,7 @@ The modules, as the data goes:
 - outcomes: `aftermath`, `deliveries`, `histories`, `suspicion`, `holding`, `probing`, `watch` and `stuck_partitions`,
   `row_events`
 - what is kept: `ledger` (in memory), `held_records` (out of memory, unsettled), `lanes` (by topic), `forgetting`
-- writing: `settling` (gathers), `writing` (when, and what follows), `refusals` (what PostgreSQL would not write),
-  `restating` (what later progress records state of that)
+- writing: `settling` (gathers), `writing` (when, and what follows), `refusals` (what PostgreSQL would not write) and
+  `refused_parts` (what of that goes next), `restating` (what later progress records state of that)
 - `ports`: all that this room knows of the outside
 """

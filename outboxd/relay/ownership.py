@@ -175,7 +175,8 @@ class Ownership:
             self._begin_renewal(now, REPLAYS_CHANGED)
         if self.renewing_until is None:
             return
-        if not self.state.is_drained and now < self.renewing_until:
+        is_drained = self.state.is_drained or self.state.is_drained_but_for_refused
+        if not is_drained and now < self.renewing_until:
             return
         unsettled = 0 if self.state.is_drained else len(self.state.ledger)
         self._ports.publisher.purge()

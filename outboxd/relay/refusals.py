@@ -1,10 +1,10 @@
 """Refusals: settlements that the database would not write, because of one of their rows or of a lock.
 
 Nothing of a refused settlement is written, and which row is to blame is not known for every reason there is. So it is
-given again in halves, all pieces of one size before those of the next: whatever else is in it is written after a dozen
-statements. What is refused alone is set aside and tried again after a pause that grows, and the longer the more there
-is of it; once one of them is written the others are tried at once. It stays in memory, within the limits of that;
-whatever else is delivered is settled meanwhile.
+given again in parts, whose size and place `refused_parts` chooses: whatever else is in it is written after a few dozen
+statements, or about three for each row that is refused. What is refused alone is set aside and tried again after a
+pause that grows, and the longer the more there is of it; once one of them is written the others are tried at once. It
+stays in memory, within the limits of that; whatever else is delivered is settled meanwhile.
 
 With Kafka transactions, what waits here keeps its transaction, and all after it, from being settled. So what is set
 aside is stated again by the progress record of a later transaction: then those before that one may be settled.
@@ -13,7 +13,6 @@ aside is stated again by the progress record of a later transaction: then those 
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from typing import NamedTuple
 from outboxd.policy.backoff import failure_pause_seconds
 from outboxd.policy.messages import ProgressRow
 from outboxd.policy.requests import Settlement
+from outboxd.relay.refused_parts import RefusedParts
 
 STUCK_TRIES = 6
 """So often, which takes some seconds, is what is set aside tried before who waits for its end waits no longer."""
@@ -45,14 +45,16 @@ class Refusals:
 
     def __init__(self) -> None:
         """Nothing was refused yet."""
-        self._pieces: deque[Settlement] = deque()
-        self._records = 0
-        """What these have, since there may be too many of them to add up."""
+        self._parts = RefusedParts()
         self._aside: list[Aside] = []
         self._is_slow = False
         """Whether some of it waits for longer than its own failures say."""
+        self._last_due_at = float("-inf")
+        """When the last of what was so often tried in vain is due."""
         self._numbers = count()
         self._trying: Aside | None = None
+        self.last_told = ""
+        """What was set aside last, and why, in words."""
         self._restated: dict[ProgressRow, int] = {}
         self._are_new = False
         self._settled_max: int | None = None
@@ -61,12 +63,12 @@ class Refusals:
     @property
     def is_empty(self) -> bool:
         """Whether nothing that was refused waits; what is under way does not."""
-        return not (self._pieces or self._aside)
+        return not (self._parts or self._aside)
 
     @property
     def are_rows_aside(self) -> bool:
         """Whether nothing waits but what is set aside, and none of it is a replay, which would be listed again."""
-        return not self._pieces and not any(aside.settlement.recovered_replays for aside in self._aside)
+        return not self._parts and not any(aside.settlement.recovered_replays for aside in self._aside)
 
     @property
     def rows_aside(self) -> int:
@@ -76,18 +78,18 @@ class Refusals:
     @property
     def records(self) -> int:
         """How many records have an outcome that waits here; what is under way does not."""
-        return self._records + len(self._aside)
+        return self._parts.records + len(self._aside)
 
     @property
     def next_at(self) -> float | None:
         """When the next of it may be given, None where there is nothing."""
-        if self._pieces:
+        if self._parts:
             return float("-inf")
         return self._aside[0].due_at if self._aside else None
 
     def waiting(self) -> list[Settlement]:
         """Return all that waits."""
-        return [*self._pieces, *(aside.settlement for aside in self._aside)]
+        return [*self._parts.waiting(), *(aside.settlement for aside in self._aside)]
 
     def ids_aside(self) -> set[int]:
         """Return the ids of the rows that are set aside, whatever their outcome."""
@@ -97,15 +99,14 @@ class Refusals:
     def are_stuck(self) -> bool:
         """Whether something is set aside, and each of it was tried in vain again and again."""
         tries = min((aside.failures for aside in self._aside), default=0)
-        return not self._pieces and self._trying is None and tries >= STUCK_TRIES
+        return not self._parts and self._trying is None and tries >= STUCK_TRIES
 
     def take(self, now: float) -> Settlement | None:
         """Return what is to be given again now, or None."""
-        if self._pieces:
+        part = self._parts.take()
+        if part is not None:
             self._is_settled_max_known = False
-            piece = self._pieces.popleft()
-            self._records -= piece.records
-            return piece
+            return part
         if self._aside and self._aside[0].due_at <= now:
             self._trying = heapq.heappop(self._aside)
             return self._trying.settlement
@@ -113,12 +114,13 @@ class Refusals:
 
     def ended(self) -> bool:
         """The settlement under way was written. Say whether it was the last that was set aside."""
+        self._parts.written()
         tried, self._trying = self._trying, None
         if tried is None:
             return False
         if self._is_slow:
             # What was in the way of this one may have been in the way of all.
-            self._is_slow = False
+            self._is_slow, self._last_due_at = False, float("-inf")
             self._aside = [aside._replace(due_at=float("-inf"), failures=0) for aside in self._aside]
             heapq.heapify(self._aside)
         self._is_settled_max_known = False
@@ -140,7 +142,7 @@ class Refusals:
         return self._settled_max
 
     def _least_above(self) -> int | None:
-        above = [piece.above for piece in self._pieces if piece.is_in_progress_records]
+        above = [piece.above for piece in self._parts.waiting() if piece.is_in_progress_records]
         for aside in self._all_aside():
             if aside.settlement.is_in_progress_records:
                 restated = 0 if aside.row is None else self._restated.get(aside.row, 0)
@@ -151,7 +153,7 @@ class Refusals:
         """Return what is set aside as progress records have it, where that changed since the last call, once no more is
         being looked for; else None.
         """
-        if not self._are_new or self._pieces:
+        if not self._are_new or self._parts:
             return None
         self._are_new = False
         return self._rows()
@@ -168,36 +170,34 @@ class Refusals:
         # Some may be settled by now.
         self._restated.update(dict.fromkeys(set(rows).intersection(self._rows()), transaction - 1))
 
-    def refused(
-        self, settlement: Settlement, now: float, row: ProgressRow | None = None, *, tries_one: bool = False
-    ) -> bool:
-        """The settlement under way was refused: it waits in halves, or is set aside. Say which: whether it is aside.
+    @property
+    def tries_aside(self) -> bool:
+        """Whether what is under way was set aside before."""
+        return self._trying is not None
 
-        `tries_one` has one entry of it tried next, alone: whether that passes tells a table that nobody may write from
-        many rows that are to blame. `row` is told in `Aside`.
+    def refused(self, settlement: Settlement, now: float, row: ProgressRow | None = None) -> bool:
+        """The settlement under way was refused: it waits in parts, or is set aside. Say which: whether it is aside.
+
+        `row` is told in `Aside`.
         """
         tried, self._trying = self._trying, None
-        entries = settlement.entries
         if tried is None:
             self._is_settled_max_known = False
-        if entries > 1:
-            first = 1 if tries_one and entries > 2 else 0
-            middle = (first + entries) // 2
-            if first:
-                self._pieces.appendleft(settlement.part(0, first))
-            self._pieces += [settlement.part(first, middle), settlement.part(middle, entries)]
-            self._records += settlement.records
-            return False
+            if self._parts.refused(settlement):
+                return False
         failures = 1 if tried is None else tried.failures + 1
-        due_at = now + self._pause_seconds(failures)
+        due_at = self._due_at(now, failures)
         heapq.heappush(self._aside, Aside(due_at, next(self._numbers), failures, settlement.part(0, 1), row))
         self._are_new = self._are_new or (tried is None and row is not None)
         return True
 
-    def _pause_seconds(self, failures: int) -> float:
-        pause_seconds = failure_pause_seconds(failures)
-        shared_seconds = (len(self._aside) + 1) / TRIES_A_SECOND_MAX
-        if failures < STUCK_TRIES or shared_seconds <= pause_seconds:
-            return pause_seconds
-        self._is_slow = True
-        return shared_seconds
+    def _due_at(self, now: float, failures: int) -> float:
+        """Return when the next try is. What was so often tried in vain takes turns, one after the other: not all at
+        once after a longer pause, since the first that is written tells that the others may be.
+        """
+        own_due_at = now + failure_pause_seconds(failures)
+        if failures < STUCK_TRIES:
+            return own_due_at
+        self._last_due_at = max(own_due_at, self._last_due_at + 1 / TRIES_A_SECOND_MAX)
+        self._is_slow = self._is_slow or self._last_due_at > own_due_at
+        return self._last_due_at

@@ -46,6 +46,8 @@ class Settling:
         self._marks: list[tuple[int, int]] = []
         self._taken_rows = 0
         self._settled = 0
+        self._written: int | None = None
+        """The last transaction whose settlement was written; before that, the one before the first of them."""
         self.refusals = Refusals()
         self._is_others_turn = False
 
@@ -75,6 +77,11 @@ class Settling:
     def has_transaction(self) -> bool:
         """Whether a transaction can be settled by itself, though rows of it or of others were refused."""
         return not self.refusals.is_empty and self._markable() > 0
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions wait for being settled, about."""
+        return self._marks[-1][0] - self._written if self._marks and self._written is not None else 0
 
     @property
     def waits(self) -> bool:
@@ -134,6 +141,7 @@ class Settling:
 
     def mark(self, transaction: int) -> None:
         """All outcomes given until now are those of the Kafka transactions up to this one."""
+        self._written = transaction - 1 if self._written is None else self._written
         self._marks.append((transaction, self._taken_rows + len(self.ids)))
 
     def take(self, now: float = 0.0) -> Settlement | None:
@@ -213,6 +221,8 @@ class Settling:
 
     def done(self) -> None:
         """The settlement under way was committed, or is of no interest any more."""
+        if self.under_way is not None and self.under_way.transaction is not None:
+            self._written = self.under_way.transaction
         self.under_way = None
 
     def failed(self, again: Settlement) -> None:
@@ -220,17 +230,14 @@ class Settling:
         self.under_way = None
         self._failed = again
 
-    def refused(
-        self, settlement: Settlement, now: float, row: ProgressRow | None = None, *, tries_one: bool = False
-    ) -> bool:
+    def refused(self, settlement: Settlement, now: float, row: ProgressRow | None = None) -> bool:
         """The settlement under way was refused: it is given again in parts. Say whether it had none, and is set aside
-        by itself. Its transaction is settled once all of it is, or stated again. `row` and `tries_one` are told in
-        `Refusals`.
+        by itself. Its transaction is settled once all of it is, or stated again. `row` is told in `Refusals`.
         """
         self.under_way = None
         if settlement.transaction is not None:
             self._marks.insert(0, (settlement.transaction, self._taken_rows))
-        return self.refusals.refused(settlement, now, row, tries_one=tries_one)
+        return self.refusals.refused(settlement, now, row)
 
 
 def _take(values: list[T], count: int) -> Sequence[T]:

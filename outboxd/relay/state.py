@@ -38,6 +38,11 @@ from outboxd.relay.wishes import Wishes
 
 __all__ = ["Ports", "RelayLimits", "State"]
 
+TRANSACTIONS_WAITING = 16
+"""Where so many wait for being settled, twice as many keep the next from beginning."""
+NOTHING_GOES_SECONDS = 2.0
+"""Longer than a transaction takes by far."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -152,6 +157,15 @@ class State:
         self.settling.rows_max = settlement_rows_max(limits)
         self.lanes.reroute(routes, default_route)
 
+    def waits_for_refused(self, now: float) -> bool:
+        """Say whether all else waits for what PostgreSQL refuses to settle: memory is full of it, or as many
+        transactions wait for it as may, so that for a while none was delivered.
+        """
+        refused = self.settling.refusals.records
+        if refused and self.in_flight and self.settling.transactions >= TRANSACTIONS_WAITING:
+            return now - self.lanes.last_delivered_at >= NOTHING_GOES_SECONDS
+        return self.is_crowded and 2 * refused > len(self.ledger)
+
     @property
     def has_ready(self) -> bool:
         """Whether admitted records wait for the producer."""
@@ -181,6 +195,13 @@ class State:
     def is_drained(self) -> bool:
         """Every report came and is settled, and no answer of the database is waited for."""
         return self.is_settled and self.reading is None
+
+    @property
+    def is_drained_but_for_refused(self) -> bool:
+        """The same, but for what PostgreSQL refuses to settle again and again: nothing tells when that ends."""
+        settling = self.settling
+        is_settled = not self.in_flight and not self.aftermath.undecided and settling.is_written
+        return is_settled and self.reading is None and settling.refusals.are_stuck
 
     @property
     def leaves_no_doubt(self) -> bool:

@@ -74,6 +74,8 @@ class RelayStatus:
     `in_memory_…` counts from admission to settlement, `unsettled_…` what of it was published (bytes by the mean),
     `in_flight_rows` what of that the producer owes reports for, by topic in `in_flight_by_topic`.
     `recovery_failure` says why nothing is sent, where it cannot be read what was committed before.
+    `refused_rows` are those of `settling_rows` that PostgreSQL refuses to settle, `refusal` names one of them and why;
+    `waits_for_refused` says whether all else waits for them.
     `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in memory for longest.
     """
 
@@ -105,6 +107,9 @@ class RelayStatus:
     pauses_in_force: int = 0
     storm_holds: int = 0
     recovery_failure: str = ""
+    refused_rows: int = 0
+    refusal: str = ""
+    waits_for_refused: bool = False
 
 
 def status_of(relay: Relay, now: float) -> RelayStatus:
@@ -153,6 +158,9 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         pauses_in_force=len(state.lanes.pauses),
         storm_holds=state.lanes.storm_holds,
         recovery_failure=relay.ownership.reading.recovering.failure,
+        refused_rows=state.settling.refusals.records,
+        refusal=state.settling.refusals.last_told,
+        waits_for_refused=state.waits_for_refused(now),
     )
 
 

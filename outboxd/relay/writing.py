@@ -12,15 +12,17 @@ from outboxd.policy.outcomes import DeadLetter, Retry
 from outboxd.policy.records import NO_HISTORY, FailureHistory, Record
 from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed, Settlement
+from outboxd.relay.refusals import TRIES_A_SECOND_MAX
 from outboxd.relay.restating import keep_from_reading, progress_row
-from outboxd.relay.state import State
+from outboxd.relay.state import TRANSACTIONS_WAITING, State
 
 SETTLE_DELAY_SECONDS = 0.02
 WRITES = ("settle",)
 """During what the writing session may fail."""
-REFUSALS_MAX = 7
-"""So many settlements of several rows refused in a row, with their halves and quarters, are not for one row's sake: it
-is the table that is locked, or a trigger that refuses every row."""
+REFUSALS_MAX = 20
+"""So many settlements refused in a row, the largest with its parts down to single rows of several places, are not for
+some rows' sake: it is the table that is locked, or a trigger that refuses every row. A pause comes before each next
+one then, and so many more of them double it: where few of many rows can be settled, these are found all the same."""
 ASIDE_TOLD_SECONDS = 60.0
 """So often the log names a row that cannot be settled, while any is set aside; so often at most it says that many are
 refused in a row, which may begin anew several times a second."""
@@ -36,7 +38,10 @@ class Writing:
         self._began_at = 0.0
         self._failures = 0
         self._refusals = 0
+        self._is_whole_refused = False
+        """Whether one of these is no part of one before."""
         self._told_aside_at = float("-inf")
+        self._is_wait_told = False
         self._is_refusal_told = False
         self._told_refusal_at = float("-inf")
 
@@ -141,7 +146,7 @@ class Writing:
         """The session works, and so does the table."""
         was_told = self._failures or self._refusals >= REFUSALS_MAX
         self._failures = self._refusals = 0
-        self._is_refusal_told = False
+        self._is_refusal_told = self._is_whole_refused = False
         if self._state.settling.refusals.is_empty:
             self._told_refusal_at = float("-inf")
         if was_told:
@@ -211,33 +216,51 @@ class Writing:
         row = progress_row(state, event.settlement)
         # Of what is written already, its parts will find nothing to change.
         refused = replace(event.settlement, again=True) if event.in_part else event.settlement
-        if state.settling.refused(refused, now, row, tries_one=self._refusals + 1 >= REFUSALS_MAX):
+        was_aside = state.settling.refusals.tries_aside
+        if state.settling.refused(refused, now, row):
             keep_from_reading(state, event.settlement)
             self._tell_aside(event, now)
+        if was_aside:
+            # It has pauses of its own.
             return
         self._refusals += 1
+        self._is_whole_refused |= not event.settlement.is_part
         if self._refusals >= REFUSALS_MAX:
-            self._next_at = now + failure_pause_seconds(self._refusals - REFUSALS_MAX + 1)
+            self._next_at = now + self._refusal_pause_seconds()
             self._tell_refusal(event, now)
 
+    def _refusal_pause_seconds(self) -> float:
+        pause_seconds = failure_pause_seconds(self._refusals // REFUSALS_MAX)
+        if self._state.settling.transactions < TRANSACTIONS_WAITING:
+            return pause_seconds
+        # Soon nothing goes until all that is refused is found, and stated again.
+        return min(pause_seconds, 1 / TRIES_A_SECOND_MAX)
+
     def _tell_refusal(self, event: SettleFailed, now: float) -> None:
-        """Say once that nothing is settled; where some is after all, and then nothing again, not before a minute."""
-        if not self._is_refusal_told and now - self._told_refusal_at >= ASIDE_TOLD_SECONDS:
+        """Say once that nothing is settled; where some is after all, and then nothing again, not before a minute. Where
+        only parts are refused, what else was with them was settled.
+        """
+        if self._is_whole_refused and not self._is_refusal_told and now - self._told_refusal_at >= ASIDE_TOLD_SECONDS:
             self._is_refusal_told, self._told_refusal_at = True, now
             self._state.ports.observer.event("database_failed", during="settle", cause=event.message)
 
     def _tell_aside(self, event: SettleFailed, now: float) -> None:
-        """Name the row: nobody else can find out why it stays pending though it was sent."""
-        if now - self._told_aside_at < ASIDE_TOLD_SECONDS:
+        """Name the row: nobody else can find out why it stays pending though it was sent. That all else waits for such
+        rows is told at once.
+        """
+        refusals, waits = self._state.settling.refusals, self._state.waits_for_refused(now)
+        refusals.last_told = f"{_named(event.settlement)}: {event.message}"
+        if now - self._told_aside_at < ASIDE_TOLD_SECONDS and (self._is_wait_told or not waits):
             return
-        self._told_aside_at = now
+        self._told_aside_at, self._is_wait_told = now, waits
         is_known = self._state.pipelined and event.settlement.is_in_progress_records
         self._state.ports.observer.event(
             "row_not_settled",
             row=_named(event.settlement),
             later="not sent again" if is_known else "sent again",
             cause=event.message,
-            rows=self._state.settling.refusals.rows_aside,
+            rows=refusals.rows_aside,
+            others="wait until these are settled" if waits else "go on",
         )
 
 

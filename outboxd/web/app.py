@@ -146,6 +146,8 @@ class App:
         told = self._board.as_dict()
         told["may_change"] = bool(self._guard.token) and self._dead_letters is not None
         if not self._guard.may_read_keys(environ) and told["relay"] is not None:
+            # PostgreSQL may quote a row in it.
+            told["relay"]["refusal"] = ""
             told["relay"]["held"] = [
                 {**held, "key": None, "key_is_hidden": held["key"] is not None} for held in told["relay"]["held"]
             ]

@@ -20,6 +20,7 @@ from outboxd.policy.messages import (
     Reconfigured,
     Report,
     Settled,
+    SettleFailed,
     StopRequested,
     Swept,
 )
@@ -48,6 +49,7 @@ class Bench:
         self.reports: list[Report] = []
         self.fault: DeliveryFault | None = None
         self.is_full = False
+        self.refused: set[int] = set()
         self.now = 100.0
         self.trusted_until = float("inf")
         observer = SimpleNamespace(wants_rows=False, **dict.fromkeys(OBSERVED, lambda *_, **__: None))
@@ -101,6 +103,9 @@ class Bench:
         self.mail.append(Swept((), None))
 
     def begin_settle(self, settlement: Settlement, _token: int) -> None:
+        if self.refused.intersection(settlement.delivered_ids):
+            self.mail.append(SettleFailed(settlement, "frozen", refused=True))
+            return
         for row_id in settlement.delivered_ids:
             del self.pending[row_id]
         self.mail.append(Settled(settlement, settlement.rows))
@@ -201,6 +206,21 @@ def test_what_a_renewal_did_not_wait_for_is_in_doubt(event: Event) -> None:
     assert bench.calls.count("rebuild") == 1
     bench.turns(4, StopRequested())
     assert not stopped_as_drained(bench)
+
+
+def test_a_renewal_does_not_wait_for_a_row_that_postgresql_refuses_to_settle_again_and_again() -> None:
+    bench = Bench(record(1), record(2, key="other"))
+    bench.refused = {1}
+    bench.turns()
+    bench.deliver()
+    bench.turns()
+    assert list(bench.pending) == [1]
+    bench.turns(4, RENEWS)
+    assert "rebuild" not in bench.calls, "it may be settled in a moment"
+    bench.turns(round(RENEWAL_SECONDS_MAX / 2 / 0.05))
+    assert bench.calls.count("rebuild") == 1
+    bench.turns()
+    assert [each.id for each in bench.with_producer] == [1], "it goes again"
 
 
 def test_what_a_renewal_did_not_wait_for_is_in_doubt_no_more_once_it_went_again_and_is_settled() -> None:

@@ -67,3 +67,13 @@ def test_an_owner_that_cannot_know_what_was_sent_before_says_why_it_sends_nothin
     (told,) = troubles({"relay": {"recovery_failure": "the progress topic is not there"}})
     assert told == "nothing is sent until what was sent before is known: the progress topic is not there"
     assert troubles({"relay": None}) == []
+
+
+def test_that_rows_cannot_be_settled_is_told_with_the_cause_and_whether_all_else_waits() -> None:
+    relay = {"refused_rows": 1_200, "refusal": "the row 7: row 7 is frozen", "waits_for_refused": False}
+    said = "PostgreSQL refuses to settle rows that were sent (1,200)"
+    assert troubles({"relay": relay}) == [f"{said}: the row 7: row 7 is frozen"]
+    assert troubles({"relay": {**relay, "refusal": "", "waits_for_refused": True}}) == [
+        f"{said}, and all else waits for that: the event row_not_settled in the log says why"
+    ]
+    assert troubles({"relay": {**relay, "refused_rows": 0}}) == []

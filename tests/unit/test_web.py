@@ -364,6 +364,15 @@ def test_what_is_shown_to_all_tells_nobody_which_of_many_tokens_is_right(sites: 
     assert told["relay"]["held"][0]["key"] == "anna@example"
 
 
+def test_what_postgresql_says_of_a_row_is_not_shown_to_all(sites: Callable[..., Site]) -> None:
+    site, host = sites(listen_host="0.0.0.0"), {"Host": "outboxd.example"}
+    site.board.publish(replace(IDLE, refused_rows=3, refusal="the row 7: Failing row contains (7, anna@example)"))
+    told = site.json("/status", **host)[1]["relay"]
+    assert (told["refused_rows"], told["refusal"]) == (3, "")
+    told = site.json("/status", **host, Authorization=f"Bearer {TOKEN}")[1]["relay"]
+    assert told["refusal"].startswith("the row 7")
+
+
 @pytest.mark.parametrize("listen_host", ["outboxd.example", "ip6-localhost", "localhost.localdomain"])
 def test_a_name_that_may_lead_elsewhere_is_no_address_of_this_machine_only(
     sites: Callable[..., Site], listen_host: str

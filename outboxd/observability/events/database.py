@@ -36,8 +36,8 @@ DATABASE_EVENTS: Final = (
         "row_not_settled",
         "error",
         "PostgreSQL refuses to settle {row}, which is tried again and {later} should this daemon end: {cause}."
-        " Set aside like it: {rows}.",
-        ("row", "later", "cause", "rows"),
+        " Set aside like it: {rows}. All other rows {others}.",
+        ("row", "later", "cause", "rows", "others"),
         alerts=True,
     ),
     EventKind("unsettled_rows_settled", "info", "All that PostgreSQL had refused to settle is settled.", alerts=True),
