@@ -159,7 +159,7 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     from outboxd.postgres.engine import make_engine
 
     topics: dict[str, int] = {}
-    transactional: tuple[str, str] | None = None
+    transactional: tuple[str, str, int] | None = None
     try:
         engine = make_engine(settings.database.url, settings.database.password, statement_timeout_seconds=30.0)
     except ConfigError as error:
@@ -178,7 +178,7 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
         topics |= found.pending_topics
         if exactly_once and found.database:
             names = (found.database, settings.database.schema_, settings.outbox.name)
-            transactional = (transactional_id(*names), progress_topic(*names))
+            transactional = (transactional_id(*names), progress_topic(*names), found.settled_transaction)
     if settings.alerts.dead_letter_topic:
         topics.setdefault(settings.alerts.dead_letter_topic, 0)
     if has_brokers:

@@ -41,7 +41,7 @@ def migrate(
 
     Needs a role that may create them; the daemon itself does not.
     """
-    from outboxd.postgres.failures import explained
+    from outboxd.postgres.failures import told
     from outboxd.postgres.migrate import present_revision, print_sql, upgrade
     from outboxd.postgres.revisions import required_revision
 
@@ -53,7 +53,7 @@ def migrate(
         start = present_revision(url, schema, password=password) if from_revision is None else from_revision
         print_line(print_sql(schema, None if start == EMPTY else start).rstrip())
         return
-    with explained():
+    with told():
         applied = upgrade(url, schema, password=password)
     for revision in applied:
         print_line(f"applied {revision}")

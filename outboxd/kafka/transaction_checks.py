@@ -22,23 +22,27 @@ from outboxd.policy.findings import Finding, Weight
 ANSWER_SECONDS: Final = 10.0
 CHECK_SUFFIX: Final = "-check"
 _AREA: Final = "exactly-once"
+_MAKE_IT: Final = "create it with one partition, cleanup.policy=compact, three replicas and min.insync.replicas=2"
 _NEEDED = frozenset({AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE})
 _FORBIDDEN = (*FORBIDDEN, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 _QUIET: Final = {"log_level": "0"}
 
 
-def inspect_transactions(properties: Mapping[str, str], transactional_id: str, topic: str) -> Iterator[Finding]:
+def inspect_transactions(
+    properties: Mapping[str, str], transactional_id: str, topic: str, settled: int = 0
+) -> Iterator[Finding]:
     """Yield what keeps exactly-once from working, or from keeping its word; brokers are known to answer.
 
     Args:
         properties: the user's librdkafka properties.
         transactional_id: the shard's.
         topic: the progress topic.
+        settled: the last transaction that the database knows as settled; 0: none.
     """
     admin = AdminClient({**properties, **_QUIET})
     try:
         yield from _producer(properties, transactional_id)
-        yield from _topic(admin, topic)
+        yield from _topic(admin, topic, settled)
     except (KafkaException, TimeoutError) as error:
         yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {why_unanswered(error)}")
 
@@ -84,21 +88,31 @@ def _producer(properties: Mapping[str, str], transactional_id: str) -> Iterator[
         yield Finding(_AREA, Weight.FINE, f"transactions as {transactional_id}")
 
 
-def _topic(admin: AdminClient, topic: str) -> Iterator[Finding]:
+def _topic(admin: AdminClient, topic: str, settled: int) -> Iterator[Finding]:
     future = admin.describe_topics(
         TopicCollection([topic]), include_authorized_operations=True, request_timeout=ANSWER_SECONDS
     )[topic]
     try:
         description = future.result(ANSWER_SECONDS + 1)
     except KafkaException as refused:
-        yield from _absent(admin, topic, refused.args[0])
+        yield from _absent(admin, topic, settled, refused.args[0])
         return
     yield from _faults_of(admin, topic, description)
 
 
-def _absent(admin: AdminClient, topic: str, error: KafkaError) -> Iterator[Finding]:
+def _absent(admin: AdminClient, topic: str, settled: int, error: KafkaError) -> Iterator[Finding]:
     if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
         yield Finding(_AREA, Weight.FORBIDDEN, f"{topic}: {error.str()}", f"allow READ, WRITE and DESCRIBE on {topic}")
+        return
+    if settled:
+        # The recovery makes none either: what became of later transactions, only the one that is gone could tell.
+        yield Finding(
+            _AREA,
+            Weight.MISCONFIGURED,
+            f"the progress topic {topic} is not there, and transaction {settled} was settled: nothing is sent before "
+            "it is made again",
+            f"{_MAKE_IT}; what was committed after that transaction may go twice",
+        )
         return
     wanted = NewTopic(topic, num_partitions=1, config=dict(TOPIC_CONFIG))
     try:
@@ -110,14 +124,14 @@ def _absent(admin: AdminClient, topic: str, error: KafkaError) -> Iterator[Findi
             _AREA,
             Weight.FORBIDDEN if refused.args[0].code() in _FORBIDDEN else Weight.MISCONFIGURED,
             f"the progress topic {topic} is not there, and cannot be made: {refused.args[0].str()}",
-            "create it: one partition, cleanup.policy=compact, three replicas, min.insync.replicas=2",
+            _MAKE_IT,
         )
     else:
         yield Finding(
             _AREA,
             Weight.WARNING,
             f"the progress topic {topic} is not there; the daemon makes it with the brokers' default replication",
-            "create it with one partition, cleanup.policy=compact, three replicas and min.insync.replicas=2",
+            _MAKE_IT,
         )
 
 

@@ -62,11 +62,14 @@ _OTHER_TYPES = """SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found, the topics of the pending rows that were read, with how many of them, and the database's name."""
+    """What was found, the topics of the pending rows that were read, with how many of them, the database's name, and
+    with exactly-once delivery the number of the last transaction that was settled; 0: none.
+    """
 
     findings: Sequence[Finding]
     pending_topics: Mapping[str, int]
     database: str
+    settled_transaction: int = 0
 
 
 def inspect(
@@ -78,7 +81,7 @@ def inspect(
     """
     findings: list[Finding] = []
     topics: dict[str, int] = {}
-    database = ""
+    database, settled = "", 0
     try:
         with explained(), engine.connect() as connection:
             database = str(connection.scalar(text("SELECT current_database()")))
@@ -97,12 +100,13 @@ def inspect(
                     findings.extend(_other_outbox(connection, schema, table, outbox))
                 if not missing and exactly_once:
                     findings.extend(_doubt(connection, schema, outbox))
+                    settled = _settled_transaction(connection, schema, outbox)
                 if not any(finding.weight.is_problem for finding in findings):
                     findings.append(Finding("grants", Weight.FINE, "the role may do all that the daemon does"))
                     topics = _pending_topics(connection, schema, table)
     except OutboxdError as error:
         findings.append(Finding("database", weight_of(error), str(error)))
-    return Inspection(findings, topics, database)
+    return Inspection(findings, topics, database, settled)
 
 
 def weight_of(error: OutboxdError) -> Weight:
@@ -273,6 +277,11 @@ def _doubt(connection: Connection, schema: str, outbox: str) -> Iterator[Finding
     doubt = doubt_of(driver, schema, outbox)
     if doubt is not None:
         yield Finding("database", Weight.MISCONFIGURED, doubt)
+
+
+def _settled_transaction(connection: Connection, schema: str, outbox: str) -> int:
+    question = in_schema("SELECT settled_transaction FROM @schema@.progress WHERE outbox = :name AND shard = 0", schema)
+    return connection.scalar(question, {"name": outbox}) or 0
 
 
 def _pending_topics(connection: Connection, schema: str, table: str) -> dict[str, int]:

@@ -75,6 +75,8 @@ class App:
         self._event = event
         self._dead_letters = dead_letters
         self._schema = schema
+        # Now, since an upgrade puts another one there while this code runs.
+        self._shown = load_page()
         self._metrics: WsgiApp = make_wsgi_app(registry)
         self._queries = threading.BoundedSemaphore(QUERIES_MAX)
         self._summary: tuple[float, bytes] | None = None
@@ -139,8 +141,7 @@ class App:
     # Reading.
 
     def _page(self, _: Environ) -> Answer:
-        page = load_page()
-        return Answer(page.content, content_type="text/html", policy=page.policy)
+        return Answer(self._shown.content, content_type="text/html", policy=self._shown.policy)
 
     def _status(self, environ: Environ) -> Answer:
         told = self._board.as_dict()

@@ -274,6 +274,19 @@ def test_rows_in_doubt_are_a_problem_for_exactly_once_delivery(
     assert any("did not drain it" in finding["message"] for finding in answer.document["findings"])
 
 
+def test_a_progress_topic_that_is_gone_after_a_transaction_was_settled_is_a_problem(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    shell = shell_with(kafka.bootstrap, OUTBOXD_RELAY__DELIVERY="exactly-once")
+    shell.ok("check")
+    with database.connect() as connection:
+        connection.execute("INSERT INTO outboxd.progress (outbox, shard, settled_transaction) VALUES ('default', 0, 5)")
+    answer = shell("check", "--json")
+    assert answer.code == 78
+    assert problems(answer.document) == [("exactly-once", "misconfigured")]
+    assert any("transaction 5 was settled: nothing is sent" in each["message"] for each in answer.document["findings"])
+
+
 def test_a_table_that_an_outbox_of_another_name_relays_is_a_problem(
     kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from outboxd.errors import ConfigError
 from outboxd.postgres.migrate import print_sql, upgrade
 from outboxd.postgres.revisions import required_revision
+from tests.support.children import wait_for
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import value
 
@@ -154,6 +156,30 @@ def test_a_refusal_is_told_in_a_sentence(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_migration_that_a_deadlock_ends_is_told_as_that_and_changed_nothing(empty_database: Database) -> None:
+    upgrade(empty_database.url, "outboxd", "0003")
+    # It looks for a deadlock first, and so is the one that ends; the rival has some seconds to come.
+    url = f"{empty_database.url}?options=-c%20deadlock_timeout%3D3s%20-c%20lock_timeout%3D30s"
+    with (
+        empty_database.connect(autocommit=False) as rival,
+        empty_database.connect() as watcher,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        rival.execute("SET deadlock_timeout = '1min'")
+        rival.execute("LOCK TABLE outboxd.lease IN ACCESS SHARE MODE")
+        migrating = beside.submit(migrate, url)
+        wait_for(
+            lambda: value(watcher, "SELECT 'lease'::text IN (SELECT c.relname FROM pg_locks AS l"
+                                   " JOIN pg_class AS c ON c.oid = l.relation WHERE NOT l.granted)"),
+            timeout_seconds=30, what="the migration has the table of retries and waits for that of the lease",
+        )  # fmt: skip
+        rival.execute("SELECT FROM outboxd.retry")
+        done = migrating.result()
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "for the sake of another session: deadlock detected" in done.stderr
+    assert migrate(empty_database.url).stdout.startswith("applied 0004\n")
 
 
 def test_a_server_that_is_away_is_told_without_the_password(empty_database: Database) -> None:

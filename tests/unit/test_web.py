@@ -24,6 +24,7 @@ from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus
 from outboxd.web.app import App
 from outboxd.web.dead_letters import readable, whole_as_dict
 from outboxd.web.guard import Guard
+from outboxd.web.page import Page, load_page
 from outboxd.web.server import HttpServer
 from tests.support.page_letters import MemoryLetters, letter
 from tests.unit.test_status_board import IDLE, Clock
@@ -393,6 +394,15 @@ def test_on_another_address_keys_and_payloads_need_the_token_and_the_rest_does_n
         assert site.ask(path, **host, Authorization=f"Bearer {TOKEN}")[0] == 200
     told = site.json("/status", **host, Authorization=f"Bearer {TOKEN}")[1]
     assert told["relay"]["held"][0]["key"] == "anna@example"
+
+
+def test_an_upgrade_beneath_a_running_daemon_does_not_change_its_page(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outboxd.web.app.load_page", lambda: Page(b"of another version", ""))
+    status, _, body = site.ask("/")
+    assert status == 200
+    assert body == load_page().content
 
 
 def test_the_page_runs_its_own_script_and_style_and_nothing_else(site: Site) -> None:
