@@ -15,6 +15,10 @@ WINDOW_ROWS: Final = 200
 """How many rows are recorded and in the air at once: few to be tried one by one, enough to lose little time."""
 SUSPECTS_MAX: Final = 2_000
 """How many rows are suspected at most; a row that left the outbox meanwhile stays among them for nothing."""
+STILL_SECONDS: Final = 0.5
+"""So long nothing of a window was reported when the next one goes beside the rest of it."""
+STILL_ROWS_MAX: Final = 1_000
+"""Beside how many rows without a report no further window goes: all of them are recorded, and tried one by one."""
 CAREFUL_SECONDS: Final = 60.0
 """How long care lasts after the first report at most."""
 
@@ -43,7 +47,17 @@ def window(record_ids: Iterable[int], suspects: set[int]) -> list[int]:
     return chosen
 
 
-def recorded(window_ids: Sequence[int], suspects: set[int]) -> list[int]:
-    """Return what is recorded before the window goes: it, and the suspects that were not cleared yet."""
-    room = SUSPECTS_MAX - len(window_ids)
-    return sorted(suspects)[:room] + list(window_ids)
+def may_go_beside(in_air_rows: int, still_seconds: float) -> bool:
+    """Say whether a window may go beside so many rows that are in the air, of which nothing came for so long.
+
+    What keeps them is a topic's or a partition's, most likely, and must not keep the others.
+    """
+    return still_seconds >= STILL_SECONDS and in_air_rows <= STILL_ROWS_MAX
+
+
+def recorded(in_air_ids: Sequence[int], suspects: set[int]) -> list[int]:
+    """Return what is recorded before a window goes: what will be in the air then, and the suspects that were not
+    cleared yet.
+    """
+    room = SUSPECTS_MAX - len(in_air_ids)
+    return sorted(suspects)[:room] + list(in_air_ids)

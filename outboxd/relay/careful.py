@@ -1,8 +1,9 @@
 """The careful publisher: the broker's port after an unclean end, so that a row that kills the process is found.
 
 Nobody can tell which of thousands of rows in the air killed a process. So the owner after an unclean end publishes in
-small windows, and has the ids of each window recorded before it goes. If that process dies too, the recorded rows are
-suspects: the next owner has each of them sent by a process of its own first. What kills that process twice is
+small windows, and has the ids of each window recorded before it goes. What a window before it still waits for (a topic
+that is missing, a partition without a leader) is recorded along with it, and keeps it for a moment only. If that
+process dies too, the recorded rows are suspects: the next owner has each of them sent by a process of its own first. What kills that process twice is
 dead-lettered, whatever the reason; all others are delivered by it. After a clean end none of this happens, and the
 only cost is one comparison for each batch.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from outboxd.policy.careful import CAREFUL_SECONDS, Opening, recorded, window
+from outboxd.policy.careful import CAREFUL_SECONDS, Opening, may_go_beside, recorded, window
 from outboxd.policy.messages import Report
 from outboxd.policy.records import Record
 from outboxd.relay.forwarding import ForwardingPublisher
@@ -87,6 +88,8 @@ class CarefulPublisher(ForwardingPublisher):
         self._suspects: set[int] = set()
         self._window: set[int] = set()
         self._in_air: set[int] = set()
+        self._moved_at = 0.0
+        """When a window was recorded last, or a report came."""
         self._reported_rows = 0
         self._ends_at: float | None = None
 
@@ -142,12 +145,16 @@ class CarefulPublisher(ForwardingPublisher):
         return taken
 
     def _record(self, records: Sequence[Record]) -> None:
-        """Have the next window recorded, once the one before is reported."""
-        if self._opening is None or self._in_air or records[0].id in self._window or not self._journal.is_written():
+        """Have the next window recorded, once the one before is reported, or stands still."""
+        if self._opening is None or records[0].id in self._window or not self._journal.is_written():
+            return
+        now = self._clock.monotonic()
+        if self._in_air and not may_go_beside(len(self._in_air), now - self._moved_at):
             return
         ids = window((record.id for record in records), self._suspects)
         self._window = set(ids)
-        self._journal.write(recorded(ids, self._suspects))
+        self._moved_at = now
+        self._journal.write(recorded([*self._in_air, *ids], self._suspects))
 
     # Report.
 
@@ -162,6 +169,8 @@ class CarefulPublisher(ForwardingPublisher):
             self._suspects.discard(report.record.id)
             if report.error is not None and report.error.fault.name == "CRASHED_DAEMON":
                 self._tell_found(report)
+        if reports:
+            self._moved_at = self._clock.monotonic()
         self._consider_end(len(reports))
         return reports
 
