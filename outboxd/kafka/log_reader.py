@@ -134,14 +134,16 @@ class LogReader:
         partition = (str(message.topic()), int(message.partition() or 0))
         if partition not in open_spans:
             return
+        last = open_spans[partition][1]
         error = message.error()
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
-                del open_spans[partition]
+                # A replica that follows, or leads since a moment ago, says so before it knows all that is committed.
+                if int(message.offset() or 0) > last:
+                    del open_spans[partition]
             elif error.fatal() or error.code() in (*_NOT_THERE, *_FORBIDDEN):
                 raise _explained(KafkaException(error), partition)
             return
-        last = open_spans[partition][1]
         offset = int(message.offset() or 0)
         if offset >= last:
             del open_spans[partition]

@@ -240,8 +240,7 @@ def read_above(
                 "cannot be known, and rows might go twice. Create the topic again (one partition, compacted) to go on "
                 "all the same"
             )
-        place = TopicPartition(topic, 0)
-        low, high = consumer.get_watermark_offsets(place, timeout=timeout_seconds)
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout_seconds)
         look_back = _FIRST_LOOK_BACK
 
         def is_wanted(number: int, its_lineage: str) -> bool:
@@ -250,7 +249,7 @@ def read_above(
 
         while True:
             start = max(low, high - look_back)
-            records = _read(consumer, topic, start, timeout_seconds, is_wanted)
+            records = _read(consumer, topic, (start, high), timeout_seconds, is_wanted)
             ours = [record for record in records if record.lineage == lineage]
             if start == low or (ours and ours[0].number <= settled + 1):
                 return sorted((r for r in ours if is_wanted(r.number, r.lineage)), key=lambda record: record.number)
@@ -279,9 +278,9 @@ def _consumer(properties: Mapping[str, str]) -> Consumer:
 
 
 def _read(
-    consumer: Consumer, topic: str, start: int, timeout_seconds: float, is_wanted: IsWanted
+    consumer: Consumer, topic: str, span: tuple[int, int], timeout_seconds: float, is_wanted: IsWanted
 ) -> list[ProgressRecord]:
-    consumer.assign([TopicPartition(topic, 0, start)])
+    consumer.assign([TopicPartition(topic, 0, span[0])])
     deadline = time.monotonic() + timeout_seconds
     records: list[ProgressRecord] = []
     while time.monotonic() < deadline:
@@ -290,11 +289,12 @@ def _read(
             continue
         error = message.error()
         if error is None:
-            value = message.value()
-            if value is not None:
+            if (value := message.value()) is not None:
                 records.append(_decoded(topic, message.offset(), value, is_wanted))
         elif error.code() == KafkaError._PARTITION_EOF:
-            return records
+            # A replica that follows, or leads since a moment ago, says so before it knows all that is committed.
+            if (message.offset() or 0) >= span[1]:
+                return records
         elif error.fatal() or not (error.retriable() or is_groups_alone(error)):
             raise KafkaException(error)
     raise BrokerUnavailableError(f"the progress topic {topic} was not read to its end within {timeout_seconds:g} s")

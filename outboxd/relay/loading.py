@@ -28,8 +28,15 @@ class Loading:
         self._state.reading = LOAD
         self._state.ports.store.begin_load()
 
+    def begin_from(self, at: float, now: float) -> None:
+        """Ask from then on: at once where that has passed."""
+        if now >= at:
+            self.begin()
+        else:
+            self._again_at = at
+
     def begin_again(self, now: float) -> None:
-        """Ask again after a failure, when its pause is over."""
+        """Ask, again after a failure, when the pause is over."""
         if self._again_at is not None and now >= self._again_at:
             self.begin()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from outboxd.policy.backoff import probe_delay_seconds
 from outboxd.policy.cause import cause
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.routes import Route
@@ -26,6 +27,9 @@ from outboxd.relay.writing import WRITES, Writing
 
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
+
+IN_A_ROW_SECONDS = 10.0
+"""A producer that ends so soon after the one before began ends in a row with it: what ends them has not passed."""
 
 RECONFIGURED = "its configuration changed"
 CLUSTER_CHANGED = "another Kafka cluster answers"
@@ -58,6 +62,8 @@ class Ownership:
         self._renewed_for = ""
         self.stale_reads = 0
         self.stale_settlements = 0
+        self._ended_in_a_row = 0
+        self._load_from = float("-inf")
         self._begin(None)
 
     def _begin(self, token: int | None, in_doubt: Iterable[int] = ()) -> None:
@@ -109,7 +115,7 @@ class Ownership:
         """Load once nothing of an ownership before is under way: what it still writes belongs to what is read then."""
         is_answered = not self.stale_reads and not self.stale_settlements
         if is_answered and self.state.token is not None and not self._is_draining:
-            self.reading.loading.begin()
+            self.reading.loading.begin_from(self._load_from, self._ports.clock.monotonic())
 
     def _begin_anew(self, token: int | None) -> None:
         """Start as a new owner does, with a new producer; what is under way belongs to the ownership before."""
@@ -124,9 +130,12 @@ class Ownership:
 
     def resolve(self, failure: DeliveryFault) -> None:
         """The transactional producer ended with outcomes unknown: own the outbox as if anew, so that they are resolved
-        by the progress records before anything is relayed again.
+        by the progress records before anything is relayed again; later each time where they end in a row.
         """
         unsettled = len(self.state.ledger)
+        now = self._ports.clock.monotonic()
+        self._ended_in_a_row = self._ended_in_a_row + 1 if now < self._load_from + IN_A_ROW_SECONDS else 0
+        self._load_from = now + (probe_delay_seconds(self._ended_in_a_row - 1) if self._ended_in_a_row else 0.0)
         self._begin_anew(self.state.token)
         self._ports.observer.event(
             "producer_rebuilt",

@@ -6,6 +6,7 @@ import struct
 import zlib
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -158,3 +159,32 @@ def test_what_the_client_says_of_a_recovery_that_fails_is_told_in_words(monkeypa
         read_above({}, "progress", 0, "lineage")
     assert told(caught.value) == f"the progress topic progress cannot be read: {words}"
     assert told(failed) == words
+
+
+def message_of(offset: int, value: bytes | None, code: int | None = None) -> SimpleNamespace:
+    error = None if code is None else KafkaError(code)
+    return SimpleNamespace(error=lambda: error, offset=lambda: offset, value=lambda: value)
+
+
+def test_a_replica_that_lags_says_that_the_topic_ends_and_is_read_on_to_its_true_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    early, last = (ProgressRecord(number, "lineage", []) for number in (1, 2))
+    # Each record is followed by its transaction's marker.
+    messages = [
+        message_of(0, encode(early)),
+        message_of(2, None, KafkaError._PARTITION_EOF),
+        message_of(2, encode(last)),
+        message_of(4, None, KafkaError._PARTITION_EOF),
+    ]
+    topics: dict[str, Any] = {"progress": SimpleNamespace(error=None)}
+    consumer = SimpleNamespace(
+        list_topics=lambda *_, **__: SimpleNamespace(topics=topics),
+        get_watermark_offsets=lambda *_, **__: (0, 4),
+        assign=lambda _: None,
+        poll=lambda _: messages.pop(0),
+        close=lambda: None,
+    )
+    monkeypatch.setattr("outboxd.kafka.progress._consumer", lambda _: consumer)
+
+    assert [record.number for record in read_above({}, "progress", 0, "lineage")] == [1, 2]
