@@ -151,8 +151,9 @@ class Settlement:
 
     @property
     def outbox_ids(self) -> list[int]:
-        """The outbox rows that it delivers, retries or buries."""
-        return [*self.delivered_ids, *(record_id for record_id, _ in (*self.retries, *self.dead))]
+        """The outbox rows that it delivers, retries or buries, or whose replays an owner before delivered."""
+        replays = [replay[0] for replay in self.recovered_replays]
+        return [*self.delivered_ids, *(record_id for record_id, _ in (*self.retries, *self.dead)), *replays]
 
     @property
     def entries(self) -> int:

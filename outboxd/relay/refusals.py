@@ -64,9 +64,9 @@ class Refusals:
         return not (self._pieces or self._aside)
 
     @property
-    def are_rows_aside(self) -> bool:
-        """Whether nothing waits but what is set aside, and none of it is a replay, which would be listed again."""
-        return not self._pieces and not any(aside.settlement.recovered_replays for aside in self._aside)
+    def are_aside(self) -> bool:
+        """Whether nothing waits but what is set aside."""
+        return not self._pieces
 
     @property
     def rows_aside(self) -> int:
