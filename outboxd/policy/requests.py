@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
@@ -81,13 +81,13 @@ class FetchRequest(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class SweepRequest:
     """One chunk of the sweep: pending records from `cursor` (exclusive) to `position`, leaving out what is deferred
-    anyway.
+    anyway: topics, each from an id on, and keys.
     """
 
     cursor: int
     position: int
     rows_max: int
-    skipped_topics: Sequence[str] = ()
+    skipped_topics: Mapping[str, int] = field(default_factory=dict)
     skipped_keys: Sequence[tuple[str, str]] = ()
 
 
@@ -167,8 +167,8 @@ class Settlement:
         kept: dict[str, Any] = {}
         for kind in _KINDS:
             count = len(getattr(self, kind))
-            for field in _PARALLEL.get(kind, (kind,)):
-                kept[field] = getattr(self, field)[max(0, start) : max(0, stop)]
+            for name in _PARALLEL.get(kind, (kind,)):
+                kept[name] = getattr(self, name)[max(0, start) : max(0, stop)]
             start, stop = start - count, stop - count
         return replace(self, **kept, transaction=None, is_part=True)
 
