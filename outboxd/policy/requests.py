@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
@@ -81,13 +81,13 @@ class FetchRequest(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class SweepRequest:
     """One chunk of the sweep: pending records from `cursor` (exclusive) to `position`, leaving out what is deferred
-    anyway.
+    anyway: topics, each from an id on, and keys.
     """
 
     cursor: int
     position: int
     rows_max: int
-    skipped_topics: Sequence[str] = ()
+    skipped_topics: Mapping[str, int] = field(default_factory=dict)
     skipped_keys: Sequence[tuple[str, str]] = ()
 
 
@@ -151,8 +151,9 @@ class Settlement:
 
     @property
     def outbox_ids(self) -> list[int]:
-        """The outbox rows that it delivers, retries or buries."""
-        return [*self.delivered_ids, *(record_id for record_id, _ in (*self.retries, *self.dead))]
+        """The outbox rows that it delivers, retries or buries, or whose replays an owner before delivered."""
+        replays = [replay[0] for replay in self.recovered_replays]
+        return [*self.delivered_ids, *(record_id for record_id, _ in (*self.retries, *self.dead)), *replays]
 
     @property
     def entries(self) -> int:
@@ -166,8 +167,8 @@ class Settlement:
         kept: dict[str, Any] = {}
         for kind in _KINDS:
             count = len(getattr(self, kind))
-            for field in _PARALLEL.get(kind, (kind,)):
-                kept[field] = getattr(self, field)[max(0, start) : max(0, stop)]
+            for name in _PARALLEL.get(kind, (kind,)):
+                kept[name] = getattr(self, name)[max(0, start) : max(0, stop)]
             start, stop = start - count, stop - count
         return replace(self, **kept, transaction=None, is_part=True)
 

@@ -75,7 +75,8 @@ def sweep_text(schema: str, table: str) -> str:
         # A comparison of rows, lest the planner take it for a narrow range, see FetchSql.
         f" AND (o.id, 0) <= (%(position)s, 0) ORDER BY o.id {limit_text('%(rows_max)s')})"
         " SELECT c.id, c.topic, c.key FROM chunk AS c WHERE (c.available_at IS NULL OR c.available_at <= now())"
-        " AND c.topic <> ALL(%(topics)s::text[])"
+        " AND NOT EXISTS (SELECT FROM unnest(%(topics)s::text[], %(from_ids)s::bigint[]) AS d(topic, from_id)"
+        " WHERE d.topic = c.topic AND c.id >= d.from_id)"
         # As `NOT … = ANY` the keys are looked up by a hash, as `<> ALL` each is compared.
         " AND (c.key IS NULL OR NOT hashtextextended(c.key, hashtextextended(c.topic, 0)) = ANY("
         "SELECT hashtextextended(k.key, hashtextextended(k.topic, 0))"

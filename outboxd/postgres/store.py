@@ -178,6 +178,7 @@ class PostgresStore:
             "position": request.position,
             "rows_max": request.rows_max,
             "topics": list(request.skipped_topics),
+            "from_ids": Int8Array(list(request.skipped_topics.values())),
             "key_topics": [topic for topic, _ in request.skipped_keys],
             "keys": [key for _, key in request.skipped_keys],
         }

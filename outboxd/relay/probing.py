@@ -22,7 +22,7 @@ PROBE_ROWS_MAX = 500
 TOPICS_READ_MAX = 4
 """So many topics are read for a probe at once: each read may pass over much that is of other topics."""
 KEYS_READ_MAX = 20_000
-"""With more keys met than that it begins again, lest they fill memory."""
+"""With so many keys met beside those that are in memory anyway it begins again, lest they fill memory."""
 
 
 class Probing:
@@ -147,7 +147,9 @@ class Probing:
         """None up to this id, where any was looked at: the next look goes on behind it."""
         if seen_to is not None:
             breaker.read_from = _behind(seen_to)
-        if len(breaker.keys_read) > KEYS_READ_MAX:
+        # What keeps a key from probing is one of these: as many keys as there are may all be in the way.
+        in_the_way = len(self._ledger) + len(self._held) + len(self._gate.deferred_keys)
+        if len(breaker.keys_read) > KEYS_READ_MAX + in_the_way:
             breaker.look_again()
 
     def dropped(self, record: Record) -> None:

@@ -89,7 +89,7 @@ class Recovering:
         settling = state.settling
         self._recovered, self._failed_at, self.failure = True, None, ""
         for row in event.rows:
-            held = state.held.remove(row.outbox_id)
+            held = state.held.by_id.get(row.outbox_id)
             if row.is_replay:
                 # By the row's id, since a new owner does not know every dead letter that is replayed.
                 settling.recovered_replays.append((row.outbox_id, row.partition, row.offset, row.event_piece))
@@ -102,6 +102,10 @@ class Recovering:
                 continue
             if not row.is_replay:
                 settling.out_of_retry(row.outbox_id)
+            if held.is_replay != row.is_replay:
+                # An id that was given again: a dead letter of it goes on holding its key, and so does a retry.
+                continue
+            state.held.remove(row.outbox_id)
             if held.gate_key is not None:
                 state.gate.release(held.gate_key, row.outbox_id)
         if event.rows:

@@ -66,9 +66,9 @@ class Refusals:
         return not (self._parts or self._aside)
 
     @property
-    def are_rows_aside(self) -> bool:
-        """Whether nothing waits but what is set aside, and none of it is a replay, which would be listed again."""
-        return not self._parts and not any(aside.settlement.recovered_replays for aside in self._aside)
+    def are_aside(self) -> bool:
+        """Whether nothing waits but what is set aside."""
+        return not self._parts
 
     @property
     def rows_aside(self) -> int:

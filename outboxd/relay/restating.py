@@ -42,8 +42,10 @@ def progress_row(state: State, settlement: Settlement) -> ProgressRow | None:
 
 
 def keep_from_reading(state: State, settlement: Settlement) -> None:
-    """The row was delivered by an owner before and is set aside: what reads it as pending is not to send it again."""
-    for record_id in settlement.delivered_ids if settlement.is_recovered else ():
+    """The row or dead letter was delivered by an owner before and is set aside: what reads it as pending, or to be
+    replayed, is not to send it again.
+    """
+    for record_id in settlement.outbox_ids if settlement.is_recovered else ():
         if record_id not in state.ledger.records:
             now_ms = state.aftermath.now_ms
             state.ledger.enter([Record(int(Arm.META), record_id, "", "", None, None, "", None, now_ms, 0)])

@@ -70,8 +70,8 @@ class Settling:
 
     @property
     def is_written(self) -> bool:
-        """Whether nothing waits but rows of the outbox that were refused one by one, and nothing is under way."""
-        return not self.waits and self.under_way is None and self.refusals.are_rows_aside
+        """Whether nothing waits but what was refused one by one, and nothing is under way."""
+        return not self.waits and self.under_way is None and self.refusals.are_aside
 
     @property
     def has_transaction(self) -> bool:

@@ -75,7 +75,7 @@ class Sweeping:
             cursor=self._cursor,
             position=chunk_end,
             rows_max=SWEEP_ROWS_MAX,
-            skipped_topics=sorted(self._left_out()),
+            skipped_topics=self._left_out(),
             skipped_keys=[(topic, key) for topic, key in keys if key is not None],
         )
         state.reading = request
@@ -107,7 +107,7 @@ class Sweeping:
             for record_id, topic, key in swept.found
             if not state.ledger.knows(record_id)
             and record_id not in state.held
-            and topic not in left_out
+            and not (topic in left_out and record_id >= left_out[topic])
             and not self._is_deferred(topic, key, record_id)
         ]
         state.ledger.fetch_ended()
@@ -156,13 +156,17 @@ class Sweeping:
         wishes.go_back(record_id)
         self._state.ports.observer.event("reading_went_back", from_id=record_id, position=position)
 
-    def _left_out(self) -> set[str]:
-        """Return the topics that are read again as a whole once they, or partitions of theirs, go on.
+    def _left_out(self) -> dict[str, int]:
+        """Return the topics that are read again as a whole once they, or partitions of theirs, go on, each from an id
+        on: what comes below that is shown by nothing else, and they may be held, or read again, for long.
 
         Held ones of which nothing was dropped are not among these: what is found of them may be their only probe.
         """
         state = self._state
-        return {*state.topics.deferred, *state.partitions.deferred}
+        left_out = dict(state.topics.deferred)
+        for topic, from_id in state.partitions.deferred.items():
+            left_out[topic] = min(from_id, left_out.get(topic, from_id))
+        return left_out
 
     def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
         gate = self._state.gate

@@ -26,7 +26,7 @@ CATCH_UP_PARTS, PARTS = 3, 4
 CATCH_UP_ROWS_MAX = 1_000_000
 """No limit but the fetch's own."""
 QUICK_SECONDS, SLOW_SECONDS = 0.05, 0.2
-"""How long a fetch may take that reads of topics pass over more, or are to pass over less, next time."""
+"""How long a fetch of topics may take, beside what any takes, that it passes over more, or less, next time."""
 CHOSEN_ROWS_MAX = 500
 FOUND_MAX = 5_000
 """While so many records wait to be read by id, no more are listed that came to be due."""
@@ -75,6 +75,8 @@ class Wishes:
         """Ids of pending records that nobody knows; they are read without order."""
         self._reach_ids = reach_ids_min
         self._reach_ids_min = reach_ids_min
+        self._others_seconds = float("inf")
+        """The shortest time that a fetch took which read no topic."""
         self._went_back_from: int | None = None
         """The position from which reading went back, until it is there again by what it showed."""
         self.wants_top = False
@@ -168,7 +170,13 @@ class Wishes:
         """
         topics = [wish.from_id for wish in (*request.catch_ups, *request.probe_reads)]
         topics += [wish.from_id for wish in request.rereads if wish.gate_key[1] is None]
-        if topics and seconds > SLOW_SECONDS:
+        if not topics:
+            self._others_seconds = min(seconds, self._others_seconds)
+            return
+        # What any fetch costs, on a slow network, is no reason to pass over less.
+        if self._others_seconds < float("inf"):
+            seconds = max(0.0, seconds - self._others_seconds)
+        if seconds > SLOW_SECONDS:
             self._reach_ids = max(self._reach_ids_min, self._reach_ids // 4)
         elif seconds < QUICK_SECONDS and any(end_before_position(request, from_id) is not None for from_id in topics):
             self._reach_ids = min(ID_MAX, 4 * self._reach_ids)

@@ -114,7 +114,7 @@ class Writing:
         state.ports.observer.phase("settle", now - self._began_at, settlement.rows)
         if settlement.transaction is not None:
             state.ports.publisher.settled(settlement.transaction)
-        self._let_go(settlement.delivered_ids)
+        self._let_go(self._delivered(settlement))
         for record_id, retry in settlement.retries:
             self._on_retry_written(record_id, retry, now)
         for record_id, death in settlement.dead:
@@ -129,6 +129,15 @@ class Writing:
             state.wishes.cursors.retry = None
         self._restate()
         return True
+
+    def _delivered(self, settlement: Settlement) -> Collection[int]:
+        """Return what was delivered of what was written. Of an owner before, a row and a dead letter may have one id:
+        it stays in memory while one of them is not written, see `keep_from_reading`.
+        """
+        if not settlement.is_recovered:
+            return settlement.delivered_ids
+        unwritten = self._state.settling.known_ids()
+        return [record_id for record_id in settlement.outbox_ids if record_id not in unwritten]
 
     def _restate(self) -> None:
         """Have later transactions state what is set aside, once all of it was found."""
@@ -269,7 +278,7 @@ def _named(settlement: Settlement) -> str:
     ids = [*settlement.outbox_ids, *settlement.out_of_retry]
     letters = [entry[0] for entry in (*settlement.replayed, *settlement.died_again)]
     of_rows = [entry[0] for entry in settlement.recovered_replays]
-    for name, found in (("the row", ids), ("the dead letter", letters), ("the dead letter of the row", of_rows)):
+    for name, found in (("the dead letter of the row", of_rows), ("the row", ids), ("the dead letter", letters)):
         if found:
             return f"{name} {found[0]}"
     return f"the hold of the topic {settlement.storms[0][0]}"

@@ -27,13 +27,14 @@ class Invariants:
         self._storm_keys: dict[tuple[str, int], set[str | int]] = {}
         self._sent_as_shown_at: dict[str, float] = {}
         self._sent_after: dict[str, list[Row]] = {}
-        self._sent_under: dict[int | None, set[str]] = {}
+        self._sent_by: dict[str, set[str]] = {}
+        """What was sent, by the holder whose lease it was: a token is given again after a failover that lost it."""
         self._sent_replays: set[tuple[str, int]] = set()
         self.duplicates = 0
 
     def forget_settled(self) -> None:
         """The database lost what was settled last, which goes again."""
-        self._sent_under.clear()
+        self._sent_by.clear()
 
     # At every step.
 
@@ -45,7 +46,7 @@ class Invariants:
         lease = self._world.db.lease
         row = self._world.row(record.event_id)
         topic = record.topic
-        self._sent_under.setdefault(daemon.relay.state.token, set()).add(record.event_id)
+        self._sent_by.setdefault(daemon.lease.holder, set()).add(record.event_id)
         # A failover may lose the lease too, and a clock that is set may end it: its owner hears of it a little later.
         is_told = (
             daemon.lease.server == self._world.db.server and self._world.timeline.now > self._world.two_owners_until
@@ -109,12 +110,14 @@ class Invariants:
                     (row.id, older.id, f"{topic}/{row.key}"),
                 )
 
-    def on_drained(self, daemon: Daemon, token: int) -> None:
-        """An owner says that nothing it published is unsettled: exactly-once delivery may begin on that."""
+    def on_drained(self, daemon: Daemon) -> None:
+        """An owner says that nothing it published is unsettled: exactly-once delivery may begin on that, where those
+        before it said so too.
+        """
         world = self._world
         if world.scenario.exactly_once or daemon.lease.server != world.db.server:
             return
-        for event_id in sorted(self._sent_under.get(token, ())):
+        for event_id in sorted(self._sent_by.get(daemon.lease.holder, ())):
             row = world.row(event_id)
             if world.db.pending.get(row.id) is row:
                 raise Violation("drained", f"{daemon.name} gives the lease up with {row.id} in doubt", (row.id,))

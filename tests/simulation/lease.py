@@ -34,7 +34,7 @@ class SimulatedLease:
         if self._token is not None and self._token != token:
             return
         if drained or emptied:
-            self._daemon.world.invariants.on_drained(self._daemon, token)
+            self._daemon.world.invariants.on_drained(self._daemon)
         holder = self.holder
         self._token, self._trusted_until = None, float("-inf")
         self._acquisitions += 1

@@ -41,13 +41,10 @@ class Oddities:
         self._world.history.note(f"! {text}")
 
     def _high_row(self) -> None:
-        """Somebody names the id of a row, above what the sequence gives; near the end of all ids the very last one.
-
-        Not farther: a topic that is held while it is read again over a wide range is not looked at below it.
-        """
+        """Somebody names the id of a row, far above what the sequence gives; near the end of all the very last id."""
         db, dice = self._world.db, self._dice
         transaction = db.begin()
-        highest, leap = db.ids.highest, dice.choice([2, 100, 5_000])
+        highest, leap = db.ids.highest, dice.choice([2, 100, 1_000_000_000])
         row_id = db.ids.name(ID_MAX if highest > ID_MAX - NEAR_END else highest + leap)
         key = dice.choice([None, "h", "l0", "s0"])
         topic = dice.choice(list(self._world.scenario.topics))

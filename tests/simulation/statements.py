@@ -231,7 +231,7 @@ def _cut(answer: list[Record], request: FetchRequest) -> list[Record]:
 
 def sweep(db: Database, request: SweepRequest, chunk_rows: int) -> Swept:
     now = db.now
-    skipped_topics, skipped_keys = set(request.skipped_topics), set(request.skipped_keys)
+    skipped_topics, skipped_keys = request.skipped_topics, set(request.skipped_keys)
     # A chunk is so many rows looked at, whether or not they are told.
     looked_at = [row_id for row_id in sorted(db.pending) if request.cursor < row_id <= request.position]
     chunk = looked_at[: min(chunk_rows, request.rows_max)]
@@ -239,7 +239,7 @@ def sweep(db: Database, request: SweepRequest, chunk_rows: int) -> Swept:
         (row_id, row.topic, row.key)
         for row_id, row in ((row_id, db.pending[row_id]) for row_id in chunk)
         if (row.available_at or 0.0) <= now
-        and row.topic not in skipped_topics
+        and row_id < skipped_topics.get(row.topic, ID_MAX + 1)
         and (row.topic, row.key) not in skipped_keys
     ]
     return Swept(found, chunk[-1] if len(chunk) >= min(chunk_rows, request.rows_max) else None)

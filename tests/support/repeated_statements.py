@@ -172,7 +172,7 @@ def sweep_from_the_middle(pieces: Pieces) -> None:
 def sweep_past_what_waits(pieces: Pieces) -> None:
     _swept(
         pieces,
-        skipped_topics=["paused"],
+        skipped_topics={"paused": 1},
         skipped_keys=[("orders", f"key-{number}") for number in range(SKIPPED_KEYS_MAX)],
     )
 

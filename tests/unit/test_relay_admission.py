@@ -399,6 +399,20 @@ def test_reads_of_a_topic_cover_more_ids_where_that_is_their_limit_and_they_are_
     assert reach_after(part, float("inf")) == 10
 
 
+def test_reads_of_a_topic_cover_more_ids_though_any_fetch_takes_long_on_a_slow_network() -> None:
+    bench = Bench(reach_ids_min=10)
+    new = FetchRequest(100, 1, 1)
+    part = FetchRequest(100, 1, 1, catch_ups=[CatchUp("orders", 1)], reach_ids=10)
+
+    def reach_after(request: FetchRequest, seconds: float) -> int:
+        bench.wishes.took(request, seconds)
+        return bench.wishes.request(9, 9).reach_ids
+
+    assert [reach_after(new, seconds) for seconds in (float("inf"), 0.31, 0.3)] == [10, 10, 10]
+    assert [reach_after(part, seconds) for seconds in (0.32, 0.2, 0.4, 0.6, 0.6)] == [40, 160, 160, 40, 10]
+    assert reach_after(part, float("inf")) == 10
+
+
 def test_a_long_backlog_that_waits_between_published_rows_is_read_in_as_many_fetches_as_without_gaps() -> None:
     """While a transaction stays open no gap closes, so they are merged across what a paused topic has pending."""
     bench = Bench(rows_max=1_000)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from outboxd.policy.breakers import LOOK_ON_SECONDS, Breakers
 from outboxd.policy.faults import fault_of
 from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.records import NO_HISTORY, Arm
 from outboxd.policy.requests import FetchRequest
 from outboxd.policy.topic_holds import HoldReason, TopicHolds
+from outboxd.relay import probing as probing_module
 from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.probing import TOPICS_READ_MAX, Probing
@@ -153,3 +156,25 @@ def test_what_a_read_for_a_probe_shows_as_new_is_waited_for_though_nothing_older
     probing.dropped(record(10))
     assert probing.take(REQUEST, [], None, LATER) == []
     assert probing._topics.deferred == {TOPIC: 5}
+
+
+def test_a_look_passes_over_any_number_of_keys_that_may_not_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing_module, "KEYS_READ_MAX", 3)
+    probing, breakers = probing_of(101)
+    # Each key waits for a dead letter of it but the last one.
+    shown = [record(101 + place, key=f"k{place}", arm=Arm.CATCH_UP) for place in range(21)]
+    for place in range(20):
+        gate_key = (TOPIC, f"k{place}")
+        probing._held.add(HeldRecord(1 + place, TOPIC, gate_key, NO_HISTORY, HeldState.DEAD, "", 0.0, key=gate_key[1]))
+
+    now = LATER
+    for _ in range(5):
+        assert probing.look(now)
+        from_id = probing.reads[0].from_id
+        probes = probing.take(REQUEST, [each for each in shown if each.id >= from_id][:10], None, now)
+        now += LOOK_ON_SECONDS
+        if probes:
+            break
+
+    assert [probe.id for probe in probes] == [121]
+    assert breakers.is_probe(TOPIC, 121)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.policy.messages import ProgressRow, Recovered, RecoverFailed
+import pytest
+
+from outboxd.policy.messages import KeyHolder, ProgressRow, Recovered, RecoverFailed
 from outboxd.policy.routes import Route
+from outboxd.relay.orders import Orders
 from outboxd.relay.ports import Loaded, Settlement
 from outboxd.relay.recovering import NEWS_SECONDS, PAUSE_SECONDS, TOLD_SECONDS, Recovering
 from outboxd.relay.state import Ports, RelayLimits, State
@@ -71,3 +74,22 @@ def test_why_nothing_can_be_sent_is_told_once_a_minute_and_soon_where_it_is_anot
     assert told == ["no topic", "no answer", "no answer"]
     recovering.take(Recovered(5, []))
     assert recovering.failure == ""
+
+
+@pytest.mark.parametrize("is_replay", [False, True])
+def test_what_was_delivered_lets_go_of_no_dead_letter_that_has_the_same_id_as_its_row(*, is_replay: bool) -> None:
+    ports = SimpleNamespace(
+        clock=SimpleNamespace(monotonic=lambda: 100.0),
+        observer=SimpleNamespace(event=lambda *_, **__: None),
+        publisher=SimpleNamespace(begin_recover=lambda *_: None),
+        dice=None,
+    )
+    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1, pipelined=True)
+    orders, recovering = Orders(state), Recovering(state)
+    # The replayed one is what was delivered; the other one holds its key, and its row's id was given again.
+    orders.hold(KeyHolder(7, "orders", "k", 1, 107, is_replay, 0.0), 100.0)
+    recovering.begin(Loaded([], [], 0))
+
+    recovering.take(Recovered(5, [ProgressRow(7, 1, 70, is_replay, 1234)]))
+
+    assert (7 in state.held, ("orders", "k") in state.gate.held) == (not is_replay, not is_replay)

@@ -13,7 +13,8 @@ from outboxd.policy.messages import ProgressRow, Recovered
 from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.requests import Settlement
 from outboxd.policy.routes import Route
-from outboxd.relay.ports import Loaded, Settled, SettleFailed
+from outboxd.relay.orders import Orders
+from outboxd.relay.ports import DueReplay, Fetched, Loaded, Settled, SettleFailed
 from outboxd.relay.recovering import Recovering
 from outboxd.relay.refusals import TRIES_A_SECOND_MAX
 from outboxd.relay.state import TRANSACTIONS_WAITING, Ports, RelayLimits, State
@@ -35,6 +36,7 @@ class Bench:
     def __init__(self, *, pipelined: bool = False) -> None:
         self.now = 100.0
         self.locked: set[int] = set()
+        self.locked_replays: set[int] = set()
         self.is_table_locked: bool = False
         self.statements: list[Settlement] = []
         self.settled_ids: list[int] = []
@@ -71,7 +73,8 @@ class Bench:
     def _answer(self, settlement: Settlement) -> None:
         outcomes = (*settlement.retries, *settlement.dead)
         ids = {*settlement.delivered_ids, *(record_id for record_id, _ in outcomes)}
-        if self.is_table_locked or ids & self.locked:
+        replays = {replay[0] for replay in settlement.recovered_replays}
+        if self.is_table_locked or ids & self.locked or replays & self.locked_replays:
             self.writing.on_failed(SettleFailed(settlement, "locked", refused=True))
             return
         self.settled_ids += settlement.delivered_ids
@@ -273,6 +276,47 @@ def test_reading_begins_while_a_row_that_was_delivered_before_is_refused_and_doe
     assert (bench.settled_ids, bench.transactions, seen) == ([2], [], [False, True])
     assert bench.state.ledger.unknown([record(1), record(3)]) == [record(3)]
     assert bench.restated == [[ProgressRow(1, 0, 10, False, 11)]]
+
+
+def test_reading_begins_while_a_replay_that_was_delivered_before_is_refused_and_does_not_send_it_again() -> None:
+    bench = Bench(pipelined=True)
+    bench.locked_replays = {1}
+    recovering = Recovering(bench.state)
+    recovering.begin(Loaded([], [], 5_000))
+    recovering.take(Recovered(5, [ProgressRow(1, 0, 10, True, 11), ProgressRow(2, 0, 20, False, 22)]))
+    bench.run()
+    assert recovering.is_done
+    assert (bench.settled_ids, bench.restated) == ([2], [[ProgressRow(1, 0, 10, True, 11)]])
+    assert bench.told("row_not_settled")[0]["row"] == "the dead letter of the row 1"
+    assert bench.state.settling.refusals.ids_aside() == set(bench.state.ledger.records) == {1}
+
+    listed = DueReplay(101, 1, "orders", "k", 1, False)
+    told = Fetched([], 5_000, replays=[listed])
+    assert not Orders(bench.state).on_told(told)
+    assert not len(bench.state.held)
+
+    bench.locked_replays = set()
+    bench.run(20.0)
+    assert not bench.state.ledger.records
+    assert Orders(bench.state).on_told(told)
+
+
+def test_a_row_and_a_replay_of_one_id_that_were_delivered_before_are_known_until_both_are_settled() -> None:
+    bench = Bench(pipelined=True)
+    bench.locked, bench.locked_replays = {1}, {1}
+    recovering = Recovering(bench.state)
+    recovering.begin(Loaded([], [], 5_000))
+    recovering.take(Recovered(5, [ProgressRow(1, 0, 10, True, 11), ProgressRow(1, 0, 20, False, 22)]))
+    bench.run()
+    assert recovering.is_done
+
+    known = []
+    for locked in (bench.locked, bench.locked_replays):
+        locked.clear()
+        bench.run(20.0)
+        known.append(list(bench.state.ledger.records))
+
+    assert (bench.settled_ids, known) == ([1], [[1], []])
 
 
 def test_a_transaction_that_cannot_be_settled_by_itself_is_tried_again_and_nothing_is_set_aside_for_it() -> None:

@@ -363,4 +363,16 @@ def test_a_walk_finds_what_came_below_the_position_of_a_held_topic_of_which_noth
     bench.state.topics.defer("orders", 7)
     bench.walk(7, 8)
     assert not bench.state.wishes.found
-    assert [request.skipped_topics for request in bench.asked] == [[], ["orders"]]
+    assert [request.skipped_topics for request in bench.asked] == [{}, {"orders": 7}]
+
+
+def test_a_walk_finds_what_came_of_a_topic_below_where_it_is_to_be_read_again() -> None:
+    bench = Swept1000()
+    bench.state.lanes.meet(["orders"])
+    # It was read again up to here, towards a row of a high id, when it was held once more.
+    bench.state.topics.hold("orders", HoldReason.BREAKER, 0.0)
+    bench.state.topics.defer("orders", 500)
+
+    bench.walk(7, 8, 500, 501)
+
+    assert list(bench.state.wishes.found) == [7, 8]
