@@ -34,6 +34,12 @@ _CACHED_IDS = """SELECT s.seqrelid::regclass::text, s.seqcache FROM pg_sequence 
                              AND d.refobjsubid = a.attnum
                           OR d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refobjid = s.seqrelid
      WHERE a.attrelid = to_regclass(:full) AND a.attname = 'id')"""
+# The name stands there as it was written by `migrate`: quoted where it had to be, or where the server quotes all.
+_LOOKS_ELSEWHERE = """SELECT EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+     CROSS JOIN unnest(p.proconfig) AS setting
+    WHERE n.nspname = :schema AND p.proname IN ('wake_relay', 'guard_dead_letter', 'replay_where', 'pause')
+      AND starts_with(setting, 'search_path=') AND NOT starts_with(setting, 'search_path=' || n.nspname || ',')
+      AND NOT starts_with(setting, 'search_path="' || replace(n.nspname, '"', '""') || '",'))"""
 
 
 class Habit(NamedTuple):
@@ -79,6 +85,8 @@ _OF_THE_OUTBOX: Final = (
 
 def habits_of(connection: Connection, schema: str, table: str, own_tables: Iterable[str]) -> Iterator[Finding]:
     """Return what is to be said of the outbox table, and of `own_tables` that are written beside it."""
+    if connection.scalar(text(_LOOKS_ELSEWHERE), {"schema": schema}):
+        yield _functions_elsewhere(schema)
     for name in (table, *own_tables):
         yield from _found(connection, f"{quoted(schema)}.{quoted(name)}", _OF_ANY)
     outbox = f"{quoted(schema)}.{quoted(table)}"
@@ -91,6 +99,20 @@ def habits_of(connection: Connection, schema: str, table: str, own_tables: Itera
             "commits",
             f"ALTER SEQUENCE {sequence} CACHE 1",
         )
+
+
+def _functions_elsewhere(schema: str) -> Finding:
+    """Each function has its schema's name in its search_path, where ALTER SCHEMA … RENAME leaves the old one."""
+    name = schema.replace("'", "''")
+    return Finding(
+        "schema",
+        Weight.MISCONFIGURED,
+        f"the functions of the schema {schema!r} look for its tables in another, as after a rename: each INSERT into "
+        "the outbox fails, and so do replays and pauses",
+        "rename it back, or run in psql: SELECT format('ALTER FUNCTION %s SET search_path = %I, pg_temp', "
+        "p.oid::regprocedure, nspname) FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace "
+        f"WHERE nspname = '{name}' AND proconfig IS NOT NULL \\gexec",
+    )
 
 
 def _found(connection: Connection, full: str, habits: Sequence[Habit]) -> Iterator[Finding]:

@@ -29,8 +29,8 @@ The modules, as the data goes:
 - reading: `wishes` (what is to be read), `reading` (when, and what answers mean), `admission` and `answers` (what may
   go of them), `orders` (retries, replays, discards and pauses that they tell), `sweeping`
 - publishing: `publishing`, `forwarding` (a publisher within another), `careful` and `careful_transactions`
-- outcomes: `aftermath`, `deliveries`, `histories`, `suspicion`, `holding`, `probing`, `watch` and `stuck_partitions`,
-  `row_events`
+- outcomes: `aftermath`, `undecided`, `deliveries`, `histories`, `suspicion`, `holding`, `probing`, `watch`,
+  `stuck_partitions`, `row_events`
 - what is kept: `ledger` (in memory), `held_records` (out of memory, unsettled), `lanes` (by topic), `forgetting`
 - writing: `settling` (gathers), `writing` (when, and what follows), `refusals` (what PostgreSQL would not write) and
   `refused_parts` (what of that goes next), `restating` (what later progress records state of that)

@@ -30,9 +30,7 @@ from outboxd.relay.row_events import tell_rows
 from outboxd.relay.settling import Settling
 from outboxd.relay.stuck_partitions import StuckPartitions
 from outboxd.relay.suspicion import Finding
-
-UNDECIDED_SECONDS = 1.0
-"""How long a permanent failure that would make a storm waits for a neighbour's delivery."""
+from outboxd.relay.undecided import Undecided
 
 
 class Aftermath:
@@ -83,7 +81,7 @@ class Aftermath:
         )
         self.suspects: list[Record] = []
         self.unknown: list[Record] = []
-        self.undecided: list[tuple[float, Report]] = []
+        self.undecided: list[Undecided] = []
         self.now_ms = 0
 
     # Reports.
@@ -161,7 +159,7 @@ class Aftermath:
             case Finding.AGAIN:
                 self.suspects.append(report.record)
             case Finding.WAIT:
-                self.undecided.append((refused_at, report))
+                self.undecided.append(Undecided.of(report, refused_at, self._lanes[report.record.topic]))
             case Finding.OPEN:
                 self._judge(report, fault, now)
 
@@ -187,7 +185,7 @@ class Aftermath:
         outcome = judge(fault, message, history, lane.route, around)
         is_permanent = isinstance(outcome, DeadLetter) and fault.fault_class is not FaultClass.ROW_PASSING
         if is_permanent and self._lanes.storms.failed_for_good(record.topic, fault.code, record.key, record.id):
-            self.undecided.append((now, report))
+            self.undecided.append(Undecided.of(report, now, lane))
             return
         self._apply(record, outcome, now)
 
@@ -200,8 +198,8 @@ class Aftermath:
     def _decide(self, now: float) -> None:
         """Send again what would have made a storm where a neighbour is delivered by now; else it is one."""
         undecided, self.undecided = self.undecided, []
-        for since, report in undecided:
-            record = report.record
+        for failure in undecided:
+            since, report, record = failure.since, failure.report, failure.report.record
             lane = self._lanes[record.topic]
             fault = None if report.error is None else report.error.fault
             if (
@@ -217,8 +215,8 @@ class Aftermath:
             elif lane.last_delivered_at > since:
                 # The failure was before that delivery, so it proves nothing any more: once more, alone.
                 self.suspects.append(record)
-            elif lane.in_flight > 0 and now - since < UNDECIDED_SECONDS:
-                self.undecided.append((since, report))
+            elif failure.waits(lane, now):
+                self.undecided.append(failure)
             else:
                 self._storm(report, now)
 

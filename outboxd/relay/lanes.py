@@ -40,11 +40,12 @@ def shares(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
 
 @dataclass(slots=True)
 class Lane:
-    """One topic. Times are monotonic seconds."""
+    """One topic. Times are monotonic seconds. `answered` counts the reports that the producer no longer owes."""
 
     topic: str
     route: Route
     in_flight: int = 0
+    answered: int = 0
     last_delivered_at: float = float("-inf")
     probe_passed_at: float = float("-inf")
 
@@ -194,6 +195,8 @@ class Lanes:
         """The producer owes so many more reports of this topic, or fewer."""
         lane.in_flight += rows
         self.rows_in_flight += rows
+        if rows < 0:
+            lane.answered -= rows
 
     def published(self, records: Sequence[Record]) -> None:
         """The producer took these records."""

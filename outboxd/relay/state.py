@@ -225,7 +225,7 @@ class State:
         elsewhere = self.gate.waiting_ids() | self.settling.known_ids()
         elsewhere.update(record.id for record in self.ready[self.ready_at :])
         elsewhere.update(record.id for record in self.unconfirmed)
-        elsewhere.update(report.record.id for _, report in self.aftermath.undecided)
+        elsewhere.update(failure.report.record.id for failure in self.aftermath.undecided)
         elsewhere.update(record.id for record in self.aftermath.suspects)
         return [record for record in self.ledger.records.values() if record.id not in elsewhere]
 

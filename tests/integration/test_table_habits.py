@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from psycopg import sql
+from psycopg.errors import UndefinedTable
 
-from outboxd.policy.findings import Weight
+from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.inspection import inspect
 from tests.support.postgres_fixtures import Database
@@ -16,13 +18,17 @@ OWN_SEQUENCE = "ALTER TABLE outboxd.outbox ALTER id DROP IDENTITY; CREATE SEQUEN
 AS_DEFAULT = "ALTER TABLE outboxd.outbox ALTER id SET DEFAULT nextval('outboxd.ids')"
 
 
-def told(database: Database, table: str = "outbox") -> list[tuple[Weight, str]]:
+def findings(database: Database, table: str = "outbox", schema: str = "outboxd") -> list[Finding]:
     engine = make_engine(database.url)
     try:
-        findings = inspect(engine, "outboxd", table, "default").findings
+        found = inspect(engine, schema, table, "default").findings
     finally:
         engine.dispose()
-    return [(finding.weight, finding.message) for finding in findings if finding.weight is not Weight.FINE]
+    return [finding for finding in found if finding.weight is not Weight.FINE]
+
+
+def told(database: Database, table: str = "outbox") -> list[tuple[Weight, str]]:
+    return [(finding.weight, finding.message) for finding in findings(database, table)]
 
 
 @pytest.mark.parametrize(
@@ -63,3 +69,25 @@ def test_what_does_no_harm_is_not_told(database: Database) -> None:
         connection.execute("CREATE UNLOGGED TABLE public.unlogged (id int)")
     assert told(database) == []
     assert told(database, "outbox_b") == []
+
+
+@pytest.mark.parametrize("schema", ["relayed", 'Out "of" the\'Box %s'])
+def test_a_renamed_schema_is_told_and_what_is_told_mends_it(database: Database, schema: str) -> None:
+    with database.connect() as connection:
+        name = sql.Identifier(schema)
+        connection.execute(sql.SQL("ALTER SCHEMA outboxd RENAME TO {}").format(name))
+        insert = sql.SQL("INSERT INTO {}.outbox (topic, payload) VALUES ('orders', 'x')").format(name)
+        with pytest.raises(UndefinedTable):
+            connection.execute(insert)
+
+        [finding] = findings(database, schema=schema)
+        assert finding.weight is Weight.MISCONFIGURED
+        assert f"the functions of the schema {schema!r} look for its tables in another" in finding.message
+
+        select = finding.remedy.partition("psql: ")[2].removesuffix(" \\gexec")
+        for quotes_all in ("off", "on"):
+            connection.execute(f"SET quote_all_identifiers = {quotes_all}")
+            for (statement,) in connection.execute(select.encode()).fetchall():
+                connection.execute(str(statement).encode())
+            connection.execute(insert)
+            assert findings(database, schema=schema) == []

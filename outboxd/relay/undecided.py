@@ -1,0 +1,32 @@
+"""Undecided: failures that wait for their topic's other records, which tell whose fault it was."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+from outboxd.policy.messages import Report
+from outboxd.relay.lanes import Lane
+
+UNDECIDED_SECONDS = 1.0
+"""So long at least a permanent failure that would make a storm waits for a neighbour's delivery."""
+
+
+class Undecided(NamedTuple):
+    """A failure that was reported at `since`. Once the topic has had `answers`, all are in that were owed then."""
+
+    since: float
+    answers: int
+    report: Report
+
+    @classmethod
+    def of(cls, report: Report, since: float, lane: Lane) -> Self:
+        """A failure that comes to wait now."""
+        return cls(since, lane.answered + lane.in_flight, report)
+
+    def waits(self, lane: Lane, now: float) -> bool:
+        """Say whether a neighbour may still be delivered that was on its way when this failed.
+
+        A broker that is silent for some seconds, while a partition's leader changes, says nothing about the topic: only
+        when as many were answered as were on their way is it known that none of them passed.
+        """
+        return lane.in_flight > 0 and (lane.answered < self.answers or now - self.since < UNDECIDED_SECONDS)

@@ -1,0 +1,71 @@
+"""Rows that would make a storm wait until what was on its way with them is answered."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from outboxd.policy.breakers import STORM_KEYS
+from outboxd.policy.faults import own_fault
+from outboxd.policy.messages import DeliveryFault, Report
+from outboxd.policy.records import Record
+from outboxd.policy.routes import Route
+from outboxd.relay.state import Ports, RelayLimits, State
+from outboxd.relay.undecided import UNDECIDED_SECONDS
+from tests.unit.records import record
+
+REFUSED = DeliveryFault(own_fault("INVALID_HEADERS"), "a number")
+
+
+class Bench:
+    """A topic of which some rows are on their way to the broker while as many as make a storm are refused."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        observer = SimpleNamespace(
+            wants_rows=False,
+            delivered=lambda *_: None,
+            failed=lambda *_: None,
+            died=lambda *_: None,
+            acknowledged_after=lambda *_: None,
+            event=lambda name, **fields: self.told.append(name),
+        )
+        clock, dice = SimpleNamespace(monotonic=lambda: 0.0), SimpleNamespace(random=lambda: 0.5)
+        ports = SimpleNamespace(clock=clock, observer=observer, dice=dice, publisher=None)
+        self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)
+        self.state.lanes.meet(["a"])
+        self.on_their_way = self.give(range(1, 4))
+        refused = self.give(range(11, 11 + STORM_KEYS))
+        self.take([Report(each, REFUSED, None, None, True) for each in refused], 0.0)
+
+    def give(self, ids: range) -> list[Record]:
+        records = [record(each, topic="a", key=str(each)) for each in ids]
+        self.state.ledger.enter(records)
+        given = self.state.gate.admit(records)
+        self.state.lanes.published(given)
+        return given
+
+    def take(self, reports: list[Report], now: float) -> None:
+        self.state.aftermath.take(reports, now)
+
+
+def test_a_silent_broker_makes_no_storm_of_rows_that_were_refused_meanwhile() -> None:
+    bench = Bench()
+    bench.take([], 3 * UNDECIDED_SECONDS)
+    bench.take([Report(bench.on_their_way[0], REFUSED, 0, None)], 4 * UNDECIDED_SECONDS)
+    assert bench.told == []
+
+    bench.take([Report(bench.on_their_way[1], None, 0, 7)], 5 * UNDECIDED_SECONDS)
+
+    assert bench.told == []
+    assert [each.id for each in bench.state.aftermath.suspects] == [10 + STORM_KEYS, 1]
+    assert not bench.state.aftermath.undecided
+
+
+def test_once_all_that_was_on_its_way_was_refused_too_it_is_a_storm_though_more_is_sent() -> None:
+    bench = Bench()
+    bench.give(range(101, 103))
+
+    bench.take([Report(each, REFUSED, 0, None) for each in bench.on_their_way], 2 * UNDECIDED_SECONDS)
+
+    assert bench.told == ["storm_guard"]
