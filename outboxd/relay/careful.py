@@ -1,11 +1,11 @@
 """The careful publisher: the broker's port after an unclean end, so that a row that kills the process is found.
 
 Nobody can tell which of thousands of rows in the air killed a process. So the owner after an unclean end publishes in
-small windows, and has the ids of each window recorded before it goes. What a window before it still waits for (a topic
-that is missing, a partition without a leader) is recorded along with it, and keeps it for a moment only. If that
-process dies too, the recorded rows are suspects: the next owner has each of them sent by a process of its own first. What kills that process twice is
-dead-lettered, whatever the reason; all others are delivered by it. After a clean end none of this happens, and the
-only cost is one comparison for each batch.
+small windows, and has the ids of each window recorded before it goes. Where a window is not reported to its end (a
+missing topic, a partition without a leader), the next one goes beside the rest, which is recorded with it. If that
+process dies too, the recorded rows are suspects: the next owner has each of them sent by a process of its own first.
+What kills that process twice is dead-lettered, whatever the reason; all others are delivered by it. After a clean end
+none of this happens, and the only cost is one comparison for each batch.
 
 A kill of the daemon by somebody else only makes rows suspects: being suspected costs them some milliseconds.
 """
@@ -60,6 +60,9 @@ class Trial(Protocol):
 
 class CarefulPublisher(ForwardingPublisher):
     """Publishes by the one within, with care after an unclean end. Lives on the relay's thread."""
+
+    _goes_beside = True
+    """Whether a window may go while another one stands still."""
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class CarefulPublisher(ForwardingPublisher):
         if self._opening is None or records[0].id in self._window or not self._journal.is_written():
             return
         now = self._clock.monotonic()
-        if self._in_air and not may_go_beside(len(self._in_air), now - self._moved_at):
+        if self._in_air and not (self._goes_beside and may_go_beside(len(self._in_air), now - self._moved_at)):
             return
         ids = window((record.id for record in records), self._suspects)
         self._window = set(ids)

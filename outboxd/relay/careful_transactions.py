@@ -40,6 +40,8 @@ class TransactionTrial(Trial, Protocol):
 class CarefulTransactions(CarefulPublisher):
     """Implements `Publisher` on a transactional one. Lives on the relay's thread."""
 
+    _goes_beside = False
+    """A transaction ends as a whole: what keeps it keeps the next one too."""
     _trial: TransactionTrial
     _settled = 0
     _committed = 0

@@ -11,6 +11,7 @@ import pytest
 from tests.support.checker import Verdict
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess, Section
+from tests.support.kafka_fixtures import fresh_name
 from tests.support.killing_daemon import KILL, KILL_LATER
 from tests.support.rig import Rig
 
@@ -118,6 +119,22 @@ def test_suspects_are_delivered_once_by_the_process_apart_in_exactly_once(rig: R
     verdict = rig.check()
     verdict.assert_holds()
     assert (verdict.delivered, verdict.duplicates) == (340, 0)
+
+
+def test_after_an_unclean_end_missing_topics_keep_no_other_topics_rows(rig: Rig) -> None:
+    """The client takes half a minute to call a topic unknown: until then its rows stay in the air."""
+    there = rig.topic()
+    rig.insert_many([there, *(fresh_name("missing") for _ in range(3))], 1_200, keys=60)
+    rig.sql.execute("INSERT INTO outboxd.start (outbox, daemon) VALUES ('default', 'gone:1')")
+    daemon = rig.daemon()
+    daemon.start()
+    daemon.wait_for_event("careful_start")
+
+    rig.wait_until("SELECT count(*) = 0 FROM outboxd.outbox WHERE published_at IS NULL AND topic = %s", there)
+
+    assert not daemon.events("breaker_opened")
+    assert not daemon.events("careful_end")
+    daemon.kill()
 
 
 def test_killed_daemons_leave_only_suspects_and_no_innocent_row_dies(rig: Rig) -> None:

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from outboxd.kafka.no_transactions import NoTransactions
-from outboxd.policy.careful import CAREFUL_SECONDS, SUSPECTS_MAX, WINDOW_ROWS, Opening, recorded
+from outboxd.policy.careful import (
+    CAREFUL_SECONDS,
+    STILL_ROWS_MAX,
+    STILL_SECONDS,
+    SUSPECTS_MAX,
+    WINDOW_ROWS,
+    Opening,
+    recorded,
+)
 from outboxd.policy.faults import own_fault
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
@@ -167,6 +175,41 @@ def test_after_an_unclean_end_a_window_goes_only_once_it_is_written(scene: Scene
     scene.careful.take_reports()
     assert scene.careful.publish(rows, WINDOW_ROWS) == WINDOW_ROWS
     assert scene.journal.record_ids == list(range(WINDOW_ROWS, 2 * WINDOW_ROWS))
+
+
+def test_what_a_missing_topic_keeps_of_a_window_keeps_the_next_one_for_a_moment_only_and_is_recorded_with_it(
+    scene: Scene,
+) -> None:
+    scene.journal.now = Opening(was_clean=False)
+    rows = [row(number) for number in range(500)]
+    scene.careful.publish(rows, 0)
+    scene.journal.written = True
+    scene.careful.publish(rows, 0)
+    scene.now = 5.0
+    scene.publisher.deliver(range(1, WINDOW_ROWS))
+    scene.careful.take_reports()
+
+    scene.now += STILL_SECONDS / 2
+    assert scene.careful.publish(rows, WINDOW_ROWS) == WINDOW_ROWS
+    assert scene.journal.record_ids == list(range(WINDOW_ROWS)), "the window moved a moment ago"
+
+    scene.now += STILL_SECONDS
+    assert scene.careful.publish(rows, WINDOW_ROWS) == WINDOW_ROWS
+    assert scene.journal.record_ids == [0, *range(WINDOW_ROWS, 2 * WINDOW_ROWS)]
+    scene.journal.written = True
+    assert scene.careful.publish(rows, WINDOW_ROWS) == 2 * WINDOW_ROWS
+
+
+def test_beside_a_thousand_rows_without_a_report_no_more_go(scene: Scene) -> None:
+    scene.journal.now = Opening(was_clean=False)
+    rows = [row(number) for number in range(5_000)]
+    sent = 0
+    for _ in range(20):
+        scene.now += 2 * STILL_SECONDS
+        sent = scene.careful.publish(rows, sent)
+        scene.journal.written = True
+    assert sent == STILL_ROWS_MAX + WINDOW_ROWS
+    assert len(scene.journal.record_ids or ()) == sent
 
 
 def test_a_record_that_goes_alone_is_written_before_too(scene: Scene) -> None:
