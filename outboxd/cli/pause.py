@@ -10,7 +10,7 @@ import typer
 
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line
-from outboxd.cli.plain_text import safe
+from outboxd.cli.plain_text import one_line, shell_word
 from outboxd.cli.streams import errors_told
 
 app = typer.Typer(add_completion=False)
@@ -38,21 +38,15 @@ def pause(
     if as_json:
         print_json({"paused": pattern, "changed": is_new})
         return
-    print_line(f"paused {safe(pattern)}" if is_new else f"{safe(pattern)} was paused already")
-    print_line(f"undo: outboxd resume {_shell(pattern)}")
+    print_line(f"paused {one_line(pattern)}" if is_new else f"{one_line(pattern)} was paused already")
+    print_line(f"undo: outboxd resume {shell_word(pattern)}")
 
 
 def _say_unknown(outbox: str, schema: str, relayed: Sequence[str]) -> None:
     """It may be early, or the wrong configuration: in a hurry nobody sees that nothing is paused."""
-    known = ", ".join(map(safe, relayed)) or "none"
+    known = ", ".join(map(one_line, relayed)) or "none"
     with errors_told():
         sys.stderr.write(
             f"no daemon has relayed an outbox {outbox!r} from the schema {schema!r} yet, so nothing waits until one "
             f"does; relayed are: {known}\n"
         )
-
-
-def _shell(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)

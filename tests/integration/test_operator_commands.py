@@ -141,6 +141,19 @@ def test_pausing_and_resuming_by_the_same_pattern(shell: Shell, rows: Letters) -
     assert shell("pause", "").code == 64
 
 
+def test_no_note_of_a_pause_forges_a_line_or_drives_a_terminal(shell: Shell, rows: Letters) -> None:
+    forged = "x\npaused       nothing\x1b[2J"
+    said = shell.ok("pause", forged, "--note", forged).out.splitlines()
+    assert said == [
+        r"paused x\x0apaused       nothing\x1b[2J", r"undo: outboxd resume $'x\u000apaused       nothing\u001b[2J'",
+    ]  # fmt: skip
+    out = shell.ok("status").out
+    assert "\x1b" not in out
+    (line,) = (line for line in out.splitlines() if line.startswith("paused"))
+    assert line.startswith(r"paused       x\x0apaused       nothing\x1b[2J by postgres, ")
+    assert line.endswith(r": x\x0apaused       nothing\x1b[2J")
+
+
 def test_a_pause_of_an_outbox_that_nobody_relays_says_so_beside_its_result(shell: Shell, rows: Letters) -> None:
     rows.acquire()
     assert shell.ok("pause", "orders").err == ""
