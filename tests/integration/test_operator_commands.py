@@ -159,8 +159,17 @@ def test_a_pause_of_an_outbox_that_nobody_relays_says_so_beside_its_result(shell
     assert shell.ok("pause", "orders").err == ""
     answer = shell.ok("pause", "orders", "--set", "outbox.name=typo", "--json")
     assert answer.document == {"paused": "orders", "changed": True}
-    assert "no daemon has relayed an outbox 'typo' from the schema 'outboxd' yet" in answer.err
-    assert answer.err.endswith("relayed are: default\n")
+    assert answer.err == (
+        "schema 'outboxd': no daemon has relayed an outbox \"typo\" from this schema yet, so nothing waits until one "
+        "does; relayed are: default\n"
+    )
+
+
+def test_what_postgresql_remarks_on_a_pause_is_told_though_the_role_asks_for_no_notices(
+    shell: Shell, rows: Letters, database: Database
+) -> None:
+    rows.connection.execute(f"ALTER DATABASE {database.name} SET client_min_messages = 'error'")
+    assert "no daemon has relayed an outbox" in shell.ok("pause", "orders").err
 
 
 def test_what_a_trigger_or_a_constraint_refuses_is_no_bug(shell: Shell, rows: Letters) -> None:
