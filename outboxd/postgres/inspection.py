@@ -14,6 +14,7 @@ from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.failures import explained
 from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.names import quoted
+from outboxd.postgres.pooling import pooling_of
 from outboxd.postgres.revisions import VERSION_TABLE, check_schema, required_revision
 from outboxd.postgres.sql_text import in_schema
 from outboxd.postgres.table_habits import habits_of
@@ -100,6 +101,7 @@ def inspect(
                 if not any(finding.weight.is_problem for finding in findings):
                     findings.append(Finding("grants", Weight.FINE, "the role may do all that the daemon does"))
                     topics = _pending_topics(connection, schema, table)
+            findings.extend(pooling_of(engine))
     except OutboxdError as error:
         findings.append(Finding("database", weight_of(error), str(error)))
     return Inspection(findings, topics, database)
