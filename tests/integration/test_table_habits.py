@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from sqlalchemy import event
 
 from outboxd.policy.findings import Weight
 from outboxd.postgres.engine import make_engine
@@ -63,3 +64,22 @@ def test_what_does_no_harm_is_not_told(database: Database) -> None:
         connection.execute("CREATE UNLOGGED TABLE public.unlogged (id int)")
     assert told(database) == []
     assert told(database, "outbox_b") == []
+
+
+def test_rights_and_columns_of_a_table_are_asked_for_once(database: Database) -> None:
+    engine = make_engine(database.url)
+    asked: list[tuple[str, object]] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_: object, __: object, statement: str, parameters: dict[str, object], *___: object) -> None:
+        asked.append((statement, parameters.get("full")))
+
+    try:
+        inspect(engine, "outboxd", "outbox", "default")
+    finally:
+        engine.dispose()
+    of_rights = [full for statement, full in asked if "row_security_active" in statement]
+    assert '"outboxd"."outbox"' in of_rights
+    assert len(of_rights) == len(set(of_rights))
+    of_columns = [statement for statement, _ in asked if "pg_attribute" in statement and "attisdropped" in statement]
+    assert len(of_columns) == 1
