@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 #: Bytes of what is not text, characters of what is.
 PAYLOAD_UNITS_SHOWN = 4096
 LABEL_COLUMNS = 15
+#: Between two columns of a table.
+GAP_COLUMNS = 3
 
 
 def print_obstacles(count: int, sample: Sequence[Obstacle]) -> None:
@@ -110,18 +112,34 @@ def print_list(letters: Sequence[Letter], now: datetime, *, more: bool) -> None:
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table whose cells are plain text; numbers stand right."""
+    """A table whose cells are plain text; numbers stand right.
+
+    Where not even its titles fit a terminal, each row has a line for each cell.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    there = console()
+    if there.width < sum(len(title) + GAP_COLUMNS for title in titles) - GAP_COLUMNS:
+        _print_records(titles, rows)
+        return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column, title in enumerate(titles):
         numeric = all(row[column].replace(",", "").lstrip("+").isdecimal() for row in rows)
         table.add_column(title, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console().print(table)
+    there.print(table)
+
+
+def _print_records(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    width = max(map(len, titles))
+    for place, row in enumerate(rows):
+        if place:
+            print_line()
+        for title, text in zip(titles, row, strict=True):
+            print_line(f"{title:<{width}} {text}")
 
 
 def print_letter(whole: WholeLetter, alike: Group | None, now: datetime, schema: str, *, full: bool) -> None:
