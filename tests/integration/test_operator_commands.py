@@ -187,6 +187,17 @@ def test_what_a_trigger_or_a_constraint_refuses_is_no_bug(shell: Shell, rows: Le
     assert 'violates check constraint "short"; look at' in sent.err
 
 
+def test_what_the_server_says_drives_no_terminal(shell: Shell, rows: Letters) -> None:
+    rows.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no %', NEW.topic; END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON outboxd.outbox FOR EACH ROW EXECUTE FUNCTION refuse();"
+    )
+    sent = shell("send", "\x1b[2J\u202eevil")
+    assert sent.code == 64
+    assert sent.err.startswith(r"outboxd: PostgreSQL refuses: no \x1b[2J\x202eevil (PL/pgSQL function ")
+
+
 def test_status_of_an_outbox_that_nobody_used(shell: Shell) -> None:
     document = shell.ok("status", "--json").document
     assert (document["outbox"], document["pending"], document["dead"], document["lease"]) == ("default", 0, 0, None)
