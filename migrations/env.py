@@ -1,14 +1,17 @@
 """What Alembic runs: the migrations, in one transaction, under a lock, in the schema that the caller names.
 
-`outboxd.postgres.migrate` calls it with `schema` and, unless it prints SQL, `connection` among the configuration's
-attributes.
+`outboxd.postgres.migrate` calls it with `schema` and, unless it prints SQL, `connection` and `on_wait` among the
+configuration's attributes.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic import context
 from sqlalchemy import Connection, text
 
+from outboxd.postgres.lock_holders import holder_of_advisory
 from outboxd.postgres.names import quoted
 from outboxd.postgres.sql_by_hand import sql_literal
 from outboxd.postgres.tables import metadata_for
@@ -25,6 +28,16 @@ LOCK_SECONDS_MAX = 3
 LIMIT_LOCKS = (
     f"SELECT set_config('lock_timeout', '{LOCK_SECONDS_MAX}s', true) WHERE current_setting('lock_timeout') = '0'"
 )
+
+
+def wait_for_turn(connection: Connection) -> None:
+    """Take the lock that only one migration has; where another has it, tell who that is before waiting for it."""
+    if connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": LOCK_KEY}):
+        return
+    driver: Any = connection.connection.driver_connection
+    context.config.attributes["on_wait"](holder_of_advisory(driver, LOCK_KEY))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+
 
 context.configure(
     connection=connection,
@@ -51,7 +64,7 @@ with context.begin_transaction():
         output(f"DO {sql_literal(body)};")
         output(f"{LIMIT_LOCKS};")
     else:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        wait_for_turn(connection)
         present = connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
         if present is None:
             connection.exec_driver_sql(f"CREATE SCHEMA {quoted(schema).replace('%', '%%')}")

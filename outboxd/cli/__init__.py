@@ -16,6 +16,10 @@ arguments. What a command may use:
 
 from __future__ import annotations
 
-from outboxd.cli.main import main
+try:
+    from outboxd.cli.main import main
+except KeyboardInterrupt:
+    # Somebody was quicker than the imports, which take most of a short command's time: as `main` ends it then.
+    raise SystemExit(130) from None
 
 __all__ = ["main"]

@@ -128,6 +128,8 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _tell(tally: Tally, left: Sequence[LostRow], sent: int, *, again: bool, as_json: bool) -> None:
+    from outboxd.cli.plain_text import cell
+
     if as_json:
         print_json(
             {
@@ -161,8 +163,10 @@ def _tell(tally: Tally, left: Sequence[LostRow], sent: int, *, again: bool, as_j
     if again and tally.lost:
         print_line(f"{sent:,} sent again, in id order")
     if left:
-        keys = sorted({(each.row.topic, each.row.key or "") for each in left})
-        shown = ", ".join(f"{topic}/{key}" for topic, key in keys[:ROWS_SHOWN])
+        keys = sorted({(each.row.topic, each.row.key is not None, each.row.key or "") for each in left})
+        shown = ", ".join(
+            f"{cell(topic)}/{cell(key if has_key else None)}" for topic, has_key, key in keys[:ROWS_SHOWN]
+        )
         more = f" and {len(keys) - ROWS_SHOWN:,} more" if len(keys) > ROWS_SHOWN else ""
         what = "were left" if again else "would be left by --republish"
         print_line(
@@ -177,9 +181,8 @@ def _tell_lost(lost: Sequence[LostRow]) -> None:
     for each in lost[:ROWS_SHOWN]:
         row = each.row
         newer = "" if each.newer_id is None else f"; row {each.newer_id} of its key is in the log"
-        print_line(
-            f"  row {row.id}, key {cell(row.key)}: {row.topic}-{row.partition}@{row.offset}: {each.place.value}{newer}"
-        )
+        place = f"{cell(row.topic)}-{row.partition}@{row.offset}"
+        print_line(f"  row {row.id}, key {cell(row.key)}: {place}: {each.place.value}{newer}")
     if len(lost) > ROWS_SHOWN:
         print_line(f"  and {len(lost) - ROWS_SHOWN:,} more; --json names all")
 

@@ -190,13 +190,13 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
 
 
 def _print(findings: list[Finding]) -> None:
-    from outboxd.cli.plain_text import count_of, safe
+    from outboxd.cli.plain_text import count_of, one_line
 
     for finding in findings:
         label = "problem" if finding.weight.is_problem else finding.weight.value
-        print_line(f"{label:<8} {finding.area:<14} {safe(finding.message)}")
+        print_line(f"{label:<8} {finding.area:<14} {one_line(finding.message)}")
         if finding.remedy:
-            print_line(f"{'':<8} {'':<14} → {safe(finding.remedy)}")
+            print_line(f"{'':<8} {'':<14} → {one_line(finding.remedy)}")
     problems = sum(finding.weight.is_problem for finding in findings)
     warnings = sum(finding.weight is Weight.WARNING for finding in findings)
     print_line(f"{count_of(problems, 'problem')}, {count_of(warnings, 'warning')}")

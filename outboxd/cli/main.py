@@ -98,8 +98,11 @@ def _about(
 
 
 def _say(message: str, exit_code: int) -> int:
+    from outboxd.cli.plain_text import safe
+
+    # A server, a trigger or a row may have written some of it.
     with streams.errors_told():
-        sys.stderr.write(f"outboxd: {message}\n")
+        sys.stderr.write(f"outboxd: {safe(message)}\n")
     return exit_code
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from outboxd.cli.context import load_settings
 from outboxd.cli.output import print_line
+from outboxd.cli.streams import errors_told
 from outboxd.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -54,7 +56,14 @@ def migrate(
         print_line(print_sql(schema, None if start == EMPTY else start).rstrip())
         return
     with told():
-        applied = upgrade(url, schema, password=password)
+        applied = upgrade(url, schema, password=password, on_wait=_say_waiting)
     for revision in applied:
         print_line(f"applied {revision}")
     print_line(f"schema {schema}: {'now' if applied else 'already'} at revision {required_revision()}")
+
+
+def _say_waiting(holder: str | None) -> None:
+    """A migration may take long, and a wait that nobody explains looks like a hanging command."""
+    whose = "" if holder is None else f": {holder}"
+    with errors_told():
+        sys.stderr.write(f"waiting for the lock of another migration of this database{whose}\n")

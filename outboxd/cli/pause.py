@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line
-from outboxd.cli.plain_text import safe
+from outboxd.cli.plain_text import one_line, shell_word
 from outboxd.cli.streams import errors_told
 
 app = typer.Typer(add_completion=False)
@@ -27,32 +26,16 @@ def pause(
 ) -> None:
     """Pause topics: their rows stay pending, over restarts too, until `outboxd resume` with the same pattern."""
     with opened() as (settings, engine):
-        from outboxd.postgres.pauses import list_relayed
         from outboxd.postgres.pauses import pause as pause_topics
 
         schema, outbox = settings.database.schema_, settings.outbox.name
-        is_new = pause_topics(engine, schema, outbox, pattern, note)
-        relayed = list_relayed(engine, schema)
-    if outbox not in relayed:
-        _say_unknown(outbox, schema, relayed)
+        done = pause_topics(engine, schema, outbox, pattern, note)
+    # It may be early, or the wrong configuration: in a hurry nobody sees that nothing is paused.
+    for remark in done.remarks:
+        with errors_told():
+            sys.stderr.write(f"schema {schema!r}: {one_line(remark)}\n")
     if as_json:
-        print_json({"paused": pattern, "changed": is_new})
+        print_json({"paused": pattern, "changed": done.is_new})
         return
-    print_line(f"paused {safe(pattern)}" if is_new else f"{safe(pattern)} was paused already")
-    print_line(f"undo: outboxd resume {_shell(pattern)}")
-
-
-def _say_unknown(outbox: str, schema: str, relayed: Sequence[str]) -> None:
-    """It may be early, or the wrong configuration: in a hurry nobody sees that nothing is paused."""
-    known = ", ".join(map(safe, relayed)) or "none"
-    with errors_told():
-        sys.stderr.write(
-            f"no daemon has relayed an outbox {outbox!r} from the schema {schema!r} yet, so nothing waits until one "
-            f"does; relayed are: {known}\n"
-        )
-
-
-def _shell(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
+    print_line(f"paused {one_line(pattern)}" if done.is_new else f"{one_line(pattern)} was paused already")
+    print_line(f"undo: outboxd resume {shell_word(pattern)}")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import datetime
 
 from outboxd.policy.cause import plain
 
 CELL_CHARS_MAX = 60
+#: How an empty text is shown, which a missing one must not look like.
+NOTHING = '""'
 _BYTES_A_LINE = 16
 _STORED = re.compile(r"(?P<date>\d+-\d\d-\d\d)T(?P<time>\d\d:\d\d:\d\d)[^ ]*(?P<era>(?: BC)?)")
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_UNSAFE_OR_LINE = re.compile(rf"[\t\n]|{_UNSAFE.pattern}")
 
 
 def cell(text: object, chars_max: int = CELL_CHARS_MAX) -> str:
     """`text` on one line and not too long; a dash for None, quotes around nothing."""
     if text is None:
         return "-"
-    return plain(str(text), chars_max) or '""'
+    return plain(str(text), chars_max) or NOTHING
 
 
 def moment(when: datetime) -> str:
@@ -63,6 +67,20 @@ def as_text(content: bytes) -> str | None:
 def safe(text: str) -> str:
     """`text` with its lines, and with whatever else would drive a terminal written in hexadecimal."""
     return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def one_line(text: str) -> str:
+    """`text` with its lines and tabs written in hexadecimal too: whoever wrote it adds no line to what is told."""
+    return safe(text).replace("\n", "\\x0a").replace("\t", "\\x09")
+
+
+def shell_word(text: str) -> str:
+    """`text` as one argument of a shell, on one line and safe to print: what would drive a terminal is escaped."""
+    if one_line(text) == text:
+        return shlex.quote(text)
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    escaped = _UNSAFE_OR_LINE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
+    return f"$'{escaped}'"
 
 
 def hex_dump(content: bytes) -> list[str]:

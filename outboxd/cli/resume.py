@@ -8,7 +8,7 @@ import typer
 
 from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line
-from outboxd.cli.plain_text import safe
+from outboxd.cli.plain_text import one_line
 from outboxd.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -27,9 +27,9 @@ def resume(
 
         schema, outbox = settings.database.schema_, settings.outbox.name
         if not resume_topics(engine, schema, outbox, pattern):
-            paused = ", ".join(safe(each.topic_pattern) for each in list_pauses(engine, schema, outbox))
+            paused = ", ".join(one_line(each.topic_pattern) for each in list_pauses(engine, schema, outbox))
             raise UsageError(f"{pattern!r} is not paused; paused are: {paused or 'none'}")
     if as_json:
         print_json({"resumed": pattern})
         return
-    print_line(f"resumed {safe(pattern)}")
+    print_line(f"resumed {one_line(pattern)}")

@@ -67,7 +67,7 @@ def as_document(overview: Overview) -> dict[str, Any]:
 
 
 def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> None:
-    from outboxd.cli.plain_text import ago, cell, moment_and_lapse, safe
+    from outboxd.cli.plain_text import ago, cell, moment_and_lapse, one_line
 
     def line(label: str, text: str) -> None:
         print_line(f"{label:<{LABEL_COLUMNS}} {text}")
@@ -93,20 +93,22 @@ def _print(overview: Overview, outbox: str, daemon: dict[str, Any] | None) -> No
     for held in overview.held_keys_listed[:10]:
         line("", f"{cell(held.topic)} {cell(held.key)}: {held.why} {held.error_code}, {ago(held.since, overview.now)}")
     for paused in overview.paused:
-        why = "" if paused.note is None else f": {safe(paused.note)}"
-        line("paused", f"{safe(paused.topic_pattern)} by {cell(paused.who)}, {ago(paused.since, overview.now)}{why}")
+        why = "" if paused.note is None else f": {one_line(paused.note)}"
+        line(
+            "paused", f"{one_line(paused.topic_pattern)} by {cell(paused.who)}, {ago(paused.since, overview.now)}{why}"
+        )
     if not overview.paused:
         line("paused", "nothing")
 
 
 def _said(daemon: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What the daemon says of itself, line by line: its state, what does not answer it, and what is on hold."""
-    from outboxd.cli.plain_text import safe
+    from outboxd.cli.plain_text import one_line
 
     if daemon is None or not isinstance(daemon.get("state"), str):
         return []
     holds = [("" if place else "on hold", told) for place, told in enumerate(on_hold(daemon))]
-    return [("it says", safe(daemon["state"])), *(("trouble", safe(told)) for told in troubles(daemon)), *holds]
+    return [("it says", one_line(daemon["state"])), *(("trouble", one_line(told)) for told in troubles(daemon)), *holds]
 
 
 def _pending(overview: Overview) -> str:
@@ -129,7 +131,7 @@ def _since_when(overview: Overview) -> str:
 
 def on_hold(daemon: dict[str, Any] | None) -> list[str]:
     """Each topic on hold, for how long and why, as the daemon's page tells it; what is paused has lines of its own."""
-    from outboxd.cli.plain_text import cell, lapse, safe
+    from outboxd.cli.plain_text import cell, lapse, one_line
 
     relay = (daemon or {}).get("relay") or {}
     breakers = {breaker["topic"]: breaker for breaker in relay.get("breakers", ())}
@@ -140,7 +142,7 @@ def on_hold(daemon: dict[str, Any] | None) -> list[str]:
             next_probe = breaker["next_probe_in_seconds"]
             probe = "a probe is under way" if next_probe is None else f"next probe in {lapse(next_probe)}"
             lines.append(
-                f"{cell(held['topic'])}: {safe(breaker['cause'] or breaker['error_code'])} "
+                f"{cell(held['topic'])}: {one_line(breaker['cause'] or breaker['error_code'])} "
                 f"(for {lapse(breaker['open_seconds'])}; {probe})"
             )
         elif "storm" in held["reasons"]:

@@ -96,6 +96,8 @@ _IN_FLIGHT = _Guard(_at_most(5), "1 to 5", "a broker keeps order for an idempote
 _RETRIES = _Guard(_only("2147483647"), "2147483647", "a limit makes the client give up rows in the middle of a queue")
 #: What outboxd reads too. librdkafka takes 0x10 and 010 as well, for 16 and 8.
 DECIMAL_PROPERTIES = ("message.max.bytes", "batch.size", "transaction.timeout.ms", "queue.buffering.max.kbytes")
+#: The only ones that librdkafka reads as C does fractions: nan is one.
+FRACTIONAL_PROPERTIES = ("linger.ms", "queue.buffering.max.ms")
 _CALLBACK = _Guard(_never, "nothing: outboxd sets it", "delivery reports are how rows are settled")
 
 #: Property → what it may be, and why no more.
@@ -146,6 +148,9 @@ def property_problem(key: str, value: str) -> str | None:
     problem = _client_problem(key, value)
     if problem is None and key in DECIMAL_PROPERTIES and not re.fullmatch(r"\s*[1-9][0-9]*\s*|0", value, re.ASCII):
         return f"{value!r} is not written in decimal digits, which outboxd needs to read it too; allowed: such as 1000"
+    if problem is None and key in FRACTIONAL_PROPERTIES and "nan" in value.lower():
+        # It is in every range, as C compares numbers.
+        return f"{value!r} is not a number; allowed: milliseconds such as 5 or 0.5"
     return problem
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -134,6 +135,9 @@ class _Assembly:
                 self._check_file_of(full, key.removesuffix("_file"), entry)
                 continue
             self._origins[full] = entry.origin
+            if isinstance(entry.value, float) and not math.isfinite(entry.value):
+                self._refuse(full, f"{entry.value} is no value; allowed: a string, a finite number, true or false")
+                continue
             if isinstance(entry.value, bool):
                 value = "true" if entry.value else "false"
             elif isinstance(entry.value, (str, int, float)):

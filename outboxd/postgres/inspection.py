@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects import postgresql
@@ -14,6 +14,7 @@ from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.failures import explained
 from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.names import quoted
+from outboxd.postgres.pooling import pooling_of
 from outboxd.postgres.revisions import VERSION_TABLE, check_schema, required_revision
 from outboxd.postgres.sql_text import in_schema
 from outboxd.postgres.table_habits import habits_of
@@ -39,24 +40,28 @@ _WRITTEN_COLUMNS = frozenset({"published_partition", "published_offset"})
 # A policy of row-level security that is for this role, on the table whose name is given as :full.
 _POLICIES = """pg_policy AS p WHERE p.polrelid = to_regclass(:full)
     AND EXISTS (SELECT FROM unnest(p.polroles) AS r(id) WHERE r.id = 0 OR pg_has_role(r.id, 'USAGE'))"""
-_SHOWS_NONE = f"""SELECT row_security_active(to_regclass(:full))
-    AND NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd IN ('*', 'r'))"""
-_MAY_HIDE = f"""SELECT row_security_active(to_regclass(:full))
+_RIGHTS = f"""SELECT (SELECT array_agg(r.name) FROM unnest(CAST(:rights AS text[])) AS r(name)
+            WHERE to_regclass(:full) IS NOT NULL AND NOT has_table_privilege(to_regclass(:full), r.name)) AS missing,
+    row_security_active(to_regclass(:full))
+    AND NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd IN ('*', 'r')) AS shows_none,
+    row_security_active(to_regclass(:full))
     AND (EXISTS (SELECT FROM {_POLICIES} AND NOT p.polpermissive)
          OR NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd = '*'
-                           AND pg_get_expr(p.polqual, p.polrelid) = 'true'))"""
+                           AND pg_get_expr(p.polqual, p.polrelid) = 'true')) AS may_hide"""
 # A type is as good as the needed one where PostgreSQL turns it into that by itself, also in a union; a domain is its
 # base.
-_OTHER_TYPES = """SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), n.type
-    FROM unnest(CAST(:names AS text[]), CAST(:types AS text[])) AS n(name, type)
-    JOIN pg_attribute AS a ON a.attrelid = to_regclass(:full) AND a.attname = n.name AND NOT a.attisdropped
+_COLUMNS = """SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS given, n.type AS wanted,
+         base.oid <> to_regtype(n.type) AND base.typtype <> 'd'
+         -- Read as text, and assigned to jsonb where the row dies.
+         AND NOT (n.name = 'headers' AND base.typname = 'json')
+         AND NOT EXISTS (SELECT FROM pg_cast AS c
+                          WHERE c.castsource = base.oid AND c.casttarget = to_regtype(n.type) AND c.castcontext = 'i')
+             AS is_other
+    FROM pg_attribute AS a
     JOIN pg_type AS given ON given.oid = a.atttypid
     JOIN pg_type AS base ON base.oid = CASE given.typtype WHEN 'd' THEN given.typbasetype ELSE given.oid END
-   WHERE base.oid <> to_regtype(n.type) AND base.typtype <> 'd'
-     -- Read as text, and assigned to jsonb where the row dies.
-     AND NOT (n.name = 'headers' AND base.typname = 'json')
-     AND NOT EXISTS (SELECT FROM pg_cast AS c
-                      WHERE c.castsource = base.oid AND c.casttarget = to_regtype(n.type) AND c.castcontext = 'i')
+    LEFT JOIN unnest(CAST(:names AS text[]), CAST(:types AS text[])) AS n(name, type) ON n.name = a.attname
+   WHERE a.attrelid = to_regclass(:full) AND a.attnum > 0 AND NOT a.attisdropped
    ORDER BY a.attnum"""
 
 
@@ -91,12 +96,13 @@ def inspect(
             may_look = list(_schema(connection, schema))
             findings.extend(may_look)
             if not any(finding.weight.is_problem for finding in may_look):
-                missing = list(_grants(connection, schema, table))
+                rights = list(_rights(connection, schema, table))
+                missing = list(_grants(rights))
                 findings.extend(missing)
                 findings.extend(_table(connection, schema, table))
                 findings.extend(habits_of(connection, schema, table, _OWN_TABLES))
                 if not missing:
-                    findings.extend(_hidden_rows(connection, schema, table))
+                    findings.extend(_hidden_rows(rights))
                     findings.extend(_other_outbox(connection, schema, table, outbox))
                 if not missing and exactly_once:
                     findings.extend(_doubt(connection, schema, outbox))
@@ -104,6 +110,7 @@ def inspect(
                 if not any(finding.weight.is_problem for finding in findings):
                     findings.append(Finding("grants", Weight.FINE, "the role may do all that the daemon does"))
                     topics = _pending_topics(connection, schema, table)
+            findings.extend(pooling_of(engine))
     except OutboxdError as error:
         findings.append(Finding("database", weight_of(error), str(error)))
     return Inspection(findings, topics, database, settled)
@@ -173,22 +180,28 @@ def check_grants(connection: Connection, schema: str, table: str) -> None:
     Raises:
         AccessDeniedError: the message names every missing grant, and how to give it.
     """
-    missing = list(_grants(connection, schema, table))
+    missing = list(_grants(_rights(connection, schema, table)))
     if missing:
         raise AccessDeniedError("; ".join(f"{finding.message}: {finding.remedy}" for finding in missing))
 
 
-def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
+class _Rights(NamedTuple):
+    """What the role may not do on the table, and whether row-level security shows it no row, or not surely each."""
+
+    full: str
+    missing: Sequence[str] | None
+    shows_none: bool
+    may_hide: bool
+
+
+def _rights(connection: Connection, schema: str, table: str) -> Iterator[_Rights]:
     for name, rights in {table: _OUTBOX_RIGHTS, **_OWN_TABLES}.items():
         full = f"{quoted(schema)}.{quoted(name)}"
-        missing, shows_none = connection.execute(
-            text(
-                "SELECT (SELECT array_agg(r.name) FROM unnest(CAST(:rights AS text[])) AS r(name)"
-                " WHERE to_regclass(:full) IS NOT NULL AND NOT has_table_privilege(to_regclass(:full), r.name)),"
-                f" ({_SHOWS_NONE})"
-            ),
-            {"rights": list(rights), "full": full},
-        ).one()
+        yield _Rights(full, *connection.execute(text(_RIGHTS), {"rights": list(rights), "full": full}).one())
+
+
+def _grants(rights: Iterable[_Rights]) -> Iterator[Finding]:
+    for full, missing, shows_none, _ in rights:
         if missing:
             listed = ", ".join(missing)
             yield Finding(
@@ -206,10 +219,9 @@ def _grants(connection: Connection, schema: str, table: str) -> Iterator[Finding
             )
 
 
-def _hidden_rows(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
-    for name in (table, *_OWN_TABLES):
-        full = f"{quoted(schema)}.{quoted(name)}"
-        if connection.scalar(text(_MAY_HIDE), {"full": full}):
+def _hidden_rows(rights: Iterable[_Rights]) -> Iterator[Finding]:
+    for full, _, _, may_hide in rights:
+        if may_hide:
             yield Finding(
                 "grants",
                 Weight.WARNING,
@@ -230,22 +242,15 @@ def check_table(connection: Connection, schema: str, table: str) -> None:
 
 def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]:
     full = f"{quoted(schema)}.{quoted(table)}"
-    found = set(
-        connection.scalars(
-            text(
-                "SELECT attname::text FROM pg_attribute"
-                " WHERE attrelid = to_regclass(:full) AND attnum > 0 AND NOT attisdropped"
-            ),
-            {"full": full},
-        )
-    )
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
     needed = {column.name: column.type.compile(dialect) for column in table_of(schema, "outbox").columns}
-    missing = [name for name in needed if name not in found]
     read = {name: kind.lower() for name, kind in needed.items() if name not in _WRITTEN_COLUMNS}
-    others = connection.execute(
-        text(_OTHER_TYPES), {"full": full, "names": list(read), "types": list(read.values())}
+    columns = connection.execute(
+        text(_COLUMNS), {"full": full, "names": list(read), "types": list(read.values())}
     ).all()
+    found = {column.name for column in columns}
+    missing = [name for name in needed if name not in found]
+    others = [column for column in columns if column.is_other]
     if not found:
         yield Finding("schema", Weight.MISCONFIGURED, f"there is no table {full}", "look at outbox.table")
     elif missing:
@@ -256,7 +261,7 @@ def _table(connection: Connection, schema: str, table: str) -> Iterator[Finding]
             "add the columns as `outboxd migrate --sql` shows them, or look at outbox.table",
         )
     elif others:
-        listed = ", ".join(f"{name} is {given} instead of {wanted}" for name, given, wanted in others)
+        listed = ", ".join(f"{each.name} is {each.given} instead of {each.wanted}" for each in others)
         yield Finding(
             "schema",
             Weight.MISCONFIGURED,

@@ -43,6 +43,17 @@ def holder_of(connection: Connection, schema: str, table: str, record_ids: Seque
     return None
 
 
+def holder_of_advisory(connection: Connection, key: int) -> str | None:
+    """Return who has the advisory lock `key` of this database; None where nobody is found, who may just have ended."""
+    found = connection.execute(
+        f"{_TOLD} WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND l.classid::bigint = %(key)s::bigint >> 32 AND l.objid::bigint = %(key)s::bigint & 4294967295 LIMIT 1",
+        {"key": key},
+    ).fetchone()
+    return None if found is None else _in_words(*found)
+
+
 def _in_words(pid: int | None, application: str | None, state: str | None, seconds: int | None) -> str:
     if pid is None:
         return "a prepared transaction holds it (pg_prepared_xacts)"

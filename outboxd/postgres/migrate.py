@@ -7,7 +7,7 @@ need of Alembic.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -30,8 +30,17 @@ from outboxd.postgres.revisions import (
 )
 
 
+def _wait_silently(_holder: str | None) -> None:
+    pass
+
+
 def upgrade(
-    database: str | Engine | Connection, schema: str, revision: str = "head", *, password: str = ""
+    database: str | Engine | Connection,
+    schema: str,
+    revision: str = "head",
+    *,
+    password: str = "",
+    on_wait: Callable[[str | None], None] = _wait_silently,
 ) -> list[str]:
     """Bring the schema to `revision`, making it where it is missing; safe to run several times, and at once.
 
@@ -40,6 +49,8 @@ def upgrade(
         schema: the name of the schema, any name.
         revision: the revision to reach.
         password: used when `database` is a URL without one.
+        on_wait: told, before it waits for another migration of this database, whose transaction that is; None where
+            that cannot be told.
 
     Returns:
         The revisions that were applied, oldest first; empty when there was nothing to do.
@@ -57,6 +68,7 @@ def upgrade(
         refuse_unknown(connection, schema, current_revision(connection, schema))
         config = _alembic_config(schema, connection)
         config.attributes["on_version_apply"] = note
+        config.attributes["on_wait"] = on_wait
         command.upgrade(config, revision)
         connection.commit()
     return applied
@@ -153,4 +165,5 @@ def _alembic_config(schema: str, connection: Connection | None, output: io.Strin
     config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
     config.attributes["schema"] = schema
     config.attributes["connection"] = connection
+    config.attributes["on_wait"] = _wait_silently
     return config

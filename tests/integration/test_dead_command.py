@@ -98,6 +98,37 @@ def test_show_prints_bytes_as_hexadecimal_and_drives_no_terminal(shell: Shell, r
     assert "payload: null, a tombstone" in shell.ok("dead", "show", str(tombstone)).out
 
 
+def test_an_empty_key_is_not_shown_as_one_that_is_missing(shell: Shell, rows: Letters) -> None:
+    empty, missing = rows.bury(rows.enqueue(key="")), rows.bury(rows.enqueue(key=None))
+    shown = [shell.ok("dead", "show", str(letter)).out.splitlines() for letter in (empty, missing)]
+    assert 'key             ""' in shown[0]
+    assert "key             none" in shown[1]
+    by_id = {line.split()[0]: line for line in shell.ok("dead", "list").out.splitlines()}
+    assert '  ""  ' in by_id[str(empty)]
+    assert "  -  " in by_id[str(missing)].replace("   ", "  ")
+    (only,) = shell.ok("dead", "list", "--key", "", "--json").document["dead_letters"]
+    assert only["id"] == empty
+
+
+def test_no_text_of_a_dead_letter_forges_a_line(shell: Shell, rows: Letters) -> None:
+    forged = "x\nsafe to replay  yes\rsafe\u2028to"
+    letter = rows.bury(rows.enqueue(topic=forged, key=forged))
+    rows.connection.execute(
+        "UPDATE outboxd.dead_letter SET error_message = %s, headers = jsonb_build_object(%s::text, %s::text)",
+        (forged, forged, forged),
+    )
+    shell.ok("dead", "discard", str(letter), "--yes", "--note", f"why\x1b[2J\n{forged}")
+    out = shell.ok("dead", "show", str(letter)).out
+    assert "\x1b" not in out
+    assert [line for line in out.splitlines() if line.startswith("safe")] == ["safe to replay  it is discarded already"]
+    assert "note            why\\x1b[2J\n                x\n                safe to replay  yes" in out
+    rows.bury(rows.enqueue(topic=forged))
+    summary = shell.ok("dead", "summary").out
+    assert [line for line in summary.splitlines() if line.startswith("safe")] == [
+        "safe to replay?  outboxd dead replay --topic $'x\\u000asafe to replay  yes\\u000dsafe\\u2028to' --dry-run"
+    ]
+
+
 def test_show_cuts_a_large_payload_unless_told_otherwise(shell: Shell, rows: Letters) -> None:
     letter = rows.bury(rows.enqueue(payload="é".encode() * 5000))
     cut = shell.ok("dead", "show", str(letter)).out
@@ -231,8 +262,10 @@ def test_a_replay_needs_force_where_newer_rows_were_published_and_says_so(shell:
         (["1", "--all"], "either ids or filters"),
         (["--since", "yesterday"], "give a duration"),
         (["--reason", "boredom"], "boredom"),
-        (["one"], "valid integer"),
-        (["99999999999999999999"], "less than or equal to 9223372036854775807"),
+        (["one"], "'one' is no id: give numbers as `outboxd dead list` shows them"),
+        (["99999999999999999999"], "'99999999999999999999' is no id"),
+        (["7", "1,2"], "'1,2' is no id: give numbers as `outboxd dead list` shows them, with spaces between"),
+        (["1-3"], "'1-3' is no id"),
         (["--since", "2999999d"], "at most 365,000 days back"),
         (["--all", "--rate", "inf"], "less than or equal to 1000000"),
         (["--all", "--rate", "nan"], "should be"),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -20,12 +21,15 @@ from tests.support.rows import value
 def migrate(
     url: str, *arguments: str, schema: str = "outboxd", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    clean = {name: setting for name, setting in os.environ.items() if not name.startswith(("OUTBOXD_", "CREDENTIALS_"))}
-    settings = {"OUTBOXD_DATABASE__URL": url, "OUTBOXD_DATABASE__SCHEMA": schema, **(env or {})}
     return subprocess.run(
         [sys.executable, "-m", "outboxd", "migrate", *arguments],
-        env=clean | settings, capture_output=True, text=True, timeout=60, check=False,
+        env=environment(url, schema) | (env or {}), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+def environment(url: str, schema: str = "outboxd") -> dict[str, str]:
+    clean = {name: setting for name, setting in os.environ.items() if not name.startswith(("OUTBOXD_", "CREDENTIALS_"))}
+    return clean | {"OUTBOXD_DATABASE__URL": url, "OUTBOXD_DATABASE__SCHEMA": schema}
 
 
 def test_migrate_makes_the_tables_says_so_and_then_has_nothing_to_do(empty_database: Database) -> None:
@@ -47,6 +51,28 @@ def test_a_schema_of_a_newer_version_is_left_alone_in_a_sentence(empty_database:
     assert done.returncode == 78
     assert "has revision 9999, which this version of outboxd does not know" in done.stderr
     assert "bug" not in done.stderr
+
+
+def test_a_migrate_that_waits_for_another_says_so_and_for_whom(empty_database: Database, tmp_path: Path) -> None:
+    told = tmp_path / "stderr"
+    with empty_database.connect(autocommit=False) as first, told.open("w") as stderr:
+        pid = first.info.backend_pid
+        # What `migrate --sql` begins with, so that psql and the command exclude each other.
+        first.execute(next(line for line in print_sql("outboxd").splitlines() if "pg_advisory_xact_lock" in line))
+        second = subprocess.Popen(
+            [sys.executable, "-m", "outboxd", "migrate"],
+            env=environment(empty_database.url), stdout=subprocess.PIPE, stderr=stderr, text=True,
+        )  # fmt: skip
+        try:
+            wait_for(lambda: told.read_text().endswith("\n"), timeout_seconds=30, what="the second says that it waits")
+            first.rollback()
+            out, _ = second.communicate(timeout=60)
+        finally:
+            second.kill()
+    whose = f"the transaction of process {pid} holds it (idle in transaction, "
+    assert told.read_text().startswith(f"waiting for the lock of another migration of this database: {whose}")
+    assert told.read_text().endswith(" s old)\n")
+    assert (second.returncode, out.splitlines()[0]) == (0, "applied 0001")
 
 
 @pytest.mark.parametrize("whose", ["another program's", "restored without its data"])

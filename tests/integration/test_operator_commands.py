@@ -141,13 +141,35 @@ def test_pausing_and_resuming_by_the_same_pattern(shell: Shell, rows: Letters) -
     assert shell("pause", "").code == 64
 
 
+def test_no_note_of_a_pause_forges_a_line_or_drives_a_terminal(shell: Shell, rows: Letters) -> None:
+    forged = "x\npaused       nothing\x1b[2J"
+    said = shell.ok("pause", forged, "--note", forged).out.splitlines()
+    assert said == [
+        r"paused x\x0apaused       nothing\x1b[2J", r"undo: outboxd resume $'x\u000apaused       nothing\u001b[2J'",
+    ]  # fmt: skip
+    out = shell.ok("status").out
+    assert "\x1b" not in out
+    (line,) = (line for line in out.splitlines() if line.startswith("paused"))
+    assert line.startswith(r"paused       x\x0apaused       nothing\x1b[2J by postgres, ")
+    assert line.endswith(r": x\x0apaused       nothing\x1b[2J")
+
+
 def test_a_pause_of_an_outbox_that_nobody_relays_says_so_beside_its_result(shell: Shell, rows: Letters) -> None:
     rows.acquire()
     assert shell.ok("pause", "orders").err == ""
     answer = shell.ok("pause", "orders", "--set", "outbox.name=typo", "--json")
     assert answer.document == {"paused": "orders", "changed": True}
-    assert "no daemon has relayed an outbox 'typo' from the schema 'outboxd' yet" in answer.err
-    assert answer.err.endswith("relayed are: default\n")
+    assert answer.err == (
+        "schema 'outboxd': no daemon has relayed an outbox \"typo\" from this schema yet, so nothing waits until one "
+        "does; relayed are: default\n"
+    )
+
+
+def test_what_postgresql_remarks_on_a_pause_is_told_though_the_role_asks_for_no_notices(
+    shell: Shell, rows: Letters, database: Database
+) -> None:
+    rows.connection.execute(f"ALTER DATABASE {database.name} SET client_min_messages = 'error'")
+    assert "no daemon has relayed an outbox" in shell.ok("pause", "orders").err
 
 
 def test_what_a_trigger_or_a_constraint_refuses_is_no_bug(shell: Shell, rows: Letters) -> None:
@@ -163,6 +185,17 @@ def test_what_a_trigger_or_a_constraint_refuses_is_no_bug(shell: Shell, rows: Le
     sent = shell("send", "orders")
     assert (sent.code, sent.out) == (64, "")
     assert 'violates check constraint "short"; look at' in sent.err
+
+
+def test_what_the_server_says_drives_no_terminal(shell: Shell, rows: Letters) -> None:
+    rows.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no %', NEW.topic; END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON outboxd.outbox FOR EACH ROW EXECUTE FUNCTION refuse();"
+    )
+    sent = shell("send", "\x1b[2J\u202eevil")
+    assert sent.code == 64
+    assert sent.err.startswith(r"outboxd: PostgreSQL refuses: no \x1b[2J\x202eevil (PL/pgSQL function ")
 
 
 def test_status_of_an_outbox_that_nobody_used(shell: Shell) -> None:

@@ -9,8 +9,12 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from outboxd.policy.findings import Weight
 from outboxd.postgres.engine import make_engine
+from outboxd.postgres.inspection import inspect
 from tests.support.pgbouncer import pooled as through_pgbouncer
+from tests.support.pgbouncer import pooler_of
+from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
 
 
@@ -71,3 +75,22 @@ def test_a_style_of_dates_that_the_database_asks_for_is_ours_to_change_and_stays
                 assert ours.scalar(text("SELECT timestamptz 'epoch'")) == datetime(1970, 1, 1, tzinfo=UTC)
     finally:
         engine.dispose()
+
+
+@pytest.mark.parametrize(("pool_mode", "is_named"), [("session", False), ("transaction", False), ("statement", True)])
+def test_a_pooler_that_refuses_a_transaction_of_two_statements_is_named_by_check(
+    pool_mode: str, is_named: bool, database: Database
+) -> None:
+    with pooler_of(database.server, pool_mode=pool_mode) as pooler:
+        engine = make_engine(pooler.url(database.name))
+        try:
+            found = inspect(engine, "outboxd", "outbox", "default").findings
+        finally:
+            engine.dispose()
+    problems = [finding for finding in found if finding.weight.is_problem]
+    assert [finding.weight for finding in problems] == ([Weight.MISCONFIGURED] if is_named else [])
+    for finding in problems:
+        assert "transactions of more than one statement (transaction blocks not allowed" in finding.message
+        assert "set pool_mode = transaction" in finding.remedy
+    # Everything else is looked at all the same.
+    assert any(finding.area == "grants" for finding in found)

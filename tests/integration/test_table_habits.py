@@ -7,6 +7,7 @@ import re
 import pytest
 from psycopg import sql
 from psycopg.errors import UndefinedTable
+from sqlalchemy import event
 
 from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.engine import make_engine
@@ -91,3 +92,22 @@ def test_a_renamed_schema_is_told_and_what_is_told_mends_it(database: Database, 
                 connection.execute(str(statement).encode())
             connection.execute(insert)
             assert findings(database, schema=schema) == []
+
+
+def test_rights_and_columns_of_a_table_are_asked_for_once(database: Database) -> None:
+    engine = make_engine(database.url)
+    asked: list[tuple[str, object]] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_: object, __: object, statement: str, parameters: dict[str, object], *___: object) -> None:
+        asked.append((statement, parameters.get("full")))
+
+    try:
+        inspect(engine, "outboxd", "outbox", "default")
+    finally:
+        engine.dispose()
+    of_rights = [full for statement, full in asked if "row_security_active" in statement]
+    assert '"outboxd"."outbox"' in of_rights
+    assert len(of_rights) == len(set(of_rights))
+    of_columns = [statement for statement, _ in asked if "pg_attribute" in statement and "attisdropped" in statement]
+    assert len(of_columns) == 1

@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode before a test's PostgreSQL, as a child process."""
+"""A real PgBouncer, in transaction mode unless told otherwise, before a test's PostgreSQL, as a child process."""
 
 from __future__ import annotations
 
@@ -40,13 +40,15 @@ def find_pgbouncer() -> str:
 
 
 class PgBouncer:
-    """Pools transactions over `server_connections` connections to a server that trusts everybody."""
+    """Pools what `pool_mode` says over `server_connections` connections to a server that trusts everybody."""
 
-    def __init__(self, server: PostgresServer, directory: Path, *, server_connections: int = 4) -> None:
+    def __init__(
+        self, server: PostgresServer, directory: Path, *, pool_mode: str = "transaction", server_connections: int = 4
+    ) -> None:
         self._program = find_pgbouncer()
         self._server = server
         self._directory = directory
-        self._server_connections = server_connections
+        self._pool_mode, self._server_connections = pool_mode, server_connections
         self.port = free_ports(1)[0]
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -60,7 +62,7 @@ class PgBouncer:
             f"[databases]\n* = host=127.0.0.1 port={self._server.port} user=postgres\n"
             "[pgbouncer]\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
+            f"auth_type = trust\nauth_file = {users}\npool_mode = {self._pool_mode}\n"
             f"default_pool_size = {self._server_connections}\nmax_client_conn = 200\nserver_tls_sslmode = disable\n"
             # Else it refuses every login for 15 s after one that failed.
             "server_login_retry = 1\n"
@@ -98,12 +100,12 @@ class PgBouncer:
 
 
 @contextmanager
-def pooler_of(server: PostgresServer) -> Iterator[PgBouncer]:
+def pooler_of(server: PostgresServer, *, pool_mode: str = "transaction") -> Iterator[PgBouncer]:
     """A running one before this server; where there is none, the test is skipped, or fails in CI."""
     # Not under pytest's own directory, which the user that it runs as cannot enter.
     with tempfile.TemporaryDirectory(prefix="outboxd-pgbouncer-") as directory:
         try:
-            pooler = PgBouncer(server, Path(directory))
+            pooler = PgBouncer(server, Path(directory), pool_mode=pool_mode)
         except PgBouncerMissingError as missing:
             if os.environ.get("CI") == "true":
                 raise

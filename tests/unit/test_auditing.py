@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from outboxd.cli import audit
 from outboxd.errors import BrokerUnavailableError
 from outboxd.maintenance.audit import republish
-from outboxd.policy.auditing import Bounds, Identity, Place, PublishedRow, look, newer_in_log
+from outboxd.policy.auditing import Bounds, Identity, LostRow, Place, PublishedRow, Tally, look, newer_in_log
 from outboxd.policy.faults import fault_of
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
@@ -112,3 +113,12 @@ def test_a_broker_that_never_answers_is_not_waited_for_for_ever() -> None:
     clock = iter(range(0, 10_000, 10))
     with pytest.raises(BrokerUnavailableError, match="had no answer"):
         republish([record(0, "a")], Silent(), lambda: float(next(clock)))
+
+
+def test_keys_of_rows_that_are_left_drive_no_terminal_and_an_empty_one_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keys = ["", "a\nb", "\x1b[2J", None]
+    left = [LostRow(ROW._replace(key=key), Place.NO_RECORD, 9) for key in keys]
+    audit._tell(Tally(), left, 0, again=False, as_json=False)
+    assert capsys.readouterr().out.splitlines()[-1].endswith('Keys: orders/-, orders/"", orders/[2J, orders/a b')

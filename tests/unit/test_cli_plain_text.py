@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from outboxd.cli.dead.filters import parse_since
 from outboxd.cli.dead.mending import pause_seconds
-from outboxd.cli.plain_text import about, ago, as_text, cell, count_of, hex_dump, moment_and_lapse, safe
+from outboxd.cli.plain_text import (
+    about,
+    ago,
+    as_text,
+    cell,
+    count_of,
+    hex_dump,
+    moment_and_lapse,
+    one_line,
+    safe,
+    shell_word,
+)
 from outboxd.errors import UsageError
 from outboxd.postgres.sql_by_hand import sql_literal
 
@@ -50,6 +62,20 @@ def test_what_is_not_text_is_told_apart(content: bytes, expected: str | None) ->
 
 def test_what_drives_a_terminal_is_written_out() -> None:
     assert safe("a\tb\nc\x1b[31m\u202e") == "a\tb\nc\\x1b[31m\\x202e"
+
+
+def test_a_text_on_one_line_adds_no_line_of_its_own() -> None:
+    assert one_line("a\tb\nc\r\x1b[31m\u2028é") == "a\\x09b\\x0ac\\x0d\\x1b[31m\\x2028é"
+
+
+@pytest.mark.parametrize("text", ["orders", "metrics.*", "it's", "a\nb", "\x1b[2J'\\", "\u2028é\t1", ""])
+def test_a_word_for_the_shell_means_the_text_and_drives_no_terminal(text: str) -> None:
+    word = shell_word(text)
+    assert one_line(word) == word
+    said = subprocess.run(
+        ["bash", "-c", f"printf %s {word}"], env={"LC_ALL": "C.UTF-8"}, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == text
 
 
 def test_a_hex_dump_has_offsets_bytes_and_ascii() -> None:

@@ -92,6 +92,12 @@ def test_the_exit_code_tells_the_cause_where_nobody_reads_standard_error() -> No
     assert done.returncode == 78
 
 
+def test_an_interrupt_while_the_command_is_loaded_is_told_by_the_exit_code_alone(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = shell(f"{OUTBOXD} version", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_a_disk_without_room_for_the_configuration_is_no_wrong_use(tmp_path: Path) -> None:
     done = shell(f"ulimit -f 1; {OUTBOXD} config init -c {tmp_path}/outboxd.toml")
     assert done.returncode == 69

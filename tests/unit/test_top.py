@@ -124,9 +124,10 @@ def test_a_held_row_without_a_key_is_not_one_whose_key_the_page_hides() -> None:
     board.publish(BUSY)
     told = board.as_dict()
     (held,) = told["relay"]["held"]
-    told["relay"]["held"] = [held | {"key": None}, held | {"key": None, "key_is_hidden": True}]
-    keyless, hidden = look_of_daemon(Told(told), "its page").held
-    assert (keyless.what, hidden.what) == ("orders without a key", "orders a key that this page keeps to itself")
+    told["relay"]["held"] = [held | {"key": None}, held | {"key": ""}, held | {"key": None, "key_is_hidden": True}]
+    keyless, empty, hidden = look_of_daemon(Told(told), "its page").held
+    assert (keyless.what, empty.what) == ("orders without a key", 'orders ""')
+    assert hidden.what == "orders a key that this page keeps to itself"
 
 
 def test_what_does_not_fit_is_counted(busy: Look) -> None:

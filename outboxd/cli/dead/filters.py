@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from outboxd.errors import UsageError
+from outboxd.policy.records import ID_MAX
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -31,6 +33,16 @@ StatusName = Annotated[
     Literal["dead", "replaying", "replayed", "discarded", "all"], typer.Option("--status", help="Only in this status.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+
+
+def dead_letter_id(text: str) -> int:
+    """The id that an argument names; no range or list within one, where a slip of the pen takes too many."""
+    if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) or int(text) > ID_MAX:
+        raise typer.BadParameter(
+            f"{text!r} is no id: give numbers as `outboxd dead list` shows them, with spaces between, such as 17 18"
+        )
+    return int(text)
+
 
 #: Beyond it are times that PostgreSQL or Python cannot tell.
 DAYS_BACK_MAX = 365_000

@@ -15,6 +15,7 @@ from outboxd.cli.dead.filters import (
     Since,
     StatusName,
     Topic,
+    dead_letter_id,
     dead_letters,
     filters_from,
 )
@@ -71,7 +72,9 @@ def list_(
 
 
 def show(
-    dead_letter: Annotated[int, typer.Argument(metavar="ID", max=ID_MAX, help="Its id, as `dead list` shows it.")],
+    dead_letter: Annotated[
+        int, typer.Argument(metavar="ID", parser=dead_letter_id, help="Its id, as `dead list` shows it.")
+    ],
     full: Annotated[bool, typer.Option("--full", help="The payload whole, however large.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from outboxd.cli.dead.filters import AsJson, Code, Key, Reason, Since, Topic, dead_letters, filters_from
+from outboxd.cli.dead.filters import AsJson, Code, Key, Reason, Since, Topic, dead_letter_id, dead_letters, filters_from
 from outboxd.cli.output import print_json, print_line, stderr_console
 from outboxd.errors import EXIT_OK, EXIT_USAGE, UsageError
 from outboxd.policy.records import ID_MAX
@@ -27,7 +27,9 @@ _DONE: dict[Verb, str] = {"replay": "replaying", "discard": "discarded"}
 BATCH_ROWS = 1000
 REFUSED_SHOWN = 20
 
-Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", max=ID_MAX, help="Ids, as `dead list` shows them.")]
+Ids = Annotated[
+    list[int] | None, typer.Argument(metavar="ID", parser=dead_letter_id, help="Ids, as `dead list` shows them.")
+]
 All = Annotated[bool, typer.Option("--all", help="All that are dead; without ids and filters nothing is meant.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, max=ID_MAX, help="Rows at most, the oldest first; not with ids.")

@@ -10,6 +10,7 @@ import orjson
 
 from outboxd.cli.output import console, print_line
 from outboxd.cli.plain_text import (
+    NOTHING,
     ago,
     as_text,
     cell,
@@ -18,7 +19,9 @@ from outboxd.cli.plain_text import (
     lapse,
     moment,
     moment_and_lapse,
+    one_line,
     safe,
+    shell_word,
     stored_moment,
 )
 from outboxd.policy.faults import fault_named
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 #: Bytes of what is not text, characters of what is.
 PAYLOAD_UNITS_SHOWN = 4096
 LABEL_COLUMNS = 15
+#: Between two columns of a table.
+GAP_COLUMNS = 3
 
 
 def print_obstacles(count: int, sample: Sequence[Obstacle]) -> None:
@@ -42,7 +47,7 @@ def print_obstacles(count: int, sample: Sequence[Obstacle]) -> None:
         return
     print_line(f"{count_of(count, 'dead letter')} not taken; --force replays all the same:")
     for obstacle in sample:
-        print_line(f"  {obstacle.id} ({safe(obstacle.topic)}): {obstacle.sentence}")
+        print_line(f"  {obstacle.id} ({one_line(obstacle.topic)}): {obstacle.sentence}")
     if count > len(sample):
         print_line(f"  … and {count - len(sample):,} more")
 
@@ -83,7 +88,7 @@ def print_summary(groups: Sequence[Group], total: int, outbox: str, now: datetim
         print_line(f"  {remedy}")
     print_line()
     print_line(f"look at one:     outboxd dead show {groups[0].sample_id}")
-    print_line(f"safe to replay?  outboxd dead replay --topic {_shell(groups[0].topic)} --dry-run")
+    print_line(f"safe to replay?  outboxd dead replay --topic {shell_word(groups[0].topic)} --dry-run")
 
 
 def print_list(letters: Sequence[Letter], now: datetime, *, more: bool) -> None:
@@ -107,18 +112,34 @@ def print_list(letters: Sequence[Letter], now: datetime, *, more: bool) -> None:
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table whose cells are plain text; numbers stand right."""
+    """A table whose cells are plain text; numbers stand right.
+
+    Where not even its titles fit a terminal, each row has a line for each cell.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    there = console()
+    if there.width < sum(len(title) + GAP_COLUMNS for title in titles) - GAP_COLUMNS:
+        _print_records(titles, rows)
+        return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column, title in enumerate(titles):
         numeric = all(row[column].replace(",", "").lstrip("+").isdecimal() for row in rows)
         table.add_column(title, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console().print(table)
+    there.print(table)
+
+
+def _print_records(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    width = max(map(len, titles))
+    for place, row in enumerate(rows):
+        if place:
+            print_line()
+        for title, text in zip(titles, row, strict=True):
+            print_line(f"{title:<{width}} {text}")
 
 
 def print_letter(whole: WholeLetter, alike: Group | None, now: datetime, schema: str, *, full: bool) -> None:
@@ -129,9 +150,9 @@ def print_letter(whole: WholeLetter, alike: Group | None, now: datetime, schema:
     print_line()
     _field("what broke", f"{letter.error_code} ({letter.reason}): {meaning}")
     _field("what to do", remedy)
-    _field("error", safe(letter.error_message))
-    _field("topic", safe(letter.topic))
-    _field("key", "none" if letter.key is None else safe(letter.key))
+    _field("error", one_line(letter.error_message))
+    _field("topic", one_line(letter.topic) or NOTHING)
+    _field("key", "none" if letter.key is None else one_line(letter.key) or NOTHING)
     _field("partition", "by the key" if letter.partition is None else str(letter.partition))
     _field("outbox row", f"{letter.outbox_id}, event id {letter.event_id}, written {stored_moment(letter.created_at)}")
     _field(
@@ -225,11 +246,11 @@ def _print_headers(headers: str) -> None:
     print_line()
     if pairs is None:
         print_line("headers, which cannot be sent as they are:")
-        print_line(f"  {safe(headers)}")
+        print_line(f"  {one_line(headers)}")
         return
     print_line("headers:" if pairs else "headers: none")
     for name, value in pairs:
-        print_line(f"  {safe(name)}: {'null' if value is None else safe(value)}")
+        print_line(f"  {one_line(name)}: {'null' if value is None else one_line(value)}")
 
 
 def _print_payload(payload: bytes | None, *, full: bool) -> None:
@@ -254,9 +275,3 @@ def _decoded(payload: bytes) -> str | None:
         return payload.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _shell(text: str) -> str:
-    import shlex
-
-    return shlex.quote(safe(text))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from outboxd.cli.daemon_page import troubles
-from outboxd.cli.plain_text import about, count_of, lapse
+from outboxd.cli.plain_text import NOTHING, about, count_of, lapse
 
 if TYPE_CHECKING:
     from outboxd.postgres.overview import HeldKey, Overview
@@ -177,7 +177,7 @@ def _breaker(told: Mapping[str, Any]) -> Waiting:
 def _held(told: Mapping[str, Any]) -> Waiting:
     due = "" if told["due_in_seconds"] is None else f", due in {lapse(told['due_in_seconds'])}"
     tries = f", attempt {told['attempts']}" if told["attempts"] >= ATTEMPTS_SHOWN_FROM else ""
-    key = "without a key" if told["key"] is None else told["key"]
+    key = "without a key" if told["key"] is None else told["key"] or NOTHING
     return Waiting(
         f"{told['topic']} {'a key that this page keeps to itself' if told.get('key_is_hidden') else key}",
         lapse(told["age_seconds"]),
@@ -212,7 +212,9 @@ def look_of_database(overview: Overview, outbox: str, source: str) -> Look:
         topics=[Topic(topic, None, 0, None, dead, "") for topic, dead in sorted(overview.dead_by_topic.items())],
         held_keys=counted(overview.held_keys),
         held=[
-            Waiting(f"{row.topic} {row.key}", since(row), f"{row.why}: {row.error_code} (row {row.outbox_id})")
+            Waiting(
+                f"{row.topic} {row.key or NOTHING}", since(row), f"{row.why}: {row.error_code} (row {row.outbox_id})"
+            )
             for row in overview.held_keys_listed
         ],
         pauses=[
