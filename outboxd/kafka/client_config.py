@@ -22,7 +22,6 @@ DEFAULTS: Mapping[str, str | int | bool] = {
     "linger.ms": 2,
     "reconnect.backoff.max.ms": 1000,
     "socket.keepalive.enable": True,
-    "log.connection.close": False,
 }
 """What a user may change. Reconnecting is quick, so that relaying resumes within seconds of healing."""
 

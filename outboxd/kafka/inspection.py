@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,7 +20,9 @@ from confluent_kafka.admin import (
 
 from outboxd.errors import ThreadsError
 from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX, is_out_of_threads
-from outboxd.kafka.codes import CERTIFICATE_REMEDY, FORBIDDEN, NO_TOPIC, is_certificate_refused, why_unanswered
+from outboxd.kafka.cluster_failure import connection_error, silence_of
+from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC, why_unanswered
+from outboxd.kafka.connection_remedies import CREDENTIAL_CODES, remedy_of, without_times
 from outboxd.kafka.replication import replication_warnings
 from outboxd.policy.findings import Finding, Weight
 from outboxd.policy.row_checks import topic_name_problem
@@ -29,7 +30,11 @@ from outboxd.policy.row_checks import topic_name_problem
 TIMEOUT_SECONDS = 5.0
 ATTEMPT_SECONDS = 1.0
 TOPICS_LISTED_MAX = 100
-_CREDENTIAL_CODES = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+CAUSES_TOLD_MAX = 5
+_PATIENCE: Mapping[str, object] = {
+    "socket.connection.setup.timeout.ms": round(1000 * (TIMEOUT_SECONDS - ATTEMPT_SECONDS))
+}
+"""So that it is told while it is waited for that a server keeps silent."""
 
 
 @dataclass
@@ -40,12 +45,14 @@ class _Client:
     errors: list[KafkaError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # Its complaints about a producer's properties are nobody's business.
-        quiet = logging.getLogger("outboxd.kafka.inspection.client")
-        quiet.addHandler(logging.NullHandler())
-        quiet.propagate = False
-        config: dict[str, Any] = {**self.properties, "error_cb": self.errors.append}
-        self.admin = AdminClient(config, logger=quiet)
+        config: dict[str, Any] = {**_PATIENCE, **self.properties, "error_cb": self.errors.append, "logger": self}
+        self.admin = AdminClient(config)
+
+    def log(self, level: int, _form: str, *args: object) -> None:
+        """Take what it says of connections; its complaints about a producer's properties are nobody's business."""
+        error = connection_error(level, *args)
+        if error is not None:
+            self.errors.append(error)
 
     def metadata(self) -> ClusterMetadata | KafkaError:
         """What the first broker to answer knows, or why none did; a refused password is not waited for."""
@@ -62,7 +69,7 @@ class _Client:
 
     def refusals(self) -> list[KafkaError]:
         """The brokers' refusals of the credentials."""
-        return [error for error in self.errors if error.code() in _CREDENTIAL_CODES]
+        return [error for error in self.errors if error.code() in CREDENTIAL_CODES]
 
 
 def inspect(properties: Mapping[str, str], topics: Mapping[str, int]) -> list[Finding]:
@@ -80,7 +87,7 @@ def inspect(properties: Mapping[str, str], topics: Mapping[str, int]) -> list[Fi
         return [Finding("broker", Weight.MISCONFIGURED, f"the client refuses [kafka]: {error.args[0].str()}")]
     metadata = client.metadata()
     if isinstance(metadata, KafkaError):
-        return [_no_answer(client, metadata)]
+        return [_no_answer(client)]
     findings: list[Finding] = []
     try:
         for finding in _cluster(client, metadata, topics):
@@ -114,23 +121,24 @@ def _gone(error: KafkaException | TimeoutError) -> Finding:
     )
 
 
-def _no_answer(client: _Client, error: KafkaError) -> Finding:
+def _no_answer(client: _Client) -> Finding:
     refused = client.refusals()
     if refused:
         return Finding(
             "broker",
             Weight.FORBIDDEN,
-            f"the brokers refuse the credentials: {refused[-1].str()}",
-            "look at sasl.* and ssl.* in [kafka]; rows wait meanwhile and none is lost",
+            f"the brokers refuse the credentials: {without_times(refused[-1].str())}",
+            f"{remedy_of(refused[-1])}; rows wait meanwhile and none is lost",
         )
-    causes = "; ".join(dict.fromkeys(each.str() for each in client.errors)) or error.str()
+    servers = client.properties.get("bootstrap.servers", "")
+    told = [each for each in client.errors if each.code() != KafkaError._ALL_BROKERS_DOWN] or [silence_of(servers)]
+    causes = {without_times(each.str()): remedy_of(each) for each in told}
+    first = list(causes)[:CAUSES_TOLD_MAX]
     return Finding(
         "broker",
         Weight.UNAVAILABLE,
-        f"no broker answers within {TIMEOUT_SECONDS:.0f} s: {causes}",
-        CERTIFICATE_REMEDY
-        if is_certificate_refused(causes)
-        else 'look at "bootstrap.servers" and security.protocol in [kafka], and at the brokers',
+        f"no broker answers within {TIMEOUT_SECONDS:.0f} s: {'; '.join(first)}",
+        "; ".join(dict.fromkeys(causes[cause] for cause in first)),
     )
 
 
