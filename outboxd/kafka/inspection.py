@@ -30,11 +30,13 @@ from outboxd.policy.row_checks import topic_name_problem
 TIMEOUT_SECONDS = 5.0
 ATTEMPT_SECONDS = 1.0
 TOPICS_LISTED_MAX = 100
+BROKERS_ASKED_MAX = 100
 CAUSES_TOLD_MAX = 5
 _PATIENCE: Mapping[str, object] = {
     "socket.connection.setup.timeout.ms": round(1000 * (TIMEOUT_SECONDS - ATTEMPT_SECONDS))
 }
 """So that it is told while it is waited for that a server keeps silent."""
+_UNANSWERED = (KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT)
 
 
 @dataclass
@@ -101,6 +103,7 @@ def _cluster(client: _Client, metadata: ClusterMetadata, topics: Mapping[str, in
     brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
     count = len(metadata.brokers)
     yield Finding("broker", Weight.FINE, f"{count} broker{'s' * (count != 1)}: {brokers}")
+    yield from _out_of_reach(client, metadata)
     legal = [topic for topic in topics if topic_name_problem(topic) is None]
     yield from _illegal(topics)
     if legal:
@@ -109,6 +112,29 @@ def _cluster(client: _Client, metadata: ClusterMetadata, topics: Mapping[str, in
         )
     if len(legal) > TOPICS_LISTED_MAX:
         yield Finding("topics", Weight.WARNING, f"only {TOPICS_LISTED_MAX} of {len(legal)} topics were looked at")
+
+
+def _out_of_reach(client: _Client, metadata: ClusterMetadata) -> Iterator[Finding]:
+    """The brokers that do not answer at the addresses which they advertise: another told of them."""
+    asked = {}
+    for broker in list(metadata.brokers.values())[:BROKERS_ASKED_MAX]:
+        # A question that only this one answers, and be it with a refusal.
+        resource = ConfigResource(ResourceType.BROKER, str(broker.id))
+        (asked[broker],) = client.admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS).values()
+    for broker, future in asked.items():
+        answer = _result(future)
+        if not isinstance(answer, KafkaError) or answer.code() not in _UNANSWERED:
+            continue
+        client.admin.poll(0)
+        place = f"{broker.host}:{broker.port}"
+        said = [each for each in client.errors if f"{place}/{broker.id}: " in each.str()]
+        cause = said[-1] if said else silence_of(place)
+        yield Finding(
+            "broker",
+            Weight.UNAVAILABLE,
+            f"broker {broker.id} does not answer at the address that it advertises: {without_times(cause.str())}",
+            remedy_of(cause),
+        )
 
 
 def _gone(error: KafkaException | TimeoutError) -> Finding:

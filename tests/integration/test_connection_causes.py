@@ -16,6 +16,9 @@ from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.shard_clients import ShardClients
 from outboxd.policy.findings import Finding, Weight
 from tests.support.children import free_ports, wait_for
+from tests.support.kafka import KafkaCluster
+from tests.support.kafka_fixtures import started
+from tests.support.proxy import Fault
 
 HTTP = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request"
 
@@ -111,3 +114,23 @@ def test_with_exactly_once_delivery_it_is_known_though_no_transaction_can_begin(
         told = str(clients.failure.told)
     assert f"{address}/bootstrap: Disconnected" in told
     assert "may want TLS" in told
+
+
+@pytest.fixture(scope="module")
+def proxied_kafka() -> Iterator[KafkaCluster]:
+    """A broker that advertises the address of its proxy."""
+    yield from started(lambda: KafkaCluster(brokers=1, proxies=True))
+
+
+def test_a_broker_that_cannot_be_reached_where_it_advertises_to_be_is_a_problem(proxied_kafka: KafkaCluster) -> None:
+    assert [found.weight for found in inspect({"bootstrap.servers": proxied_kafka.direct_bootstrap}, {})] == [
+        Weight.FINE
+    ]
+    proxied_kafka.proxies[0].set(Fault.REFUSE)
+    try:
+        _, found = inspect({"bootstrap.servers": proxied_kafka.direct_bootstrap}, {})
+    finally:
+        proxied_kafka.proxies[0].heal()
+    assert found.weight is Weight.UNAVAILABLE
+    assert "broker 0 does not answer at the address that it advertises" in found.message
+    assert f"{proxied_kafka.bootstrap}/0" in found.message
