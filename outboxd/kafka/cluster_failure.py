@@ -21,6 +21,8 @@ from outboxd.kafka.connection_remedies import remedy_of, without_times
 
 HOLDS_SECONDS: Final = 30.0
 """So long after it was said last a cause hides what tells less: other brokers may have other troubles."""
+LATELY_SECONDS: Final = 45.0
+"""The client says of one connection the same twice in 30 s at most."""
 POLLED_WITHIN_SECONDS: Final = 0.5
 """The relay takes what the client says at least so often."""
 _CONNECTION_LOST: Final = "FAIL"
@@ -41,6 +43,7 @@ class ClusterFailure:
         """Nothing is wrong yet."""
         self._monotonic = monotonic
         self._cause: _Cause | None = None
+        self._last: _Cause | None = None
         self._heard = threading.Event()
 
     @property
@@ -48,6 +51,12 @@ class ClusterFailure:
         """What people are told, None while nothing is known to be wrong. May be called on any thread."""
         cause = self._cause
         return None if cause is None else cause.told
+
+    @property
+    def lately(self) -> str | None:
+        """What was told last, if that is not long ago, though a broker may have answered since: others may not."""
+        last = self._last
+        return None if last is None or self._monotonic() - last.at >= LATELY_SECONDS else last.told
 
     def clear(self) -> None:
         """A broker answered. May be called on any thread."""
@@ -79,7 +88,7 @@ class ClusterFailure:
         CLIENT_LOGGER.log(level, form, *args)
 
     def _take(self, cause: _Cause) -> None:
-        self._cause = cause
+        self._cause = self._last = cause
         self._heard.set()
 
 

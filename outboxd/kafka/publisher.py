@@ -84,6 +84,10 @@ class KafkaPublisher(NoTransactions):
         """Return what people are told of the cluster's failure, None while it works. May be called on any thread."""
         return self._maker.failure.told
 
+    def connection_trouble(self) -> str | None:
+        """Return what was said lately of a connection that came to nothing."""
+        return self._maker.failure.lately
+
     # Publish.
 
     def publish(self, records: Sequence[Record], start: int) -> int:

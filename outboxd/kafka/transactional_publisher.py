@@ -290,3 +290,7 @@ class TransactionalPublisher:
     def cluster_error(self) -> str | None:
         """Return what people are told of the cluster's failure, None while it works. May be called on any thread."""
         return self._clients.failure.told
+
+    def connection_trouble(self) -> str | None:
+        """Return what was said lately of a connection that came to nothing."""
+        return self._clients.failure.lately

@@ -8,7 +8,7 @@ import threading
 import pytest
 from confluent_kafka import KafkaError
 
-from outboxd.kafka.cluster_failure import HOLDS_SECONDS, ClusterFailure, connection_error, in_full
+from outboxd.kafka.cluster_failure import HOLDS_SECONDS, LATELY_SECONDS, ClusterFailure, connection_error, in_full
 from outboxd.kafka.connection_remedies import without_times
 
 DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
@@ -54,6 +54,17 @@ def test_a_cause_that_was_not_said_for_long_gives_way_to_one_that_tells_less() -
     assert failure.told == in_full(REFUSED)
     failure.clear()
     assert failure.told is None
+
+
+def test_what_was_said_lately_is_known_though_another_broker_answered() -> None:
+    now = 0.0
+    failure = ClusterFailure(lambda: now)
+    failure.note(REFUSED)
+    failure.clear()
+    now = LATELY_SECONDS - 1
+    told = [failure.lately]
+    now += 1
+    assert [*told, failure.lately] == [in_full(REFUSED), None]
 
 
 def test_a_silence_is_told_with_the_servers_and_hides_nothing() -> None:
