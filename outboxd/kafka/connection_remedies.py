@@ -101,6 +101,15 @@ def remedy_of(error: KafkaError) -> str:
     return CREDENTIALS_REMEDY if error.code() in _SECURITY_CODES else WAY_REMEDY
 
 
+def remedy_of_refused(text: str) -> str:
+    """Return what to do where no client can be made, by its words."""
+    if "ssl.key" in text and "PEM lib" in text:
+        return "the key is not in PEM, or ssl.key.password of [kafka] is missing or not the one that it is locked with"
+    if "key values mismatch" in text:
+        return "the key of ssl.key.location is not that of the certificate of ssl.certificate.location"
+    return "change the property, or look at the file that it names and at its rights"
+
+
 def without_times(text: str) -> str:
     """Return the client's words without how long it took and how often it was: so each cause is told once."""
     return _TIMES.sub(r"(in state \1)", text)

@@ -22,7 +22,7 @@ from outboxd.errors import ThreadsError
 from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX, is_out_of_threads
 from outboxd.kafka.cluster_failure import connection_error, silence_of
 from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC, why_unanswered
-from outboxd.kafka.connection_remedies import CREDENTIAL_CODES, remedy_of, without_times
+from outboxd.kafka.connection_remedies import CREDENTIAL_CODES, remedy_of, remedy_of_refused, without_times
 from outboxd.kafka.replication import replication_warnings
 from outboxd.policy.findings import Finding, Weight
 from outboxd.policy.row_checks import topic_name_problem
@@ -86,7 +86,9 @@ def inspect(properties: Mapping[str, str], topics: Mapping[str, int]) -> list[Fi
     except KafkaException as error:
         if is_out_of_threads(error):
             return [Finding("broker", Weight.UNAVAILABLE, str(ThreadsError(error.args[0].str())))]
-        return [Finding("broker", Weight.MISCONFIGURED, f"the client refuses [kafka]: {error.args[0].str()}")]
+        words = error.args[0].str()
+        message = f"the client refuses [kafka]: {words}"
+        return [Finding("broker", Weight.MISCONFIGURED, message, remedy_of_refused(words))]
     metadata = client.metadata()
     if isinstance(metadata, KafkaError):
         return [_no_answer(client)]

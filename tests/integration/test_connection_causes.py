@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from confluent_kafka import KafkaException
 
+from outboxd.errors import ConfigError
+from outboxd.kafka.client_config import check_client
 from outboxd.kafka.inspection import inspect
 from outboxd.kafka.publisher import KafkaPublisher
 from outboxd.kafka.shard_clients import ShardClients
 from outboxd.policy.findings import Finding, Weight
 from tests.support.children import free_ports, wait_for
 from tests.support.kafka import KafkaCluster
+from tests.support.kafka_config import make_certificates
 from tests.support.kafka_fixtures import started
 from tests.support.proxy import Fault
 
@@ -114,6 +119,28 @@ def test_with_exactly_once_delivery_it_is_known_though_no_transaction_can_begin(
         told = str(clients.failure.told)
     assert f"{address}/bootstrap: Disconnected" in told
     assert "may want TLS" in told
+
+
+@pytest.mark.parametrize(("key", "remedy"), [("locked.key", "ssl.key.password"), ("ca.key", "not that of the")])
+def test_a_key_that_cannot_be_used_is_told_with_what_may_be_wrong_with_it(
+    tmp_path: Path, key: str, remedy: str
+) -> None:
+    make_certificates(tmp_path)
+    locking = ["openssl", "ec", "-in", "server.key", "-out", "locked.key", "-aes256", "-passout", "pass:right"]
+    subprocess.run(locking, check=True, cwd=tmp_path, capture_output=True, timeout=30)
+    properties = {
+        "bootstrap.servers": "127.0.0.1:1",
+        "security.protocol": "ssl",
+        "ssl.certificate.location": str(tmp_path / "server.crt"),
+        "ssl.key.location": str(tmp_path / key),
+        "ssl.key.password": "wr0ng-s3cret",
+    }
+    (found,) = inspect(properties, {})
+    assert found.weight is Weight.MISCONFIGURED
+    assert remedy in found.remedy
+    with pytest.raises(ConfigError, match=remedy) as refused:
+        check_client(properties)
+    assert "s3cret" not in found.message + found.remedy + str(refused.value)
 
 
 @pytest.fixture(scope="module")
