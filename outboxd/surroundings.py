@@ -13,8 +13,8 @@ from confluent_kafka import KafkaException
 from outboxd.assembly import Assembly
 from outboxd.config import Settings
 from outboxd.errors import ConfigError
+from outboxd.kafka.cluster_failure import in_full
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
-from outboxd.kafka.inbox import clearer_failure
 from outboxd.maintenance.alerts import Alerts
 from outboxd.maintenance.jobs import Jobs
 from outboxd.observability.metrics import Metrics
@@ -116,7 +116,7 @@ class BrokerContact:
 
 def _cause(error: KafkaException | ValueError) -> str:
     """Return what people are told where the producer knows nothing of the reason, as while a broker stands still."""
-    return clearer_failure(None, error.args[0]) if isinstance(error, KafkaException) else str(error)
+    return in_full(error.args[0]) if isinstance(error, KafkaException) else str(error)
 
 
 class Surroundings:

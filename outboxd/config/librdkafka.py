@@ -16,6 +16,9 @@ from outboxd.errors import ConfigError
 BOOTSTRAP = "bootstrap.servers"
 RECORD_BYTES = "message.max.bytes"
 QUEUE_KBYTES = "queue.buffering.max.kbytes"
+MECHANISMS = ("sasl.mechanism", "sasl.mechanisms")
+"""The property, and its other name."""
+_YES = ("true", "t", "1")
 NO_BROKERS = f'is not set; write "{BOOTSTRAP}" = "HOST:9092" under [kafka], or set OUTBOXD_KAFKA__BOOTSTRAP_SERVERS'
 
 # Never a property of librdkafka: whatever is set before it was fine when this is what a client complains about.
@@ -166,6 +169,25 @@ def queue_problem(properties: Mapping[str, str]) -> str | None:
     if int(properties[QUEUE_KBYTES]) >= least_kbytes:
         return None
     return f"has no room for a record of {RECORD_BYTES} ({record_bytes}); allowed: at least {least_kbytes}"
+
+
+def token_problem(properties: Mapping[str, str]) -> str | None:
+    """What is wrong with a login by token; None where something gives the client one.
+
+    It waits for a token without a word, and no broker is ever asked.
+    """
+
+    def given(name: str) -> str:
+        return properties.get(name, "").strip().lower()
+
+    if "oauthbearer" not in map(given, MECHANISMS) or not given("security.protocol").startswith("sasl"):
+        return None
+    if given("sasl.oauthbearer.method") == "oidc" or given("enable.sasl.oauthbearer.unsecure.jwt") in _YES:
+        return None
+    return (
+        "OAUTHBEARER, and nothing gives the client a token; set sasl.oauthbearer.method to oidc, with the other "
+        "sasl.oauthbearer.* that it needs"
+    )
 
 
 def is_property(key: str) -> bool:

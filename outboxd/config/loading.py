@@ -14,6 +14,7 @@ from outboxd.config import sources
 from outboxd.config.kind import AS_GIVEN
 from outboxd.config.librdkafka import (
     BOOTSTRAP,
+    MECHANISMS,
     NO_BROKERS,
     QUEUE_KBYTES,
     RECORD_BYTES,
@@ -21,6 +22,7 @@ from outboxd.config.librdkafka import (
     is_property,
     property_problem,
     queue_problem,
+    token_problem,
 )
 from outboxd.config.mistakes import Mistake, config_error, suggestion
 from outboxd.config.model import SECTIONS, Settings, disagreements
@@ -150,6 +152,9 @@ class _Assembly:
                 self._refuse(full, problem)
             properties[key] = value
         self._refuse_small_queue(properties)
+        problem = token_problem(properties)
+        if problem is not None:
+            self._refuse(f"{sources.KAFKA}.{next(name for name in MECHANISMS if name in properties)}", problem)
         return KafkaSettings(properties=properties)
 
     def _refuse_small_queue(self, properties: Mapping[str, str]) -> None:

@@ -33,5 +33,6 @@ time), `transactional_producer` (the calls, and what their failures mean), `tran
 
 After a crash: `trial` and `lone_transactions`, a process apart that sends suspects. For people and upkeep:
 `inspection`, `replication` and `transaction_checks` (`outboxd check`), `log_reader` (`outboxd audit`),
-`dead_letter_copies`, `embedded` (the demo's broker). Shared: `consumers`, `codes`.
+`dead_letter_copies`, `embedded` (the demo's broker). Shared: `consumers`, `codes`, `cluster_failure` and
+`connection_remedies` (why no broker answers, and what to do).
 """

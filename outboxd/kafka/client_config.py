@@ -11,6 +11,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from outboxd.errors import ConfigError, ThreadsError
+from outboxd.kafka.connection_remedies import remedy_of_refused
 from outboxd.policy.partitioners import DEFAULT_PARTITIONER
 
 CLIENT_LOGGER: Final = logging.getLogger("librdkafka")
@@ -22,7 +23,6 @@ DEFAULTS: Mapping[str, str | int | bool] = {
     "linger.ms": 2,
     "reconnect.backoff.max.ms": 1000,
     "socket.keepalive.enable": True,
-    "log.connection.close": False,
 }
 """What a user may change. Reconnecting is quick, so that relaying resumes within seconds of healing."""
 
@@ -98,8 +98,7 @@ def check_client(properties: Mapping[str, str], *, is_transactional: bool = Fals
         if is_out_of_threads(error):
             raise ThreadsError(error.args[0].str()) from error
         raise ConfigError(
-            f"the client refuses [kafka]: {error.args[0].str()}; change the property, or look at the file that it "
-            "names and at its rights"
+            f"the client refuses [kafka]: {error.args[0].str()}; {remedy_of_refused(error.args[0].str())}"
         ) from error
 
 

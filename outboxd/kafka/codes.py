@@ -22,15 +22,3 @@ def in_words(error: KafkaError) -> str:
 def why_unanswered(error: KafkaException | TimeoutError) -> str:
     """Return why the brokers did not answer a question, in the client's words where it has any."""
     return str(error.args[0].str()) if isinstance(error, KafkaException) else "no answer in time"
-
-
-CERTIFICATE_REMEDY: Final = (
-    "the certificate is of another authority than ssl.ca.location has, or of another host than the one asked, or not "
-    "valid at this time: look at it with `openssl s_client`, and at ssl.* of [kafka]"
-)
-"""The client's own words name the first of these only."""
-
-
-def is_certificate_refused(text: str) -> bool:
-    """Whether the client says that it does not believe a broker's certificate."""
-    return "certificate verify failed" in text

@@ -11,14 +11,9 @@ from typing import Literal
 
 from confluent_kafka import KafkaError, Message
 
-from outboxd.kafka.codes import CERTIFICATE_REMEDY, in_words, is_certificate_refused
 from outboxd.policy.faults import fault_of, fault_of_refusal
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
-
-_CONSEQUENCES = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT)
-_CREDENTIALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL)
-_CREDENTIALS_REMEDY = "look at sasl.* and ssl.* of [kafka]"
 
 
 class Inbox:
@@ -49,18 +44,6 @@ class Inbox:
 def delivery_fault(error: KafkaError, *, alone: bool) -> DeliveryFault:
     """Return what the client's error means. `alone`: no other record shared the verdict."""
     return DeliveryFault(fault_of(error.code(), error.name(), error.str(), alone=alone), error.str())
-
-
-def clearer_failure(former: str | None, error: KafkaError) -> str:
-    """Return what people are told of the cluster's failure: that all brokers are down says less than why."""
-    if former is not None and error.code() in _CONSEQUENCES:
-        return former
-    remedy = (
-        _CREDENTIALS_REMEDY if error.code() in _CREDENTIALS else "look at bootstrap.servers, the brokers and the way"
-    )
-    if is_certificate_refused(error.str()):
-        remedy = CERTIFICATE_REMEDY
-    return f"{in_words(error)}; {remedy}"
 
 
 def refusal_fault(error: TypeError | ValueError) -> DeliveryFault:

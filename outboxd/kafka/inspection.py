@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,7 +20,9 @@ from confluent_kafka.admin import (
 
 from outboxd.errors import ThreadsError
 from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX, is_out_of_threads
-from outboxd.kafka.codes import CERTIFICATE_REMEDY, FORBIDDEN, NO_TOPIC, is_certificate_refused, why_unanswered
+from outboxd.kafka.cluster_failure import connection_error, silence_of
+from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC, why_unanswered
+from outboxd.kafka.connection_remedies import CREDENTIAL_CODES, remedy_of, remedy_of_refused, without_times
 from outboxd.kafka.replication import replication_warnings
 from outboxd.policy.findings import Finding, Weight
 from outboxd.policy.row_checks import topic_name_problem
@@ -29,7 +30,13 @@ from outboxd.policy.row_checks import topic_name_problem
 TIMEOUT_SECONDS = 5.0
 ATTEMPT_SECONDS = 1.0
 TOPICS_LISTED_MAX = 100
-_CREDENTIAL_CODES = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+BROKERS_ASKED_MAX = 100
+CAUSES_TOLD_MAX = 5
+_PATIENCE: Mapping[str, object] = {
+    "socket.connection.setup.timeout.ms": round(1000 * (TIMEOUT_SECONDS - ATTEMPT_SECONDS))
+}
+"""So that it is told while it is waited for that a server keeps silent."""
+_UNANSWERED = (KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT)
 
 
 @dataclass
@@ -40,12 +47,14 @@ class _Client:
     errors: list[KafkaError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # Its complaints about a producer's properties are nobody's business.
-        quiet = logging.getLogger("outboxd.kafka.inspection.client")
-        quiet.addHandler(logging.NullHandler())
-        quiet.propagate = False
-        config: dict[str, Any] = {**self.properties, "error_cb": self.errors.append}
-        self.admin = AdminClient(config, logger=quiet)
+        config: dict[str, Any] = {**_PATIENCE, **self.properties, "error_cb": self.errors.append, "logger": self}
+        self.admin = AdminClient(config)
+
+    def log(self, level: int, _form: str, *args: object) -> None:
+        """Take what it says of connections; its complaints about a producer's properties are nobody's business."""
+        error = connection_error(level, *args)
+        if error is not None:
+            self.errors.append(error)
 
     def metadata(self) -> ClusterMetadata | KafkaError:
         """What the first broker to answer knows, or why none did; a refused password is not waited for."""
@@ -62,7 +71,7 @@ class _Client:
 
     def refusals(self) -> list[KafkaError]:
         """The brokers' refusals of the credentials."""
-        return [error for error in self.errors if error.code() in _CREDENTIAL_CODES]
+        return [error for error in self.errors if error.code() in CREDENTIAL_CODES]
 
 
 def inspect(properties: Mapping[str, str], topics: Mapping[str, int]) -> list[Finding]:
@@ -77,10 +86,12 @@ def inspect(properties: Mapping[str, str], topics: Mapping[str, int]) -> list[Fi
     except KafkaException as error:
         if is_out_of_threads(error):
             return [Finding("broker", Weight.UNAVAILABLE, str(ThreadsError(error.args[0].str())))]
-        return [Finding("broker", Weight.MISCONFIGURED, f"the client refuses [kafka]: {error.args[0].str()}")]
+        words = error.args[0].str()
+        message = f"the client refuses [kafka]: {words}"
+        return [Finding("broker", Weight.MISCONFIGURED, message, remedy_of_refused(words))]
     metadata = client.metadata()
     if isinstance(metadata, KafkaError):
-        return [_no_answer(client, metadata)]
+        return [_no_answer(client)]
     findings: list[Finding] = []
     try:
         for finding in _cluster(client, metadata, topics):
@@ -94,6 +105,7 @@ def _cluster(client: _Client, metadata: ClusterMetadata, topics: Mapping[str, in
     brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
     count = len(metadata.brokers)
     yield Finding("broker", Weight.FINE, f"{count} broker{'s' * (count != 1)}: {brokers}")
+    yield from _out_of_reach(client, metadata)
     legal = [topic for topic in topics if topic_name_problem(topic) is None]
     yield from _illegal(topics)
     if legal:
@@ -102,6 +114,29 @@ def _cluster(client: _Client, metadata: ClusterMetadata, topics: Mapping[str, in
         )
     if len(legal) > TOPICS_LISTED_MAX:
         yield Finding("topics", Weight.WARNING, f"only {TOPICS_LISTED_MAX} of {len(legal)} topics were looked at")
+
+
+def _out_of_reach(client: _Client, metadata: ClusterMetadata) -> Iterator[Finding]:
+    """The brokers that do not answer at the addresses which they advertise: another told of them."""
+    asked = {}
+    for broker in list(metadata.brokers.values())[:BROKERS_ASKED_MAX]:
+        # A question that only this one answers, and be it with a refusal.
+        resource = ConfigResource(ResourceType.BROKER, str(broker.id))
+        (asked[broker],) = client.admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS).values()
+    for broker, future in asked.items():
+        answer = _result(future)
+        if not isinstance(answer, KafkaError) or answer.code() not in _UNANSWERED:
+            continue
+        client.admin.poll(0)
+        place = f"{broker.host}:{broker.port}"
+        said = [each for each in client.errors if f"{place}/{broker.id}: " in each.str()]
+        cause = said[-1] if said else silence_of(place)
+        yield Finding(
+            "broker",
+            Weight.UNAVAILABLE,
+            f"broker {broker.id} does not answer at the address that it advertises: {without_times(cause.str())}",
+            remedy_of(cause),
+        )
 
 
 def _gone(error: KafkaException | TimeoutError) -> Finding:
@@ -114,23 +149,24 @@ def _gone(error: KafkaException | TimeoutError) -> Finding:
     )
 
 
-def _no_answer(client: _Client, error: KafkaError) -> Finding:
+def _no_answer(client: _Client) -> Finding:
     refused = client.refusals()
     if refused:
         return Finding(
             "broker",
             Weight.FORBIDDEN,
-            f"the brokers refuse the credentials: {refused[-1].str()}",
-            "look at sasl.* and ssl.* in [kafka]; rows wait meanwhile and none is lost",
+            f"the brokers refuse the credentials: {without_times(refused[-1].str())}",
+            f"{remedy_of(refused[-1])}; rows wait meanwhile and none is lost",
         )
-    causes = "; ".join(dict.fromkeys(each.str() for each in client.errors)) or error.str()
+    servers = client.properties.get("bootstrap.servers", "")
+    told = [each for each in client.errors if each.code() != KafkaError._ALL_BROKERS_DOWN] or [silence_of(servers)]
+    causes = {without_times(each.str()): remedy_of(each) for each in told}
+    first = list(causes)[:CAUSES_TOLD_MAX]
     return Finding(
         "broker",
         Weight.UNAVAILABLE,
-        f"no broker answers within {TIMEOUT_SECONDS:.0f} s: {causes}",
-        CERTIFICATE_REMEDY
-        if is_certificate_refused(causes)
-        else 'look at "bootstrap.servers" and security.protocol in [kafka], and at the brokers',
+        f"no broker answers within {TIMEOUT_SECONDS:.0f} s: {'; '.join(first)}",
+        "; ".join(dict.fromkeys(causes[cause] for cause in first)),
     )
 
 

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from outboxd.errors import ThreadsError
 from outboxd.kafka.client_config import CLIENT_LOGGER, is_out_of_threads
-from outboxd.kafka.inbox import clearer_failure
+from outboxd.kafka.cluster_failure import ClusterFailure
 
 PAUSE_SECONDS: Final = 1.0
 """So long after one could not be made the next is tried."""
@@ -58,16 +58,14 @@ class ProducerMaker:
 
     def __init__(self) -> None:
         """Make nothing yet."""
-        self.cluster_error: str | None = None
-        """What people are told of the cluster's failure, or of what keeps a producer from being made; None while there
-        is neither.
-        """
+        self.failure = ClusterFailure()
+        """Why no broker answers, or what keeps a producer from being made."""
         self._again_at: float | None = None
 
     def make(self, config: Mapping[str, object]) -> Producer:
         """Return a producer of this configuration. Raises KafkaException where it cannot be made."""
         # What the client says of itself comes with `poll`, by the standard logging, instead of on standard error.
-        return Producer({**config, "error_cb": self.note, "logger": CLIENT_LOGGER})
+        return Producer({**config, "error_cb": self.failure.note, "logger": self.failure})
 
     def try_to_make(self, config: Mapping[str, object]) -> AnyProducer:
         """Return a producer of this configuration; the stand-in where none can be made now, or could a moment ago."""
@@ -80,15 +78,13 @@ class ProducerMaker:
             self._again_at = now + PAUSE_SECONDS
             words = error.args[0].str()
             remedy = "look at the files that [kafka] names, and at their rights"
-            self.cluster_error = (
+            told = (
                 str(ThreadsError(words)) if is_out_of_threads(error) else f"no producer can be made: {words}; {remedy}"
             )
-            CLIENT_LOGGER.warning(self.cluster_error)
+            self.failure.tell(told)
+            CLIENT_LOGGER.warning(told)
             return NO_PRODUCER
         if self._again_at is not None:
-            self._again_at = self.cluster_error = None
+            self._again_at = None
+            self.failure.clear()
         return producer
-
-    def note(self, error: KafkaError) -> None:
-        """A producer tells what is wrong with the cluster."""
-        self.cluster_error = clearer_failure(self.cluster_error, error)

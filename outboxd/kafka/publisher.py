@@ -23,6 +23,7 @@ from outboxd.kafka.client_config import (
     producer_config,
     record_bytes_max,
 )
+from outboxd.kafka.cluster_failure import POLLED_WITHIN_SECONDS
 from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
 from outboxd.kafka.lone_producer import LoneProducer
@@ -81,7 +82,11 @@ class KafkaPublisher(NoTransactions):
     @property
     def cluster_error(self) -> str | None:
         """Return what people are told of the cluster's failure, None while it works. May be called on any thread."""
-        return self._maker.cluster_error
+        return self._maker.failure.told
+
+    def connection_trouble(self) -> str | None:
+        """Return what was said lately of a connection that came to nothing."""
+        return self._maker.failure.lately
 
     # Publish.
 
@@ -215,13 +220,13 @@ class KafkaPublisher(NoTransactions):
         if kafka_error.fatal():
             self._failure = delivery_fault(kafka_error, alone=True)
         else:
-            self._maker.note(kafka_error)
+            self._maker.failure.note(kafka_error)
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
         reports = self.inbox.take()
         if reports and self.cluster_error is not None and any(report[1] is None for report in reports):
-            self._maker.cluster_error = None
+            self._maker.failure.clear()
         if reports and self._acknowledged is not None:
             self._acknowledged.note(reports)
         if not any(map(error_of, reports)):
@@ -282,8 +287,12 @@ class KafkaPublisher(NoTransactions):
 
     def contact(self, timeout_seconds: float) -> str | None:
         """Return the cluster's id, if it has one. Raises KafkaException when no broker answers in time."""
-        metadata = self._producer.list_topics(timeout=timeout_seconds)
-        self._maker.cluster_error = None
+        try:
+            metadata = self._producer.list_topics(timeout=timeout_seconds)
+        except KafkaException:
+            self._maker.failure.unanswered(self._properties.get("bootstrap.servers", ""), POLLED_WITHIN_SECONDS)
+            raise
+        self._maker.failure.clear()
         self.topics.refresh(time.monotonic())
         cluster_id: str | None = metadata.cluster_id
         return cluster_id

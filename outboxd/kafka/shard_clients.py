@@ -7,12 +7,13 @@ each other and read each other's progress.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from outboxd.kafka.client_config import CLIENT_LOGGER, DEFAULTS, UNREAD, transaction_timeout_ms, transactional_config
-from outboxd.kafka.inbox import clearer_failure
+from outboxd.kafka.client_config import DEFAULTS, UNREAD, transaction_timeout_ms, transactional_config
+from outboxd.kafka.cluster_failure import ClusterFailure
 from outboxd.kafka.progress import ProgressRecord, ensure_topic, progress_topic, read_above, transactional_id
 from outboxd.kafka.verdicts import Way
 
@@ -33,7 +34,8 @@ class ShardClients:
         self.transactional_id = ""
         self.topic = ""
         """The progress topic."""
-        self.cluster_error: str | None = None
+        self.failure = ClusterFailure()
+        """Why no broker answers."""
         self._outbox, self._schema = source, schema
         self._rows_max = rows_max
         self._admin: AdminClient | None = None
@@ -67,10 +69,7 @@ class ShardClients:
             rows_max=self._rows_max,
             is_lone=way is Way.LONE,
         )
-        return Producer({**config, "error_cb": self._on_error}, logger=CLIENT_LOGGER)
-
-    def _on_error(self, error: KafkaError) -> None:
-        self.cluster_error = clearer_failure(self.cluster_error, error)
+        return Producer({**config, "error_cb": self.failure.note, "logger": self.failure})
 
     # The progress topic.
 
@@ -88,10 +87,19 @@ class ShardClients:
         """Return the cluster's id, if it has one, asked by a client that takes part in no transaction. Raises
         KafkaException when no broker answers in time.
         """
-        admin = self._admin or AdminClient(
-            {**DEFAULTS, **self.properties, **UNREAD, "client.id": "outboxd-contact"}, logger=CLIENT_LOGGER
-        )
+        admin = self._admin or self._make_admin()
         self._admin = admin
-        metadata = admin.list_topics(timeout=timeout_seconds)
-        self.cluster_error = None
+        try:
+            metadata = admin.list_topics(timeout=timeout_seconds)
+        except KafkaException:
+            # The producer says nothing while it begins, which it cannot do now.
+            admin.poll(0)
+            self.failure.unanswered(self.properties.get("bootstrap.servers", ""), 0.0)
+            raise
+        admin.poll(0)
+        self.failure.clear()
         return metadata.cluster_id
+
+    def _make_admin(self) -> AdminClient:
+        own: dict[str, Any] = {"client.id": "outboxd-contact", "error_cb": self.failure.note, "logger": self.failure}
+        return AdminClient({**DEFAULTS, **self.properties, **UNREAD, **own})

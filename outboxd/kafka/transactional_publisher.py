@@ -207,7 +207,7 @@ class TransactionalPublisher:
         refusals, self._refusals = self._refusals, []
         reports = [report for ended in taken for report in ended.reports]
         if any(ended.number is not None for ended in taken):
-            self._clients.cluster_error = None
+            self._clients.failure.clear()
         if reports and self._acknowledged is not None:
             self._acknowledged.note(reports)
         for ended in taken:
@@ -289,4 +289,8 @@ class TransactionalPublisher:
     @property
     def cluster_error(self) -> str | None:
         """Return what people are told of the cluster's failure, None while it works. May be called on any thread."""
-        return self._clients.cluster_error
+        return self._clients.failure.told
+
+    def connection_trouble(self) -> str | None:
+        """Return what was said lately of a connection that came to nothing."""
+        return self._clients.failure.lately

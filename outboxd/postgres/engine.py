@@ -137,6 +137,13 @@ def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: in
         if error.sqlstate:
             raise
         raise unusable_url(" ".join(str(error).split())) from None
+    except psycopg.errors.ConnectionTimeout as error:
+        given = conninfo_to_dict(conninfo)
+        # The driver names the servers where it tried several.
+        if "," in str(given.get("host") or given.get("hostaddr") or ""):
+            raise
+        place = f"server at {given.get('host') or given.get('hostaddr')}, port {given.get('port') or 5432}"
+        raise psycopg.errors.ConnectionTimeout(f"{place}: {error}") from error
     with closed_on_failure(connection):
         refuse_encoding(connection.info.parameter_status("server_encoding"), connection.info.dbname)
         # What a role, a database or the environment asks of people's sessions; the driver reads ISO dates only.

@@ -30,6 +30,29 @@ _MISUSED = (
     "could not parse network address", "could not match ", "definition of service ", "service file ",
     "require_auth method ",
 )  # fmt: skip
+# What to do about a connection that came to nothing, by words of the library or the server; else as `_LOOK` says.
+_LOOK = "look at database.url, and at the server"
+_REMEDIES = (
+    (
+        ("certificate verify failed", "does not match host name", "root certificate file"),
+        "look at sslmode and sslrootcert of database.url, and at the server's certificate",
+    ),
+    (("does not support SSL",), "look at sslmode of database.url, and at ssl of the server"),
+    (("invalid response to SSL negotiation",), "what answers there is no PostgreSQL: look at the port in database.url"),
+    (
+        ("connection timeout expired",),
+        "it neither lets us in nor refuses: look at host and port in database.url, at firewalls, and at the server",
+    ),
+    (
+        ("too many connections for role", "too many clients", "connection slots are reserved"),
+        "look at max_connections, at CONNECTION LIMIT of role and database, and in pg_stat_activity at who has them",
+    ),
+    (
+        ("no pg_hba.conf entry", "pg_hba.conf rejects"),
+        "look at the server's pg_hba.conf, and at sslmode of database.url",
+    ),
+    (("is not permitted to log in",), "ALTER ROLE … LOGIN, or use a role that may"),
+)
 # A table, function, column or schema that is not there.
 _MISSING = ("42P01", "42883", "42703", "3F000")
 # A table, type or index, a function, or another object that is to be made, and is there.
@@ -63,7 +86,8 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
     if state == "42501":
         return AccessDeniedError(f"PostgreSQL refuses: {words}; grant it, or use a role that may")
     if state.startswith("28") or any(phrase in words for phrase in _REFUSED) or _is_missing(words, "role"):
-        return AccessDeniedError(f"PostgreSQL does not let us in: {words}; look at database.url and its password")
+        remedy = _remedy(words, "look at database.url and its password")
+        return AccessDeniedError(f"PostgreSQL does not let us in: {words}; {remedy}")
     if not state and any(phrase in words for phrase in _MISUSED):
         return unusable_url(words)
     if state == "3D000" or (not state and _is_missing(words, "database")):
@@ -71,10 +95,12 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
     if state in _WAITED:
         return DatabaseUnavailableError(f"PostgreSQL {_WAITED[state][0]}: {words}{_place(error)}; {_WAITED[state][1]}")
     if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
-        return DatabaseUnavailableError(
-            f"PostgreSQL is not available: {words}; look at database.url, and at the server"
-        )
+        return DatabaseUnavailableError(f"PostgreSQL is not available: {words}; {_remedy(words, _LOOK)}")
     return _of_the_schema(state, words)
+
+
+def _remedy(words: str, usual: str) -> str:
+    return next((remedy for phrases, remedy in _REMEDIES if any(each in words for each in phrases)), usual)
 
 
 def _words(error: psycopg.Error) -> str:

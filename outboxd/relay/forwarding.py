@@ -73,6 +73,10 @@ class ForwardingPublisher:
         """Fence the owner before, and read what it committed above the transaction `settled`."""
         self._within.begin_recover(settled, lineage)
 
+    def connection_trouble(self) -> str | None:
+        """Return what was said lately of a connection to a broker that came to nothing."""
+        return self._within.connection_trouble()
+
     def failure(self) -> DeliveryFault | None:
         """Return the fatal error that ended the producer, or None while it works."""
         return self._within.failure()

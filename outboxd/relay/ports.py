@@ -199,6 +199,10 @@ class Publisher(Protocol):
         """
         ...
 
+    def connection_trouble(self) -> str | None:
+        """Return what was said lately of a connection to a broker that came to nothing."""
+        ...
+
     def failure(self) -> DeliveryFault | None:
         """Return the fatal error that ended the producer, or None while it works."""
         ...

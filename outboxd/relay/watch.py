@@ -20,6 +20,7 @@ from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.state import State
 
 OUTAGE_SECONDS = 30.0
+NO_TROUBLE = "nothing; look at the brokers that lead its partitions"
 LOOKS = 10
 """So many looks are taken in the time after which a topic is taken for stuck."""
 LARGE_SHARE = 4
@@ -211,7 +212,8 @@ class Watch:
         news = [topic for topic in found if not self._is_explained(topic)]
         if news:
             self._stalled_topic, self._is_told = news[0], True
-            state.ports.observer.event("in_flight_stalled", topic=news[0], in_memory=len(state.ledger))
+            cause = state.ports.publisher.connection_trouble() or NO_TROUBLE
+            state.ports.observer.event("in_flight_stalled", topic=news[0], in_memory=len(state.ledger), cause=cause)
         elif self._stalled_topic is None and found:
             self._stalled_topic = found[0]
 

@@ -147,3 +147,36 @@ def test_english_words_are_understood_without_asking() -> None:
     with refusing(("28P01", 'password authentication failed for user "joe"')) as (url, served):
         assert type(refusal(url)) is AccessDeniedError
         assert len(served) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "remedy"),
+    [
+        ("53300", "sorry, too many clients already", "look at max_connections"),
+        ("53300", 'too many connections for role "joe"', "CONNECTION LIMIT"),
+        ("28000", 'no pg_hba.conf entry for host "h", user "joe", database "d", no encryption', "sslmode"),
+        ("28000", 'pg_hba.conf rejects connection for host "h", user "joe", database "d"', "pg_hba.conf, and"),
+        ("28000", 'role "joe" is not permitted to log in', "ALTER ROLE"),
+        ("57P03", "the database system is starting up", "and at the server"),
+    ],
+)
+def test_a_refusal_is_told_with_what_to_do_about_it(state: str, message: str, remedy: str) -> None:
+    with refusing((state, message)) as (url, _):
+        told = str(refusal(url))
+    assert message in told
+    assert remedy in told.partition(message)[2]
+
+
+def test_a_server_that_keeps_silent_is_told_with_its_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        told = refusal(f"postgresql://joe:hush@127.0.0.1:{port}/d?connect_timeout=2")
+    assert type(told) is DatabaseUnavailableError
+    assert f"server at 127.0.0.1, port {port}: connection timeout expired; it neither lets us in" in str(told)
+    assert "hush" not in str(told)
+
+
+def test_a_server_without_tls_is_told_with_sslmode(german_server: PostgresServer) -> None:
+    told = str(refusal(f"postgresql://postgres@127.0.0.1:{german_server.port}/postgres?sslmode=require"))
+    assert "does not support SSL" in told
+    assert "look at sslmode of database.url" in told

@@ -213,6 +213,22 @@ def test_the_check_says_all_that_may_be_wrong_with_a_brokers_certificate(secured
     assert "of another host than the one asked, or not valid at this time" in done.stdout
 
 
+def test_a_client_without_tls_or_login_is_told_by_the_check_and_the_daemon_what_the_broker_may_want(
+    secured: Rig,
+) -> None:
+    daemon = daemon_of(secured, kafka={"security.protocol": "plaintext"})
+    done = subprocess.run(
+        [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 69, done.stderr
+    assert "may want TLS, and then security.protocol of [kafka] is ssl or sasl_ssl" in done.stdout
+    daemon.start()
+    cause = daemon.wait_for_event("kafka_failed")["cause"]
+    assert secured.kafka.bootstrap in cause
+    assert "may want TLS, and then security.protocol of [kafka] is ssl or sasl_ssl" in cause
+
+
 def test_rotated_passwords_are_taken_by_a_reload_without_losing_or_repeating_a_row(secured: Rig) -> None:
     topic = granted(secured)
     server, kafka = secured.database.server, secured.kafka

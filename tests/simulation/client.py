@@ -59,6 +59,9 @@ class SimulatedPublisher:
         self._daemon.at_step("publishing")
         return taken
 
+    def connection_trouble(self) -> None:
+        return None
+
     def placement(self, topic: str) -> Placement | None:
         partitions = len(self._broker.topics[topic].logs)
         if topic not in self._told:

@@ -89,6 +89,11 @@ class KafkaCluster(KafkaAdmin):
         return ",".join(f"{LOOPBACK}:{node.advertised}" for node in self._nodes)
 
     @property
+    def direct_bootstrap(self) -> str:
+        """Addresses of the clients' listener past the proxies, which the brokers advertise all the same."""
+        return ",".join(f"{LOOPBACK}:{node.client}" for node in self._nodes)
+
+    @property
     def internal_bootstrap(self) -> str:
         """Addresses of the plain listener that no proxy and no credential guards."""
         return ",".join(f"{LOOPBACK}:{node.internal}" for node in self._nodes)

@@ -43,6 +43,9 @@ class FakePublisher(NoTransactions):
         self.published += [record.id for record in records[start:end]]
         return end
 
+    def connection_trouble(self) -> None:
+        return None
+
     def placement(self, topic: str) -> None:
         return None
 

@@ -316,6 +316,19 @@ def test_a_queue_of_the_client_that_has_no_room_for_a_record_is_a_mistake() -> N
     assert "refused by librdkafka" in line
 
 
+@pytest.mark.parametrize("name", ["sasl.mechanism", "sasl.mechanisms"])
+def test_a_login_by_token_that_nothing_gives_is_a_mistake(name: str) -> None:
+    flags = {"kafka.security.protocol": "sasl_ssl", f"kafka.{name}": "OAUTHBEARER"}
+    (line,) = mistakes(None, flags)
+    assert f"kafka.{name}: OAUTHBEARER, and nothing gives the client a token" in line
+    for more in (
+        {"kafka.sasl.oauthbearer.method": "oidc"},
+        {"kafka.enable.sasl.oauthbearer.unsecure.jwt": "true"},
+        {"kafka.security.protocol": "ssl"},
+    ):
+        assert load(None, {**flags, **more}, {}).kafka.properties
+
+
 def test_contradictions_are_told_together_with_all_other_mistakes(tmp_path: Path) -> None:
     path = write(
         tmp_path,

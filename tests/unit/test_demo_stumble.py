@@ -30,6 +30,9 @@ class Within(NoTransactions):
         taken, self.reports = self.reports, []
         return taken
 
+    def connection_trouble(self) -> None:
+        return None
+
     def placement(self, topic: str) -> None:
         return None
 

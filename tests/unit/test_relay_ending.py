@@ -34,7 +34,7 @@ class Bench:
         ports = SimpleNamespace(
             clock=SimpleNamespace(monotonic=lambda: self.now),
             observer=SimpleNamespace(event=lambda *_, **__: None),
-            publisher=SimpleNamespace(begin_recover=lambda *_: None),
+            publisher=SimpleNamespace(begin_recover=lambda *_: None, connection_trouble=lambda: None),
             dice=None,
         )
         self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)

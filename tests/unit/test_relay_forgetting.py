@@ -46,7 +46,7 @@ class Bench:
                 acknowledged_after=lambda *_: None,
             ),
             dice=None,
-            publisher=SimpleNamespace(placement=lambda topic: None),
+            publisher=SimpleNamespace(placement=lambda topic: None, connection_trouble=lambda: None),
         )
         self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), ROUTES, Route(), token=1)
         self.last_id = 0

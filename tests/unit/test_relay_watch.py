@@ -35,19 +35,30 @@ class Bench:
         self.now = 100.0
         self.events: list[tuple[str, object]] = []
         self.placement: Placement | None = None
+        self.trouble: str | None = None
+        self.causes: list[object] = []
         ports = SimpleNamespace(
             clock=SimpleNamespace(monotonic=lambda: self.now),
             observer=SimpleNamespace(
-                event=lambda name, **fields: self.events.append((name, fields.get("topic"))),
+                event=self._event,
                 wants_rows=False,
                 delivered=lambda *told: None,
                 acknowledged_after=lambda *told: None,
             ),
             dice=None,
-            publisher=SimpleNamespace(placement=lambda topic: self.placement, misplaced=self._misplaced),
+            publisher=SimpleNamespace(
+                placement=lambda topic: self.placement,
+                misplaced=self._misplaced,
+                connection_trouble=lambda: self.trouble,
+            ),
         )
         self.state = State(cast(Ports, cast(Any, ports)), limits, routes, Route(), token=1)
         self.watch = Watch(self.state)
+
+    def _event(self, name: str, **fields: object) -> None:
+        self.events.append((name, fields.get("topic")))
+        if "cause" in fields:
+            self.causes.append(fields["cause"])
 
     def _misplaced(self, topic: str) -> None:
         self.placement = None
@@ -134,6 +145,14 @@ def test_a_stuck_topic_that_takes_a_quarter_is_held_until_it_moves() -> None:
         ("in_flight_stalled", "stuck"), ("breaker_opened", "stuck"), ("breaker_closed", "stuck"),
         ("in_flight_moving", None),
     ]  # fmt: skip
+
+
+def test_a_stuck_topic_is_told_with_what_the_client_said_of_its_connections() -> None:
+    bench = Bench()
+    bench.trouble = "broker 3 refuses"
+    bench.send("stuck", 1, 1)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.causes == ["broker 3 refuses"]
 
 
 def test_a_stuck_topic_that_takes_less_is_told_and_not_held() -> None:

@@ -9,7 +9,6 @@ from typing import cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from outboxd.kafka.inbox import clearer_failure
 from outboxd.observability.library_lines import QUIET_SECONDS, LibraryLines
 from outboxd.observability.status import StatusBoard
 from outboxd.surroundings import CONTACT_RETRY_SECONDS, BrokerContact
@@ -127,25 +126,6 @@ def test_a_broker_that_stands_still_just_after_its_answer_is_on_the_board_within
     watched._work()
     assert board.kafka.answers is False
     assert now - CONTACT_RETRY_SECONDS - asked_at[0] < 15
-
-
-def test_that_all_brokers_are_down_does_not_hide_why() -> None:
-    refused = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication failed")
-    down = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
-    assert clearer_failure(None, down).startswith("_ALL_BROKERS_DOWN: 1/1 brokers are down; look at bootstrap.servers")
-    told = clearer_failure(None, refused)
-    assert told == "_AUTHENTICATION: SASL authentication failed; look at sasl.* and ssl.* of [kafka]"
-    assert clearer_failure(told, down) == told
-    assert clearer_failure(clearer_failure(None, down), refused) == told
-
-
-def test_a_certificate_that_is_not_believed_is_told_with_all_that_may_be_wrong_with_it() -> None:
-    said = (
-        "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: verify that ssl.ca.location is"
-    )
-    told = clearer_failure(None, KafkaError(KafkaError._SSL, said))
-    assert told.startswith(f"_SSL: {said}; ")
-    assert "of another host than the one asked, or not valid at this time" in told
 
 
 def test_lines_of_a_library_that_differ_in_numbers_only_are_told_once_a_minute_with_how_many_they_were() -> None:

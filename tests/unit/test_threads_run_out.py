@@ -73,8 +73,8 @@ def test_a_client_without_threads_is_no_mistake_of_the_configuration(monkeypatch
     monkeypatch.setattr(producer_maker, "Producer", refusing(KafkaError._CRIT_SYS_RESOURCE))
     maker = ProducerMaker()
     assert maker.try_to_make({}) is producer_maker.NO_PRODUCER
-    assert maker.cluster_error is not None
-    assert "TasksMax" in maker.cluster_error
+    assert maker.failure.told is not None
+    assert "TasksMax" in maker.failure.told
 
 
 def test_a_question_that_somebody_waits_for_is_asked_all_the_same(exhausted: Callable[[], None]) -> None:

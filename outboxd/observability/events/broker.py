@@ -65,8 +65,9 @@ BROKER_EVENTS: Final = (
     EventKind(
         "in_flight_stalled",
         "error",
-        "The oldest record of topic {topic} in memory is stuck: no answer for 10 s. Records in memory: {in_memory}.",
-        ("topic", "in_memory"),
+        "The oldest record of topic {topic} in memory is stuck: no answer for 10 s. Records in memory: {in_memory}. "
+        "What was said of the connections lately: {cause}",
+        ("topic", "in_memory", "cause"),
         alerts=True,
     ),
     EventKind(
