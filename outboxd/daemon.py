@@ -30,7 +30,8 @@ from outboxd.observability.status import StatusBoard
 from outboxd.observability.tracing import Tracing, open_tracing
 from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
-from outboxd.postgres.inspection import check_grants, check_table
+from outboxd.postgres.grants import check_grants
+from outboxd.postgres.inspection import check_table
 from outboxd.postgres.lease_obstacles import check_drained
 from outboxd.postgres.revisions import check_schema
 from outboxd.relay.relay import Relay, RelayEnd

@@ -118,12 +118,13 @@ def _cluster(client: _Client, metadata: ClusterMetadata, topics: Mapping[str, in
 
 def _out_of_reach(client: _Client, metadata: ClusterMetadata) -> Iterator[Finding]:
     """The brokers that do not answer at the addresses which they advertise: another told of them."""
-    asked = {}
+    asked = []
     for broker in list(metadata.brokers.values())[:BROKERS_ASKED_MAX]:
         # A question that only this one answers, and be it with a refusal.
         resource = ConfigResource(ResourceType.BROKER, str(broker.id))
-        (asked[broker],) = client.admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS).values()
-    for broker, future in asked.items():
+        (future,) = client.admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS).values()
+        asked.append((broker, future))
+    for broker, future in asked:
         answer = _result(future)
         if not isinstance(answer, KafkaError) or answer.code() not in _UNANSWERED:
             continue

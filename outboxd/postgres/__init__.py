@@ -27,7 +27,7 @@ only saves polling). No transaction is open while a broker is waited for.
 
 Beside the relay: `housekeeping`, `due` and `backlog` (purges and gauges, in small batches), `dead_letters`,
 `dead_letter_rows`, `dead_letter_copies`, `sql_by_hand`, `pauses`, `overview`, `pending`, `published` (for the audit),
-`inspection` (for `outboxd check`), `writing` (`outboxd send`).
+`inspection` and `grants` (for `outboxd check`), `writing` (`outboxd send`).
 
 The schema: `migrate` (Alembic), `revisions`, `tables`, `names` and `sql_text` (it is configurable, so quoted wherever
 it stands), `finite` (times that people may have set to infinity).

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects import postgresql
@@ -12,10 +12,11 @@ from sqlalchemy.dialects import postgresql
 from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaError
 from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.failures import explained
+from outboxd.postgres.grants import OWN_TABLES, ROLES_FILE, hidden_rows, missing_grants, rights_of
 from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.names import quoted
 from outboxd.postgres.pooling import pooling_of
-from outboxd.postgres.revisions import VERSION_TABLE, check_schema, required_revision
+from outboxd.postgres.revisions import check_schema, required_revision
 from outboxd.postgres.sql_text import in_schema
 from outboxd.postgres.table_habits import habits_of
 from outboxd.postgres.tables import table as table_of
@@ -23,31 +24,8 @@ from outboxd.postgres.tables import table as table_of
 SERVER_VERSION_MIN = 140000
 PENDING_ROWS_READ_MAX = 100_000
 
-#: Table → what the daemon does there; the outbox itself is apart, since its name is configured.
-_OWN_TABLES: Mapping[str, Sequence[str]] = {
-    "retry": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "dead_letter": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "lease": ("SELECT", "INSERT", "UPDATE"),
-    "control": ("SELECT", "INSERT"),
-    "start": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "progress": ("SELECT", "INSERT", "UPDATE"),
-    VERSION_TABLE: ("SELECT",),
-}
-_OUTBOX_RIGHTS = ("SELECT", "UPDATE", "DELETE")
-_ROLES_FILE = "docs/postgresql-roles.sql"
 #: What the daemon only writes there, of whichever type.
 _WRITTEN_COLUMNS = frozenset({"published_partition", "published_offset"})
-# A policy of row-level security that is for this role, on the table whose name is given as :full.
-_POLICIES = """pg_policy AS p WHERE p.polrelid = to_regclass(:full)
-    AND EXISTS (SELECT FROM unnest(p.polroles) AS r(id) WHERE r.id = 0 OR pg_has_role(r.id, 'USAGE'))"""
-_RIGHTS = f"""SELECT (SELECT array_agg(r.name) FROM unnest(CAST(:rights AS text[])) AS r(name)
-            WHERE to_regclass(:full) IS NOT NULL AND NOT has_table_privilege(to_regclass(:full), r.name)) AS missing,
-    row_security_active(to_regclass(:full))
-    AND NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd IN ('*', 'r')) AS shows_none,
-    row_security_active(to_regclass(:full))
-    AND (EXISTS (SELECT FROM {_POLICIES} AND NOT p.polpermissive)
-         OR NOT EXISTS (SELECT FROM {_POLICIES} AND p.polpermissive AND p.polcmd = '*'
-                           AND pg_get_expr(p.polqual, p.polrelid) = 'true')) AS may_hide"""
 # A type is as good as the needed one where PostgreSQL turns it into that by itself, also in a union; a domain is its
 # base.
 _COLUMNS = """SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS given, n.type AS wanted,
@@ -96,13 +74,13 @@ def inspect(
             may_look = list(_schema(connection, schema))
             findings.extend(may_look)
             if not any(finding.weight.is_problem for finding in may_look):
-                rights = list(_rights(connection, schema, table))
-                missing = list(_grants(rights))
+                rights = list(rights_of(connection, schema, table))
+                missing = list(missing_grants(rights))
                 findings.extend(missing)
                 findings.extend(_table(connection, schema, table))
-                findings.extend(habits_of(connection, schema, table, _OWN_TABLES))
+                findings.extend(habits_of(connection, schema, table, OWN_TABLES))
                 if not missing:
-                    findings.extend(_hidden_rows(rights))
+                    findings.extend(hidden_rows(rights))
                     findings.extend(_other_outbox(connection, schema, table, outbox))
                 if not missing and exactly_once:
                     findings.extend(_doubt(connection, schema, outbox))
@@ -163,7 +141,7 @@ def _schema(connection: Connection, schema: str) -> Iterator[Finding]:
             "grants",
             Weight.FORBIDDEN,
             f"the role may not use the schema {schema!r}",
-            f"GRANT USAGE ON SCHEMA {quoted(schema)}, or grant the relay's role of {_ROLES_FILE}",
+            f"GRANT USAGE ON SCHEMA {quoted(schema)}, or grant the relay's role of {ROLES_FILE}",
         )
         return
     try:
@@ -172,66 +150,6 @@ def _schema(connection: Connection, schema: str) -> Iterator[Finding]:
         yield Finding("schema", Weight.MISCONFIGURED, str(error))
     else:
         yield Finding("schema", Weight.FINE, f"schema {schema!r} is at revision {required_revision()}")
-
-
-def check_grants(connection: Connection, schema: str, table: str) -> None:
-    """Refuse a role that may not do all that the daemon does.
-
-    Raises:
-        AccessDeniedError: the message names every missing grant, and how to give it.
-    """
-    missing = list(_grants(_rights(connection, schema, table)))
-    if missing:
-        raise AccessDeniedError("; ".join(f"{finding.message}: {finding.remedy}" for finding in missing))
-
-
-class _Rights(NamedTuple):
-    """What the role may not do on the table, and whether row-level security shows it no row, or not surely each."""
-
-    full: str
-    missing: Sequence[str] | None
-    shows_none: bool
-    may_hide: bool
-
-
-def _rights(connection: Connection, schema: str, table: str) -> Iterator[_Rights]:
-    for name, rights in {table: _OUTBOX_RIGHTS, **_OWN_TABLES}.items():
-        full = f"{quoted(schema)}.{quoted(name)}"
-        yield _Rights(full, *connection.execute(text(_RIGHTS), {"rights": list(rights), "full": full}).one())
-
-
-def _grants(rights: Iterable[_Rights]) -> Iterator[Finding]:
-    for full, missing, shows_none, _ in rights:
-        if missing:
-            listed = ", ".join(missing)
-            yield Finding(
-                "grants",
-                Weight.FORBIDDEN,
-                f"the role may not {listed} on {full}",
-                f"GRANT {listed} ON {full}, or grant the relay's role of {_ROLES_FILE}",
-            )
-        elif shows_none:
-            yield Finding(
-                "grants",
-                Weight.FORBIDDEN,
-                f"row-level security shows the role no row of {full}, so that none would ever be published or obeyed",
-                _every_row(full),
-            )
-
-
-def _hidden_rows(rights: Iterable[_Rights]) -> Iterator[Finding]:
-    for full, _, _, may_hide in rights:
-        if may_hide:
-            yield Finding(
-                "grants",
-                Weight.WARNING,
-                f"row-level security of {full} is on for the role: what its policies hide is never published or obeyed",
-                _every_row(full),
-            )
-
-
-def _every_row(full: str) -> str:
-    return f"CREATE POLICY … ON {full} TO the daemon's role USING (true), or ALTER ROLE … BYPASSRLS"
 
 
 def check_table(connection: Connection, schema: str, table: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import ConfigResource, ResourceType
 
 from outboxd.kafka import inspection, transaction_checks
 from outboxd.policy.findings import Finding, Weight
@@ -27,13 +28,20 @@ class LeavingBroker:
         self.asked += 1
         if self.asked > 1:
             raise self._further
-        return SimpleNamespace(brokers={1: SimpleNamespace(host="there", port=9092)}, topics={})
+        return SimpleNamespace(brokers={1: SimpleNamespace(id=1, host="there", port=9092)}, topics={})
 
     def describe_topics(self, topics: TopicCollection, **_: object) -> Mapping[str, Future[Any]]:
         return {"orders": failed(self._topics)}
 
     def describe_configs(self, resources: list[Any], **_: object) -> Mapping[Any, Future[Any]]:
-        return {resource: failed(self._further) for resource in resources}
+        return {resource: self._described(resource) for resource in resources}
+
+    def _described(self, resource: ConfigResource) -> Future[Any]:
+        if resource.restype is not ResourceType.BROKER:
+            return failed(self._further)
+        answered: Future[Any] = Future()
+        answered.set_result({})
+        return answered
 
 
 def failed(error: Exception) -> Future[Any]:
