@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 from confluent_kafka import KafkaException
 
@@ -24,6 +23,8 @@ from outboxd.policy.messages import Report
 STRIDE = 64
 SAMPLES_MAX = 256
 PARTITIONS_MAX = 2_000
+WAITING_MAX = 4
+"""So many suspicions wait while one is looked into; further ones take the places of the oldest."""
 ATTEMPTS = 5
 ATTEMPT_PAUSE_SECONDS = 2.0
 
@@ -40,9 +41,10 @@ class AcknowledgedPlaces:
         self._source = source
         self._on_lost = on_lost
         self._samples: dict[Partition, deque[Sample]] = {}
-        self._taken: deque[dict[Partition, deque[Sample]]] = deque(maxlen=4)
-        """Samples that no thread looks at yet."""
-        self._checking = threading.Lock()
+        self._taken: deque[dict[Partition, deque[Sample]]] = deque(maxlen=WAITING_MAX)
+        """Samples that the thread does not look at yet."""
+        self._is_looking = False
+        self._lock = threading.Lock()
         self._closing = threading.Event()
 
     def note(self, reports: Sequence[Report]) -> None:
@@ -72,11 +74,16 @@ class AcknowledgedPlaces:
             self._look_at_taken()
 
     def _look_at_taken(self) -> None:
-        # Where no thread is to be had it is tried again: nobody waits for this.
-        with suppress(RuntimeError):
-            while self._taken:
-                threading.Thread(target=self._check, args=(self._taken[-1],), name="acknowledged", daemon=True).start()
-                self._taken.pop()
+        # One thread at most: a look may take longer than the next producer lives, and threads would pile up.
+        with self._lock:
+            if self._is_looking:
+                return
+            self._is_looking = True
+        try:
+            threading.Thread(target=self._work_off, name="acknowledged", daemon=True).start()
+        except RuntimeError:
+            # Where no thread is to be had it is tried again: nobody waits for this.
+            self._is_looking = False
 
     def close(self) -> None:
         """Look no more."""
@@ -84,14 +91,28 @@ class AcknowledgedPlaces:
 
     # The thread.
 
+    def _work_off(self) -> None:
+        while (taken := self._next()) is not None:
+            try:
+                self._check(taken)
+            except BaseException:
+                # The next suspicion is looked into all the same.
+                self._is_looking = False
+                raise
+
+    def _next(self) -> dict[Partition, deque[Sample]] | None:
+        """Return what to look at next; None ends the thread."""
+        with self._lock:
+            self._is_looking = bool(self._taken) and not self._closing.is_set()
+            return self._taken.popleft() if self._is_looking else None
+
     def _check(self, taken: dict[Partition, deque[Sample]]) -> None:
         places = {partition: sorted(samples) for partition, samples in taken.items()}
-        with self._checking:
-            for _ in range(ATTEMPTS):
-                # A partition that nobody leads yet is asked again.
-                places = self._look(places)
-                if not places or self._closing.wait(ATTEMPT_PAUSE_SECONDS):
-                    return
+        for _ in range(ATTEMPTS):
+            # A partition that nobody leads yet is asked again.
+            places = self._look(places)
+            if not places or self._closing.wait(ATTEMPT_PAUSE_SECONDS):
+                return
 
     def _look(self, places: dict[Partition, list[Sample]]) -> dict[Partition, list[Sample]]:
         """Return the partitions that could not be read."""

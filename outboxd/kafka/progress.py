@@ -29,6 +29,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from outboxd.errors import BrokerUnavailableError, OutboxdError
+from outboxd.kafka.answers import answer_of
 from outboxd.kafka.client_config import CLIENT_LOGGER
 from outboxd.kafka.codes import in_words
 from outboxd.kafka.consumers import is_groups_alone, without_producers_own
@@ -209,14 +210,13 @@ def ensure_topic(properties: Mapping[str, str], topic: str, timeout_seconds: flo
     wanted = NewTopic(topic, num_partitions=1, config=dict(TOPIC_CONFIG))
     future = admin.create_topics([wanted], request_timeout=timeout_seconds)[topic]
     try:
-        future.result(timeout_seconds)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise
+        made = answer_of(future, timeout_seconds)
     except TimeoutError as late:
         raise BrokerUnavailableError(
             f"the progress topic {topic} was not made within {timeout_seconds:g} s; look at the brokers, or make it"
         ) from late
+    if isinstance(made, KafkaException) and made.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+        raise KafkaException(made.args[0])
 
 
 def read_above(

@@ -18,6 +18,7 @@ import orjson
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from outboxd.kafka.answers import answer_of
 from outboxd.kafka.client_config import partitioner_of
 from outboxd.kafka.lots import Lots
 from outboxd.kafka.partitions import count_partitions
@@ -164,10 +165,11 @@ def _configs(client: AdminClient, topics: Iterable[str]) -> Iterator[tuple[str, 
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
     for resource, future in client.describe_configs(resources, request_timeout=ASK_SECONDS_MAX).items():
         try:
-            entries = future.result(ASK_SECONDS_MAX + 1)
-        except (KafkaException, TimeoutError):
+            entries = answer_of(future, ASK_SECONDS_MAX + 1)
+        except TimeoutError:
             continue
-        yield resource.name, {name: entry.value for name, entry in entries.items()}
+        if not isinstance(entries, KafkaException):
+            yield resource.name, {name: entry.value for name, entry in entries.items()}
 
 
 def _client(properties: Mapping[str, str]) -> AdminClient:

@@ -26,6 +26,8 @@ _CHARS_MAX: Final = 4_000
 _HIDDEN: Final = "***"
 SECRET_CHARS_MIN: Final = 4
 """Shorter secrets are found by the names of their fields only: hiding each "a" would leave nothing to read."""
+SECRETS_MAX: Final = 1_000
+"""So many are hidden: passwords that change by the hour would else make each line dearer for ever."""
 
 _OWN_FIELDS: Final = frozenset({"event", "level", "timestamp"})
 _SECRET_FIELD: Final = re.compile(r"password|passwd|secret|credential|authorization|api_?key|private", re.IGNORECASE)
@@ -76,6 +78,7 @@ class Log:
         """Is told the name of each event, on its thread, whether it is logged or not."""
         self._level = LEVELS[level]
         self._secrets: tuple[str, ...] = ()
+        self._given: dict[str, None] = {}
         self.hide(secrets)
         self._sink: Sink[Line] = Sink(write, on_dropped=self._tell_dropped, lines_max=lines_max)
         self._logger = structlog.wrap_logger(
@@ -111,10 +114,18 @@ class Log:
         self._level = LEVELS[level]
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Show none of these texts in any line from now on; those given before stay hidden."""
-        found = {*self._secrets, *(text for text in secrets if len(text) >= SECRET_CHARS_MIN)}
+        """Show none of these texts in any line from now on. Those given before stay hidden too, but for the oldest of
+        very many. One thread at a time.
+        """
+        for text in secrets:
+            if len(text) >= SECRET_CHARS_MIN:
+                # What is given again is as good as new.
+                self._given.pop(text, None)
+                self._given[text] = None
+        while len(self._given) > SECRETS_MAX:
+            del self._given[next(iter(self._given))]
         # Longest first: one secret may be the beginning of another.
-        self._secrets = tuple(sorted(found, key=len, reverse=True))
+        self._secrets = tuple(sorted(self._given, key=len, reverse=True))
 
     def close(self, timeout_seconds: float = 2.0) -> None:
         """Write what is queued, for no longer than this."""

@@ -116,3 +116,55 @@ def test_a_client_that_cannot_be_made_is_tried_again_and_the_samples_are_kept(mo
     assert looked.wait(10)
     places.close()
     assert (len(made), told) == (3, [("orders", 0, 280)])
+
+
+def test_suspicions_that_come_faster_than_they_are_looked_into_share_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[object] = []
+    began, may_go_on, through = threading.Event(), threading.Event(), threading.Event()
+
+    def make(*properties: object) -> FakeLog:
+        looks.append(properties)
+        began.set()
+        may_go_on.wait(10)
+        if len(looks) == 1 + module.WAITING_MAX:
+            through.set()
+        return FakeLog(cut_at=2_000, high=2_000)
+
+    monkeypatch.setattr(module, "LogReader", make)
+    places = AcknowledgedPlaces(dict, "default", lambda *_: None)
+
+    def suspect(offset: int) -> None:
+        places.note([Report(record(offset), None, 0, offset)])
+        places.suspect()
+
+    before = set(threading.enumerate())
+    suspect(0)
+    assert began.wait(10)
+    for offset in range(1, 30):
+        suspect(offset)
+    assert [thread.name for thread in set(threading.enumerate()) - before] == ["acknowledged"]
+    may_go_on.set()
+    assert through.wait(10)
+    places.close()
+    assert len(looks) == 1 + module.WAITING_MAX
+
+
+def test_a_look_that_fails_in_an_unknown_way_keeps_no_later_suspicion_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, looked = threading.Event(), threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
+    places = AcknowledgedPlaces(dict, "default", lambda *_: looked.set())
+
+    def fail(*_: object) -> FakeLog:
+        raise RuntimeError("a surprise")
+
+    monkeypatch.setattr(module, "LogReader", fail)
+    places.note([Report(record(1), None, 0, 1)])
+    places.suspect()
+    assert ended.wait(10)
+    monkeypatch.setattr(module, "LogReader", lambda *_: FakeLog(cut_at=0, high=0))
+    places.note([Report(record(2), None, 0, 2)])
+    places.suspect()
+    assert looked.wait(10)
+    places.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from outboxd.observability.logs import Log, choose_format, open_log
+from outboxd.observability.logs import SECRETS_MAX, Log, choose_format, open_log
 
 DEADLINE_SECONDS = 10
 
@@ -106,6 +106,17 @@ def test_no_secret_comes_out_by_whatever_way_it_came_in(lines: Lines) -> None:
     for secret in ("pa55word", "tops3cret", "hunter22", "longer", "plain", "rotated!", "quoted one"):
         assert secret not in told
     assert "postgresql://app:***@db/app" in told
+
+
+def test_passwords_that_change_for_ever_are_hidden_in_a_bounded_number(lines: Lines) -> None:
+    log = Log(lines.write, "json", secrets=["user-of-all", "first-password"])
+    for number in range(SECRETS_MAX):
+        log.hide(["user-of-all", f"password-{number:05}-"])
+    log.event("database_failed", during="fetch", cause="user-of-all password-00001- password-00999- first-password")
+    log.close()
+    (line,) = lines
+    assert json.loads(line)["cause"] == "*** *** *** first-password"
+    assert len(log._secrets) == SECRETS_MAX
 
 
 def test_a_topic_cannot_forge_a_line_or_drive_a_terminal(lines: Lines) -> None:
