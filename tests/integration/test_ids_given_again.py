@@ -162,3 +162,22 @@ def test_a_row_with_the_id_of_a_dead_letter_that_holds_another_key_is_sent(rig: 
     assert sorted(sent) == [(b"a", 2), (b"b", 1), (b"b", 3), (b"c", 1), (b"c", 4)]
     assert [record_id for key, record_id in sent if key == b"b"] == [1, 3], "the replay goes first"
     assert daemon.stop().code == 0
+
+
+def test_a_row_with_the_key_and_the_id_of_a_dead_letter_waits_for_it(rig: Rig) -> None:
+    topic = rig.topic()
+    daemon = rig.daemon([{"topic": topic, "on_dead_letter": "hold-key"}])
+    daemon.start()
+    assert rig.insert(topic, "a", headers='"no object"') == 1
+    rig.wait_until("SELECT count(*) = 1 FROM outboxd.dead_letter WHERE holds_key")
+    rig.sql.execute("TRUNCATE outboxd.outbox, public.written RESTART IDENTITY")
+    assert rig.insert(topic, "a") == 1
+    rig.insert(topic, "b")
+    daemon.wait_for_event("owner", count=2)
+    rig.wait_until_settled(but=1)
+    assert rig.count("SELECT id FROM outboxd.outbox WHERE published_at IS NULL") == 1
+
+    rig.sql.execute("SELECT outboxd.discard(id) FROM outboxd.dead_letter")
+    rig.wait_until_settled()
+    assert [(record.key, id_of(record)) for record in rig.kafka.consume(topic) if record.key == b"a"] == [(b"a", 1)]
+    assert daemon.stop().code == 0
