@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.client_config import DEFAULTS, UNREAD
 from outboxd.kafka.codes import in_words
-from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
+from outboxd.policy.dead_letter_copies import DeadCopy, Sent, copy_headers
 
 SEND_SECONDS_MAX = 30.0
 KEY_CHARS_MAX = 10_000
@@ -40,48 +40,40 @@ class DeadLetterCopier:
         """
         self._properties = properties
 
-    def send(self, letters: Sequence[DeadCopy], stop: threading.Event) -> list[DeadCopy]:
-        """Send a copy of each; return those that the broker acknowledged, unless stopped before.
-
-        Raises:
-            BrokerUnavailableError: one was refused, or not answered in time; nothing is known of the others then.
-        """
+    def send(self, letters: Sequence[DeadCopy], stop: threading.Event) -> Sent:
+        """Send a copy of each; return those that the broker acknowledged, and why it has not the others."""
         properties = self._properties
         if self._producer is None or self._made_with is not properties:
             self._producer, self._made_with = _made(properties), properties
-        refused = self._sent(self._producer, letters, stop, payload_left_out=False)
-        again = [letter for letter, error in refused if error.code() in _TOO_LARGE]
-        others = [(letter, error) for letter, error in refused if error.code() not in _TOO_LARGE]
-        if again:
-            # A batch is refused whole for one of its records; alone they go with what can be told of them.
-            for letter in again:
-                left = self._sent(self._producer, [letter], stop, payload_left_out=False)
-                others += self._sent(self._producer, [letter for letter, _ in left], stop, payload_left_out=True)
-        if others:
-            letter, error = others[0]
+        producer = self._producer
+        reports = self._sent(producer, letters, stop, payload_left_out=False)
+        # A batch is refused whole for one of its records; alone they go with what can be told of them.
+        for letter in reports.take_too_large():
+            alone = self._sent(producer, [letter], stop, payload_left_out=False)
+            if alone.take_too_large():
+                alone = self._sent(producer, [letter], stop, payload_left_out=True)
+            reports.add(alone)
+        failure = "" if stop.is_set() else self._failure(reports)
+        if failure:
             self._producer = None
-            raise BrokerUnavailableError(
+        return Sent(reports.acknowledged, failure)
+
+    def _failure(self, reports: _Reports) -> str:
+        if reports.refused:
+            letter, error = reports.refused[0]
+            return (
                 f"the copy of dead letter {letter.id} was refused by {self._topic}: {in_words(error)}; "
                 "look at alerts.dead_letter_topic and at the rights on that topic"
             )
-        return [] if stop.is_set() else list(letters)
+        if reports.owed:
+            return f"{reports.owed} copies of dead letters to {self._topic} had no answer in time"
+        return ""
 
     def _sent(
         self, producer: Producer, letters: Sequence[DeadCopy], stop: threading.Event, *, payload_left_out: bool
-    ) -> list[tuple[DeadCopy, KafkaError]]:
-        """Send, wait for the reports, and return what was refused."""
-        refused: list[tuple[DeadCopy, KafkaError]] = []
-        owed = 0
-
-        def reported(letter: DeadCopy) -> Callable[[KafkaError | None, Message], None]:
-            def report(error: KafkaError | None, _message: Message) -> None:
-                nonlocal owed
-                owed -= 1
-                if error is not None:
-                    refused.append((letter, error))
-
-            return report
-
+    ) -> _Reports:
+        """Send, and wait for the reports."""
+        reports = _Reports()
         for letter in letters:
             is_killer = letter.error_code == CRASHED_DAEMON
             without = payload_left_out or is_killer
@@ -90,22 +82,52 @@ class DeadLetterCopier:
             key = None if is_killer or len(letter.key or "") > KEY_CHARS_MAX else letter.key
             while not stop.is_set():
                 try:
-                    producer.produce(self._topic, payload, key, headers=list(headers), on_delivery=reported(letter))
-                    owed += 1
+                    producer.produce(self._topic, payload, key, headers=list(headers), on_delivery=reports.of(letter))
+                    reports.owed += 1
                 except BufferError:
                     # The queue may be set to less than a batch: what is in it has to leave it first.
                     producer.poll(0.1)
                     continue
                 except KafkaException as error:
-                    refused.append((letter, error.args[0]))
+                    reports.refused.append((letter, error.args[0]))
                 break
         deadline = time.monotonic() + SEND_SECONDS_MAX + 5.0
-        while owed and not stop.is_set():
+        while reports.owed and not stop.is_set() and time.monotonic() < deadline:
             producer.poll(0.1)
-            if time.monotonic() >= deadline:
-                self._producer = None
-                raise BrokerUnavailableError(f"{owed} copies of dead letters to {self._topic} had no answer in time")
-        return refused
+        return reports
+
+
+@dataclass(slots=True)
+class _Reports:
+    """What the broker said of copies, and of how many it still has to say something."""
+
+    acknowledged: list[DeadCopy] = field(default_factory=list)
+    refused: list[tuple[DeadCopy, KafkaError]] = field(default_factory=list)
+    owed: int = 0
+
+    def of(self, letter: DeadCopy) -> Callable[[KafkaError | None, Message], None]:
+        """Return what takes the report on this one's copy."""
+
+        def report(error: KafkaError | None, _message: Message) -> None:
+            self.owed -= 1
+            if error is None:
+                self.acknowledged.append(letter)
+            else:
+                self.refused.append((letter, error))
+
+        return report
+
+    def take_too_large(self) -> list[DeadCopy]:
+        """Return those that were refused as too large; they are refused no more."""
+        too_large = [letter for letter, error in self.refused if error.code() in _TOO_LARGE]
+        self.refused = [(letter, error) for letter, error in self.refused if error.code() not in _TOO_LARGE]
+        return too_large
+
+    def add(self, others: _Reports) -> None:
+        """Take what was said of others."""
+        self.acknowledged += others.acknowledged
+        self.refused += others.refused
+        self.owed += others.owed
 
 
 def _made(properties: Mapping[str, str]) -> Producer:

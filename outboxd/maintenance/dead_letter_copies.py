@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from outboxd.policy.dead_letter_copies import DeadCopy
+from outboxd.errors import BrokerUnavailableError
+from outboxd.policy.dead_letter_copies import DeadCopy, Sent
 
 
 class CopyRows(Protocol):
@@ -24,8 +25,8 @@ class CopyRows(Protocol):
 class Copier(Protocol):
     """The topic."""
 
-    def send(self, letters: Sequence[DeadCopy], stop: threading.Event) -> list[DeadCopy]:
-        """Send copies; return what was acknowledged."""
+    def send(self, letters: Sequence[DeadCopy], stop: threading.Event) -> Sent:
+        """Send copies; return what was acknowledged, and what kept others from it."""
         ...
 
 
@@ -43,7 +44,7 @@ class DeadLetterCopies:
         """Copy all that waits and return how many.
 
         Raises:
-            BrokerUnavailableError: the topic does not take them; those that were noted before stay so.
+            BrokerUnavailableError: the topic does not take them; those that it took are noted.
         """
         copied = 0
         while self._is_owner() and not self._stop.is_set():
@@ -51,8 +52,12 @@ class DeadLetterCopies:
             if not letters:
                 break
             sent = self._copier.send(letters, self._stop)
-            if not sent:
+            if sent.acknowledged:
+                # Whatever became of the others: they would else be copied again with these, as often as that fails.
+                self._rows.copied(sent.acknowledged)
+                copied += len(sent.acknowledged)
+            if sent.failure:
+                raise BrokerUnavailableError(sent.failure)
+            if not sent.acknowledged:
                 break
-            self._rows.copied(sent)
-            copied += len(sent)
         return copied

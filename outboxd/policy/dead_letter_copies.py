@@ -36,6 +36,13 @@ class DeadCopy(NamedTuple):
     error_message: str
 
 
+class Sent(NamedTuple):
+    """What became of copies: those that are in Kafka, and why others are not; empty where none was refused."""
+
+    acknowledged: list[DeadCopy]
+    failure: str
+
+
 def copy_headers(
     letter: DeadCopy, source: str, loads: Callable[[str], Any], *, payload_left_out: bool = False
 ) -> Headers:

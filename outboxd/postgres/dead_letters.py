@@ -144,7 +144,7 @@ class DeadLetters:
         chosen = [each for each in dead if each not in kept_back]
         skipped = len(set(ids)) - len(dead)
         if chosen and not dry_run:
-            taken = self._changed(_REPLAY, ids=chosen, force=force, note=_signed(note, who))
+            taken = self._changed(_REPLAY, ids=chosen, force=force, note=signed(note, who))
             return Taken(taken, refused, skipped + len(chosen) - taken, chosen)
         return Taken(len(chosen), refused, skipped, chosen)
 
@@ -168,7 +168,7 @@ class DeadLetters:
         dead = [row.id for row in self._rows(_DEAD_IDS, ids=ids)]
         skipped = len(set(ids)) - len(dead)
         if dead and not dry_run:
-            taken = self._changed(_DISCARD, ids=dead, note=_signed(note, who))
+            taken = self._changed(_DISCARD, ids=dead, note=signed(note, who))
             return Taken(taken, skipped=skipped + len(dead) - taken, ids=dead)
         return Taken(len(dead), skipped=skipped, ids=dead)
 
@@ -237,6 +237,6 @@ def _by_size(rows: Sequence[Row[Any]]) -> Iterator[Sequence[int]]:
     yield ids
 
 
-def _signed(note: str | None, who: str) -> str | None:
+def signed(note: str | None, who: str) -> str | None:
     """The note with who asked: the database only knows the role, which people often share."""
     return f"{note or 'no reason given'} (asked by {who})" if who else note

@@ -76,6 +76,9 @@ class Admission:
             fresh = [
                 record for record in fresh if record.id not in self._held or record.arm in (Arm.CHOSEN, Arm.REPLAY)
             ]
+        letters = self._held.letters
+        if letters:
+            fresh = [record for record in fresh if record.id in self._held or not letters.has_place_of(record)]
         admitted = Admitted(vanished=vanished)
         topics = set(map(topic_of, fresh))
         self._lanes.meet(topics)

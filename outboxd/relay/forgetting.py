@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from outboxd.policy.records import topic_of
 from outboxd.relay.histories import NEIGHBOURS_SECONDS
 from outboxd.relay.state import State
@@ -12,6 +14,6 @@ def forget_idle_topics(state: State, now: float) -> None:
     if not state.lanes.are_many(now):
         return
     needed = set(map(topic_of, state.ledger.records.values()))
-    needed.update(held.topic for held in state.held.by_id.values())
+    needed.update(held.topic for held in chain(state.held.by_id.values(), state.held.letters))
     needed |= state.gate.topics()
     state.lanes.forget_idle(needed, now - NEIGHBOURS_SECONDS, now)

@@ -20,6 +20,7 @@ from outboxd.policy.key_gate import KeyGate
 from outboxd.policy.limits import REPLAYS_MAX
 from outboxd.policy.records import NO_HISTORY, FailureHistory, GateKey, Record
 from outboxd.policy.wanted import Wanted
+from outboxd.relay.letters import Letters
 
 SCANNED_MAX = 2_000
 """How many wanted records one look for the next fetch goes through."""
@@ -83,25 +84,25 @@ class HeldRecord:
 
 
 class HeldRecords:
-    """All held records, by id."""
+    """All held records, by id; the dead ones are `letters`, and are read by nobody until they are replayed."""
 
     def __init__(self, gate: KeyGate) -> None:
         """`gate` says whose turn it is within a key."""
         self._gate = gate
         self.by_id: dict[int, HeldRecord] = {}
+        self.letters = Letters(gate)
         self._wanted: Wanted[int] = Wanted()
         self._asked: list[int] = []
         self._parked: dict[str, dict[int, None]] = {}
         self._parking_topics: set[str] = set()
         self._later: dict[int, float] = {}
-        self._dead: set[int] = set()
         self._replays: set[int] = set()
 
     def __contains__(self, record_id: object) -> bool:
         return record_id in self.by_id
 
     def __len__(self) -> int:
-        return len(self.by_id)
+        return len(self.by_id) + len(self.letters)
 
     def has_other_key(self, record: Record) -> bool:
         """Say whether somebody gave the record another key while it was held: what was held is gone then."""
@@ -110,9 +111,12 @@ class HeldRecords:
 
     def add(self, held: HeldRecord) -> None:
         """Take a record that left memory; its key waits for it."""
+        if held.state is HeldState.DEAD:
+            self.letters.add(held)
+            return
         self.remove(held.id)
         self.by_id[held.id] = held
-        if held.is_replay and held.state is not HeldState.DEAD:
+        if held.is_replay:
             self._replays.add(held.id)
         if held.gate_key is not None:
             self._gate.hold(held.gate_key, held.id)
@@ -120,8 +124,6 @@ class HeldRecords:
             self._place(held)
         elif held.state is HeldState.SCHEDULED and held.is_replay:
             self._later[held.id] = held.due_at
-        elif held.state is HeldState.DEAD:
-            self._dead.add(held.id)
 
     def want_due(self, now: float) -> None:
         """Replays that failed and are due are wanted again; records of `retry` are listed by the database instead."""
@@ -146,7 +148,6 @@ class HeldRecords:
     def _forget_place(self, record_id: int) -> None:
         self._wanted.discard(record_id)
         self._later.pop(record_id, None)
-        self._dead.discard(record_id)
         former = self.by_id.get(record_id)
         if former is not None and former.state is HeldState.PARKED:
             self._parked.get(former.topic, {}).pop(record_id, None)
@@ -261,15 +262,6 @@ class HeldRecords:
         self._forget_place(record_id)
         self._replays.discard(record_id)
         return self.by_id.pop(record_id, None)
-
-    @property
-    def has_dead(self) -> bool:
-        """Whether a dead letter holds its key."""
-        return bool(self._dead)
-
-    def dead_between(self, after: int, to: int | None) -> list[HeldRecord]:
-        """Return the dead letters that hold their keys, of the ids above `after`, up to `to` or to the end."""
-        return [self.by_id[i] for i in sorted(self._dead) if i > after and (to is None or i <= to)]
 
     @property
     def takes_replays(self) -> bool:

@@ -32,7 +32,7 @@ class Orders:
             # One that is behind another is listed again once that one has gone; who takes it now may not know of that.
             if replay.is_behind:
                 are_taken = False
-            elif has_room or replay.outbox_id in held_records:
+            elif has_room or replay.outbox_id in held_records or replay.outbox_id in held_records.letters.ids:
                 are_taken &= self._on_replay(replay)
         return are_taken
 
@@ -43,15 +43,15 @@ class Orders:
             return False
         former = state.held.by_id.get(replay.outbox_id)
         if former is not None:
-            if former.state is not HeldState.DEAD:
-                if former.history.dead_letter_id != replay.dead_letter_id:
-                    # An id that was given again: this one waits until the other one has gone.
-                    return False
-                # Taken back, changed and replayed again, before it went.
-                state.wants_reload |= (former.topic, former.key) != (replay.topic, replay.key)
-                return True
+            if former.history.dead_letter_id != replay.dead_letter_id:
+                # An id that was given again: this one waits until the other one has gone.
+                return False
+            # Taken back, changed and replayed again, before it went.
+            state.wants_reload |= (former.topic, former.key) != (replay.topic, replay.key)
+            return True
+        for letter in state.held.letters.of(replay.outbox_id, replay.dead_letter_id):
             # An operator may have changed topic or key: the old key is let go, the new one held.
-            self._release_held(former)
+            self._release_letter(letter)
         state.lanes.meet([replay.topic])
         history = FailureHistory(replay.attempts, replay.dead_letter_id)
         gate_key = state.gate.key_for(replay.topic, replay.key)
@@ -111,15 +111,16 @@ class Orders:
         letters: dict[int, list[KeyHolder]] = {}
         for letter in listed.letters:
             letters.setdefault(letter.outbox_id, []).append(letter)
-        for held in state.held.dead_between(after, listed.cursor):
+        for held in state.held.letters.between(after, listed.cursor):
             is_held = any((each.topic, each.key) == (held.topic, held.key) for each in letters.get(held.id, ()))
             # What died since need not be among them.
             if not is_held and held.since <= asked_at:
-                self._release_held(held)
-        for record_id, (letter, *_) in letters.items():
+                self._release_letter(held)
+        for letter in listed.letters:
             # A replay is listed apart; what is in memory is being sent, or its death is being written.
-            is_known = record_id in state.held or state.ledger.knows(record_id)
-            if not letter.replaying and not is_known and state.gate.key_for(letter.topic, letter.key) is not None:
+            is_known = letter.outbox_id in state.held or state.ledger.knows(letter.outbox_id)
+            gate_key = state.gate.key_for(letter.topic, letter.key)
+            if not letter.replaying and not is_known and state.held.letters.find(letter.outbox_id, gate_key) is None:
                 self.hold(letter, now)
         state.ledger.forget_dropped(state.gate)
 
@@ -139,6 +140,14 @@ class Orders:
         state.held.remove(held.id)
         state.in_doubt.discard(held.id)
         state.aftermath.histories.forget(held.id)
+        self._let_key_go(held)
+
+    def _release_letter(self, letter: HeldRecord) -> None:
+        self._state.held.letters.remove(letter)
+        self._let_key_go(letter)
+
+    def _let_key_go(self, held: HeldRecord) -> None:
+        state = self._state
         if held.gate_key is not None:
             following = state.gate.release(held.gate_key, held.id)
             if following is not None:

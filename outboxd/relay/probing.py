@@ -176,7 +176,7 @@ class Probing:
         return None
 
     def _may_probe(self, record: Record, from_id: int) -> bool:
-        if self._ledger.knows(record.id):
+        if self._ledger.knows(record.id) or self._held.letters.has_place_of(record):
             return False
         held = self._held.by_id.get(record.id)
         if held is not None and held.state not in (HeldState.PARKED, HeldState.WANTED):
@@ -193,7 +193,8 @@ class Probing:
         """Say whether the record has to wait for this failed one of its topic, which is held or on its way to be."""
         if held_id >= record.id or record.key is None:
             return False
-        failed = self._held.by_id.get(held_id) or self._ledger.records.get(held_id)
+        letter = self._held.letters.find(held_id, self._gate.key_of(record))
+        failed = self._held.by_id.get(held_id) or letter or self._ledger.records.get(held_id)
         return failed is None or failed.key == record.key
 
 

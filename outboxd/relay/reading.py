@@ -184,7 +184,7 @@ class Reading:
         is_idle = state.is_idle and not state.wishes.gaps and not state.lanes.pauses
         if not is_idle or self._pause < self._pacing.pause_seconds_max:
             return 0.0
-        seconds_max = HOLDING_SECONDS if state.held.has_dead else PATIENCE_SECONDS_MAX
+        seconds_max = HOLDING_SECONDS if state.held.letters else PATIENCE_SECONDS_MAX
         return min(seconds_max, min(self._other_deadlines()) - now)
 
     def on_fetched(self, fetched: Fetched) -> None:

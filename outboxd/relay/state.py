@@ -17,7 +17,7 @@ from outboxd.policy.routes import Route
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.admission import Admission
 from outboxd.relay.aftermath import Aftermath
-from outboxd.relay.held_records import HeldRecords, HeldState
+from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.lanes import Lanes
 from outboxd.relay.ledger import Ledger
 from outboxd.relay.ports import (
@@ -211,8 +211,7 @@ class State:
 
     def _held_ids(self) -> set[int]:
         """Return the rows of the outbox that wait for their turn once more: most were tried and failed."""
-        held = self.held.by_id.values()
-        return {each.id for each in held if not each.is_replay and each.state is not HeldState.DEAD}
+        return {each.id for each in self.held.by_id.values() if not each.is_replay}
 
     def left_in_doubt(self) -> set[int]:
         """Return the rows that are in doubt once this memory is given up. What the producer has not taken was dropped

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _held(state: State, now: float) -> list[HeldStatus]:
             due_in_seconds=max(0.0, held.due_at - now) if held.due_at else None,
             dead_letter_id=held.history.dead_letter_id,
         )
-        for held in islice(state.held.by_id.values(), SHOWN_MAX)
+        for held in islice(chain(state.held.by_id.values(), state.held.letters), SHOWN_MAX)
     ]
 
 

@@ -135,7 +135,11 @@ class Wishes:
 
     def _known(self, last_id: int) -> Known:
         """Return what is known of the pending records up to `last_id`, which merged gaps ask for once more."""
-        ids = [record_id for record_id in chain(self._ledger.records, self._held.by_id) if record_id <= last_id]
+        ids = [
+            record_id
+            for record_id in chain(self._ledger.records, self._held.by_id, self._held.letters.ids)
+            if record_id <= last_id
+        ]
         topics = dict(self._topics.deferred)
         # Records of the topics' other partitions too: they show when the whole topic is read again.
         topics.update((topic, min(i, topics.get(topic, i))) for topic, i in self._partitions.deferred.items())
@@ -225,7 +229,7 @@ class Wishes:
 
         Without one the sweep asks alone, for a discard that was undone.
         """
-        self.wants_holding |= self._held.has_dead and now >= self._holding_at
+        self.wants_holding |= bool(self._held.letters) and now >= self._holding_at
 
     def holding_listed(self, cursor: int | None, now: float) -> None:
         """Dead letters that hold their keys were listed up to `cursor`, or to the end: the next ones a little later."""

@@ -57,6 +57,27 @@ def test_the_undo_touches_what_was_taken_and_nothing_that_another_took(shell: Sh
 
 
 @pytest.mark.parametrize("verb", ["replay", "discard"])
+def test_the_undo_leaves_what_another_took_meanwhile(
+    shell: Shell, rows: Letters, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    ours, others = rows.bury(rows.enqueue(key="a")), rows.bury(rows.enqueue(key="b"))
+    again = rows.bury(rows.enqueue(key="c"))
+    rows.connection.execute("UPDATE outboxd.dead_letter SET note = 'before' WHERE id = %s", (again,))
+
+    def meanwhile(_seconds: float) -> None:
+        rows.connection.execute(f"SELECT outboxd.{verb}(%s, note => 'another')", (others,))
+
+    # Between its batches of one.
+    monkeypatch.setattr("outboxd.cli.dead.mending.time.sleep", meanwhile)
+    options = ("--topic", "orders", "--rate", "1", "--yes", "--json", "--note", "it's \\ \u0001 mended")
+    undo = shell.ok("dead", verb, *options).document["undo_sql"]
+    status = rows.status_of(others)
+    assert status != "dead"
+    rows.connection.execute(undo)
+    assert [rows.status_of(each) for each in (ours, others, again)] == ["dead", status, "dead"]
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
 def test_after_the_undo_nobody_has_resolved_it(shell: Shell, rows: Letters, verb: str) -> None:
     letter = rows.bury(rows.enqueue())
     resolved = "SELECT count(*) FROM outboxd.dead_letter WHERE resolved_at IS NOT NULL OR resolved_by IS NOT NULL"

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from outboxd.policy.fencings import MOVED
+from tests.support.checker import id_of
 from tests.support.daemon import DaemonProcess
 from tests.support.rig import Rig
 
@@ -134,4 +135,49 @@ def test_dead_letters_whose_rows_had_the_same_id_are_replayed_one_after_the_othe
     rig.wait_until("SELECT count(*) = 2 FROM outboxd.dead_letter WHERE status = 'replayed'")
     assert sorted(record.key or b"" for record in rig.kafka.consume(topic)) == [b"a", b"b"]
     assert not daemon.events("producer_renewed")
+    assert daemon.stop().code == 0
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_a_row_with_the_id_of_a_dead_letter_that_holds_another_key_is_sent(rig: Rig, delivery: str) -> None:
+    topic = rig.topic()
+    daemon = rig.daemon([{"topic": topic, "on_dead_letter": "hold-key"}], relay={"delivery": delivery})
+    daemon.start()
+    for key in ("a", "b"):
+        assert rig.insert(topic, key, headers='"no object"') == 1, "the second has the id of what holds the other key"
+        rig.wait_until("SELECT count(*) = 1 FROM outboxd.dead_letter WHERE key = %s AND holds_key", key)
+        rig.sql.execute("TRUNCATE outboxd.outbox, public.written RESTART IDENTITY")
+    assert rig.insert(topic, "c") == 1
+    for key in ("a", "b", "c"):
+        rig.insert(topic, key)
+    rig.wait_until("SELECT count(*) = 2 FROM outboxd.outbox WHERE published_at IS NOT NULL")
+    assert rig.pending() == 2, "both dead letters hold their keys"
+
+    rig.sql.execute("SELECT outboxd.discard(id) FROM outboxd.dead_letter WHERE key = 'a'")
+    rig.wait_until_settled(but=1)
+    rig.sql.execute("UPDATE outboxd.dead_letter SET headers = '{}' WHERE key = 'b'")
+    rig.sql.execute("SELECT outboxd.replay(id) FROM outboxd.dead_letter WHERE key = 'b'")
+    rig.wait_until_settled()
+    sent = [(record.key, id_of(record)) for record in rig.kafka.consume(topic)]
+    assert sorted(sent) == [(b"a", 2), (b"b", 1), (b"b", 3), (b"c", 1), (b"c", 4)]
+    assert [record_id for key, record_id in sent if key == b"b"] == [1, 3], "the replay goes first"
+    assert daemon.stop().code == 0
+
+
+def test_a_row_with_the_key_and_the_id_of_a_dead_letter_waits_for_it(rig: Rig) -> None:
+    topic = rig.topic()
+    daemon = rig.daemon([{"topic": topic, "on_dead_letter": "hold-key"}])
+    daemon.start()
+    assert rig.insert(topic, "a", headers='"no object"') == 1
+    rig.wait_until("SELECT count(*) = 1 FROM outboxd.dead_letter WHERE holds_key")
+    rig.sql.execute("TRUNCATE outboxd.outbox, public.written RESTART IDENTITY")
+    assert rig.insert(topic, "a") == 1
+    rig.insert(topic, "b")
+    daemon.wait_for_event("owner", count=2)
+    rig.wait_until_settled(but=1)
+    assert rig.count("SELECT id FROM outboxd.outbox WHERE published_at IS NULL") == 1
+
+    rig.sql.execute("SELECT outboxd.discard(id) FROM outboxd.dead_letter")
+    rig.wait_until_settled()
+    assert [(record.key, id_of(record)) for record in rig.kafka.consume(topic) if record.key == b"a"] == [(b"a", 1)]
     assert daemon.stop().code == 0

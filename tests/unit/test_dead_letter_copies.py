@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
+from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
+from outboxd.maintenance.dead_letter_copies import DeadLetterCopies
 from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
 
 LETTER = DeadCopy(
@@ -66,6 +70,48 @@ def test_a_copy_without_its_payload_says_how_much_was_left_out() -> None:
     assert "trace" not in named
 
 
+@dataclass
+class Rows:
+    """The table: what waits, and what was noted."""
+
+    letters: list[DeadCopy]
+
+    def waiting(self) -> list[DeadCopy]:
+        return list(self.letters)
+
+    def copied(self, letters: Sequence[DeadCopy]) -> None:
+        self.letters = [letter for letter in self.letters if letter not in letters]
+
+
+class RefusingProducer:
+    """Acknowledges all but what has this key."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        del config
+        self._reports: list[tuple[Callable[[KafkaError | None, None], None], KafkaError | None]] = []
+
+    def produce(self, topic: str, payload: bytes | None, key: str | None, **more: Any) -> None:
+        del topic, payload
+        self._reports.append((more["on_delivery"], KafkaError(KafkaError._MSG_TIMED_OUT) if key == "sick" else None))
+
+    def poll(self, timeout_seconds: float) -> None:
+        del timeout_seconds
+        for report, error in self._reports:
+            report(error, None)
+        self._reports.clear()
+
+
+def test_copies_that_were_acknowledged_are_noted_where_another_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outboxd.kafka.dead_letter_copies.Producer", RefusingProducer)
+    sick = LETTER._replace(id=2, key="sick")
+    rows, stop = Rows([LETTER._replace(id=1), sick, LETTER]), threading.Event()
+    copies = DeadLetterCopies(rows, DeadLetterCopier({}, "dead", "default"), stop, lambda: True)
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailableError, match="the copy of dead letter 2 was refused"):
+            copies.run()
+        assert rows.letters == [sick]
+
+
 class NotedProducer:
     """Acknowledges whatever it is given."""
 
@@ -89,7 +135,7 @@ def test_of_a_row_that_kills_who_sends_it_only_what_is_told_of_it_is_copied(monk
     monkeypatch.setattr("outboxd.kafka.dead_letter_copies.Producer", NotedProducer)
     copier = DeadLetterCopier({}, "dead", "default")
     killer = LETTER._replace(error_code="CRASHED_DAEMON")
-    assert copier.send([killer, LETTER], threading.Event()) == [killer, LETTER]
+    assert copier.send([killer, LETTER], threading.Event()) == ([killer, LETTER], "")
 
     producer: Any = copier._producer
     (topic, payload, key, headers), (_, *other, other_headers) = producer.given

@@ -117,13 +117,14 @@ def test_behind_a_breaker_records_wait_as_its_probes_and_are_wanted_when_it_clos
 def test_a_probe_is_the_first_of_its_key() -> None:
     gate = KeyGate()
     records = HeldRecords(gate)
-    records.add(held(1, HeldState.DEAD))
+    letter = held(1, HeldState.DEAD)
+    records.add(letter)
     records.park_topic("t")
     records.add(held(2, HeldState.PARKED))
 
     assert records.probe_candidate("t") is None
     assert records.has_parked("t")
-    records.remove(1)
+    records.letters.remove(letter)
     gate.release(("t", "k"), 1)
     probe = records.probe_candidate("t")
     assert probe is not None
@@ -146,12 +147,12 @@ def test_replays_are_taken_up_to_a_bound_that_dead_letters_which_hold_their_keys
     records = HeldRecords(KeyGate())
     for record_id in range(REPLAYS_MAX):
         records.add(held(record_id, HeldState.DEAD, key=str(record_id), dead_letter_id=record_id + 1))
-    assert (records.has_dead, records.takes_replays) == (True, True)
+    assert (len(records.letters), records.takes_replays) == (REPLAYS_MAX, True)
     for record_id in range(REPLAYS_MAX):
         records.add(held(record_id, HeldState.WANTED, key=str(record_id), dead_letter_id=record_id + 1))
-    assert (records.has_dead, records.takes_replays) == (False, False)
+    assert (len(records.by_id), records.takes_replays) == (REPLAYS_MAX, False)
     records.remove(0)
-    assert (records.has_dead, records.takes_replays) == (False, True)
+    assert (len(records.by_id), records.takes_replays) == (REPLAYS_MAX - 1, True)
 
 
 def test_a_settlement_takes_what_waits_and_one_that_failed_is_given_again_whole_before_any_other() -> None:

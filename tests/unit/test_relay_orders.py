@@ -39,7 +39,8 @@ class Bench:
     def listed(self, *letters: KeyHolder, after: int = FIRST_ID, cursor: int | None = None) -> dict[int, str | None]:
         """List these, as asked for a moment ago; return what holds a key since, and which one."""
         self.orders.on_holding(after, HoldingLetters(letters, cursor), self.now)
-        return {held.id: held.key for held in self.state.held.by_id.values()}
+        held_records = self.state.held
+        return {held.id: held.key for held in (*held_records.by_id.values(), *held_records.letters)}
 
     @property
     def held_keys(self) -> set[str | None]:
@@ -78,6 +79,19 @@ def test_a_dead_letter_that_was_given_another_key_holds_that() -> None:
 
     assert bench.listed(letter(1, "b")) == {1: "b"}
     assert bench.held_keys == {"b"}
+
+
+def test_dead_letters_whose_rows_had_the_same_id_hold_their_keys_each_for_itself() -> None:
+    first, second = letter(1, "a"), letter(1, "b")._replace(dead_letter_id=200)
+    bench = Bench(first, second)
+    assert bench.held_keys == {"a", "b"}
+
+    assert bench.listed(second) == {1: "b"}
+    assert bench.held_keys == {"b"}
+    bench.listed(first, second)
+    assert bench.held_keys == {"a", "b"}
+    bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "c", 200)]))
+    assert bench.held_keys == {"a", "c"}, "the other one keeps its key"
 
 
 def test_a_dead_letter_that_nobody_knew_holds_its_key_and_what_waited_behind_it_leaves_memory() -> None:

@@ -54,6 +54,7 @@ class Errand:
     dry_run: bool
     yes: bool
     rate: float | None
+    note: str | None
     as_json: bool
 
 
@@ -115,7 +116,7 @@ def replay(
                 filters, limit=limit, batch_rows=_batch_rows(rate), force=force, note=note, who=_who(), dry_run=dry
             )
 
-        errand = Errand("replay", outbox, ids, filters, limit, dry_run=dry_run, yes=yes, rate=rate, as_json=as_json)
+        errand = Errand("replay", outbox, ids, filters, limit, dry_run, yes, rate, note, as_json)
         return _carry_out(errand, letters, schema, batches)
 
 
@@ -148,7 +149,7 @@ def discard(
                 filters, limit=limit, batch_rows=_batch_rows(rate), note=note, who=_who(), dry_run=dry
             )
 
-        errand = Errand("discard", outbox, ids, filters, limit, dry_run=dry_run, yes=yes, rate=rate, as_json=as_json)
+        errand = Errand("discard", outbox, ids, filters, limit, dry_run, yes, rate, note, as_json)
         return _carry_out(errand, letters, schema, batches)
 
 
@@ -184,12 +185,16 @@ def _carry_out(errand: Errand, letters: DeadLetters, schema: str, batches: Calla
 
 def _undo(errand: Errand, result: Result, schema: str, started: datetime, ended: datetime) -> str:
     """The SQL that takes back what was done here, and nothing that others did."""
-    from outboxd.postgres.sql_by_hand import chosen_by, undo_sql
+    from outboxd.postgres.dead_letters import signed
+    from outboxd.postgres.sql_by_hand import chosen_by, sql_literal, undo_sql
 
     by_ids = f"id IN ({', '.join(map(str, result.named))})"
     chosen = by_ids if errand.ids else chosen_by(errand.filters, errand.outbox)
     when = f"resolved_at BETWEEN '{started.isoformat()}' AND '{ended.isoformat()}'"
-    return undo_sql(_DONE[errand.verb], schema, f"{chosen} AND {when}")
+    # Meanwhile others may have taken some of the same: theirs have another entry at the end of their notes.
+    entry = sql_literal(signed(errand.note, _who()) or "")
+    ours = f"right(note, length({entry})) = {entry}"
+    return undo_sql(_DONE[errand.verb], schema, f"{chosen} AND {when} AND {ours}")
 
 
 def _tell(errand: Errand, result: Result, undo: str) -> int:
