@@ -135,6 +135,7 @@ def assemble(
         record_bytes_max=record_bytes_max(properties),
         record_type=publisher.inbox.record_type,
         lease_ttl_seconds=settings.cluster.lease_ttl_seconds,
+        exactly_once=settings.relay.is_exactly_once,
     )
     starts = StartLog(engine, schema, outbox, name)
 

@@ -16,7 +16,7 @@ WINDOW_ROWS: Final = 200
 SUSPECTS_MAX: Final = 2_000
 """How many rows are suspected at most; a row that left the outbox meanwhile stays among them for nothing."""
 STILL_SECONDS: Final = 0.5
-"""So long nothing of a window was reported when the next one goes beside the rest of it."""
+"""What is not reported when nothing was for so long stands still: the next windows go beside it."""
 STILL_ROWS_MAX: Final = 1_000
 """Beside how many rows without a report no further window goes: all of them are recorded, and tried one by one."""
 CAREFUL_SECONDS: Final = 60.0
@@ -45,14 +45,6 @@ def window(record_ids: Iterable[int], suspects: set[int]) -> list[int]:
         if record_id not in suspects:
             chosen.append(record_id)
     return chosen
-
-
-def may_go_beside(in_air_rows: int, still_seconds: float) -> bool:
-    """Say whether a window may go beside so many rows that are in the air, of which nothing came for so long.
-
-    What keeps them is a topic's or a partition's, most likely, and must not keep the others.
-    """
-    return still_seconds >= STILL_SECONDS and in_air_rows <= STILL_ROWS_MAX
 
 
 def recorded(in_air_ids: Sequence[int], suspects: set[int]) -> list[int]:

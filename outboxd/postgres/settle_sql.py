@@ -22,8 +22,8 @@ _ON_DISK = (
     "(SELECT CASE WHEN current_setting('synchronous_commit') = 'off'"
     " THEN set_config('synchronous_commit', 'on', true) END) AS on_disk"
 )
-"""Where the role or the database commits without waiting for the disk: a crash that takes back the progress and the
-marks would have rows sent twice that a consumer was promised once."""
+"""Where the role or the database commits without waiting for the disk: a crash that takes back the progress or a mark
+would have rows sent twice that a consumer was promised once."""
 _MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
 
 
@@ -79,15 +79,18 @@ def of_same_event(column: str) -> str:
 class SettleSql:
     """The statement's text for one outbox."""
 
-    def __init__(self, schema: str, table: str, *, deletes: bool) -> None:
-        """`deletes` removes delivered rows instead of marking them."""
+    def __init__(self, schema: str, table: str, *, deletes: bool, exactly_once: bool = False) -> None:
+        """`deletes` removes delivered rows instead of marking them; with `exactly_once` each settlement waits for the
+        disk: one without progress too, since its rows leave memory.
+        """
         self._schema = quoted_beside_parameters(schema)
         self._table = f"{self._schema}.{quoted_beside_parameters(table)}"
         self._deletes = deletes
+        self._exactly_once = exactly_once
         self.text = lru_cache(maxsize=64)(self._text)
 
     def _text(self, writes: Writes) -> str:
-        on_disk = f"{_ON_DISK}, " if writes.progress else ""
+        on_disk = f"{_ON_DISK}, " if self._exactly_once else ""
         parts = [
             (
                 f"ours AS MATERIALIZED (SELECT l.token FROM {LIMITED}, {on_disk}{self._schema}.lease AS l"

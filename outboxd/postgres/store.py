@@ -61,6 +61,7 @@ class PostgresStore:
         record_bytes_max: int,
         record_type: type[Record] = Record,
         lease_ttl_seconds: float = 10.0,
+        exactly_once: bool = False,
     ) -> None:
         """Start the two threads; nothing is connected before the first job.
 
@@ -75,18 +76,17 @@ class PostgresStore:
             record_bytes_max: the client's limit; of payloads and headers above it no more is shipped than shows that.
             record_type: what rows are read as; the producer's inbox gives one that is its own delivery callback.
             lease_ttl_seconds: a settlement keeps the lease from others, so its waits are short beside this.
+            exactly_once: what is settled is on the disk before it is told, whatever the role asks of its sessions.
         """
         self._post = post
-        self._schema, self._table, self._outbox = schema, table, outbox
+        self._schema, self._table, self._outbox, self._daemon = schema, table, outbox, daemon
         self._qualified = f"{quoted(schema)}.{quoted(table)}"
         self._owner = NOBODY
-        self._daemon = daemon
         self._fetching = FetchStatement(
             schema, table, outbox, record_bytes_max=record_bytes_max, record_type=record_type
         )
-        self._settle_sql = SettleSql(schema, table, deletes=deletes)
-        self._reads, self._writes = PreparedStatements(), PreparedStatements()
-        self._alarm = Alarm()
+        self._settle_sql = SettleSql(schema, table, deletes=deletes, exactly_once=exactly_once)
+        self._reads, self._writes, self._alarm = PreparedStatements(), PreparedStatements(), Alarm()
         self._reader = Session(engine, "fetch", statement_timeout_seconds=READ_SECONDS_MAX)
         self._lock_seconds = min(SETTLE_LOCK_SECONDS_MAX, lease_ttl_seconds / 3)
         self._writer = Session(

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from outboxd.policy.careful import CAREFUL_SECONDS, Opening, may_go_beside, recorded, window
+from outboxd.policy.careful import CAREFUL_SECONDS, STILL_ROWS_MAX, STILL_SECONDS, Opening, recorded, window
 from outboxd.policy.messages import Report
 from outboxd.policy.records import Record
 from outboxd.relay.forwarding import ForwardingPublisher
@@ -91,6 +91,8 @@ class CarefulPublisher(ForwardingPublisher):
         self._suspects: set[int] = set()
         self._window: set[int] = set()
         self._in_air: set[int] = set()
+        self._still: set[int] = set()
+        """What stands still of that."""
         self._moved_at = 0.0
         """When a window was recorded last, or a report came."""
         self._reported_rows = 0
@@ -152,12 +154,23 @@ class CarefulPublisher(ForwardingPublisher):
         if self._opening is None or records[0].id in self._window or not self._journal.is_written():
             return
         now = self._clock.monotonic()
-        if self._in_air and not (self._goes_beside and may_go_beside(len(self._in_air), now - self._moved_at)):
+        if not self._may_go(now):
             return
         ids = window((record.id for record in records), self._suspects)
         self._window = set(ids)
         self._moved_at = now
         self._journal.write(recorded([*self._in_air, *ids], self._suspects))
+
+    def _may_go(self, now: float) -> bool:
+        """Say whether nothing is in the air but what stands still: a topic or a partition keeps that, most likely, and
+        must not keep the others.
+        """
+        if self._in_air <= self._still:
+            return len(self._in_air) <= STILL_ROWS_MAX
+        if self._goes_beside and now - self._moved_at >= STILL_SECONDS:
+            self._still = set(self._in_air)
+            return len(self._in_air) <= STILL_ROWS_MAX
+        return False
 
     # Report.
 
@@ -169,6 +182,7 @@ class CarefulPublisher(ForwardingPublisher):
         reports = [*reports, *self._trial.take_reports()]
         for report in reports:
             self._in_air.discard(report.record.id)
+            self._still.discard(report.record.id)
             self._suspects.discard(report.record.id)
             if report.error is not None and report.error.fault.name == "CRASHED_DAEMON":
                 self._tell_found(report)
@@ -182,15 +196,16 @@ class CarefulPublisher(ForwardingPublisher):
         self._event("crashing_row_found", topic=report.record.topic, outbox_id=report.record.id, cause=cause)
 
     def _consider_end(self, reported_rows: int) -> None:
-        """What was in the air at the unclean end has gone again by now: care ends."""
+        """What was in the air at the unclean end has gone again by now: care ends. What stands still stays recorded."""
         now = self._clock.monotonic()
         self._reported_rows += reported_rows
         if reported_rows and self._ends_at is None:
             self._ends_at = now + CAREFUL_SECONDS
         is_long = self._reported_rows >= self._rows_max or (self._ends_at is not None and now >= self._ends_at)
-        if not is_long or self._in_air or not self._trial.is_idle() or not self._journal.is_written():
+        moves = not self._in_air <= self._still
+        if not is_long or moves or not self._trial.is_idle() or not self._journal.is_written():
             return
-        self._journal.write(())
+        self._journal.write(sorted(self._in_air))
         self._is_careful = False
         self._event("careful_end", rows=self._reported_rows)
         self._forget()
@@ -202,6 +217,7 @@ class CarefulPublisher(ForwardingPublisher):
         self._within.rebuild()
         self._trial.abandon()
         self._in_air.clear()
+        self._still.clear()
         self._window.clear()
 
     def purge(self) -> None:

@@ -54,7 +54,7 @@ class Refusals:
         self._numbers = count()
         self._trying: Aside | None = None
         self.last_told = ""
-        """What was set aside last, and why, in words."""
+        """What was set aside last, and why, in words; empty where nothing is."""
         self._restated: dict[ProgressRow, int] = {}
         self._are_new = False
         self._settled_max: int | None = None
@@ -127,6 +127,8 @@ class Refusals:
         if tried.row is not None:
             self._restated.pop(tried.row, None)
             self._are_new = True
+        if not self._aside:
+            self.last_told = ""
         return not self._aside
 
     # What keeps transactions from being settled.

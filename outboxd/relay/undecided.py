@@ -9,6 +9,9 @@ from outboxd.relay.lanes import Lane
 
 UNDECIDED_SECONDS = 1.0
 """So long at least a permanent failure that would make a storm waits for a neighbour's delivery."""
+SILENCE_SECONDS = 30.0
+"""So long at most, as no restart of a broker explains more: what stands still may do so for hours, while ever more
+fails and is kept in memory."""
 
 
 class Undecided(NamedTuple):
@@ -29,4 +32,5 @@ class Undecided(NamedTuple):
         A broker that is silent for some seconds, while a partition's leader changes, says nothing about the topic: only
         when as many were answered as were on their way is it known that none of them passed.
         """
-        return lane.in_flight > 0 and (lane.answered < self.answers or now - self.since < UNDECIDED_SECONDS)
+        seconds_max = SILENCE_SECONDS if lane.answered < self.answers else UNDECIDED_SECONDS
+        return lane.in_flight > 0 and now - self.since < seconds_max

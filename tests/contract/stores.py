@@ -279,7 +279,8 @@ class SimulatedBench(StoreBench):
         self._events: list[Event] = []
         self._lease = SimpleNamespace(holder="nobody", server=1)
         silent = SimpleNamespace(one_statement=lambda *_: None, before_settle=lambda *_: None, note=lambda *_: None)
-        world = SimpleNamespace(invariants=silent, history=silent, note_settlement=lambda *_: None)
+        scenario = SimpleNamespace(exactly_once=False)
+        world = SimpleNamespace(invariants=silent, history=silent, note_settlement=lambda *_: None, scenario=scenario)
         daemon = SimpleNamespace(
             world=world,
             lease=self._lease,

@@ -263,8 +263,6 @@ def settle(db: Database, settlement: Settlement) -> int:
     for pattern, note in settlement.storms:
         db.control.setdefault(pattern, (now, note))
     db.settled_transaction = max(db.settled_transaction, settlement.transaction or 0)
-    if settlement.transaction is not None:
-        db.committed(always=True)
     return matched
 
 

@@ -199,6 +199,8 @@ class SimulatedStore:
                 return
             daemon.world.invariants.before_settle(daemon, settlement)
             matched = statements.settle(self._db, settlement)
+            if daemon.world.scenario.exactly_once:
+                self._db.committed(always=True)
             daemon.world.note_settlement(daemon, settlement)
             event = SettleFailed(settlement, "answer lost") if answer_is_lost else Settled(settlement, matched)
             timeline.after(self._delay(), lambda: answer(event))

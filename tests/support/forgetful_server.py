@@ -15,8 +15,8 @@ from tests.support.rig import Rig
 
 
 @pytest.fixture
-def forgetful(kafka: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on a server that writes to the disk what nobody waits for only when somebody else's commit does."""
+def forgetful_database() -> Iterator[Database]:
+    """A database on a server that writes to the disk what nobody waits for only when somebody else's commit does."""
     server = PostgresServer(
         {
             "wal_writer_delay": "10s",
@@ -25,15 +25,21 @@ def forgetful(kafka: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
             "bgwriter_lru_maxpages": "0",
         }
     )
-    rig = None
     try:
         server.start()
         with server.connect() as connection:
             connection.execute("CREATE DATABASE app")
         upgrade(server.url("app"), SCHEMA)
-        rig = Rig(Database(server, "app"), kafka, tmp_path)
+        yield Database(server, "app")
+    finally:
+        server.destroy()
+
+
+@pytest.fixture
+def forgetful(forgetful_database: Database, kafka: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
+    """A rig on that server."""
+    rig = Rig(forgetful_database, kafka, tmp_path)
+    try:
         yield rig
     finally:
-        if rig is not None:
-            rig.close()
-        server.destroy()
+        rig.close()

@@ -203,6 +203,44 @@ def test_what_a_missing_topic_keeps_of_a_window_keeps_the_next_one_for_a_moment_
     assert scene.careful.publish(rows, WINDOW_ROWS) == 2 * WINDOW_ROWS
 
 
+def careful_beside_a_row_that_stands_still(scene: Scene, rows: Sequence[Record]) -> None:
+    """The first window went, and but for row 0 it was reported."""
+    scene.journal.now = Opening(was_clean=False)
+    scene.careful.publish(rows, 0)
+    scene.journal.written = True
+    scene.careful.publish(rows, 0)
+    scene.publisher.deliver(range(1, WINDOW_ROWS))
+    scene.careful.take_reports()
+    scene.now += STILL_SECONDS
+
+
+def test_once_a_row_is_known_to_stand_still_no_window_waits_for_it(scene: Scene) -> None:
+    rows = [row(number) for number in range(4 * WINDOW_ROWS)]
+    careful_beside_a_row_that_stands_still(scene, rows)
+    sent = WINDOW_ROWS
+    while sent < len(rows):
+        scene.careful.publish(rows, sent)
+        scene.journal.written = True
+        going, sent = sent, scene.careful.publish(rows, sent)
+        assert sent == min(going + WINDOW_ROWS, len(rows)), "though no time passes"
+        scene.publisher.deliver(range(going, sent))
+        scene.careful.take_reports()
+
+
+def test_care_ends_though_a_row_stands_still_which_stays_recorded(scene: Scene) -> None:
+    rows = [row(number) for number in range(500)]
+    careful_beside_a_row_that_stands_still(scene, rows)
+    scene.careful.publish(rows, WINDOW_ROWS)
+    scene.journal.written = True
+    scene.careful.publish(rows, WINDOW_ROWS)
+    scene.publisher.deliver(range(WINDOW_ROWS, 2 * WINDOW_ROWS))
+    scene.now += CAREFUL_SECONDS
+    scene.careful.take_reports()
+    assert scene.told == ["careful_start", "careful_end"]
+    assert scene.journal.record_ids == [0]
+    assert scene.careful.publish(rows, 2 * WINDOW_ROWS) == len(rows)
+
+
 def test_beside_a_thousand_rows_without_a_report_no_more_go(scene: Scene) -> None:
     scene.journal.now = Opening(was_clean=False)
     rows = [row(number) for number in range(5_000)]

@@ -143,6 +143,21 @@ def test_what_is_delivered_later_is_settled_while_a_row_is_set_aside_and_the_row
     assert len(bench.told("unsettled_rows_settled")) == 1
 
 
+def test_a_row_that_was_settled_is_not_named_as_refused_when_others_are_later() -> None:
+    bench = Bench()
+    bench.locked = {1}
+    bench.deliver(1)
+    bench.run(1.0)
+    assert bench.state.settling.refusals.last_told == "the row 1: locked"
+    bench.locked = set()
+    bench.run(10.0)
+    bench.is_table_locked = True
+    bench.deliver(2, 3)
+    while bench.state.settling.refusals.is_empty:
+        bench.run(0.001)
+    assert not bench.state.settling.refusals.last_told
+
+
 def test_rows_that_are_set_aside_are_told_once_a_minute() -> None:
     bench = Bench()
     bench.locked = set(range(1, 200, 2))

@@ -11,7 +11,7 @@ from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 from outboxd.policy.routes import Route
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.undecided import UNDECIDED_SECONDS
+from outboxd.relay.undecided import SILENCE_SECONDS, UNDECIDED_SECONDS
 from tests.unit.records import record
 
 REFUSED = DeliveryFault(own_fault("INVALID_HEADERS"), "a number")
@@ -69,3 +69,14 @@ def test_once_all_that_was_on_its_way_was_refused_too_it_is_a_storm_though_more_
     bench.take([Report(each, REFUSED, 0, None) for each in bench.on_their_way], 2 * UNDECIDED_SECONDS)
 
     assert bench.told == ["storm_guard"]
+
+
+def test_a_partition_that_stands_still_for_long_keeps_no_storm_from_being_one() -> None:
+    bench = Bench()
+    bench.take([], SILENCE_SECONDS / 2)
+    assert bench.told == []
+
+    bench.take([], SILENCE_SECONDS)
+
+    assert bench.told == ["storm_guard"]
+    assert not bench.state.aftermath.undecided
