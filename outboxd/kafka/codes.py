@@ -19,6 +19,15 @@ def in_words(error: KafkaError) -> str:
     return f"{error.name()}: {error.str()}"
 
 
+def why_unread(error: KafkaError) -> str:
+    """Return why a partition that the cluster lists is not read: where nobody leads it the client calls it unknown, as
+    if it were not there.
+    """
+    if error.code() == KafkaError._UNKNOWN_PARTITION:
+        return "it has no leader; look at the brokers that keep it"
+    return in_words(error)
+
+
 def why_unanswered(error: KafkaException | TimeoutError) -> str:
     """Return why the brokers did not answer a question, in the client's words where it has any."""
     return str(error.args[0].str()) if isinstance(error, KafkaException) else "no answer in time"

@@ -11,6 +11,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 from outboxd.errors import AccessDeniedError, BrokerUnavailableError
 from outboxd.kafka.codes import NO_TOPIC, in_words
 from outboxd.kafka.consumers import without_producers_own
+from outboxd.kafka.partitions import count_partitions
 from outboxd.policy.auditing import Bounds, Identity
 
 ASK_SECONDS_MAX = 15.0
@@ -72,10 +73,22 @@ class LogReader:
             low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=ASK_SECONDS_MAX)
             _, log_end = self._ends.get_watermark_offsets(TopicPartition(*partition), timeout=ASK_SECONDS_MAX)
         except KafkaException as error:
-            if error.args[0].code() in _NOT_THERE:
-                return None
-            raise _explained(error, partition) from error
+            if error.args[0].code() not in _NOT_THERE:
+                raise _explained(error, partition) from error
+            if self._is_listed(partition):
+                said = f"{partition[0]}-{partition[1]} has no leader; look at the brokers that keep it"
+                raise BrokerUnavailableError(f"Kafka cannot be read: {said}") from error
+            return None
         return Bounds(low, high, log_end)
+
+    def _is_listed(self, partition: Partition) -> bool:
+        """Say whether there is such a partition: of one that nobody leads the client, too, says that it is unknown."""
+        topic, number = partition
+        try:
+            count = count_partitions(self._consumer, topic, ASK_SECONDS_MAX)
+        except KafkaException as error:
+            raise _explained(error, partition) from error
+        return count is not None and number < count
 
     def partitions(self, topic: str) -> list[Partition]:
         """Return the topic's partitions; none when there is no such topic."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from outboxd.kafka.lots import Lots
@@ -36,7 +36,7 @@ def partition_count(producer: AnyProducer, topic: str) -> int | None:
         return None  # No answer is no proof: the fault stays the topic's.
 
 
-def count_partitions(client: AnyProducer | AdminClient, topic: str, timeout_seconds: float) -> int | None:
+def count_partitions(client: AnyProducer | AdminClient | Consumer, topic: str, timeout_seconds: float) -> int | None:
     """Return how many partitions the topic has; None where the cluster does not tell.
 
     Raises:

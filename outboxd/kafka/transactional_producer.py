@@ -26,6 +26,8 @@ from outboxd.policy.messages import DeliveryFault
 
 CALL_SECONDS = 5.0
 CALLS_SECONDS_MAX = 60.0
+ABORT_SECONDS_MAX = CALL_SECONDS
+"""An abort is not waited for longer: nobody else goes on meanwhile, and the next producer's init does it as well."""
 ABANDON_SECONDS = 1.0
 POLL_SECONDS = 0.05
 
@@ -93,14 +95,16 @@ class TransactionalProducer:
         self._opened_at = None
 
     def abort(self) -> None:
-        """Abort it: nothing of it becomes visible."""
+        """Abort it: nothing of it becomes visible. The producer is not to be used any more."""
         # When it cannot even be aborted, the next producer's init does it.
         try:
             with suppress(MustAbortError):
-                self._call(self.client.abort_transaction)
+                self._call(self.client.abort_transaction, ABORT_SECONDS_MAX)
         except TransactionsEndedError as ended:
-            # Brokers that refused its every partition, for a right or a name, know of no transaction to be aborted.
-            if ended.fault.fault.name != "INVALID_TXN_STATE":
+            # Brokers that refused its every partition, for a right or a name, know of no transaction to be aborted. And
+            # what is on its way to a topic that was deleted, or made anew, may keep the client waiting for minutes.
+            is_needless = ended.fault.fault.name in ("INVALID_TXN_STATE", "_TIMED_OUT")
+            if not is_needless or not self._is_wanted():
                 raise
         self._opened_at = None
 
@@ -120,9 +124,9 @@ class TransactionalProducer:
             with suppress(KafkaException):
                 self.client.abort_transaction(ABANDON_SECONDS)
 
-    def _call(self, call: Callable[[float], object]) -> None:
+    def _call(self, call: Callable[[float], object], seconds_max: float = CALLS_SECONDS_MAX) -> None:
         """Make one transactional call to its end: a call that timed out, or may be repeated, is made again."""
-        deadline = self._monotonic() + CALLS_SECONDS_MAX
+        deadline = self._monotonic() + seconds_max
         while True:
             try:
                 call(CALL_SECONDS)

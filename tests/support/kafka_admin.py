@@ -45,6 +45,7 @@ _NO_LEADER_YET = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError._TRANSPORT,
+    KafkaError._NOENT,  # The client has not heard of a leader yet.
 }
 
 

@@ -216,6 +216,11 @@ def test_no_remedy_promises_that_a_row_which_may_be_a_dead_letter_by_then_goes_b
     assert promised == []
 
 
+def test_a_log_that_went_back_may_be_a_topic_that_was_made_anew_and_not_only_a_lossy_election() -> None:
+    meaning = fault_named("OUT_OF_ORDER_SEQUENCE_NUMBER").meaning
+    assert "its topic was deleted and created again, or an unclean leader election" in meaning
+
+
 def test_what_a_producer_can_see_has_a_meaning_of_its_own() -> None:
     meanings = [KAFKA_FAULTS[code].meaning for code, f in FACTS.items() if f["proposed_class"] != "not_for_producer"]
     assert sorted({meaning for meaning in meanings if meanings.count(meaning) > 1}) == []

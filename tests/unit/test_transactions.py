@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outboxd.kafka import transaction_client as module
+from outboxd.kafka import transactional_producer
 from outboxd.kafka.client_config import ANY_PARTITION, empty_key_partition
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.progress import ProgressRecord, decode
 from outboxd.kafka.transaction_client import TransactionClient
-from outboxd.kafka.transactional_producer import TransactionsEndedError
+from outboxd.kafka.transactional_producer import TransactionalProducer, TransactionsEndedError
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way
@@ -347,6 +348,43 @@ def test_aborts_without_a_cause_are_tried_again_and_not_for_ever() -> None:
     with pytest.raises(TransactionsEndedError, match="again and again: abort it"):
         transactions_on(broker).deliver([record(1)])
     assert broker.committed == []
+
+
+class ClientThatWaits(Client):
+    """Does not get to the end of an abort, for a record that is on its way to a topic that was deleted."""
+
+    def abort_transaction(self, _seconds: float) -> None:
+        super().abort_transaction(_seconds)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "1 message(s) remaining", False, True))
+
+
+def test_an_abort_that_waits_for_what_is_on_its_way_is_left_to_the_next_producer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transactional_producer, "ABORT_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(transactional_producer, "CALLS_SECONDS_MAX", 0.0)
+    broker = Broker(silent={"gone"})
+    transactions = transactions_on(broker, make=ClientThatWaits)
+    delivered, failed, _ = split(transactions.deliver([record(1, topic="gone"), record(2, topic="there")]))
+    assert (delivered, failed) == ([2], {1: "_MSG_TIMED_OUT"})
+    assert broker.committed == [2]
+
+
+def test_an_abort_is_not_waited_for_as_long_as_other_calls_nor_where_nobody_wants_more() -> None:
+    seconds = itertools.count()
+    broker = Broker()
+    client = ClientThatWaits(broker, Way.SHARED)
+    is_wanted = [True]
+    producer = TransactionalProducer(
+        cast(Any, client), is_wanted=lambda: is_wanted[0], monotonic=lambda: float(next(seconds))
+    )
+    producer.begin()
+    producer.abort()
+    assert next(seconds) <= transactional_producer.ABORT_SECONDS_MAX + 4
+    is_wanted[0] = False
+    producer.begin()
+    with pytest.raises(TransactionsEndedError, match="_TIMED_OUT"):
+        producer.abort()
 
 
 def test_a_zombie_that_takes_a_new_producer_sends_nothing_that_its_successor_committed() -> None:

@@ -106,8 +106,8 @@ BROKER_EVENTS: Final = (
         "acknowledged_records_lost",
         "error",
         "Acknowledged records of {topic}-{partition} are not in the log any more, as after the election of an "
-        "out-of-date replica: at least {count}. `outboxd audit` names their rows, `outboxd audit --republish` sends "
-        "them again.",
+        "out-of-date replica, or where the topic was deleted and created again: at least {count}. `outboxd audit` "
+        "names their rows, `outboxd audit --republish` sends them again.",
         ("topic", "partition", "count"),
         alerts=True,
     ),

@@ -112,9 +112,9 @@ BROKER_FAULTS: Final[tuple[Fault, ...]] = (
     Fault(44, "POLICY_VIOLATION", _ROW, "A policy of the broker refuses the record.",
           "Ask who runs the cluster which policy it is; correct the dead letter, then replay it.", batch_wide=True),
     Fault(45, "OUT_OF_ORDER_SEQUENCE_NUMBER", _PRODUCER,
-          "The partition's log is behind what it had acknowledged: an unclean leader election may have lost "
-          "acknowledged records.",
-          "Run `outboxd audit` on the topic now and republish what it names; set "
+          "The partition's log is behind what it had acknowledged: its topic was deleted and created again, or an "
+          "unclean leader election may have lost acknowledged records.",
+          "Run `outboxd audit` on the topic now and republish what it names, if it is still wanted; set "
           "unclean.leader.election.enable=false."),
     Fault(46, "DUPLICATE_SEQUENCE_NUMBER", _PRODUCER,
           "The broker already has this record; the answer to the first sending was lost.",
