@@ -25,8 +25,8 @@ from outboxd.relay.refused_parts import RefusedParts
 STUCK_TRIES = 6
 """So often, which takes some seconds, is what is set aside tried before who waits for its end waits no longer."""
 TRIES_A_SECOND_MAX = 20
-"""So often, taken together, is tried what was so often in vain, and are parts where nearly all are refused: thousands of
-rows would else keep the server busy.
+"""So often, taken together, is tried what was so often in vain, and are parts where nearly all are refused; thousands
+of rows would else keep the server busy.
 """
 
 

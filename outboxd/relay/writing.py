@@ -17,8 +17,9 @@ from outboxd.relay.restating import keep_from_reading, progress_row
 from outboxd.relay.state import State
 
 SETTLE_DELAY_SECONDS = 0.02
-WRITES = ("settle",)
-"""During what the writing session may fail."""
+REFUSED = "settle, which it refuses"
+WRITES = ("settle", REFUSED)
+"""During what the writing session may fail; at the second the server answers, and writes nothing."""
 REFUSALS_MAX = 20
 """So many settlements refused in a row, the largest with its parts down to single rows of several places, are not for
 some rows' sake: it is the table that is locked, or a trigger that refuses every row. A pause comes before each next
@@ -244,7 +245,7 @@ class Writing:
         """
         if self._is_whole_refused and not self._is_refusal_told and now - self._told_refusal_at >= ASIDE_TOLD_SECONDS:
             self._is_refusal_told, self._told_refusal_at = True, now
-            self._state.ports.observer.event("database_failed", during="settle", cause=event.message)
+            self._state.ports.observer.event("database_failed", during=REFUSED, cause=event.message)
 
     def _tell_aside(self, event: SettleFailed, now: float) -> None:
         """Name the row: nobody else can find out why it stays pending though it was sent. That all else waits for such

@@ -19,7 +19,7 @@ from outboxd.relay.recovering import Recovering
 from outboxd.relay.refusals import TRIES_A_SECOND_MAX
 from outboxd.relay.state import TRANSACTIONS_WAITING, Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
-from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, WRITES, Writing
+from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, REFUSED, WRITES, Writing
 from tests.unit.records import record
 
 STALL_SECONDS = RelayLimits().stall_seconds
@@ -182,7 +182,7 @@ def test_a_locked_table_is_told_as_a_failed_database_and_keeps_no_server_busy() 
     bench.deliver(*range(1, 5_001))
     assert bench.run(1.0) <= TRIES_A_SECOND_MAX + REFUSALS_MAX
     assert max(bench.run(1.0) for _ in range(60)) <= TRIES_A_SECOND_MAX + 1
-    assert [each["during"] for each in bench.told("database_failed")] == ["settle"]
+    assert [each["during"] for each in bench.told("database_failed")] == [REFUSED]
     assert len(bench.told("row_not_settled")) == 2, "once a minute"
 
     bench.is_table_locked = False
