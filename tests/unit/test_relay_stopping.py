@@ -133,6 +133,8 @@ class Bench:
 
     def committed(self) -> None: ...
 
+    def connection_trouble(self) -> None: ...
+
     def failure(self) -> DeliveryFault | None:
         return self.fault
 
