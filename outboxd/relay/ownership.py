@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from outboxd.policy.careful import PlannedEnd
 from outboxd.policy.cause import cause
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.routes import Route
@@ -125,18 +126,24 @@ class Ownership:
         self._begin(token, self.state.left_in_doubt() if keeps_doubt else ())
 
     def resolve(self, failure: DeliveryFault) -> None:
-        """The transactional producer ended with outcomes unknown: own the outbox as if anew, so that they are resolved
-        by the progress records before anything is relayed again; later each time where they end in a row.
+        """The transactional producer ended with outcomes unknown, by plan or not: own the outbox as if anew, so that
+        they are resolved by the progress records before anything is relayed again; later each time where they fail in
+        a row.
         """
         unsettled = len(self.state.ledger)
-        self._producer_ends.ended(self._ports.clock.monotonic())
+        is_planned = isinstance(failure, PlannedEnd)
+        if not is_planned:
+            self._producer_ends.ended(self._ports.clock.monotonic())
         self._begin_anew(self.state.token)
-        self._ports.observer.event(
-            "producer_rebuilt",
-            error_code=failure.fault.name,
-            cause=cause(failure.fault, failure.text),
-            unknown_rows=unsettled,
-        )
+        if is_planned:
+            self._ports.observer.event("producer_renewed", unknown_rows=unsettled, reason=failure.text)
+        else:
+            self._ports.observer.event(
+                "producer_rebuilt",
+                error_code=failure.fault.name,
+                cause=cause(failure.fault, failure.text),
+                unknown_rows=unsettled,
+            )
         self._load_when_answered()
 
     # Renewing.

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError
 
-from outboxd.policy.faults import fault_of
+from outboxd.policy.careful import PlannedEnd
+from outboxd.policy.faults import fault_of, own_fault
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.messages import DeliveryFault, Report, StopRequested
 from outboxd.policy.routes import Route
@@ -46,10 +47,10 @@ class Stand:
         """The load that is under way is answered."""
         self.ownership.state.reading = None
 
-    def fail(self) -> float:
+    def fail(self, failure: DeliveryFault = FENCED) -> float:
         """The producer ends as soon as it was recovered; return how long nothing is loaded after that."""
         ended_at = self.now
-        self.ownership.resolve(FENCED)
+        self.ownership.resolve(failure)
         for at in self.ownership.reading.deadlines():
             self.ownership.reading.fetch(self.now)
             assert self.ownership.state.reading is None, "asked before its time"
@@ -71,6 +72,15 @@ def test_a_producer_that_ends_long_after_the_one_before_is_replaced_at_once() ->
         stand.fail()
     stand.now += IN_A_ROW_SECONDS
     assert stand.fail() == 0.0
+
+
+def test_a_planned_end_is_told_as_none_of_a_failure_and_ends_no_row_of_them() -> None:
+    stand = Stand()
+    planned = PlannedEnd(own_fault("NEVER_REPORTED"), "suspects went apart")
+    assert [stand.fail(planned) for _ in range(3)] == [0.0] * 3
+    assert "producer_rebuilt" not in stand.events
+    assert stand.events.count("producer_renewed") == 3
+    assert [stand.fail() for _ in range(2)] == [0.0, 0.25]
 
 
 def test_an_owner_that_stands_by_meanwhile_loads_nothing() -> None:
