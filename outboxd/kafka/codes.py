@@ -19,6 +19,15 @@ def in_words(error: KafkaError) -> str:
     return f"{error.name()}: {error.str()}"
 
 
+def unread(error: KafkaError) -> str:
+    """Return why a topic that is there cannot be read, in words. Of a partition without a leader the client says that
+    it does not know it.
+    """
+    if error.code() != KafkaError._UNKNOWN_PARTITION:
+        return in_words(error)
+    return f"its partition has no leader; start the brokers that have its replicas ({in_words(error)})"
+
+
 def why_unanswered(error: KafkaException | TimeoutError) -> str:
     """Return why the brokers did not answer a question, in the client's words where it has any."""
     return str(error.args[0].str()) if isinstance(error, KafkaException) else "no answer in time"

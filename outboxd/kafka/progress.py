@@ -30,7 +30,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from outboxd.errors import BrokerUnavailableError, OutboxdError
 from outboxd.kafka.client_config import CLIENT_LOGGER
-from outboxd.kafka.codes import in_words
+from outboxd.kafka.codes import unread
 from outboxd.kafka.consumers import is_groups_alone, without_producers_own
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import ProgressRow, Report
@@ -255,7 +255,7 @@ def read_above(
                 return sorted((r for r in ours if is_wanted(r.number, r.lineage)), key=lambda record: record.number)
             look_back *= 8
     except KafkaException as error:
-        raise BrokerUnavailableError(f"the progress topic {topic} cannot be read: {in_words(error.args[0])}") from error
+        raise BrokerUnavailableError(f"the progress topic {topic} cannot be read: {unread(error.args[0])}") from error
     finally:
         consumer.close()
 
