@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.integration.test_unsettled_rows import REFUSING
-from tests.support.daemon import DaemonProcess
+from tests.support.daemon import DaemonProcess, Section
 from tests.support.mock_broker import MockCluster
 from tests.support.postgres_fixtures import Database
 
@@ -30,7 +30,7 @@ def sql(database: Database) -> Iterator[psycopg.Connection]:
 def daemon(database: Database, tmp_path: Path) -> Iterator[DaemonProcess]:
     with MockCluster() as mock:
         mock.create_topic("t")
-        sections = {
+        sections: dict[str, Section] = {
             "database": {"url": database.url},
             "kafka": {"bootstrap.servers": mock.bootstrap},
             "relay": {"max_in_flight_rows": 40, "batch_rows": 40, "shutdown_timeout": "10m"},
