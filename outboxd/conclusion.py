@@ -19,7 +19,8 @@ def conclude(end: RelayEnd, settings: Settings, *, until_empty: bool) -> int:
         return EXIT_UNAVAILABLE
     if end.reason == "unsettled":
         print("PostgreSQL refuses to settle rows that were sent; the log names one and says why", file=sys.stderr)  # noqa: T201 - for people
-        return EXIT_UNAVAILABLE
+        # Whoever stopped it asked for no more than that.
+        return EXIT_UNAVAILABLE if until_empty else EXIT_OK
     if end.reason == "empty":
         _tell_pending(settings)
     elif until_empty:

@@ -64,18 +64,22 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
     """Return which servers do not answer the daemon, what keeps it from sending at all, and whether rows that were sent
     cannot be settled, each with why, from what `/status` says.
     """
-    found = []
+    found, refusal = [], ""
     for key, name in (("database", "PostgreSQL"), ("kafka", "Kafka")):
         server = status.get(key)
         if isinstance(server, dict) and server.get("since") and not server.get("up"):
             cause = server.get("cause")
+            if server.get("refuses"):
+                # It answers: which rows it does not settle is told below.
+                refusal = cause or ""
+                continue
             found.append(f"{name} does not answer" + (f": {cause}" if cause else ""))
     relay = status.get("relay")
     if isinstance(relay, dict) and relay.get("recovery_failure"):
         found.append(f"nothing is sent until what was sent before is known: {relay['recovery_failure']}")
     if isinstance(relay, dict) and relay.get("refused_rows"):
         waits = ", and all else waits for that" if relay.get("waits_for_refused") else ""
-        why = relay.get("refusal") or "the event row_not_settled in the log says why"
+        why = relay.get("refusal") or refusal or "the event row_not_settled in the log says why"
         found.append(f"PostgreSQL refuses to settle rows that were sent ({relay['refused_rows']:,}){waits}: {why}")
     return found
 

@@ -24,7 +24,7 @@ def why_unread(error: KafkaError) -> str:
     if it were not there.
     """
     if error.code() == KafkaError._UNKNOWN_PARTITION:
-        return "it has no leader; look at the brokers that keep it"
+        return f"its partition has no leader; start the brokers that have its replicas ({in_words(error)})"
     return in_words(error)
 
 

@@ -25,7 +25,7 @@ from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.partitions import is_doubtful, partition_fault
-from outboxd.kafka.progress import ProgressBody, ProgressRecord, progress_key
+from outboxd.kafka.progress import ProgressBody, ProgressRecord, decode, progress_key
 from outboxd.kafka.transactional_producer import (
     POLL_SECONDS,
     MustAbortError,
@@ -34,7 +34,7 @@ from outboxd.kafka.transactional_producer import (
     given_up,
 )
 from outboxd.kafka.verdicts import Attempt, Faults, Way
-from outboxd.policy.faults import FaultClass, fault_of
+from outboxd.policy.faults import FaultClass, fault_of, own_fault
 from outboxd.policy.messages import DeliveryFault, ProgressRow, Report, error_of
 from outboxd.policy.records import Record
 
@@ -86,6 +86,8 @@ class TransactionClient:
         self._producer: TransactionalProducer | None = None
         self._way = Way.SHARED
         self._lineage = ""
+        self._attempt: bytes | None = None
+        """The last progress record that was to be committed."""
         self.number = 0
         """The last transaction that was committed."""
 
@@ -127,11 +129,20 @@ class TransactionClient:
             self._take_producer(way)
             newer = self._read_above(self.number, self._lineage)
             if newer:
-                text = f"another producer committed transaction {newer[-1].number} after {self.number}"
-                raise TransactionsEndedError(DeliveryFault(fault_of(KafkaError._FENCED), text))
+                raise TransactionsEndedError(self._overtaken(newer))
         if self._producer is None:
             raise AssertionError("a producer was just taken")
         return self._producer
+
+    def _overtaken(self, newer: Sequence[ProgressRecord]) -> DeliveryFault:
+        """Say who committed these: another producer, or this one, though its client had that aborted."""
+        number = newer[-1].number
+        if self._attempt is not None and newer == [decode(self._attempt)]:
+            return DeliveryFault(
+                own_fault("NEVER_REPORTED"), f"transaction {number} went through, and was to be aborted"
+            )
+        text = f"another producer committed transaction {number} after {self.number}"
+        return DeliveryFault(fault_of(KafkaError._FENCED), text)
 
     def serve(self) -> None:
         """Let the idle producer tell its news. Raises TransactionsEndedError when it was fenced meanwhile."""
@@ -186,7 +197,7 @@ class TransactionClient:
         reports = self._await_reports(producer, part, body)
         body.add_restated(restated)
         number = self.number + 1
-        value = body.value(number, self._lineage)
+        value = self._attempt = body.value(number, self._lineage)
         try:
             producer.client.produce(self.topic, value, progress_key(number), partition=0)
             producer.commit()

@@ -10,12 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from outboxd import __version__
+from outboxd.observability.contact import NOT_ASKED, Contact
 from outboxd.policy.cause import plain
 from outboxd.relay.status import RelayStatus, status_of
+from outboxd.relay.writing import REFUSED
 
 if TYPE_CHECKING:
     from outboxd.relay.relay import Relay
@@ -28,20 +30,6 @@ GAUGES: Final = "gauges"
 _TOPIC_CHARS_MAX: Final = 60
 BACKLOG_SECONDS: Final = 5.0
 """A pending row older than this is a backlog, whose age grows while nobody measures it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """Whether a server answers; `cause` says why not. None: nobody tried yet."""
-
-    answers: bool | None = None
-    cause: str = ""
-    since: float = 0.0
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it answered the last time that somebody tried."""
-        return self.answers is True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +83,8 @@ class StatusBoard:
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     relay: RelayStatus | None = None
-    database: Contact = Contact()
-    kafka: Contact = Contact()
+    database: Contact = NOT_ASKED
+    kafka: Contact = NOT_ASKED
     backlog: Backlog = Backlog()
     published_at: float | None = None
     advanced_at: float | None = None
@@ -191,7 +179,8 @@ class StatusBoard:
         else:
             self._failing.update(dict.fromkeys(asked_by, cause))
         failing = dict(self._failing)
-        self.database = self._contact(self.database, not failing, next(iter(failing.values()), ""))
+        contact = self._contact(self.database, not failing, next(iter(failing.values()), ""))
+        self.database = replace(contact, refuses=set(failing) == {REFUSED})
 
     def database_not_asked(self, asked_by: Collection[str]) -> None:
         """These wait for it no more. Whether it is up is for the next answer to say: theirs never came."""
@@ -236,7 +225,7 @@ class StatusBoard:
         if status.role == "owner":
             rate, lag = self.rates().ten_seconds, self.lag_seconds()
             parts.append(f"{rate:,.0f} rows/s, lag {_spoken(lag)}" if rate or lag >= 1 else "idle")
-        parts += [f"{name} does not answer" for name, contact in self._servers() if contact.answers is False]
+        parts += [f"{name} {contact.trouble}" for name, contact in self._servers() if contact.answers is False]
         if status.recovery_failure:
             parts.append("nothing is sent until what was sent before is known")
         if status.topics_held:
@@ -263,7 +252,12 @@ class StatusBoard:
             "lag_seconds": self.lag_seconds(),
             "rates": asdict(self.rates()),
             "published_by_topic": dict(self.published_by_topic),
-            "database": {"up": self.database.is_up, "cause": self.database.cause, "since": self.database.since},
+            "database": {
+                "up": self.database.is_up,
+                "cause": self.database.cause,
+                "since": self.database.since,
+                "refuses": self.database.refuses,
+            },
             "kafka": {"up": self.kafka.is_up, "cause": self.kafka.cause, "since": self.kafka.since},
             "backlog": {name: value for name, value in asdict(self.backlog).items() if name != "measured_at"},
             "relay": None if self.relay is None else asdict(self.relay),

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from outboxd.policy.messages import DeliveryFault
+
 WINDOW_ROWS: Final = 200
 """How many rows are recorded and in the air at once: few to be tried one by one, enough to lose little time."""
 SUSPECTS_MAX: Final = 2_000
@@ -34,6 +36,13 @@ class Opening:
 
     was_clean: bool
     suspects: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEnd(DeliveryFault):
+    """The producer made way for a process of its own, which is through: no failure, and yet what was committed has to
+    be read. `text` says so as a reason.
+    """
 
 
 def window(record_ids: Iterable[int], suspects: set[int]) -> list[int]:

@@ -28,7 +28,8 @@ The modules, as the data goes:
   `loading`, `recovering`, `resting`, `ending`, `status` (what others may read of it)
 - reading: `wishes` (what is to be read), `reading` (when, and what answers mean), `admission` and `answers` (what may
   go of them), `orders` (retries, replays, discards and pauses that they tell), `sweeping`
-- publishing: `publishing`, `forwarding` (a publisher within another), `careful` and `careful_transactions`
+- publishing: `publishing`, `producer_ends` (how soon the next one comes), `forwarding` (a publisher within another),
+  `careful` and `careful_transactions`
 - outcomes: `aftermath`, `undecided`, `deliveries`, `histories`, `suspicion`, `holding`, `probing`, `watch`,
   `stuck_partitions`, `row_events`
 - what is kept: `ledger` (in memory), `held_records` (out of memory, unsettled), `lanes` (by topic), `forgetting`

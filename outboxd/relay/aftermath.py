@@ -80,7 +80,7 @@ class Aftermath:
             observer=observer,
         )
         self.suspects: list[Record] = []
-        self.unknown: list[Record] = []
+        self.unknown: list[Unknown] = []
         self.undecided: list[Undecided] = []
         self.now_ms = 0
 
@@ -250,7 +250,7 @@ class Aftermath:
                 self.histories.suspicions.suspect(record.id, outcome.fault.code, now)
                 self.suspects.append(record)
             case Unknown():
-                self.unknown.append(record)
+                self.unknown.append(outcome)
             case Delivered():
                 raise AssertionError("a failed report is not a delivery")
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Protocol
 
-from outboxd.policy.careful import WINDOW_ROWS
+from outboxd.policy.careful import WINDOW_ROWS, PlannedEnd
 from outboxd.policy.faults import FaultClass, own_fault
 from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.records import Record
@@ -162,8 +162,12 @@ class CarefulTransactions(CarefulPublisher):
             return
         self._session = []
         self._trial.abandon()
-        text = "rows suspected of a crash went by a process of their own; what it committed is read now"
-        self._session_ended = DeliveryFault(own_fault("NEVER_REPORTED"), text)
+        text = "rows suspected of a crash went by a process of their own, and what that committed has to be read"
+        fault = own_fault("NEVER_REPORTED")
+        if record.id in self._suspects and error is not None:
+            self._session_ended = DeliveryFault(fault, f"{text}; it came to no end: {error.text}")
+        else:
+            self._session_ended = PlannedEnd(fault, text)
 
     def committed(self) -> int | None:
         """Return the last Kafka transaction whose reports were taken since the last call."""

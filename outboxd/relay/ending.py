@@ -43,7 +43,7 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
     soon = now + state.limits.shutdown_timeout_seconds
     if any(held.state is HeldState.SCHEDULED and held.due_at <= soon for held in state.held.by_id.values()):
         return None
-    if reading.read_all and _is_stuck(state):
+    if _is_stuck(state, reading):
         return RelayEnd("unsettled")
     # What a pause or a held key keeps waiting is waited for by nobody.
     goes_on = len(state.ledger) or not state.settling.is_empty or state.aftermath.undecided
@@ -55,12 +55,16 @@ def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> 
     return None
 
 
-def _is_stuck(state: State) -> bool:
-    """Nothing is left in memory but rows that PostgreSQL refuses to settle again and again."""
+def _is_stuck(state: State, reading: Reading) -> bool:
+    """Nothing is left in memory but rows that PostgreSQL refuses to settle again and again, and what waits behind them;
+    and all else was read, or there is no room for it.
+    """
     settling = state.settling
-    if not settling.refusals.are_stuck or settling.waits or settling.under_way is not None or state.wishes.has_open:
+    if not settling.is_written or not settling.refusals.are_stuck or state.aftermath.undecided:
         return False
-    return not state.aftermath.undecided and state.ledger.records.keys() <= settling.refusals.ids_aside()
+    if not state.is_crowded and (state.wishes.has_open or not reading.read_all):
+        return False
+    return state.ledger.records.keys() - state.gate.waiting_ids() <= settling.refusals.ids_aside()
 
 
 def _is_blocked(state: State, closed: Sequence[str]) -> bool:
@@ -68,7 +72,10 @@ def _is_blocked(state: State, closed: Sequence[str]) -> bool:
     # Of a topic of which partitions are held, only what is stuck there.
     whole = {topic for topic in closed if topic not in state.partitions}
     stuck_ids = {record.id for record in state.stuck.stuck_records()}
-    records = state.ledger.records.values()
+    refusals = state.settling.refusals
+    # They were delivered, and are waited for no longer than this takes to tell.
+    refused_ids = refusals.ids_aside() if refusals.are_stuck else set()
+    records = [each for each in state.ledger.records.values() if each.id not in refused_ids]
     if state.wishes.has_open or any(each.topic not in whole and each.id not in stuck_ids for each in records):
         return False
     breakers = state.lanes.breakers.open

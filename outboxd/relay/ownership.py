@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from outboxd.policy.backoff import probe_delay_seconds
+from outboxd.policy.careful import PlannedEnd
 from outboxd.policy.cause import cause
 from outboxd.policy.limits import RelayLimits
 from outboxd.policy.routes import Route
 from outboxd.relay.ports import DeliveryFault, Reconfigured, Settled, SettleFailed
+from outboxd.relay.producer_ends import ProducerEnds
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.reading import READS, Reading
 from outboxd.relay.resting import Resting
@@ -27,9 +28,6 @@ from outboxd.relay.writing import WRITES, Writing
 
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
-
-IN_A_ROW_SECONDS = 10.0
-"""A producer that ends so soon after the one before began ends in a row with it: what ends them has not passed."""
 
 RECONFIGURED = "its configuration changed"
 CLUSTER_CHANGED = "another Kafka cluster answers"
@@ -62,8 +60,7 @@ class Ownership:
         self._renewed_for = ""
         self.stale_reads = 0
         self.stale_settlements = 0
-        self._ended_in_a_row = 0
-        self._load_from = float("-inf")
+        self._producer_ends = ProducerEnds()
         self._begin(None)
 
     def _begin(self, token: int | None, in_doubt: Iterable[int] = ()) -> None:
@@ -83,7 +80,7 @@ class Ownership:
         # Its parts count failures anew; those before them waited for answers that are nobody's business any more.
         self._ports.observer.database_not_asked((*READS, *WRITES))
         self.renewing_until: float | None = None
-        self.publishing = Publishing(self.state)
+        self.publishing = Publishing(self.state, self._producer_ends)
         self.reading = Reading(self.state, listening=self._listening)
         self.writing = Writing(self.state)
         self.watch = Watch(self.state)
@@ -115,7 +112,7 @@ class Ownership:
         """Load once nothing of an ownership before is under way: what it still writes belongs to what is read then."""
         is_answered = not self.stale_reads and not self.stale_settlements
         if is_answered and self.state.token is not None and not self._is_draining:
-            self.reading.loading.begin_from(self._load_from, self._ports.clock.monotonic())
+            self.reading.loading.begin_from(self._producer_ends.next_from, self._ports.clock.monotonic())
 
     def _begin_anew(self, token: int | None) -> None:
         """Start as a new owner does, with a new producer; what is under way belongs to the ownership before."""
@@ -129,20 +126,24 @@ class Ownership:
         self._begin(token, self.state.left_in_doubt() if keeps_doubt else ())
 
     def resolve(self, failure: DeliveryFault) -> None:
-        """The transactional producer ended with outcomes unknown: own the outbox as if anew, so that they are resolved
-        by the progress records before anything is relayed again; later each time where they end in a row.
+        """The transactional producer ended with outcomes unknown, by plan or not: own the outbox as if anew, so that
+        they are resolved by the progress records before anything is relayed again; later each time where they fail in
+        a row.
         """
         unsettled = len(self.state.ledger)
-        now = self._ports.clock.monotonic()
-        self._ended_in_a_row = self._ended_in_a_row + 1 if now < self._load_from + IN_A_ROW_SECONDS else 0
-        self._load_from = now + (probe_delay_seconds(self._ended_in_a_row - 1) if self._ended_in_a_row else 0.0)
+        is_planned = isinstance(failure, PlannedEnd)
+        if not is_planned:
+            self._producer_ends.ended(self._ports.clock.monotonic())
         self._begin_anew(self.state.token)
-        self._ports.observer.event(
-            "producer_rebuilt",
-            error_code=failure.fault.name,
-            cause=cause(failure.fault, failure.text),
-            unknown_rows=unsettled,
-        )
+        if is_planned:
+            self._ports.observer.event("producer_renewed", unknown_rows=unsettled, reason=failure.text)
+        else:
+            self._ports.observer.event(
+                "producer_rebuilt",
+                error_code=failure.fault.name,
+                cause=cause(failure.fault, failure.text),
+                unknown_rows=unsettled,
+            )
         self._load_when_answered()
 
     # Renewing.

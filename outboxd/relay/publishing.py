@@ -8,6 +8,7 @@ from outboxd.policy.cause import cause
 from outboxd.policy.records import Record, id_of
 from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.held_records import HeldState
+from outboxd.relay.producer_ends import ProducerEnds
 from outboxd.relay.state import State
 
 PUBLISH_ROWS_MAX = 2_000
@@ -18,9 +19,12 @@ UNCONFIRMED_SHARE = 10
 class Publishing:
     """The producer's side of the flow."""
 
-    def __init__(self, state: State) -> None:
-        """`state` is the relay's memory of this ownership."""
+    def __init__(self, state: State, producer_ends: ProducerEnds) -> None:
+        """`state` is the relay's memory of this ownership; `producer_ends` are those of all."""
         self._state = state
+        self._producer_ends = producer_ends
+        self.rebuild_at: float | None = None
+        """When the producer that has failed is replaced, None while it works: nothing is published until then."""
         self._holds_seen = 0
         self._unconfirmed: list[Record] = []
         """Fire-and-forget records that the producer was given in this turn."""
@@ -38,6 +42,8 @@ class Publishing:
     def publish(self) -> None:
         """Give the producer what may go now, suspects first."""
         state, publisher = self._state, self._state.ports.publisher
+        if self.rebuild_at is not None:
+            return
         self._publish_suspects()
         if state.draining or not (state.has_ready or state.unconfirmed):
             return
@@ -119,7 +125,7 @@ class Publishing:
             state.settling.mark(transaction)
             state.settling.refusals.restated(*publisher.restated())
         if not state.pipelined and (publisher.failure() is not None or state.aftermath.unknown):
-            self._rebuild()
+            self._consider_rebuild(now)
 
     def _go_next(self, following: Sequence[Record]) -> None:
         """Put what the reports let go behind what waits; what a transaction gave back is older than that."""
@@ -129,10 +135,25 @@ class Publishing:
         else:
             state.ready += following
 
+    def _consider_rebuild(self, now: float) -> None:
+        """The producer failed. Whoever drains sends nothing more, and waits for no pause."""
+        if self.rebuild_at is None:
+            self._producer_ends.ended(now)
+            self.rebuild_at = self._producer_ends.next_from
+        if now >= self.rebuild_at or self._state.draining:
+            self.rebuild_at = None
+            self._rebuild()
+
     def _rebuild(self) -> None:
         """The producer failed: what was in flight has an unknown outcome and goes again, in order, by a new one."""
         state = self._state
         failure = state.ports.publisher.failure()
+        code, told = "NEVER_REPORTED", "the producer gave records back without an outcome"
+        if failure is not None:
+            code, told = failure.fault.name, cause(failure.fault, failure.text)
+        elif state.aftermath.unknown:
+            first = state.aftermath.unknown[0]
+            code, told = first.fault.name, first.message
         unsettled = state.with_producer()
         state.aftermath.unknown = []
         state.aftermath.deliveries.forget_refused()
@@ -149,9 +170,7 @@ class Publishing:
         state.ports.observer.duplicates_possible(len(unsettled))
         state.ports.observer.event(
             "producer_rebuilt",
-            error_code=failure.fault.name if failure else "NEVER_REPORTED",
-            cause=cause(failure.fault, failure.text)
-            if failure
-            else "the producer gave records back without an outcome",
+            error_code=code,
+            cause=told,
             unknown_rows=len(unsettled),
         )

@@ -25,7 +25,9 @@ from outboxd.relay.refused_parts import RefusedParts
 STUCK_TRIES = 6
 """So often, which takes some seconds, is what is set aside tried before who waits for its end waits no longer."""
 TRIES_A_SECOND_MAX = 20
-"""So often, taken together, is tried what was so often in vain: thousands of rows would else keep the server busy."""
+"""So often, taken together, is tried what was so often in vain, and are parts where nearly all are refused; thousands
+of rows would else keep the server busy.
+"""
 
 
 class Aside(NamedTuple):
@@ -98,8 +100,17 @@ class Refusals:
     @property
     def are_stuck(self) -> bool:
         """Whether something is set aside, and each of it was tried in vain again and again."""
-        tries = min((aside.failures for aside in self._aside), default=0)
-        return not self._parts and self._trying is None and tries >= STUCK_TRIES
+        # With the one that is tried: of many there always is one, where each waits for a lock.
+        tries = min((aside.failures for aside in self._all_aside()), default=0)
+        return not self._parts and tries >= STUCK_TRIES
+
+    def hurry(self, now: float) -> None:
+        """Somebody waits for the end of this: try what is set aside soon, one after the other."""
+        soon = enumerate(sorted(self._aside))
+        self._aside = [
+            aside._replace(due_at=min(aside.due_at, now + place / TRIES_A_SECOND_MAX)) for place, aside in soon
+        ]
+        heapq.heapify(self._aside)
 
     def take(self, now: float) -> Settlement | None:
         """Return what is to be given again now, or None."""

@@ -36,6 +36,9 @@ from outboxd.relay.ports import (
 )
 from outboxd.relay.state import Ports, RelayLimits, State
 
+REFUSED_SECONDS = 2.0
+"""So long a drain still tries what PostgreSQL refuses to settle again and again."""
+
 __all__ = ["Ports", "Relay", "RelayEnd", "RelayLimits"]
 
 
@@ -59,6 +62,7 @@ class Relay:
         self._until_empty = until_empty
         self._pipelined = pipelined
         self._draining_until: float | None = None
+        self._tried_until = 0.0
         self.ownership = Ownership(ports, limits, routes, default_route or Route(), pipelined=pipelined)
         self.end: RelayEnd | None = None
         self.turns = 0
@@ -130,6 +134,8 @@ class Relay:
     def _rest(self, now: float) -> None:
         ownership = self.ownership
         own = [until for until in (self._draining_until, ownership.renewing_until) if until is not None]
+        if self.is_stopping and now < self._tried_until:
+            own.append(self._tried_until)
         self.next_deadline = ownership.resting.next_deadline(
             now, own, may_read=not ownership.stale_reads, may_settle=not ownership.stale_settlements
         )
@@ -205,7 +211,10 @@ class Relay:
         if self._draining_until is not None:
             self._finish("forced")
             return
-        self._draining_until = self._ports.clock.monotonic() + self.state.limits.shutdown_timeout_seconds
+        now = self._ports.clock.monotonic()
+        self._draining_until = now + self.state.limits.shutdown_timeout_seconds
+        self._tried_until = min(self._draining_until, now + REFUSED_SECONDS)
+        self.state.settling.refusals.hurry(now)
         self.ownership.drain()
 
     def _consider_end(self, now: float) -> None:
@@ -216,6 +225,8 @@ class Relay:
                 self._finish("stopped")
             elif now >= self._draining_until:
                 self._finish("shutdown_timeout")
+            elif now >= self._tried_until and state.is_drained_but_for_refused:
+                self._finish("unsettled")
         elif self._until_empty and state.token is not None and ownership.reading.loading.is_done:
             end = consider_empty(state, ownership.reading, ownership.watch, now)
             if end is not None:

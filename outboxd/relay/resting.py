@@ -45,6 +45,8 @@ class Resting:
             deadlines += self._reading.deadlines()
         if may_settle:
             deadlines += self._writing.deadlines(now)
+        if self._publishing.rebuild_at is not None:
+            deadlines.append(self._publishing.rebuild_at)
         if state.aftermath.undecided:
             deadlines.append(now + POLL_SLICE_SECONDS)
         return min(deadlines)
@@ -53,6 +55,8 @@ class Resting:
     def _goes_on(self) -> bool:
         """Records wait for the producer, and it is at once that they are given to it."""
         state = self._state
+        if self._publishing.rebuild_at is not None:
+            return False
         # Fire-and-forget records wait for reports of others like them; once those are in, nothing else comes for them.
         waits = state.has_ready or (state.unconfirmed and not state.in_flight)
         return bool(waits) and not state.draining and not state.pipelined
@@ -68,7 +72,9 @@ class Resting:
             publisher.poll(POLL_SLICE_SECONDS if self._publishing.is_queue_full else 0.0)
             return
         timeout_seconds = min(max(0.0, next_deadline - now), REST_SECONDS_MAX)
-        rows_in_flight = 0 if state.pipelined else state.lanes.rows_in_flight
+        # A producer that has failed may return from waiting at once.
+        is_apart = state.pipelined or self._publishing.rebuild_at is not None
+        rows_in_flight = 0 if is_apart else state.lanes.rows_in_flight
         if rows_in_flight:
             # Lingering for a fuller batch pays only in a backlog, and where its keys let enough of it go at once.
             comes_more = rows_in_flight >= LINGER_ROWS_MIN and self._reading.was_full

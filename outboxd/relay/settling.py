@@ -70,8 +70,9 @@ class Settling:
 
     @property
     def is_written(self) -> bool:
-        """Whether nothing waits but what was refused one by one, and nothing is under way."""
-        return not self.waits and self.under_way is None and self.refusals.are_aside
+        """Whether nothing waits but what was refused one by one, and nothing else is under way."""
+        is_under_way = self.under_way is not None and not self.refusals.tries_aside
+        return not self.waits and not is_under_way and self.refusals.are_aside
 
     @property
     def has_transaction(self) -> bool:

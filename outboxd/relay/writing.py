@@ -14,15 +14,16 @@ from outboxd.relay.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import Settled, SettleFailed, Settlement
 from outboxd.relay.refusals import TRIES_A_SECOND_MAX
 from outboxd.relay.restating import keep_from_reading, progress_row
-from outboxd.relay.state import TRANSACTIONS_WAITING, State
+from outboxd.relay.state import State
 
 SETTLE_DELAY_SECONDS = 0.02
-WRITES = ("settle",)
-"""During what the writing session may fail."""
+REFUSED = "settle, which it refuses"
+WRITES = ("settle", REFUSED)
+"""During what the writing session may fail; at the second the server answers, and writes nothing."""
 REFUSALS_MAX = 20
 """So many settlements refused in a row, the largest with its parts down to single rows of several places, are not for
 some rows' sake: it is the table that is locked, or a trigger that refuses every row. A pause comes before each next
-one then, and so many more of them double it: where few of many rows can be settled, these are found all the same."""
+one then, which is short: where few of many rows can be settled, these are found one by one."""
 ASIDE_TOLD_SECONDS = 60.0
 """So often the log names a row that cannot be settled, while any is set aside; so often at most it says that many are
 refused in a row, which may begin anew several times a second."""
@@ -235,15 +236,8 @@ class Writing:
         self._refusals += 1
         self._is_whole_refused |= not event.settlement.is_part
         if self._refusals >= REFUSALS_MAX:
-            self._next_at = now + self._refusal_pause_seconds()
+            self._next_at = now + 1 / TRIES_A_SECOND_MAX
             self._tell_refusal(event, now)
-
-    def _refusal_pause_seconds(self) -> float:
-        pause_seconds = failure_pause_seconds(self._refusals // REFUSALS_MAX)
-        if self._state.settling.transactions < TRANSACTIONS_WAITING:
-            return pause_seconds
-        # Soon nothing goes until all that is refused is found, and stated again.
-        return min(pause_seconds, 1 / TRIES_A_SECOND_MAX)
 
     def _tell_refusal(self, event: SettleFailed, now: float) -> None:
         """Say once that nothing is settled; where some is after all, and then nothing again, not before a minute. Where
@@ -251,7 +245,7 @@ class Writing:
         """
         if self._is_whole_refused and not self._is_refusal_told and now - self._told_refusal_at >= ASIDE_TOLD_SECONDS:
             self._is_refusal_told, self._told_refusal_at = True, now
-            self._state.ports.observer.event("database_failed", during="settle", cause=event.message)
+            self._state.ports.observer.event("database_failed", during=REFUSED, cause=event.message)
 
     def _tell_aside(self, event: SettleFailed, now: float) -> None:
         """Name the row: nobody else can find out why it stays pending though it was sent. That all else waits for such

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from outboxd.observability.status import Contact, StatusBoard
+from outboxd.observability.contact import Contact
+from outboxd.observability.status import StatusBoard
 
 LOOP_SECONDS_MAX: Final = 15.0
 """The loop turns four times a second at least, whatever the servers do; one that rests for longer is stuck."""
@@ -54,4 +55,4 @@ def _silence(name: str, contact: Contact) -> list[str]:
         return []
     if contact.answers is None:
         return [f"{name} was not reached yet"]
-    return [f"{name} does not answer" + (f": {contact.cause}" if contact.cause else "")]
+    return [f"{name} {contact.trouble}" + (f": {contact.cause}" if contact.cause else "")]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from outboxd.policy.faults import own_fault
+from outboxd.policy.outcomes import DeadLetter, DeathReason
 from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.records import NO_HISTORY, FailureHistory
 from outboxd.policy.requests import Settlement
@@ -22,6 +23,7 @@ from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import OUTAGE_SECONDS, Watch
 from tests.unit.records import record
 
+DEATH = DeadLetter(DeathReason.INVALID, own_fault("INVALID_HEADERS"), "why", 1, holds_key=False)
 WATCH_SECONDS = 1.0
 """So often the watch looks."""
 
@@ -134,16 +136,61 @@ def test_it_ends_where_transactions_cannot_be_recovered_for_long() -> None:
     assert bench.end == RelayEnd("blocked")
 
 
+def refuse(bench: Bench, settlement: Settlement, *, times: int = STUCK_TRIES) -> None:
+    settling = bench.state.settling
+    for _ in range(times):
+        bench.now += 10.0
+        settling.under_way = settling.refusals.take(bench.now) or settlement
+        assert settling.refused(settling.under_way, bench.now)
+
+
 def test_it_ends_where_nothing_is_left_but_rows_that_the_database_refuses_to_settle_again_and_again() -> None:
     bench = Bench()
     bench.state.ledger.enter([record(1)])
-    settling = bench.state.settling
     for _ in range(STUCK_TRIES):
         assert bench.end is None
-        bench.now += 10.0
-        settling.under_way = settling.refusals.take(bench.now) or Settlement(delivered_ids=[1])
-        assert settling.refused(settling.under_way, bench.now)
+        refuse(bench, Settlement(delivered_ids=[1]), times=1)
 
     assert bench.end == RelayEnd("unsettled")
     bench.state.ledger.enter([record(2)])
     assert bench.end is None
+
+
+def test_it_ends_though_what_the_database_refuses_is_tried_all_the_time() -> None:
+    bench = Bench()
+    bench.state.ledger.enter([record(1)])
+    refuse(bench, Settlement(delivered_ids=[1]))
+    bench.now += 10.0
+    bench.state.settling.under_way = bench.state.settling.refusals.take(bench.now)
+    assert bench.state.settling.under_way is not None
+    assert bench.end == RelayEnd("unsettled")
+
+
+def test_what_waits_behind_a_death_that_the_database_refuses_to_write_is_not_waited_for() -> None:
+    bench = Bench()
+    rows = [record(1, key="k"), record(2, key="k")]
+    bench.state.ledger.enter(rows)
+    assert bench.state.gate.admit(rows) == rows[:1]
+    refuse(bench, Settlement(dead=[(1, DEATH)]))
+    assert bench.end == RelayEnd("unsettled")
+
+
+def test_where_memory_is_full_of_what_the_database_refuses_it_does_not_wait_for_what_is_not_read_yet() -> None:
+    bench = Bench()
+    bench.state.ledger.enter([record(1)])
+    bench.reading.read_all = False
+    refuse(bench, Settlement(delivered_ids=[1]))
+    assert bench.end is None
+    bench.state.is_crowded = True
+    assert bench.end == RelayEnd("unsettled")
+
+
+def test_behind_a_breaker_it_ends_though_the_database_refuses_to_settle_a_row_of_another_topic() -> None:
+    bench = Bench()
+    fault = own_fault("IN_FLIGHT_TOO_OLD")
+    bench.state.aftermath.holding.open_breaker("t", fault, "stuck", bench.now)
+    bench.state.ledger.enter([record(1, topic="other")])
+    refuse(bench, Settlement(delivered_ids=[1]), times=1)
+    assert bench.end is None, "it may be settled in a moment"
+    refuse(bench, Settlement(), times=STUCK_TRIES - 1)
+    assert bench.end == RelayEnd("blocked", ("t",))

@@ -8,6 +8,7 @@ from typing import Any, cast
 from outboxd.policy.faults import fault_of, own_fault
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.routes import Route
+from outboxd.relay.producer_ends import ProducerEnds
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.state import Ports, RelayLimits, State
 from tests.unit.records import record
@@ -33,7 +34,7 @@ def test_records_do_not_overtake_those_of_their_key_that_a_transaction_gave_back
         publisher=SimpleNamespace(take_reports=lambda: reports, committed=lambda: None, failure=lambda: None),
     )
     state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1, pipelined=True)
-    publishing = Publishing(state)
+    publishing = Publishing(state, ProducerEnds())
     state.lanes.meet(["orders"])
     later = record(3)
     state.ledger.enter([*given_back, later, keyless])

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from outboxd.policy.routes import Confirm, Route
+from outboxd.relay.producer_ends import ProducerEnds
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.reading import Reading
 from outboxd.relay.resting import POLL_SLICE_SECONDS, STILL_SECONDS, STILL_SLICE_SECONDS, Resting
@@ -42,7 +43,7 @@ def resting_of(client: Client | None = None, *, confirm: Confirm = Confirm.CALLB
     )
     state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(confirm=confirm), token=1)
     state.lanes.meet(["orders"])
-    return Resting(state, Publishing(state), Reading(state), Writing(state), Watch(state)), state
+    return Resting(state, Publishing(state, ProducerEnds()), Reading(state), Writing(state), Watch(state)), state
 
 
 def test_what_is_in_flight_is_waited_for_by_the_millisecond_and_less_often_where_nothing_moves() -> None:

@@ -27,8 +27,9 @@ from outboxd.policy.messages import (
 from outboxd.policy.records import Arm, Record
 from outboxd.policy.requests import FetchRequest, Settlement
 from outboxd.policy.routes import Route
+from outboxd.relay.ending import RelayEnd
 from outboxd.relay.ownership import RECONFIGURED, RENEWAL_SECONDS_MAX, REPLAYS_CHANGED
-from outboxd.relay.relay import Ports, Relay, RelayLimits
+from outboxd.relay.relay import REFUSED_SECONDS, Ports, Relay, RelayLimits
 from tests.unit.records import record
 
 FATAL = DeliveryFault(fault_of(45), "fatal")
@@ -132,6 +133,8 @@ class Bench:
 
     def committed(self) -> None: ...
 
+    def connection_trouble(self) -> None: ...
+
     def failure(self) -> DeliveryFault | None:
         return self.fault
 
@@ -221,6 +224,47 @@ def test_a_renewal_does_not_wait_for_a_row_that_postgresql_refuses_to_settle_aga
     assert bench.calls.count("rebuild") == 1
     bench.turns()
     assert [each.id for each in bench.with_producer] == [1], "it goes again"
+
+
+def refusing(rows: int) -> Bench:
+    """A relay that only has rows left which PostgreSQL refuses to settle again and again."""
+    bench = Bench(*(record(number, key=str(number)) for number in range(1, rows + 1)))
+    bench.refused = set(bench.pending)
+    bench.turns()
+    bench.deliver()
+    bench.turns(1_000)
+    assert bench.relay.state.settling.refusals.are_stuck
+    return bench
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_stop_waits_a_moment_for_what_postgresql_refuses_to_settle_again_and_again(rows: int) -> None:
+    bench = refusing(rows)
+    stopped_at = bench.now
+    bench.turns(1_000, StopRequested())
+    assert bench.now - stopped_at == pytest.approx(REFUSED_SECONDS, abs=0.2)
+    assert bench.relay.end == RelayEnd("unsettled")
+    assert not bench.given_up["drained"]
+
+
+def test_what_can_be_settled_again_by_a_stop_is_settled_before_the_end() -> None:
+    bench = refusing(30)
+    bench.refused = set()
+    bench.turns(1_000, StopRequested())
+    assert not bench.pending
+    assert stopped_as_drained(bench)
+
+
+def test_a_stop_waits_for_what_was_refused_only_a_few_times() -> None:
+    bench = Bench(record(1))
+    bench.refused = {1}
+    bench.turns()
+    bench.turns(1, StopRequested())
+    bench.deliver()
+    bench.turns(round(REFUSED_SECONDS / 0.05))
+    assert bench.relay.end is None
+    bench.turns(1_000)
+    assert bench.relay.end == RelayEnd("unsettled")
 
 
 def test_what_a_renewal_did_not_wait_for_is_in_doubt_no_more_once_it_went_again_and_is_settled() -> None:

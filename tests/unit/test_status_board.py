@@ -10,6 +10,7 @@ import pytest
 
 from outboxd.observability.status import Backlog, StatusBoard
 from outboxd.relay.status import BreakerStatus, HeldTopicStatus, RelayStatus
+from outboxd.relay.writing import REFUSED
 
 
 class Clock:
@@ -105,6 +106,18 @@ def test_the_sentence_says_what_a_person_wants_to_know_first(board: StatusBoard,
     )
     board.publish(replace(IDLE, role="standby", token=None))
     assert board.sentence().startswith("standing by, the database")
+
+
+def test_a_database_that_refuses_to_settle_is_told_from_one_that_does_not_answer(board: StatusBoard) -> None:
+    board.publish(IDLE)
+    board.database_answers(False, "row 2 is frozen", asked_by=[REFUSED])
+    assert board.sentence() == "relaying, idle, the database refuses to settle rows that were sent"
+    assert board.as_dict()["database"]["refuses"]
+    board.database_answers(False, "connection refused", asked_by=["fetch"])
+    assert board.sentence() == "relaying, idle, the database does not answer"
+    board.database_answers(True, asked_by=["fetch", REFUSED])
+    assert board.sentence() == "relaying, idle"
+    assert not board.as_dict()["database"]["refuses"]
 
 
 def test_the_sentence_names_a_topic_on_hold_and_why_before_one_that_somebody_paused(board: StatusBoard) -> None:

@@ -77,3 +77,11 @@ def test_that_rows_cannot_be_settled_is_told_with_the_cause_and_whether_all_else
         f"{said}, and all else waits for that: the event row_not_settled in the log says why"
     ]
     assert troubles({"relay": {**relay, "refused_rows": 0}}) == []
+
+
+def test_of_a_database_that_refuses_to_settle_nobody_says_that_it_does_not_answer() -> None:
+    database = {"up": False, "cause": "row 2 is frozen", "since": 1.0, "refuses": True}
+    relay = {"refused_rows": 3, "refusal": ""}
+    assert troubles({"database": database, "relay": relay}) == [
+        "PostgreSQL refuses to settle rows that were sent (3): row 2 is frozen"
+    ]

@@ -32,6 +32,7 @@ from outboxd.kafka.transactions import TRANSACTIONS_MAX
 from outboxd.policy.event_pieces import event_pieces
 from outboxd.policy.messages import ProgressRow, Report
 from outboxd.policy.records import Arm, Record
+from tests.support.mock_broker import MockCluster
 
 ROWS = st.builds(
     ProgressRow,
@@ -159,6 +160,14 @@ def test_what_the_client_says_of_a_recovery_that_fails_is_told_in_words(monkeypa
         read_above({}, "progress", 0, "lineage")
     assert told(caught.value) == f"the progress topic progress cannot be read: {words}"
     assert told(failed) == words
+
+
+def test_a_progress_topic_without_a_leader_is_told_so() -> None:
+    with MockCluster() as mock:
+        mock.create_topic("progress", partitions=1)
+        mock.set_leader("progress", 0, -1)
+        with pytest.raises(BrokerUnavailableError, match="progress cannot be read: its partition has no leader; start"):
+            read_above({"bootstrap.servers": mock.bootstrap}, "progress", 0, "lineage")
 
 
 def message_of(offset: int, value: bytes | None, code: int | None = None) -> SimpleNamespace:

@@ -26,6 +26,7 @@ from outboxd.kafka.transactional_producer import TransactionalProducer, Transact
 from outboxd.kafka.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.transactions import Transactions
 from outboxd.kafka.verdicts import Way
+from outboxd.policy.fencings import FENCED_CODES
 from outboxd.policy.messages import Report
 from outboxd.policy.records import Arm, Record
 
@@ -403,6 +404,22 @@ def test_a_zombie_that_takes_a_new_producer_sends_nothing_that_its_successor_com
     with pytest.raises(TransactionsEndedError, match="another producer committed transaction 1"):
         zombie.deliver(batch)
     assert broker.committed == [2, 3]
+
+
+def test_a_commit_that_went_through_though_the_client_wants_it_aborted_is_no_other_producers() -> None:
+    class HastyClient(Client):
+        """Wants a transaction aborted that the brokers have committed."""
+
+        def commit_transaction(self, seconds: float) -> None:
+            super().commit_transaction(seconds)
+            self.open = []
+            raise KafkaException(KafkaError(KafkaError._STATE, "abort it", False, False, True))
+
+    broker = Broker()
+    with pytest.raises(TransactionsEndedError, match="transaction 1 went through, and was to be aborted") as caught:
+        transactions_on(broker, make=HastyClient).deliver([record(1), record(2)])
+    assert broker.committed == [1, 2]
+    assert caught.value.fault.fault.name not in FENCED_CODES
 
 
 def test_a_producer_that_was_fenced_commits_nothing_and_says_so() -> None:
