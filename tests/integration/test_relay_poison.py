@@ -83,6 +83,23 @@ def test_rows_with_a_topic_longer_than_any_index_takes_all_die_and_keep_no_other
     assert sorted(map(id_of, rig.kafka.consume(topic))) == good
 
 
+def test_rows_of_which_one_in_ten_can_never_be_sent_do_not_have_their_topic_held(rig: Rig) -> None:
+    topic = rig.topic(partitions=1)
+    rig.sql.execute(
+        "INSERT INTO outboxd.outbox (topic, key, payload, headers)"
+        " SELECT %s, 'key-' || i, 'x', CASE WHEN i %% 10 = 0 THEN '5' ELSE '{}' END::jsonb"
+        " FROM generate_series(1, 600) AS i",
+        (topic,),
+    )
+
+    ended = rig.daemon().run("--until-empty")
+
+    assert ended.code == 0, ended.err
+    assert {letter["error_code"] for letter in rig.dead_letters().values()} == {"INVALID_HEADERS"}
+    assert rig.count("SELECT count(*) FROM outboxd.control") == 0
+    rig.check().assert_holds(dead=60)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """One way in which a broker refuses a whole batch for one record of it."""
