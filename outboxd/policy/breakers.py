@@ -213,6 +213,10 @@ class StormGuard:
         if watched is not None:
             watched.until = min(watched.until, now + WATCHED_SECONDS)
 
+    def disproved(self, topic: str, code: int) -> None:
+        """What failed with this code failed before a record of the topic was delivered: count from zero."""
+        self._storms.get(topic, {}).pop(code, None)
+
     def calm(self, topic: str, code: int) -> None:
         """An operator says that the topic may go on after its storm of this code: count from zero, and watch."""
         self._storms.pop(topic, None)

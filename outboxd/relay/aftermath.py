@@ -196,22 +196,24 @@ class Aftermath:
         return is_blamed and self._lanes.storms.is_watched(record.topic, fault.code, record.id, now)
 
     def _decide(self, now: float) -> None:
-        """Send again what would have made a storm where a neighbour is delivered by now; else it is one."""
+        """Blame, or send again, what would have made a storm where a neighbour is delivered by now; else it is one."""
         undecided, self.undecided = self.undecided, []
         for failure in undecided:
             since, report, record = failure.since, failure.report, failure.report.record
             lane = self._lanes[record.topic]
-            fault = None if report.error is None else report.error.fault
-            if (
-                fault is not None
-                and fault.unless_neighbour_passes
-                and not self.histories.suspicions.is_sent_again(record.id)
-            ):
+            if report.error is None:
+                continue
+            fault = report.error.fault
+            if fault.unless_neighbour_passes and not self.histories.suspicions.is_sent_again(record.id):
                 self._question(report, fault, since, now)
                 continue
             if HoldReason.STORM in self._topics.held.get(record.topic, ()):
                 # At once: what is decided after an operator's resume only would close the topic again.
                 self._storm(report, now)
+            elif lane.last_delivered_at > since and fault.of_row_alone:
+                # Sent again, all of these would be refused at once with nothing between, which would look like a storm.
+                self._lanes.storms.disproved(record.topic, fault.code)
+                self._judge(report, fault, now)
             elif lane.last_delivered_at > since:
                 # The failure was before that delivery, so it proves nothing any more: once more, alone.
                 self.suspects.append(record)

@@ -58,5 +58,5 @@ def test_a_partition_that_is_not_listed_is_gone(reader: LogReader, partition: tu
 
 def test_a_progress_topic_without_a_leader_is_told_as_such(mock: MockCluster) -> None:
     mock.set_leader(TOPIC, 0, NOBODY)
-    with pytest.raises(BrokerUnavailableError, match="progress topic orders cannot be read: its partition has no leader"):
+    with pytest.raises(BrokerUnavailableError, match="cannot be read: its partition has no leader"):
         read_above({"bootstrap.servers": mock.bootstrap}, TOPIC, 0, "lineage")

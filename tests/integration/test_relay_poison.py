@@ -83,6 +83,33 @@ def test_rows_with_a_topic_longer_than_any_index_takes_all_die_and_keep_no_other
     assert sorted(map(id_of, rig.kafka.consume(topic))) == good
 
 
+@pytest.mark.parametrize(
+    ("column", "poison", "code"),
+    [
+        ("headers", "'5'::jsonb", "INVALID_HEADERS"),
+        ("partition", "7", "UNKNOWN_PARTITION"),
+        ("payload", "convert_to(repeat('x', 1200000), 'UTF8')", "MSG_SIZE_TOO_LARGE"),
+    ],
+)
+def test_rows_of_which_one_in_ten_can_never_be_sent_do_not_have_their_topic_held(
+    rig: Rig, column: str, poison: str, code: str
+) -> None:
+    topic = rig.topic(partitions=1)
+    values = {"headers": "'{}'::jsonb", "partition": "NULL::int", "payload": "'x'::bytea"}
+    values[column] = f"CASE WHEN i % 10 = 0 THEN {poison} ELSE {values[column]} END"
+    rig.sql.execute(
+        "INSERT INTO outboxd.outbox (topic, key, headers, partition, payload)"
+        f" SELECT '{topic}', 'key-' || i, {', '.join(values.values())} FROM generate_series(1, 600) AS i"
+    )
+
+    ended = rig.daemon().run("--until-empty")
+
+    assert ended.code == 0, ended.err
+    assert {letter["error_code"] for letter in rig.dead_letters().values()} == {code}
+    assert rig.count("SELECT count(*) FROM outboxd.control") == 0
+    rig.check().assert_holds(dead=60)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """One way in which a broker refuses a whole batch for one record of it."""

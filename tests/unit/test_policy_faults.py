@@ -217,7 +217,9 @@ def test_no_remedy_promises_that_a_row_which_may_be_a_dead_letter_by_then_goes_b
 
 
 def test_a_log_that_went_back_may_be_a_topic_that_was_made_anew_and_not_only_a_lossy_election() -> None:
-    meaning = fault_named("OUT_OF_ORDER_SEQUENCE_NUMBER").meaning
+    fault = fault_named("OUT_OF_ORDER_SEQUENCE_NUMBER")
+    assert fault is not None
+    meaning = fault.meaning
     assert "its topic was deleted and created again, or an unclean leader election" in meaning
 
 

@@ -14,19 +14,21 @@ from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.undecided import SILENCE_SECONDS, UNDECIDED_SECONDS
 from tests.unit.records import record
 
-REFUSED = DeliveryFault(own_fault("INVALID_HEADERS"), "a number")
+REFUSED = DeliveryFault(own_fault("MISSING_KEY"), "compacted")
+OF_ROW_ALONE = DeliveryFault(own_fault("INVALID_HEADERS"), "a number")
 
 
 class Bench:
     """A topic of which some rows are on their way to the broker while as many as make a storm are refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: DeliveryFault = REFUSED, rows: int = STORM_KEYS) -> None:
         self.told: list[str] = []
+        self.died: list[str] = []
         observer = SimpleNamespace(
             wants_rows=False,
             delivered=lambda *_: None,
             failed=lambda *_: None,
-            died=lambda *_: None,
+            died=lambda *_: self.died.append("died"),
             acknowledged_after=lambda *_: None,
             event=lambda name, **fields: self.told.append(name),
         )
@@ -35,8 +37,8 @@ class Bench:
         self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)
         self.state.lanes.meet(["a"])
         self.on_their_way = self.give(range(1, 4))
-        refused = self.give(range(11, 11 + STORM_KEYS))
-        self.take([Report(each, REFUSED, None, None, True) for each in refused], 0.0)
+        refused = self.give(range(11, 11 + rows))
+        self.take([Report(each, error, None, None, True) for each in refused], 0.0)
 
     def give(self, ids: range) -> list[Record]:
         records = [record(each, topic="a", key=str(each)) for each in ids]
@@ -80,3 +82,24 @@ def test_a_partition_that_stands_still_for_long_keeps_no_storm_from_being_one() 
 
     assert bench.told == ["storm_guard"]
     assert not bench.state.aftermath.undecided
+
+
+def test_rows_refused_for_what_no_topic_can_mend_all_die_once_a_neighbour_is_delivered_however_many_they_are() -> None:
+    bench = Bench(OF_ROW_ALONE, rows=5 * STORM_KEYS)
+    assert len(bench.died) == STORM_KEYS - 1
+
+    bench.take([Report(each, None, 0, 7) for each in bench.on_their_way], 1.0)
+
+    assert len(bench.died) == 5 * STORM_KEYS
+    assert bench.told == []
+    assert not bench.state.aftermath.undecided
+    assert not bench.state.aftermath.suspects
+
+
+def test_rows_refused_for_what_no_topic_can_mend_are_a_storm_where_nothing_is_delivered() -> None:
+    bench = Bench(OF_ROW_ALONE, rows=5 * STORM_KEYS)
+
+    bench.take([Report(each, OF_ROW_ALONE, 0, None) for each in bench.on_their_way], 1.0)
+
+    assert bench.told == ["storm_guard"]
+    assert len(bench.died) == STORM_KEYS - 1

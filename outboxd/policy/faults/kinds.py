@@ -40,6 +40,7 @@ class Fault:
     `found_by_sending`: outboxd's own finding, and yet none that a look at the row shows.
     `unless_neighbour_passes` (class TOPIC): the row's own and permanent once it fails alone while another row of the
     topic is delivered; the topic's (a wrong clock) while none is.
+    `of_row_alone`: told of the row without a broker's word on it, so that it would be again, at once.
     """
 
     code: int
@@ -51,6 +52,7 @@ class Fault:
     of_one_partition: bool = False
     unless_neighbour_passes: bool = False
     found_by_sending: bool = False
+    of_row_alone: bool = False
 
     @property
     def dead_reason(self) -> Literal["fatal", "invalid"]:

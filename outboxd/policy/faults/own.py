@@ -18,19 +18,23 @@ _ROW = FaultClass.ROW_PERMANENT
 _FAULTS: Final[tuple[Fault, ...]] = (
     Fault(-1001, "INVALID_HEADERS", _ROW,
           "The row's headers are not an object or an array of [name, value] pairs of text.",
-          "Correct the dead letter's headers with an UPDATE (values are strings or null), then replay it."),
+          "Correct the dead letter's headers with an UPDATE (values are strings or null), then replay it.",
+          of_row_alone=True),
     Fault(-1002, "RESERVED_HEADER", _ROW, "A header of the row has a name that outboxd adds itself.",
-          "Rename the header: outbox-id, outbox-event-id and outbox-source are taken; then replay the row."),
+          "Rename the header: outbox-id, outbox-event-id and outbox-source are taken; then replay the row.",
+          of_row_alone=True),
     Fault(-1003, "INVALID_TOPIC", _ROW,
           "The row's topic is not a legal name: 1 to 249 of a-z, A-Z, 0-9, dot, underscore and hyphen.",
-          "Correct the dead letter's topic with an UPDATE, then replay it; correct the code that writes such rows."),
+          "Correct the dead letter's topic with an UPDATE, then replay it; correct the code that writes such rows.",
+          of_row_alone=True),
     Fault(-1004, "UNKNOWN_PARTITION", _ROW,
           "The row names a partition that the topic does not have, by fresh metadata.",
-          "Set the dead letter's partition to null or to one that exists, or add partitions, then replay it."),
+          "Set the dead letter's partition to null or to one that exists, or add partitions, then replay it.",
+          of_row_alone=True),
     Fault(-1005, "INVALID_KEY", _ROW, "The row's key cannot be sent as UTF-8.",
-          "Correct the dead letter's key with an UPDATE, then replay it."),
+          "Correct the dead letter's key with an UPDATE, then replay it.", of_row_alone=True),
     Fault(-1006, "INVALID_PAYLOAD", _ROW, "The row's payload is not bytes, so the client refuses it.",
-          "Correct the dead letter's payload with an UPDATE, then replay it."),
+          "Correct the dead letter's payload with an UPDATE, then replay it.", of_row_alone=True),
     Fault(-1007, "MISSING_KEY", _ROW, "The topic is compacted and the row has no key.",
           "Give the dead letter a key with an UPDATE, or take compaction from the topic, then replay it."),
     Fault(-1008, "CRASHED_DAEMON", _ROW,
@@ -57,10 +61,10 @@ _FAULTS: Final[tuple[Fault, ...]] = (
     Fault(10, "MSG_SIZE_TOO_LARGE", _ROW,
           "The row with its key and headers is larger than the topic or the client allows.",
           "Raise the topic's max.message.bytes (and \"message.max.bytes\" in [kafka]), or make the payload smaller "
-          "with an UPDATE of the dead letter; then replay it."),
+          "with an UPDATE of the dead letter; then replay it.", of_row_alone=True),
     Fault(32, "INVALID_TIMESTAMP", _ROW, "The row's created_at is before 1970 or beyond what Kafka can store.",
           "Discard it, and insert it again with a real time: a replay would die of the same. Correct the code that "
-          "writes such rows."),
+          "writes such rows.", of_row_alone=True),
 )
 # fmt: on
 
