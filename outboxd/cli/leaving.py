@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Final
@@ -26,6 +27,9 @@ def leave_out_exit_handlers() -> None:
 
 def note(exit_code: int) -> None:
     """The command line that this process was started for has ended so."""
+    with suppress(ValueError):  # Of another thread than the main one.
+        # All is done: a Ctrl+C that comes now would have the interpreter tell where its own end was.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _ended_with.append(exit_code)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -60,6 +62,7 @@ class Question(NamedTuple):
     record: Record
     fault: DeliveryFault | None
     generation: int
+    failed_at: float
 
 
 class PartitionQuestions:
@@ -78,7 +81,7 @@ class PartitionQuestions:
         """The record failed with this; is it because its topic lacks the partition that it names?"""
         with self._lock:
             self._open_ids.add(record.id)
-        self._lots.add([Question(producer, record, fault, self._generation)])
+        self._lots.add([Question(producer, record, fault, self._generation, time.monotonic())])
 
     def asks(self, producer: AnyProducer, record: Record, fault: DeliveryFault) -> bool:
         """The client refused the record with this: ask where that leaves it open whose fault it is, and say so."""
@@ -120,10 +123,12 @@ class PartitionQuestions:
     def _answer(self, questions: list[Question], count: int | None) -> None:
         with self._lock:
             # After `forget` no report comes any more, so it is held back meanwhile.
-            for _, record, fault, generation in questions:
+            for _, record, fault, generation, failed_at in questions:
                 if generation == self._generation:
                     self._open_ids.discard(record.id)
-                    self._report(Report(record, _fault_of(record, count) or fault, record.partition, None, True))
+                    verdict = _fault_of(record, count) or fault
+                    error = None if verdict is None else replace(verdict, failed_at=failed_at)
+                    self._report(Report(record, error, record.partition, None, True))
 
 
 def is_doubtful(record: Record, fault: DeliveryFault) -> bool:

@@ -7,7 +7,7 @@ those of the database's store as answers to what is in `requests`; reports come 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from operator import itemgetter
 from typing import NamedTuple, Protocol
@@ -250,9 +250,7 @@ class Reconfigured:
 
 @dataclass(frozen=True, slots=True)
 class ClusterChanged:
-    """Another Kafka cluster answers where the one before did: the producer has to be built anew, since what it knows of
-    the topics is of the one before.
-    """
+    """Another Kafka cluster answers where one did before: the producer is built anew, which knows that one's topics."""
 
 
 Event = (
@@ -280,10 +278,11 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFault:
-    """What went wrong with one record, with the library's own text."""
+    """What went wrong with one record, in the library's words; and when, in monotonic seconds, if it is told later."""
 
     fault: Fault
     text: str
+    failed_at: float | None = field(default=None, compare=False)
 
 
 class Report(NamedTuple):

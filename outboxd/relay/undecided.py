@@ -23,8 +23,9 @@ class Undecided(NamedTuple):
 
     @classmethod
     def of(cls, report: Report, since: float, lane: Lane) -> Self:
-        """A failure that comes to wait now."""
-        return cls(since, lane.answered + lane.in_flight, report)
+        """A failure that comes to wait now. Where the cluster was asked whose fault it is, it was before the answer."""
+        failed_at = None if report.error is None else report.error.failed_at
+        return cls(since if failed_at is None else failed_at, lane.answered + lane.in_flight, report)
 
     def waits(self, lane: Lane, now: float) -> bool:
         """Say whether a neighbour may still be delivered that was on its way when this failed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
@@ -34,10 +35,12 @@ class Cluster:
 def test_a_topic_is_asked_for_once_for_all_of_its_records_and_each_gets_its_own_answer() -> None:
     cluster, reports = Cluster(), cast("SimpleQueue[Report]", SimpleQueue())
     questions = PartitionQuestions(reports.put)
+    began_at = time.monotonic()
     questions.ask(cast(Any, cluster), record(1, topic="first", partition=5), UNKNOWN)
     wait_for(lambda: cluster.asked == ["first"], timeout_seconds=WAIT_SECONDS, what="the first question")
     for record_id in range(2, 10):
         questions.ask(cast(Any, cluster), record(record_id, topic="t", partition=record_id % 4), UNKNOWN)
+    let_at = time.monotonic()
     cluster.may_answer.set()
 
     told = [reports.get(timeout=WAIT_SECONDS) for _ in range(9)]
@@ -46,6 +49,10 @@ def test_a_topic_is_asked_for_once_for_all_of_its_records_and_each_gets_its_own_
     assert {record_id for record_id, code in codes.items() if code == "UNKNOWN_PARTITION"} == {1, 2, 3, 6, 7}
     assert all(codes[record_id] == UNKNOWN.fault.name for record_id in (4, 5, 8, 9))
     assert all(report.alone for report in told)
+    # Before it was told: what was delivered meanwhile was delivered after that.
+    failed_at = [report.error.failed_at for report in told if report.error is not None]
+    assert all(began_at <= at <= let_at for at in failed_at if at is not None)
+    assert None not in failed_at
 
 
 def test_what_was_asked_for_a_producer_that_is_gone_is_not_reported() -> None:

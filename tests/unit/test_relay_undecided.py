@@ -96,6 +96,19 @@ def test_rows_refused_for_what_no_topic_can_mend_all_die_once_a_neighbour_is_del
     assert not bench.state.aftermath.suspects
 
 
+def test_rows_whose_verdict_was_asked_for_failed_before_the_neighbours_that_were_delivered_meanwhile() -> None:
+    bench = Bench(rows=0)
+    bench.take([Report(each, None, 0, 7) for each in bench.on_their_way], 1.0)
+    misplaced = DeliveryFault(own_fault("UNKNOWN_PARTITION"), "it has 1", failed_at=0.5)
+    refused = bench.give(range(11, 11 + 5 * STORM_KEYS))
+
+    bench.take([Report(each, misplaced, 7, None, True) for each in refused], 1.5)
+    bench.take([], 1.6)
+
+    assert len(bench.died) == 5 * STORM_KEYS
+    assert bench.told == []
+
+
 def test_rows_refused_for_what_no_topic_can_mend_are_a_storm_where_nothing_is_delivered() -> None:
     bench = Bench(OF_ROW_ALONE, rows=5 * STORM_KEYS)
 
