@@ -28,7 +28,10 @@ def resume(
         schema, outbox = settings.database.schema_, settings.outbox.name
         if not resume_topics(engine, schema, outbox, pattern):
             paused = ", ".join(one_line(each.topic_pattern) for each in list_pauses(engine, schema, outbox))
-            raise UsageError(f"{pattern!r} is not paused; paused are: {paused or 'none'}")
+            raise UsageError(
+                f"{pattern!r} is not paused; paused are: {paused or 'none'}. A topic that `outboxd status` shows on "
+                "hold for a fault goes on by itself once that is mended"
+            )
     if as_json:
         print_json({"resumed": pattern})
         return
