@@ -66,12 +66,16 @@ def as_text(content: bytes) -> str | None:
 
 def safe(text: str) -> str:
     """`text` with its lines, and with whatever else would drive a terminal written in hexadecimal."""
-    return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _UNSAFE.sub(_in_hexadecimal, text)
 
 
 def one_line(text: str) -> str:
     """`text` with its lines and tabs written in hexadecimal too: whoever wrote it adds no line to what is told."""
-    return safe(text).replace("\n", "\\x0a").replace("\t", "\\x09")
+    return _UNSAFE_OR_LINE.sub(_in_hexadecimal, text)
+
+
+def _in_hexadecimal(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"
 
 
 def shell_word(text: str) -> str:

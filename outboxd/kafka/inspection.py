@@ -19,6 +19,7 @@ from confluent_kafka.admin import (
 )
 
 from outboxd.errors import ThreadsError
+from outboxd.kafka.answers import answer_of
 from outboxd.kafka.client_config import CLIENT_RECORD_BYTES_MAX, is_out_of_threads
 from outboxd.kafka.cluster_failure import connection_error, silence_of
 from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC, why_unanswered
@@ -271,10 +272,8 @@ def _creates_topics(admin: AdminClient) -> bool:
 
 def _result(future: Future[Any]) -> Any:
     """What the broker answered, or the KafkaError with which it refused."""
-    try:
-        return future.result(TIMEOUT_SECONDS + 5.0)
-    except KafkaException as error:
-        return error.args[0]
+    answer = answer_of(future, TIMEOUT_SECONDS + 5.0)
+    return answer.args[0] if isinstance(answer, KafkaException) else answer
 
 
 def _rows(count: int) -> str:

@@ -78,7 +78,11 @@ class Admission:
             ]
         letters = self._held.letters
         if letters:
-            fresh = [record for record in fresh if record.id in self._held or not letters.has_place_of(record)]
+            fresh = [
+                record
+                for record in fresh
+                if record.id in self._held or not letters.has_place_of(record.id, record.topic, record.key)
+            ]
         admitted = Admitted(vanished=vanished)
         topics = set(map(topic_of, fresh))
         self._lanes.meet(topics)

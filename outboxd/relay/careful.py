@@ -165,12 +165,9 @@ class CarefulPublisher(ForwardingPublisher):
         """Say whether nothing is in the air but what stands still: a topic or a partition keeps that, most likely, and
         must not keep the others.
         """
-        if self._in_air <= self._still:
-            return len(self._in_air) <= STILL_ROWS_MAX
         if self._goes_beside and now - self._moved_at >= STILL_SECONDS:
             self._still = set(self._in_air)
-            return len(self._in_air) <= STILL_ROWS_MAX
-        return False
+        return self._in_air <= self._still and len(self._in_air) <= STILL_ROWS_MAX
 
     # Report.
 

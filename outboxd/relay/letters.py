@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import GateKey, Record
+from outboxd.policy.records import GateKey
 
 if TYPE_CHECKING:
     from outboxd.relay.held_records import HeldRecord
@@ -61,9 +61,9 @@ class Letters:
         letters = self._by_id.get(record_id)
         return None if letters is None or gate_key is None else letters.get(gate_key)
 
-    def has_place_of(self, record: Record) -> bool:
-        """Say whether a letter of the record's key has its id: to the gate the record would be that letter."""
-        return record.id in self._by_id and self.find(record.id, self._gate.key_of(record)) is not None
+    def has_place_of(self, record_id: int, topic: str, key: str | None) -> bool:
+        """Say whether a letter of a record's key has its id: to the gate the record would be that letter."""
+        return record_id in self._by_id and self.find(record_id, self._gate.key_for(topic, key)) is not None
 
     def of(self, record_id: int, dead_letter_id: int) -> list[HeldRecord]:
         """Return what is known of a dead letter, whatever key it holds. Of one that died a moment ago only the row's id

@@ -176,7 +176,7 @@ class Probing:
         return None
 
     def _may_probe(self, record: Record, from_id: int) -> bool:
-        if self._ledger.knows(record.id) or self._held.letters.has_place_of(record):
+        if self._ledger.knows(record.id) or self._held.letters.has_place_of(record.id, record.topic, record.key):
             return False
         held = self._held.by_id.get(record.id)
         if held is not None and held.state not in (HeldState.PARKED, HeldState.WANTED):

@@ -40,13 +40,6 @@ class RefusedParts:
         """Return all that waits; what is under way does not."""
         return self._pieces
 
-    def add(self, settlement: Settlement) -> None:
-        """Several outcomes were refused together that are no part of this."""
-        if not self._pieces:
-            # Else it says nothing of what waits.
-            self._first_max = settlement.entries // 2
-        self._halve(settlement)
-
     def take(self) -> Settlement | None:
         """Return the part to be given next, None where nothing waits. It is under way until `written` or `refused`."""
         if not self._pieces:
@@ -75,7 +68,7 @@ class RefusedParts:
         entries = settlement.entries
         if not self._entries:
             if entries > 1:
-                self.add(settlement)
+                self._add(settlement)
             return entries > 1
         if not self._following_max:
             self._first_max = max(1, self._first_max // 2)
@@ -87,6 +80,13 @@ class RefusedParts:
         if entries > 1:
             self._halve(settlement)
         return entries > 1
+
+    def _add(self, settlement: Settlement) -> None:
+        """Several outcomes were refused together that are no part of this."""
+        if not self._pieces:
+            # Else it says nothing of what waits.
+            self._first_max = settlement.entries // 2
+        self._halve(settlement)
 
     def _halve(self, settlement: Settlement) -> None:
         entries = settlement.entries

@@ -107,7 +107,8 @@ class Sweeping:
             for record_id, topic, key in swept.found
             if not state.ledger.knows(record_id)
             and record_id not in state.held
-            and not self._is_behind_letter(topic, key, record_id)
+            # Else it is found once that letter has gone.
+            and not state.held.letters.has_place_of(record_id, topic, key)
             and not (topic in left_out and record_id >= left_out[topic])
             and not self._is_deferred(topic, key, record_id)
         ]
@@ -168,10 +169,6 @@ class Sweeping:
         for topic, from_id in state.partitions.deferred.items():
             left_out[topic] = min(from_id, left_out.get(topic, from_id))
         return left_out
-
-    def _is_behind_letter(self, topic: str, key: str | None, record_id: int) -> bool:
-        """Whether a dead letter that holds the row's key has its id: it is found once that has gone."""
-        return self._state.held.letters.find(record_id, self._state.gate.key_for(topic, key)) is not None
 
     def _is_deferred(self, topic: str, key: str | None, record_id: int) -> bool:
         gate = self._state.gate

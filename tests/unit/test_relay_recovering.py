@@ -15,14 +15,19 @@ from outboxd.relay.recovering import NEWS_SECONDS, PAUSE_SECONDS, TOLD_SECONDS, 
 from outboxd.relay.state import Ports, RelayLimits, State
 
 
-def test_a_replay_that_was_delivered_and_is_not_known_is_settled_by_its_rows_id_before_anything_is_read() -> None:
+def owner() -> State:
+    """One that begins in a quiet world, with transactions."""
     ports = SimpleNamespace(
         clock=SimpleNamespace(monotonic=lambda: 100.0),
         observer=SimpleNamespace(event=lambda *_, **__: None),
         publisher=SimpleNamespace(begin_recover=lambda *_: None),
         dice=None,
     )
-    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1, pipelined=True)
+    return State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1, pipelined=True)
+
+
+def test_a_replay_that_was_delivered_and_is_not_known_is_settled_by_its_rows_id_before_anything_is_read() -> None:
+    state = owner()
     recovering = Recovering(state)
     recovering.begin(Loaded([], [], 0))
 
@@ -78,13 +83,7 @@ def test_why_nothing_can_be_sent_is_told_once_a_minute_and_soon_where_it_is_anot
 
 @pytest.mark.parametrize("is_replay", [False, True])
 def test_what_was_delivered_lets_go_of_no_dead_letter_that_has_the_same_id_as_its_row(*, is_replay: bool) -> None:
-    ports = SimpleNamespace(
-        clock=SimpleNamespace(monotonic=lambda: 100.0),
-        observer=SimpleNamespace(event=lambda *_, **__: None),
-        publisher=SimpleNamespace(begin_recover=lambda *_: None),
-        dice=None,
-    )
-    state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1, pipelined=True)
+    state = owner()
     orders, recovering = Orders(state), Recovering(state)
     # The replayed one is what was delivered; the other one holds its key, and its row's id was given again.
     orders.hold(KeyHolder(7, "orders", "k", 1, 107, is_replay, 0.0), 100.0)
