@@ -49,4 +49,9 @@ class Lots(Generic[T]):
                 self.is_busy = bool(lot)
             if not lot:
                 return
-            self._work(lot)
+            try:
+                self._work(lot)
+            except BaseException:
+                # A bug costs this lot; the next one is done all the same.
+                self.is_busy = False
+                raise

@@ -104,6 +104,22 @@ def test_a_question_that_nobody_waits_for_is_asked_with_the_next(exhausted: Call
     assert asked == [1, 2]
 
 
+def test_a_question_that_fails_in_an_unknown_way_keeps_no_later_one_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, done = threading.Event(), threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
+
+    def work(lot: list[int]) -> None:
+        if lot == [1]:
+            raise RuntimeError("a surprise")
+        done.set()
+
+    lots: Lots[int] = Lots("questions", work, may_wait=True)
+    lots.add([1])
+    assert ended.wait(10)
+    lots.add([2])
+    assert done.wait(10)
+
+
 def test_a_suspicion_waits_for_a_thread(exhausted: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     looked = threading.Event()
     places = AcknowledgedPlaces(dict, "here", lambda *_: None)
