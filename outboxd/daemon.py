@@ -32,7 +32,7 @@ from outboxd.policy.messages import StopRequested
 from outboxd.postgres.failures import explained
 from outboxd.postgres.grants import check_grants
 from outboxd.postgres.inspection import check_table
-from outboxd.postgres.lease_obstacles import check_drained
+from outboxd.postgres.lease_obstacles import check_exactly_once
 from outboxd.postgres.revisions import check_schema
 from outboxd.relay.relay import Relay, RelayEnd
 from outboxd.reload import compare
@@ -132,7 +132,7 @@ class Daemon:
             check_table(connection, self.settings.database.schema_, self.settings.outbox.table)
             if self.settings.relay.is_exactly_once:
                 driver: Any = connection.connection.driver_connection
-                check_drained(driver, self.settings.database.schema_, self.settings.outbox.name)
+                check_exactly_once(driver, self.settings.database.schema_, self.settings.outbox.name)
 
     def run(self) -> int:
         """Relay until stopped, or until nothing is left; return the exit code.

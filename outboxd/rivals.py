@@ -53,8 +53,8 @@ class Rivals:
             raise FencedError(
                 f"another producer took this outbox's transactional.id {FENCINGS_MAX} times in"
                 f" {WINDOW_SECONDS / 60:.0f} minutes while this daemon held the lease; look for a daemon on another"
-                " database of the same name that uses the same brokers, and give one of the two another schema or"
-                " outbox.name"
+                " database of the same name that uses the same brokers, or of a schema and outbox that make the same"
+                " name (a-b and c, a and b-c), and give one of the two another schema or outbox.name"
             )
         if self._fenced_by is not None:
             raise FencedError(

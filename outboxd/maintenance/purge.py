@@ -49,6 +49,10 @@ class PurgeStore(Protocol):
         """Look at the next rows by id, and remove those that were published longer ago than this."""
         ...
 
+    def time_resolved(self, rows_max: int) -> int:
+        """Note now as the time of dead letters that were resolved by hand without one; return how many."""
+        ...
+
     def remove_resolved(self, rows_max: int, retention_seconds: float) -> int:
         """Remove resolved dead letters; return how many."""
         ...
@@ -162,6 +166,7 @@ class LeftoversPurge:
             "start": lambda: store.remove_old_starts(rows_max),
         }
         if dead_letter_retention_seconds > 0:
+            self._repeat(lambda: store.time_resolved(rows_max))
             steps["dead_letter"] = lambda: store.remove_resolved(rows_max, dead_letter_retention_seconds)
         return {table: self._repeat(step) for table, step in steps.items()}
 

@@ -7,8 +7,9 @@ relay's way for long.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,7 +17,7 @@ from sqlalchemy import Engine, Row
 from sqlalchemy.exc import DBAPIError
 
 from outboxd.errors import UsageError
-from outboxd.policy.records import FIRST_ID
+from outboxd.policy.records import FIRST_ID, ID_MAX
 from outboxd.postgres.dead_letter_rows import RECENT_SECONDS, Filters, Group, Letter, Obstacle, Taken, WholeLetter
 from outboxd.postgres.failures import told
 from outboxd.postgres.sql_text import in_schema
@@ -138,15 +139,7 @@ class DeadLetters:
             who: the person who asked; kept with the dead letter like the note.
             dry_run: only say what would be done.
         """
-        dead = [row.id for row in self._rows(_DEAD_IDS, ids=ids)]
-        refused = () if force else tuple(self.obstacles(dead))
-        kept_back = {obstacle.id for obstacle in refused}
-        chosen = [each for each in dead if each not in kept_back]
-        skipped = len(set(ids)) - len(dead)
-        if chosen and not dry_run:
-            taken = self._changed(_REPLAY, ids=chosen, force=force, note=signed(note, who))
-            return Taken(taken, refused, skipped + len(chosen) - taken, chosen)
-        return Taken(len(chosen), refused, skipped, chosen)
+        return self._replay(ids, ID_MAX, force=force, note=note, who=who, dry_run=dry_run)
 
     def replay_where(
         self,
@@ -159,9 +152,11 @@ class DeadLetters:
         who: str = "",
         dry_run: bool = False,
     ) -> Iterator[Taken]:
-        """`replay` of all that match, oldest first, at most `limit`: one `Taken` after each batch of `batch_rows`."""
-        for ids in self._batches(filters, limit, batch_rows):
-            yield self.replay(ids, force=force, note=note, who=who, dry_run=dry_run)
+        """`replay` of all that match, oldest first, until `limit` are taken: one `Taken` after each batch of
+        `batch_rows`. Those that need force are passed over, and do not count: else the oldest would stop all others.
+        """
+        replay = partial(self._replay, force=force, note=note, who=who, dry_run=dry_run)
+        return self._in_batches(filters, limit, batch_rows, replay)
 
     def discard(self, ids: Sequence[int], *, note: str | None = None, who: str = "", dry_run: bool = False) -> Taken:
         """Give these up: they are never sent, and the rows that their keys hold may go. Arguments as of `replay`."""
@@ -183,26 +178,49 @@ class DeadLetters:
         dry_run: bool = False,
     ) -> Iterator[Taken]:
         """`discard` of all that match, as `replay_where`."""
-        for ids in self._batches(filters, limit, batch_rows):
-            yield self.discard(ids, note=note, who=who, dry_run=dry_run)
+
+        def discard(ids: Sequence[int], at_most: int) -> Taken:
+            return self.discard(ids[:at_most], note=note, who=who, dry_run=dry_run)
+
+        return self._in_batches(filters, limit, batch_rows, discard)
 
     # --- Inside
 
-    def _batches(self, filters: Filters, limit: int | None, batch_rows: int) -> Iterator[Sequence[int]]:
+    def _replay(
+        self, ids: Sequence[int], at_most: int, *, force: bool, note: str | None, who: str, dry_run: bool
+    ) -> Taken:
+        """Replay the first of these that may go, and look no further once they are so many."""
+        found = {row.id for row in self._rows(_DEAD_IDS, ids=ids)}
+        dead = [each for each in dict.fromkeys(ids) if each in found]
+        skipped = len(set(ids)) - len(dead)
+        obstacles = {} if force else {obstacle.id: obstacle for obstacle in self.obstacles(dead)}
+        chosen = [each for each in dead if each not in obstacles][:at_most]
+        if len(chosen) == at_most:
+            dead = dead[: dead.index(chosen[-1])]
+        refused = tuple(obstacles[each] for each in dead if each in obstacles)
+        if chosen and not dry_run:
+            taken = self._changed(_REPLAY, ids=chosen, force=force, note=signed(note, who))
+            return Taken(taken, refused, skipped + len(chosen) - taken, chosen)
+        return Taken(len(chosen), refused, skipped, chosen)
+
+    def _in_batches(
+        self, filters: Filters, limit: int | None, batch_rows: int, change: Callable[[Sequence[int], int], Taken]
+    ) -> Iterator[Taken]:
+        """Give batches to `change(ids, at_most)`, oldest first, until `limit` are taken."""
         where, values = filters.clauses()
         until = self.now()
-        after, left = (FIRST_ID, FIRST_ID), limit
-        while left is None or left > 0:
-            page = self._rows(
-                _PAGE, where, **values, until=until, after_outbox_id=after[0], after_id=after[1],
-                limit=PAGE_ROWS if left is None else min(PAGE_ROWS, left),
-            )  # fmt: skip
-            if not page:
-                return
+        after, left = (FIRST_ID, FIRST_ID), ID_MAX if limit is None else limit
+        while page := self._rows(
+            _PAGE, where, **values, until=until, after_outbox_id=after[0], after_id=after[1],
+            limit=min(PAGE_ROWS, max(left, batch_rows)),
+        ):  # fmt: skip
             for start in range(0, len(page), batch_rows):
-                yield [row.id for row in page[start : start + batch_rows]]
+                taken = change([row.id for row in page[start : start + batch_rows]], left)
+                yield taken
+                left -= taken.taken
+                if left <= 0:
+                    return
             after = (page[-1].outbox_id, page[-1].id)
-            left = None if left is None else left - len(page)
 
     def _rows(self, sql: str, where: str = "", /, **values: object) -> Sequence[Row[Any]]:
         statement = in_schema(sql.replace("@where@", where), self._schema)

@@ -49,6 +49,15 @@ _NOTE = (
 _DELETE = """DELETE FROM @outbox@ AS o WHERE o.id = ANY (CAST((SELECT CAST(:ids AS bigint[])) AS bigint[]))
     AND o.published_at < now() - make_interval(secs => :seconds)"""
 
+# People set the status by hand too, and what has no time of its resolution would stay for ever.
+_TIMED = """
+    WITH chosen AS MATERIALIZED (
+        SELECT d.id FROM @schema@.dead_letter d
+         WHERE d.outbox = :outbox AND d.status IN ('replayed', 'discarded') AND d.resolved_at IS NULL
+         LIMIT :rows_max FOR UPDATE SKIP LOCKED
+    )
+    UPDATE @schema@.dead_letter d SET resolved_at = now() FROM chosen WHERE d.id = chosen.id"""
+
 _RESOLVED = """
     WITH chosen AS MATERIALIZED (
         SELECT d.id, d.outbox_id, d.status FROM @schema@.dead_letter d
@@ -189,6 +198,10 @@ class Housekeeping:
             removed = self._changed(_DELETE, ids=row.due, seconds=retention_seconds)
         last_id = cursor if row.last is None else row.last
         return Walked(removed, last_id, row.first_kept, row.rows < rows_max or not row.has_early)
+
+    def time_resolved(self, rows_max: int) -> int:
+        """Note now as the time of dead letters that were resolved by hand without one; return how many."""
+        return self._changed(_TIMED, rows_max=rows_max)
 
     def remove_resolved(self, rows_max: int, retention_seconds: float) -> int:
         """Remove replayed and discarded dead letters that were resolved longer ago than this; return how many."""

@@ -13,8 +13,9 @@ from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaE
 from outboxd.policy.findings import Finding, Weight
 from outboxd.postgres.failures import explained
 from outboxd.postgres.grants import OWN_TABLES, ROLES_FILE, hidden_rows, missing_grants, rights_of
-from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of
+from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of, same_identity_of
 from outboxd.postgres.names import quoted
+from outboxd.postgres.other_outboxes import waiting_replays
 from outboxd.postgres.pooling import pooling_of
 from outboxd.postgres.revisions import check_schema, required_revision
 from outboxd.postgres.sql_text import in_schema
@@ -82,6 +83,7 @@ def inspect(
                 if not missing:
                     findings.extend(hidden_rows(rights))
                     findings.extend(_other_outbox(connection, schema, table, outbox))
+                    findings.extend(waiting_replays(connection, schema, outbox))
                 if not missing and exactly_once:
                     findings.extend(_doubt(connection, schema, outbox))
                     settled = _settled_transaction(connection, schema, outbox)
@@ -200,6 +202,9 @@ def _doubt(connection: Connection, schema: str, outbox: str) -> Iterator[Finding
     doubt = doubt_of(driver, schema, outbox)
     if doubt is not None:
         yield Finding("database", Weight.MISCONFIGURED, doubt)
+    other = same_identity_of(driver, schema, outbox)
+    if other is not None:
+        yield Finding("database", Weight.MISCONFIGURED, other.problem, other.remedy)
 
 
 def _settled_transaction(connection: Connection, schema: str, outbox: str) -> int:

@@ -9,6 +9,14 @@ from outboxd.postgres.lease_sql import OTHER
 from outboxd.postgres.names import quoted, quoted_beside_parameters
 from outboxd.postgres.sessions import Connection
 
+# Of older revisions the table lacks a column.
+_SAME_JOINED = """SELECT n.nspname, substr(%(joined)s, length(n.nspname) + 2)
+      FROM pg_namespace AS n JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = 'lease' AND c.relkind = 'r'
+     WHERE n.nspname <> %(schema)s AND starts_with(%(joined)s, n.nspname || '-')
+       AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+       AND (SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = c.oid AND NOT a.attisdropped
+               AND a.attname IN ('outbox', 'shard', 'daemon', 'undrained', 'expires_at')) = 5"""
+
 
 class Obstacle(NamedTuple):
     """What is in the way, and what to do."""
@@ -51,12 +59,41 @@ def other_outbox_of(connection: Connection, schema: str, outbox: str, relayed_ta
     )
 
 
+def same_identity_of(connection: Connection, schema: str, outbox: str) -> Obstacle | None:
+    """Return which outbox of another schema is delivered exactly once now under the same `transactional.id`; None where
+    there is none, or its lease may not be read.
+
+    The schema and the outbox stand in it with a hyphen between, which both may have in their own names: what is `a-b`
+    and `c` is `a` and `b-c` too.
+    """
+    joined = f"{schema}-{outbox}"
+    for other_schema, other in connection.execute(_SAME_JOINED, {"schema": schema, "joined": joined}).fetchall():
+        row = connection.execute(
+            f"SELECT daemon FROM {_lease(other_schema)} WHERE outbox = %s AND shard = 0 AND NOT undrained"
+            " AND expires_at > clock_timestamp()",
+            (other,),
+        ).fetchone()
+        if row is not None:
+            return Obstacle(
+                f"the outbox {other} of the schema {other_schema}, which {row[0]} relays with exactly-once delivery, "
+                f"and the outbox {outbox} of the schema {schema} have one transactional.id: their daemons would take "
+                "it from each other, and have one progress topic",
+                "Give one of the two another outbox.name",
+            )
+    return None
+
+
 def _lease(schema: str) -> str:
     return f"{quoted_beside_parameters(schema)}.lease"
 
 
-def check_drained(connection: Connection, schema: str, outbox: str) -> None:
-    """Refuse to begin with exactly-once delivery on rows in doubt. Raises ConfigError."""
+def check_exactly_once(connection: Connection, schema: str, outbox: str) -> None:
+    """Refuse to begin with exactly-once delivery on rows in doubt, or under the identity of another. Raises
+    ConfigError.
+    """
     doubt = doubt_of(connection, schema, outbox)
     if doubt is not None:
         raise ConfigError(doubt)
+    other = same_identity_of(connection, schema, outbox)
+    if other is not None:
+        raise ConfigError(f"{other.problem}. {other.remedy}")

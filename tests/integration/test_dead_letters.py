@@ -170,6 +170,30 @@ def test_a_bulk_replay_of_many_pages_takes_each_row_once(
     assert [rows.status_of(each) for each in ids] == ["replaying"] * 7 + ["dead"] * 2
 
 
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 10])
+def test_what_needs_force_is_passed_over_and_does_not_count_against_the_limit(
+    letters: DeadLetters, rows: Letters, batch_rows: int
+) -> None:
+    blocked = [rows.bury(rows.enqueue(key="newer")) for _ in range(3)]
+    rows.publish(rows.enqueue(key="newer"))
+    safe = [rows.bury(rows.enqueue(key="safe")) for _ in range(4)]
+    beyond = rows.bury(rows.enqueue(key="beyond"))
+    rows.publish(rows.enqueue(key="beyond"))
+    for is_dry in (True, False):
+        done = list(letters.replay_where(Filters(), limit=3, batch_rows=batch_rows, dry_run=is_dry))
+        assert [each for batch in done for each in batch.ids] == safe[:3]
+        assert sum(batch.taken for batch in done) == 3
+        # Only those that were passed over: what comes after the last that went was not asked for.
+        assert [refused.id for batch in done for refused in batch.refused] == blocked
+    assert [rows.status_of(each) for each in (*blocked, *safe, beyond)] == ["dead"] * 3 + ["replaying"] * 3 + [
+        "dead"
+    ] * 2
+    (forced,) = letters.replay_where(Filters(), limit=2, force=True)
+    assert (forced.ids, forced.refused) == (blocked[:2], ())
+    assert sum(done.taken for done in letters.discard_where(Filters(), limit=1, batch_rows=batch_rows)) == 1
+    assert [rows.status_of(each) for each in (blocked[2], safe[3], beyond)] == ["discarded", "dead", "dead"]
+
+
 def test_a_bulk_replay_does_not_chase_what_dies_meanwhile(letters: DeadLetters, rows: Letters) -> None:
     for _ in range(3):
         rows.bury(rows.enqueue())

@@ -122,6 +122,23 @@ def test_resolved_dead_letters_go_and_the_others_stay(housekeeping: Housekeeping
     assert value(connection, "SELECT deleted_through FROM outboxd.lease") == replayed
 
 
+def test_a_dead_letter_resolved_by_hand_goes_a_retention_after_it_was_found(
+    housekeeping: Housekeeping, connection: Connection
+) -> None:
+    letters = Letters(connection)
+    buried = [letters.bury(letters.enqueue()) for _ in range(4)]
+    connection.execute("UPDATE outboxd.dead_letter SET died_at = now() - interval '9 days'")
+    connection.execute("UPDATE outboxd.dead_letter SET status = 'replayed' WHERE id = ANY(%s)", (buried[:2],))
+    connection.execute("UPDATE outboxd.dead_letter SET status = 'discarded' WHERE id = %s", (buried[2],))
+    leftovers = LeftoversPurge(housekeeping, Pace(threading.Event(), rest_share=0.0), batch_rows=1)
+    # The first purge only learns that they are resolved: what was done by hand can be seen as long as all else.
+    assert leftovers.run(DAY_SECONDS)["dead_letter"] == 0
+    connection.execute("UPDATE outboxd.dead_letter SET resolved_at = resolved_at - interval '2 days'")
+    assert leftovers.run(DAY_SECONDS)["dead_letter"] == 3
+    rows = connection.execute("SELECT id, resolved_at FROM outboxd.dead_letter").fetchall()
+    assert rows == [(buried[3], None)]
+
+
 def test_retries_that_belong_to_nothing_go(housekeeping: Housekeeping, connection: Connection) -> None:
     letters = Letters(connection)
     pending, published, gone, replaying, young = (letters.enqueue(key=f"k{number}") for number in range(5))

@@ -300,6 +300,24 @@ def test_replays_of_the_same_rows_at_once_take_each_once(
     assert sum(taken) == 50
 
 
+def test_a_replay_tells_which_outboxes_of_what_it_took_nobody_relays(connection: Connection, letters: Letters) -> None:
+    notices: list[str] = []
+    connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    relayed, removed, unknown = (letters.bury(letters.enqueue()) for _ in range(3))
+    letters.acquire()
+    Letters(connection, "removed").acquire()
+    connection.execute("UPDATE outboxd.lease SET expires_at = '2026-01-31 12:00+00' WHERE outbox = 'removed'")
+    for letter, outbox in ((removed, "removed"), (unknown, "unknown")):
+        connection.execute("UPDATE outboxd.dead_letter SET outbox = %s WHERE id = %s", (outbox, letter))
+    connection.execute("SET timezone = 'UTC'")
+    assert value(connection, "SELECT outboxd.replay(%s)", relayed) == 1
+    assert notices == []
+    assert value(connection, "SELECT outboxd.replay(%s, force => true)", [removed, unknown]) == 2
+    (notice,) = notices
+    assert notice.startswith('no daemon relays the outbox "removed" (relayed last until 2026-01-31 12:00:00+00), "unkn')
+    assert notice.endswith('"unknown" (never relayed) now, so what is replayed of it waits until one does')
+
+
 # --- replay_where
 
 

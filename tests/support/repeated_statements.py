@@ -235,6 +235,7 @@ def purge(pieces: Pieces) -> None:
 
 
 def purge_leftovers(pieces: Pieces) -> None:
+    pieces.housekeeping.time_resolved(PURGED_ROWS)
     pieces.housekeeping.remove_resolved(PURGED_ROWS, DAY_SECONDS)
     pieces.housekeeping.remove_orphaned_retries(PURGED_ROWS)
     pieces.housekeeping.remove_old_starts(PURGED_ROWS)

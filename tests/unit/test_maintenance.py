@@ -32,7 +32,7 @@ class Store:
     def __init__(self, ages: dict[int, float | None] | None = None) -> None:
         self.ages = dict(ages or {})
         self.cursors: list[int] = []
-        self.resolved = self.orphans = self.starts = 0
+        self.resolved = self.untimed = self.orphans = self.starts = 0
         self.found = Measured(0, 0, 0.0, 0, ())
         self.problem: Exception | None = None
         self.measured = threading.Semaphore(0)
@@ -47,6 +47,11 @@ class Store:
         kept = [row_id for row_id in seen if row_id not in due]
         self.after_batch()
         return Walked(len(due), seen[-1] if seen else cursor, kept[0] if kept else None, len(seen) < rows_max)
+
+    def time_resolved(self, rows_max: int) -> int:
+        taken = min(rows_max, self.untimed)
+        self.untimed -= taken
+        return taken
 
     def remove_resolved(self, rows_max: int, retention_seconds: float) -> int:
         taken = min(rows_max, self.resolved)
@@ -141,8 +146,9 @@ def test_zero_keeps_for_ever() -> None:
 
 def test_leftovers_go_in_batches() -> None:
     store = Store()
-    store.resolved, store.orphans, store.starts = 25, 10, 1
+    store.resolved, store.untimed, store.orphans, store.starts = 25, 35, 10, 1
     assert LeftoversPurge(store, pace(), batch_rows=10).run(1.0) == {"retry": 10, "start": 1, "dead_letter": 25}
+    assert store.untimed == 0
 
 
 # The gauges.

@@ -32,7 +32,7 @@ Ids = Annotated[
 ]
 All = Annotated[bool, typer.Option("--all", help="All that are dead; without ids and filters nothing is meant.")]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, max=ID_MAX, help="Rows at most, the oldest first; not with ids.")
+    int | None, typer.Option("--limit", min=1, max=ID_MAX, help="Rows taken at most, the oldest first; not with ids.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
