@@ -156,13 +156,14 @@ class TransactionalPublisher:
             if len(accepted) >= rows_free or accepted_bytes >= bytes_free:
                 break
             taken += 1
+            if refused_keys and record.key is not None and (record.topic, record.key) in refused_keys:
+                # Whether its key goes on, only the relay knows: what else would be refused waits for that, too.
+                self._refusals.append(sent_back(record))
+                continue
             fault = self._checks.fault_of(record)
             if fault is not None:
                 self._refusals.append(Report(record, fault, record.partition, None, True))
                 refused_keys.add((record.topic, record.key))
-            elif refused_keys and record.key is not None and (record.topic, record.key) in refused_keys:
-                # Whether its key goes on, only the relay knows.
-                self._refusals.append(sent_back(record))
             else:
                 accepted.append(record)
                 accepted_bytes += record[9]

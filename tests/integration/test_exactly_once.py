@@ -132,6 +132,24 @@ def test_hold_key_keeps_later_rows_of_the_key_back_until_a_replay_delivers_the_d
     assert {letter["status"] for letter in rig.dead_letters().values()} == {"replayed", "discarded"}
 
 
+@pytest.mark.parametrize("refused_by", ["the broker", "the client", "outboxd"])
+def test_of_many_bad_rows_of_one_key_only_the_first_dies_and_holds_it_as_in_other_deliveries(
+    rig: Rig, refused_by: str
+) -> None:
+    topic = rig.topic(partitions=1, config={"max.message.bytes": "50000"}, prefix="held")
+    size_bytes = {"the broker": 60_000, "the client": 1_100_000, "outboxd": 10}[refused_by]
+    headers = "1" if refused_by == "outboxd" else "{}"
+    bad = {key: [rig.insert(topic, key, b"x" * size_bytes, headers=headers) for _ in range(3)] for key in ("a", "b")}
+    good = rig.insert(topic, "good")
+
+    ended = daemon_of(rig, {"topic": "held-*", "on_dead_letter": "hold-key"}).run("--until-empty", timeout_seconds=60)
+
+    assert ended.code == 0, ended.err
+    assert sorted(rig.dead_letters()) == sorted(rows[0] for rows in bad.values())
+    assert rig.pending() == 4
+    assert ids_by_key(rig, topic) == {"good": [good]}
+
+
 def test_a_topic_that_is_not_there_waits_while_others_go_and_comes_in_order_once_it_is(rig: Rig) -> None:
     there, missing = rig.topic(), "missing-" + rig.topic()
     rig.insert_many([missing, there], 200, keys=5)

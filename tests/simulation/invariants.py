@@ -127,9 +127,13 @@ class Invariants:
         if older.is_locked and row.is_locked and self._world.holds_key(older):
             # Once its replay is delivered its key goes on, before that is written.
             return older.event_id not in self._first
-        if older.committed_at is None or older.event_id in self._first or older.ever_dead or older.is_early:
+        if older.event_id in self._first or older.ever_dead:
             return False
-        if older.available_at is not None or older.is_death_lost:
+        return self._goes_before(older, row)
+
+    def _goes_before(self, older: Row, row: Row) -> bool:
+        """Say whether the older row is to go first: it can be told from its time that it is the older one."""
+        if older.committed_at is None or older.is_early or older.available_at is not None or older.is_death_lost:
             return False
         if older.is_locked and row.is_locked:
             return True
@@ -159,6 +163,22 @@ class Invariants:
                 # A crash lost the row that was to die: nothing of that id dies.
                 continue
             self._died(rows[row_id], death.reason.value, death.fault.name, lease.token)
+        self._dies_first(settlement)
+
+    def _dies_first(self, settlement: Settlement) -> None:
+        """The first row of a key that dies and holds it keeps those behind it from dying."""
+        world = self._world
+        dying: set[str] = set()
+        for row_id, death in settlement.dead:
+            row = world.db.pending.get(row_id)
+            if row is None or row.key is None or not death.holds_key:
+                continue
+            for older in world.rows_of_key(row.topic, row.key):
+                if older.id >= row_id or not self._goes_before(older, row):
+                    continue
+                if older.event_id in dying or world.holds_key(older):
+                    raise Violation("a dead row holds its key", f"{row_id} dies behind {older.id}", (row_id, older.id))
+            dying.add(row.event_id)
 
     def _delivered(self, row: Row, partition: int | None, offset: int | None) -> None:
         row_id = row.id

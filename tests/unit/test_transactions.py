@@ -438,3 +438,17 @@ def test_nothing_is_begun_once_nobody_wants_it() -> None:
     with pytest.raises(TransactionsEndedError):
         transactions.deliver([record(1)])
     assert broker.committed == []
+
+
+def test_of_two_rows_of_one_key_that_would_be_refused_the_second_waits_for_what_becomes_of_the_first() -> None:
+    publisher = TransactionalPublisher({}, lambda _: None, source="default", schema="outboxd")
+    batch = [
+        record(n, key=key)._replace(headers="1") for n, key in ((1, "a"), (2, "b"), (3, "a"), (4, None), (5, None))
+    ]
+
+    assert publisher.publish(batch, 0) == len(batch)
+
+    _, failed, back = split(publisher.take_reports())
+    assert failed == dict.fromkeys((1, 2, 4, 5), "INVALID_HEADERS")
+    assert back == [3]
+    publisher.close()
