@@ -126,6 +126,10 @@ class Invariants:
         if self._deaths[row.event_id] > DEATHS_MAX + (scenario.loses_commits or scenario.fails_over):
             raise Violation("careful", f"the daemon dies of {row.id} once more", (row.id,))
 
+    def on_cleared(self, record: Record) -> None:
+        """A suspect had a report, be it that its topic is not there: the daemon sends it itself again."""
+        self._deaths.pop(record.event_id, None)
+
     def forget_deaths(self) -> None:
         """A daemon or its care ended well, or the database lost what was recorded: nothing is suspected any more."""
         self._deaths.clear()
