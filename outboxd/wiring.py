@@ -145,7 +145,7 @@ def assemble(
             publisher.name_after(lease.database)
         if isinstance(trial, TransactionTrialProcess):
             trial.name_after(lease.database)
-        starts.owned()
+        starts.owned(owner.holder)
 
     lease = LeaseKeeper(
         engine,

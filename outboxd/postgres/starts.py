@@ -17,11 +17,13 @@ from outboxd.errors import DatabaseUnavailableError
 from outboxd.policy.careful import Opening
 from outboxd.postgres.arrays import Int8Array
 from outboxd.postgres.names import quoted_beside_parameters
+from outboxd.postgres.ownership import is_owned_text
 from outboxd.postgres.sessions import Connection, Job, Session
 
 RETRY_SECONDS = 0.5
 FAILURES_TOLD = 2
 ENDING_SECONDS_MAX = CLOSING_SECONDS_MAX = 5.0
+_CLEAN_END = "ended_at = now(), clean = true, published_ids = NULL"
 
 
 class StartLog:
@@ -30,6 +32,7 @@ class StartLog:
     def __init__(self, engine: Engine, schema: str, outbox: str, daemon: str) -> None:
         """`daemon` is `host:pid`."""
         self._table = f"{quoted_beside_parameters(schema)}.start"
+        self._is_owned = is_owned_text(schema)
         self._outbox, self._daemon = outbox, daemon
         self._session = Session(engine, "starts")
         self.under_way = self._session.under_way
@@ -43,10 +46,12 @@ class StartLog:
 
     # For the lease.
 
-    def owned(self) -> None:
-        """This daemon owns the outbox from now on: write its row, and learn how the owner before ended."""
+    def owned(self, holder: str) -> None:
+        """This daemon owns the outbox from now on, as this holder of the lease: write its row, and learn how the owner
+        before ended.
+        """
         self._opening = None
-        self._submit(self._begin)
+        self._submit(partial(self._begin, holder))
 
     # For the relay.
 
@@ -115,28 +120,28 @@ class StartLog:
 
         self._session.submit(run, failed)
 
-    def _begin(self, connection: Connection) -> None:
-        former, self._id = self._id, None
-        if former is not None:
-            # It lost the lease and did not die.
-            self._write_end(connection, former)
-        row = connection.execute(
-            f"WITH former AS (SELECT s.ended_at IS NOT NULL AS clean, s.published_ids FROM {self._table} AS s"
-            " WHERE s.outbox = %(outbox)s ORDER BY s.id DESC LIMIT 1),"
+    def _begin(self, holder: str, connection: Connection) -> None:
+        # Nothing where the lease is another's by now, as after a freeze or a failure: a row of this daemon would stand
+        # above that of its successor, whose record nobody would look at.
+        rows = connection.execute(
+            f"WITH former AS (SELECT s.ended_at IS NOT NULL OR s.id IS NOT DISTINCT FROM %(own)s::bigint AS clean,"
+            f" s.published_ids FROM {self._table} AS s WHERE s.outbox = %(outbox)s ORDER BY s.id DESC LIMIT 1),"
             f" began AS (INSERT INTO {self._table} (outbox, daemon, published_ids) SELECT %(outbox)s, %(daemon)s,"
             # What is not cleared stays suspected, should this owner die before it writes anything itself.
-            " (SELECT f.published_ids FROM former AS f WHERE NOT f.clean) RETURNING id)"
+            f" (SELECT f.published_ids FROM former AS f WHERE NOT f.clean) WHERE {self._is_owned} RETURNING id),"
+            # Its own row before: it lost the lease and did not die.
+            f" ended AS (UPDATE {self._table} AS s SET {_CLEAN_END} FROM began WHERE s.id = %(own)s)"
             " SELECT b.id, f.clean, f.published_ids FROM began AS b LEFT JOIN former AS f ON true",
-            {"outbox": self._outbox, "daemon": self._daemon},
-        ).fetchall()[0]
-        self._id = row[0]
-        was_clean = row[1] is None or row[1]
-        self._opening = Opening(was_clean, frozenset() if was_clean else frozenset(row[2] or ()))
+            {"outbox": self._outbox, "daemon": self._daemon, "holder": holder, "own": self._id},
+        ).fetchall()
+        if not rows:
+            return
+        self._id, clean, published_ids = rows[0]
+        was_clean = clean is None or clean
+        self._opening = Opening(was_clean, frozenset() if was_clean else frozenset(published_ids or ()))
 
     def _write_end(self, connection: Connection, start_id: int | None) -> None:
-        connection.execute(
-            f"UPDATE {self._table} SET ended_at = now(), clean = true, published_ids = NULL WHERE id = %s", (start_id,)
-        )
+        connection.execute(f"UPDATE {self._table} SET {_CLEAN_END} WHERE id = %s", (start_id,))
 
     def _write(self, number: int, record_ids: Sequence[int], connection: Connection) -> None:
         # It has to outlive this process, not the server: the commit need not wait for the disk.

@@ -180,9 +180,12 @@ class CarefulPublisher(ForwardingPublisher):
         for report in reports:
             self._in_air.discard(report.record.id)
             self._still.discard(report.record.id)
-            self._suspects.discard(report.record.id)
             if report.error is not None and report.error.fault.name == "CRASHED_DAEMON":
+                # It stays suspected, and recorded as that: another row may end this process before its death is
+                # written.
                 self._tell_found(report)
+            else:
+                self._suspects.discard(report.record.id)
         if reports:
             self._moved_at = self._clock.monotonic()
         self._consider_end(len(reports))

@@ -103,6 +103,9 @@ class CarefulTransactions(CarefulPublisher):
             and self._journal.is_written()
         )
 
+    def _is_to_be_tried(self, record: Record) -> bool:
+        return record.id in self._suspects and record.id not in self._condemned
+
     def _went(self, records: Sequence[Record]) -> None:
         for record in records:
             self._window.discard(record.id)
@@ -122,7 +125,7 @@ class CarefulTransactions(CarefulPublisher):
             return 0
         if self._in_air or self._committed - self._settled > self._unsettled_max:
             return 0
-        self._session = list(takewhile(lambda record: record.id in self._suspects, records[:SESSION_ROWS_MAX]))
+        self._session = list(takewhile(self._is_to_be_tried, records[:SESSION_ROWS_MAX]))
         # Whatever our producer does after another took its transactional.id, it could only be fenced.
         self._within.rebuild()
         self._trial.begin(self._settled, self._lineage)
@@ -151,12 +154,13 @@ class CarefulTransactions(CarefulPublisher):
             return
         record, error = report.record, report.error
         del self._session[0]
-        if error is None or error.fault.fault_class not in (FaultClass.PRODUCER, FaultClass.CLUSTER):
-            # It did not kill, or it is known that it does.
-            self._suspects.discard(record.id)
         if error is not None and error.fault.name == "CRASHED_DAEMON":
+            # It stays recorded as a suspect: another row may end this process before its death is written.
             self._condemned[record.id] = report
             self._tell_found(report)
+        elif error is None or error.fault.fault_class not in (FaultClass.PRODUCER, FaultClass.CLUSTER):
+            # It did not kill.
+            self._suspects.discard(record.id)
         if error is None and self._session:
             self._trial.send(self._session[0])
             return
@@ -164,7 +168,7 @@ class CarefulTransactions(CarefulPublisher):
         self._trial.abandon()
         text = "rows suspected of a crash went by a process of their own, and what that committed has to be read"
         fault = own_fault("NEVER_REPORTED")
-        if record.id in self._suspects and error is not None:
+        if error is not None and self._is_to_be_tried(record):
             self._session_ended = DeliveryFault(fault, f"{text}; it came to no end: {error.text}")
         else:
             self._session_ended = PlannedEnd(fault, text)

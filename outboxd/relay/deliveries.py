@@ -42,8 +42,11 @@ class Deliveries:
         self._holding = holding
         self._stuck = stuck
         self._observer = observer
-        self._refused_ids: set[int] = set()
-        """Fire-and-forget records that the producer did not take: they are not settled before their report is in."""
+        self._refused: dict[int, str] = {}
+        """Fire-and-forget records that the producer did not take, and their events: they are not settled before their
+        report is in. By the event too, since a database that crashes may give an id again while the report of the row
+        that had it is still to come.
+        """
 
     def count_losses(self, reports: Sequence[Report], now: float) -> Sequence[Report]:
         """Take the reports of settled fire-and-forget records aside: they only tell how the topic is."""
@@ -51,9 +54,12 @@ class Deliveries:
         delivered: list[Report] = []
         for report in reports:
             record, topic = report.record, report.record.topic
-            if topic not in self._lanes.unconfirmed_topics or record.id in self._refused_ids:
+            if topic not in self._lanes.unconfirmed_topics:
                 kept.append(report)
-                self._refused_ids.discard(record.id)
+                continue
+            if self._refused.get(record.id) == record.event_id:
+                kept.append(report)
+                del self._refused[record.id]
                 continue
             lane = self._lanes[topic]
             self._lanes.count_in_flight(lane, -1)
@@ -102,15 +108,20 @@ class Deliveries:
         was served meanwhile: that record was never on its way, so it has the outcome that it would have on any route.
         So have those of `questioned`: they were refused too, and their reports come later.
         """
-        failed = {report.record.id for report in reports if report.error is not None}.union(questioned)
-        if failed:
-            self._refused_ids.update(record.id for record in records if record.id in failed)
-            records = [record for record in records if record.id not in failed]
+        failed = {(report.record.id, report.record.event_id) for report in reports if report.error is not None}
+        if failed or questioned:
+            refused = {
+                record.id: record.event_id
+                for record in records
+                if record.id in questioned or (record.id, record.event_id) in failed
+            }
+            self._refused |= refused
+            records = [record for record in records if record.id not in refused]
         return self._settle_unconfirmed(records, now) if records else []
 
     def forget_refused(self) -> None:
         """The producer was replaced: no report of those that it refused comes any more."""
-        self._refused_ids.clear()
+        self._refused.clear()
 
     def _settle_unconfirmed(self, records: Sequence[Record], now: float) -> list[Record]:
         reports = [Report(record, None, None, None) for record in records]

@@ -28,6 +28,8 @@ class Publishing:
         self._holds_seen = 0
         self._unconfirmed: list[Record] = []
         """Fire-and-forget records that the producer was given in this turn."""
+        self._offered = 0
+        """How many of what is ready, from the first one on, the producer was offered and did not take."""
         self.is_queue_full = False
 
     def take_back(self, now: float) -> None:
@@ -60,6 +62,7 @@ class Publishing:
             self._unconfirmed += [record for record in published if record.topic in state.lanes.unconfirmed_topics]
         if state.ready_at >= len(state.ready):
             state.ready, state.ready_at = [], 0
+        self._offered = len(state.ready) - state.ready_at
 
     def _publish_suspects(self) -> None:
         state = self._state
@@ -90,7 +93,9 @@ class Publishing:
         unconfirmed_room = max(1, state.limits.max_in_flight_rows // UNCONFIRMED_SHARE) - sum(
             state.lanes[topic].in_flight for topic in state.lanes.unconfirmed_topics
         )
-        for record in state.unconfirmed + records:
+        # What was offered and not taken goes first, so that the same is offered again: a publisher that prepares for
+        # what it does not take yet would else prepare for others each time.
+        for record in records[: self._offered] + state.unconfirmed + records[self._offered :]:
             topic = record.topic
             if not self._may_go(record):
                 self._put_back(record)

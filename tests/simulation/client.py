@@ -160,6 +160,8 @@ class SimulatedPublisher:
         daemon = self._daemon
         daemon.world.invariants.before_publish(daemon, record)
         row = daemon.world.row(record.event_id)
+        if row.kind is Kind.KILLER:
+            daemon.dies_of(row)
         if row.kind is Kind.REFUSED:
             self._inbox.append(Report(record, DeliveryFault(REFUSAL, "refused"), None, None, True))
             daemon.wake_soon()

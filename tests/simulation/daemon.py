@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 
 from outboxd.policy.messages import Event, Fetched, LeaseGranted, Loaded, Report, StopRequested
 from outboxd.policy.records import Record
+from outboxd.relay.careful import CarefulPublisher
+from outboxd.relay.careful_transactions import CarefulTransactions
+from outboxd.relay.ports import Publisher
 from outboxd.relay.relay import Ports, Relay
 from tests.simulation.client import SimulatedPublisher
+from tests.simulation.database import Row
 from tests.simulation.lease import SimulatedLease
+from tests.simulation.starts import SimulatedStarts
 from tests.simulation.store import SimulatedStore
 from tests.simulation.transactional_publisher import SimulatedTransactionalPublisher
+from tests.simulation.transactional_trial import SimulatedTransactionTrial
+from tests.simulation.trial import SimulatedTrial
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -36,6 +43,8 @@ class SilentObserver:
     def event(self, name: str, **fields: object) -> None:
         told = ", ".join(f"{key}={value}" for key, value in fields.items() if key != "cause")
         self._daemon.world.history.note(f"{self._daemon.name} says {name} {told}")
+        if name == "careful_end":
+            self._daemon.world.invariants.forget_deaths()
 
     def delivered(self, topic: str, rows: int, size_bytes: int) -> None: ...
     def acknowledged_after(self, seconds: float, rows: int) -> None: ...
@@ -68,11 +77,15 @@ class Daemon:
         self.let_go: dict[str, float] = {}
         self._acknowledged: set[str] = set()
         self._acknowledged_to: object = None
+        self._trial: SimulatedTrial | SimulatedTransactionTrial | None = None
         scenario, dice = world.scenario, random.Random(world.dice.random())
         self.lease = SimulatedLease(self, world.db, dice, scenario.lease_ttl)
         self.store = SimulatedStore(self, world.db, dice, world.statement_faults)
         self.publisher = self._make_publisher(dice)
-        ports = Ports(self.store, self.publisher, self.lease, self, world.timeline, dice, SilentObserver(self))
+        self.starts = SimulatedStarts(self, world.db, world.care_dice()) if scenario.is_careful else None
+        observer = SilentObserver(self)
+        port = self.publisher if self.starts is None else self._with_care(self.publisher, self.starts, observer)
+        ports = Ports(self.store, port, self.lease, self, world.timeline, dice, observer)
         self.relay = Relay(
             ports, scenario.limits, scenario.routes, scenario.default_route, pipelined=scenario.exactly_once
         )
@@ -92,6 +105,15 @@ class Daemon:
             batch_rows=batch_rows,
             timeout_seconds=scenario.transaction_seconds,
         )
+
+    def _with_care(self, within: Publisher, starts: SimulatedStarts, observer: SilentObserver) -> Publisher:
+        world, dice = self.world, self.world.care_dice()
+        rows_max, clock, tell = world.scenario.limits.max_in_flight_rows, world.timeline, observer.event
+        if not world.scenario.exactly_once:
+            self._trial = SimulatedTrial(self, world.broker, dice)
+            return CarefulPublisher(within, starts, self._trial, clock, tell, rows_max=rows_max)
+        self._trial = trial = SimulatedTransactionTrial(self, world.broker, world.coordinator, dice)
+        return CarefulTransactions(within, starts, trial, clock, tell, rows_max=rows_max)
 
     # The mailbox.
 
@@ -177,19 +199,43 @@ class Daemon:
         self.world.invariants.after_turn(self)
         if self.relay.end is not None:
             self.world.history.note(f"end of {self.name}: {self.relay.end.reason}")
-            self.is_alive = False
-            self.publisher.die()
+            self.end()
+            if self.starts is not None:
+                self.starts.ended()
             self.world.restart(self)
             return
         self._turn_at(self._sleep_until)
 
+    def end(self) -> None:
+        """The process is gone, and what it had started with it."""
+        self.is_alive = False
+        self.publisher.die()
+        if self._trial is not None:
+            self._trial.abandon()
+
     # Faults.
 
     def kill(self) -> None:
+        if not self.is_alive:
+            return
         self.world.history.note(f"! kill -9 {self.name}")
-        self.is_alive = False
-        self.publisher.die()
+        self.end()
         self.world.restart(self)
+
+    def dies_of(self, row: Row) -> None:
+        """Die while a row is given to the client, on the relay's thread or on a worker, which waits then."""
+
+        def die() -> None:
+            if self.is_alive:
+                self.world.count("fault killed by a row")
+                self.world.history.note(f"! {self.name} dies of {row.id}")
+                self.world.invariants.on_death_by(row)
+
+        if not self.world.scenario.exactly_once:
+            die()
+            raise Killed
+        self.world.timeline.after(0.0, die)
+        self.world.timeline.after(0.0, self.kill)
 
     def at_step(self, step: str) -> None:
         """Die or freeze here, in the middle of a turn, where that was drawn."""

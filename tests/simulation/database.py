@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from outboxd.policy.records import Arm, Record
 from tests.simulation.ids import Ids
@@ -24,6 +26,8 @@ class Kind(enum.Enum):
     """Fails once or twice for a passing reason of its own."""
     DOOMED = "doomed"
     """Always fails for a passing reason of its own."""
+    KILLER = "killer"
+    """The process that gives it to the client dies."""
 
 
 @dataclass(slots=True)
@@ -101,6 +105,15 @@ class LeaseRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StartRow:
+    """A row of `start`: an ownership, how it ended, and the ids that it recorded as in the air."""
+
+    id: int
+    published_ids: frozenset[int]
+    was_clean: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Copy:
     """All tables as they were."""
 
@@ -113,6 +126,7 @@ class Copy:
     settled_transaction: int
     last_id: int
     dead_letters: int
+    start_log: list[StartRow]
 
 
 class Database:
@@ -127,6 +141,7 @@ class Database:
         self.dead: dict[int, DeadRow] = {}
         self.control: dict[str, tuple[float, str]] = {}
         self.lease = LeaseRow()
+        self.start_log: list[StartRow] = []
         self.by_key: dict[tuple[str, str | None], list[Row]] = {}
         self.open: dict[int, Transaction] = {}
         self.key_locks: dict[tuple[str, str], int] = {}
@@ -221,6 +236,7 @@ class Database:
             settled_transaction=self.settled_transaction,
             last_id=self.ids.last,
             dead_letters=self._dead_letters,
+            start_log=list(self.start_log),
         )
 
     def fail_over(self, copy: Copy, ids_skipped: int) -> int:
@@ -265,7 +281,7 @@ class Database:
         self.retry, self.dead, self.control, self.lease = copy.retry, copy.dead, copy.control, copy.lease
         self.settled_transaction = copy.settled_transaction
         self.ids.go_back(copy.last_id + ids_skipped, self.rows, is_noticed=is_noticed)
-        self._dead_letters = copy.dead_letters
+        self._dead_letters, self.start_log = copy.dead_letters, copy.start_log
         self.open.clear()
         self.key_locks.clear()
         self.by_key.clear()
@@ -322,3 +338,24 @@ class Database:
         if self.lease.holder == holder:
             self.lease.expires_at = min(self.lease.expires_at, self.now)
             self.committed()
+
+    # Starts.
+
+    def last_start(self) -> StartRow | None:
+        return self.start_log[-1] if self.start_log else None
+
+    def add_start(self, published_ids: Iterable[int]) -> StartRow:
+        row = StartRow(self.start_log[-1].id + 1 if self.start_log else 1, frozenset(published_ids))
+        self.start_log.append(row)
+        self.committed()
+        return row
+
+    def note_published(self, start_id: int, published_ids: frozenset[int]) -> None:
+        self._change_start(start_id, published_ids=published_ids)
+
+    def end_start(self, start_id: int) -> None:
+        self._change_start(start_id, published_ids=frozenset(), was_clean=True)
+        self.committed()
+
+    def _change_start(self, start_id: int, **values: Any) -> None:
+        self.start_log = [replace(row, **values) if row.id == start_id else row for row in self.start_log]

@@ -196,6 +196,7 @@ class Faults:
             if self._world.is_healed:
                 return
             lost = db.fail_over(copy, dice.choice([0, 0, 0, 32]))
+            self._world.invariants.forget_deaths()
             db.down_until = timeline.now + min(lasts, 3.0) * dice.random()
             self._world.counts["rows lost by failovers"] += lost
             self._note(f"PostgreSQL fails over, {lost} committed rows are lost")

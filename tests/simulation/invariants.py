@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from outboxd.policy.breakers import STORM_KEYS
@@ -15,6 +16,10 @@ from tests.simulation.statements import is_of_event
 if TYPE_CHECKING:
     from tests.simulation.daemon import Daemon
     from tests.simulation.world import World
+
+
+DEATHS_MAX = 2
+"""So often does a row kill daemons, one after another, until it is known."""
 
 
 class Invariants:
@@ -30,6 +35,7 @@ class Invariants:
         self._sent_by: dict[str, set[str]] = {}
         """What was sent, by the holder whose lease it was: a token is given again after a failover that lost it."""
         self._sent_replays: set[tuple[str, int]] = set()
+        self._deaths: Counter[str] = Counter()
         self.duplicates = 0
 
     def forget_settled(self) -> None:
@@ -42,7 +48,8 @@ class Invariants:
         if under_way:
             raise Violation("one statement", f"{daemon.name} begins a statement while one is under way")
 
-    def before_publish(self, daemon: Daemon, record: Record) -> None:
+    def before_publish(self, daemon: Daemon, record: Record, *, was_taken: bool = False) -> None:
+        """`was_taken`: the publisher took it earlier, when its topic was not paused."""
         lease = self._world.db.lease
         row = self._world.row(record.event_id)
         topic = record.topic
@@ -69,7 +76,7 @@ class Invariants:
         is_loss = self._world.scenario.loses_commits and topic.startswith("lossy")
         if daemon.was_delivered(record) and not is_loss:
             raise Violation("sent once", f"{daemon.name} sends {row.id} again after it was delivered", (row.id,))
-        if any(fnmatch.fnmatchcase(topic, pattern) for pattern in daemon.pauses):
+        if not was_taken and any(fnmatch.fnmatchcase(topic, pattern) for pattern in daemon.pauses):
             raise Violation("pauses", f"{daemon.name} sends {row.id} though {topic} is paused", (row.id,))
         if row.committed_at is None:
             raise Violation("no ghost", f"{record.id} was never committed", (record.id,))
@@ -109,6 +116,23 @@ class Invariants:
                     f"{row.id} of {topic}/{row.key} is in the log before {older.id}",
                     (row.id, older.id, f"{topic}/{row.key}"),
                 )
+
+    def on_death_by(self, row: Row) -> None:
+        """Twice kills a row the daemon itself: then it was recorded, and a process of its own is sent for it. Where the
+        database loses the start of an owner, what that died of is taken for nothing.
+        """
+        self._deaths[row.event_id] += 1
+        scenario = self._world.scenario
+        if self._deaths[row.event_id] > DEATHS_MAX + (scenario.loses_commits or scenario.fails_over):
+            raise Violation("careful", f"the daemon dies of {row.id} once more", (row.id,))
+
+    def on_cleared(self, record: Record) -> None:
+        """A suspect had a report, be it that its topic is not there: the daemon sends it itself again."""
+        self._deaths.pop(record.event_id, None)
+
+    def forget_deaths(self) -> None:
+        """A daemon or its care ended well, or the database lost what was recorded: nothing is suspected any more."""
+        self._deaths.clear()
 
     def on_drained(self, daemon: Daemon) -> None:
         """An owner says that nothing it published is unsettled: exactly-once delivery may begin on that, where those
@@ -158,9 +182,13 @@ class Invariants:
         for row_id, partition, offset, piece in places:
             if piece is None or (row_id in rows and is_of_event(rows[row_id], piece)):
                 self._delivered(rows[row_id], partition, offset)
-        for row_id, death in settlement.dead:
+        dead_pieces = settlement.dead_pieces or [None] * len(settlement.dead)
+        for (row_id, death), piece in zip(settlement.dead, dead_pieces, strict=True):
             if row_id not in rows and self._world.scenario.loses_commits:
                 # A crash lost the row that was to die: nothing of that id dies.
+                continue
+            if piece is not None and not is_of_event(rows[row_id], piece):
+                # Nor does another row that was given the id.
                 continue
             self._died(rows[row_id], death.reason.value, death.fault.name, lease.token)
         self._dies_first(settlement)
@@ -199,6 +227,9 @@ class Invariants:
         if self._world.scenario.exactly_once and row.event_id in self._first:
             raise Violation("exactly once", f"{row.id} dies though it is committed", (row.id,))
         if row.kind in (Kind.POISON, Kind.REFUSED, Kind.DOOMED):
+            return
+        if row.kind is Kind.KILLER and code == "CRASHED_DAEMON":
+            self._deaths.pop(row.event_id, None)
             return
         if row.kind is Kind.FLAKY and reason in ("exhausted", "expired"):
             return

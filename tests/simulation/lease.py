@@ -85,6 +85,8 @@ class SimulatedLease:
             if token is None:
                 self._token, (self.holder, self.server) = new_token, owner
                 daemon.world.history.note(f"owner is {daemon.name}, token {new_token}")
+                if daemon.starts is not None:
+                    daemon.starts.owned()
                 daemon.post(LeaseGranted(new_token))
         elif token is not None:
             self._token, self._trusted_until = None, float("-inf")

@@ -33,6 +33,9 @@ class Oddities:
         if scenario.sets_sequence_back:
             for _ in range(dice.choice([1, 3])):
                 at(dice.uniform(0.1, span), self._set_back)
+        if scenario.is_careful:
+            for _ in range(scenario.killers):
+                at(dice.uniform(0.1, span), self._killer_row)
         if scenario.loses_commits:
             for _ in range(dice.choice([1, 3])):
                 at(dice.uniform(0.1, span), self._begin_to_lose)
@@ -52,6 +55,18 @@ class Oddities:
         db.finish(transaction, commit=True)
         self._world.count("fault high row")
         self._note(f"a row is given the id {row_id}: {topic}/{key}")
+
+    def _killer_row(self) -> None:
+        """Whatever gives this row to its client dies."""
+        db, dice = self._world.db, self._dice
+        transaction = db.begin()
+        row_id = db.draw_id()
+        key = dice.choice([None, "h", "l0", "l1"])
+        topic = dice.choice(list(self._world.scenario.topics))
+        transaction.rows.append(Row(row_id, topic, key, 100, Kind.KILLER, db.now, is_early=db.ids.is_below(row_id)))
+        db.finish(transaction, commit=True)
+        self._world.count("fault killer row")
+        self._note(f"{row_id} kills who sends it: {topic}/{key}")
 
     def _set_back(self) -> None:
         """The sequence is set back; what was delivered is purged by then, and no daemon has it in memory any more."""

@@ -17,6 +17,10 @@ ODD_SHARE = 0.05
 """So often is each of the rare things of a seed."""
 
 
+CAREFUL_SHARE = 0.2
+"""Of the seeds so many have the care that follows an unclean end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One seed's choices; times in seconds, shares from 0 to 1."""
@@ -61,6 +65,8 @@ class Scenario:
     has_high_row: bool
     sets_sequence_back: bool
     loses_commits: bool
+    is_careful: bool
+    killers: int
 
 
 def _ids_begin_after(near_zero: int, dice: random.Random) -> int:
@@ -72,6 +78,7 @@ def scenario(seed: int) -> Scenario:
     dice = random.Random(seed * 7919 + 1)
     # What was added later has dice of its own, lest it change what is chosen after it.
     odd = random.Random(f"odd {seed}")
+    careful = random.Random(f"careful {seed}")
     quiet = dice.random() < 0.25
     is_stormy = dice.random() < 0.04
     rows = dice.choice([8, 16, 16, 64])
@@ -147,4 +154,6 @@ def scenario(seed: int) -> Scenario:
         has_high_row=odd.random() < ODD_SHARE,
         sets_sequence_back=odd.random() < ODD_SHARE,
         loses_commits=odd.random() < ODD_SHARE,
+        is_careful=careful.random() < CAREFUL_SHARE,
+        killers=careful.choice([0, 1, 2]),
     )

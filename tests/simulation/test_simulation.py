@@ -31,6 +31,7 @@ def test_no_history_breaks_an_invariant(first: int) -> None:
     assert sum(name.startswith("fault ") for name in tally.counts) >= FAULT_KINDS_MIN, tally.told()
     assert tally.counts["duplicates at-least-once"] > 0
     assert tally.counts["transactions committed"] > 0
+    assert tally.counts["suspects tried apart"] > 0
 
 
 def test_no_invariant_is_broken_where_topics_are_forgotten_as_soon_as_nothing_is_left_of_them(

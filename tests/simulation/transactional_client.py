@@ -127,6 +127,8 @@ class TransactionalClient:
         row: Row | None = None
         if callback is not None:
             row = self._publisher.row(callback.event_id)
+            if row.kind is Kind.KILLER:
+                self._publisher.die_of(row)
             if self._outstanding >= self._publisher.queue_rows_max:
                 raise BufferError("the queue is full")
             if row.kind is Kind.REFUSED:

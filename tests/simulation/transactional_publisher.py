@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.simulation.daemon import Daemon
 
 READ_SECONDS = 5.0
+FOR_EVER_SECONDS = 1e6
 
 
 class SimulatedTransactionalPublisher(TransactionalPublisher):
@@ -145,6 +146,11 @@ class SimulatedTransactionalPublisher(TransactionalPublisher):
         """The producer dies of a fatal error."""
         if self._producers:
             self._producers[-1].fail(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "fatal", True))
+
+    def die_of(self, row: Row) -> None:
+        """The process dies while its worker gives the row to the client."""
+        self._daemon.dies_of(row)
+        self.pause(FOR_EVER_SECONDS)
 
     def die(self) -> None:
         """The process is killed: nothing more leaves it; what is on the network may land."""

@@ -49,6 +49,7 @@ class World:
         self.is_healed = False
         self.two_owners_until = 0.0
         self.counts: Counter[str] = Counter()
+        self._cares = 0
         self._starts = 0
         self._by_key: dict[tuple[str, str], list[Row]] = {}
         self.daemons: list[Daemon] = []
@@ -109,8 +110,14 @@ class World:
         """
         self.clock_jumped()
         self.invariants.forget_settled()
+        self.invariants.forget_deaths()
         for daemon in self.daemons:
             daemon.forget_delivered()
+
+    def care_dice(self) -> random.Random:
+        """Return other dice for each part of the care, lest it change what else happens."""
+        self._cares += 1
+        return random.Random(f"care {self.scenario.seed} {self._cares}")
 
     def count(self, what: str) -> None:
         """One more of these happened."""
@@ -138,8 +145,7 @@ class World:
     def close(self) -> None:
         """End what the daemons have under way."""
         for daemon in self.daemons:
-            daemon.is_alive = False
-            daemon.publisher.die()
+            daemon.end()
 
     # The history.
 

@@ -107,7 +107,8 @@ class Pieces:
 
     def started(self) -> None:
         """Write the row of a start, and what is in the air."""
-        self.starts.owned()
+        assert self._owner is not None
+        self.starts.owned(self._owner.holder)
         self.starts.write([1, 2, 3])
         wait_for(self.starts.is_written, timeout_seconds=ANSWER_SECONDS_MAX, what="the start is written")
 
@@ -130,6 +131,7 @@ class Pieces:
         )
 
     def _owned(self, owner: Owner) -> None:
+        self._owner = owner
         for store in self._all_stores():
             store.set_owner(owner)
 

@@ -149,6 +149,11 @@ def test_what_stands_behind_a_failed_suspect_is_not_sent_and_a_killer_is_refused
     assert scene.publish(ROWS[2:]) == 1
     assert scene.trial.sent == [1, 2, 3]
     assert scene.trial.begun == [(5, "line"), (7, "line")]
+    scene.answer(3)
+    scene.careful.rebuild()
+    # Its death may not have been written yet, should this process end.
+    scene.publish([row(9)])
+    assert scene.journal.record_ids == [2, 9]
 
 
 def test_a_suspect_that_the_broker_refuses_did_not_kill_and_goes_as_all_others_do() -> None:

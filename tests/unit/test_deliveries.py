@@ -131,3 +131,24 @@ def test_a_fire_and_forget_record_that_goes_again_by_another_producer_is_lost_wh
     assert bench.state.settling.ids == [1]
     assert deliveries.count_losses([Report(given[0], REFUSED, 7, None, True)], 0.0) == []
     assert bench.told == ["INVALID_HEADERS", "record_lost"]
+
+
+def test_a_late_failure_of_a_fire_and_forget_record_is_not_that_of_another_row_of_its_id() -> None:
+    bench = Bench()
+    state = bench.state
+    lost = record(1, topic="a")
+    another = lost._replace(event_id="another event")
+    state.aftermath.deliveries.unconfirmed(bench.give(lost), (), 0.0)
+    state.settling.take()
+    state.settling.done()
+    state.ledger.leave([1])
+    # The database crashed, lost the row with its mark, and gave the id once more.
+    reports = [Report(lost, REFUSED, None, None, True)]
+    state.aftermath.deliveries.unconfirmed(bench.give(another), reports, 0.0)
+
+    assert state.settling.ids == [1]
+    assert state.aftermath.take(reports, 0.0) == []
+    assert bench.told == ["INVALID_HEADERS", "record_lost"]
+    assert state.settling.known_ids() == {1}
+    assert state.aftermath.take([Report(another, None, 0, 7)], 0.0) == []
+    assert state.lanes.rows_in_flight == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 from outboxd.policy.faults import fault_of, own_fault
 from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.routes import Route
+from outboxd.policy.records import Record
+from outboxd.policy.routes import Confirm, Route
 from outboxd.relay.producer_ends import ProducerEnds
 from outboxd.relay.publishing import Publishing
 from outboxd.relay.state import Ports, RelayLimits, State
@@ -51,3 +53,43 @@ def test_records_do_not_overtake_those_of_their_key_that_a_transaction_gave_back
     assert [one for one in state.ready[state.ready_at :] if one.key is not None] == []
     assert state.gate.deferred_keys == {KEY: 1}
     assert not {1, 2, 3} & set(state.ledger.records)
+
+
+class PreparingPublisher:
+    """Takes a record only where it was the first that was offered the last time, as one that notes it down before."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self._prepared: int | None = None
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        first_id = records[start].id
+        if first_id != self._prepared:
+            self._prepared = first_id
+            return start
+        self.taken.append(first_id)
+        return start + 1
+
+
+def test_fire_and_forget_records_that_were_offered_and_not_taken_are_offered_again_before_those_that_had_no_room() -> (
+    None
+):
+    publisher = PreparingPublisher()
+    ports = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: 0.0), dice=None, observer=None, publisher=publisher)
+    # One record of such topics may be in flight at a time.
+    limits = RelayLimits(max_in_flight_rows=10)
+    state = State(cast(Ports, cast(Any, ports)), limits, (), Route(confirm=Confirm.NONE), token=1)
+    publishing = Publishing(state, ProducerEnds())
+    state.lanes.meet(["lossy"])
+    state.ready = [record(record_id, topic="lossy", key=None) for record_id in (1, 2, 3)]
+    state.ledger.enter(state.ready)
+
+    publishing.publish()
+    state.ready.append(record(4, topic="lossy", key=None))
+    publishing.publish()
+    assert publisher.taken == [1]
+
+    state.lanes.count_in_flight(state.lanes["lossy"], -1)
+    for _ in range(2):
+        publishing.publish()
+    assert publisher.taken == [1, 2]

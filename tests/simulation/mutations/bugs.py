@@ -16,6 +16,8 @@ from outboxd.policy.partition_holds import PartitionHolds
 from outboxd.policy.topic_holds import TopicHolds
 from outboxd.relay.admission import Admission
 from outboxd.relay.aftermath import Aftermath
+from outboxd.relay.careful import CarefulPublisher
+from outboxd.relay.careful_transactions import CarefulTransactions
 from outboxd.relay.held_records import HeldRecords
 from outboxd.relay.holding import Holding
 from outboxd.relay.lanes import Lanes
@@ -42,6 +44,18 @@ def _exactly_once(scenario: Scenario) -> bool:
 
 def _not_exactly_once(scenario: Scenario) -> bool:
     return not scenario.exactly_once
+
+
+def _careful(scenario: Scenario) -> bool:
+    return scenario.is_careful and not scenario.exactly_once and scenario.killers > 0
+
+
+def _careful_and_lossy(scenario: Scenario) -> bool:
+    return scenario.is_careful and "lossy.a" in scenario.topics
+
+
+def _careful_transactions(scenario: Scenario) -> bool:
+    return scenario.is_careful and scenario.exactly_once and scenario.killers > 0
 
 
 BUGS = [
@@ -336,5 +350,61 @@ BUGS = [
         "if is_serial_probe or not self._gate.is_behind(record):",
         "if True:",
         where=_exactly_once,
+    ),
+    Mutation(
+        "what was offered and not taken goes behind what had no room",
+        Publishing,
+        "_reconsider",
+        "records[: self._offered] + state.unconfirmed + records[self._offered :]",
+        "state.unconfirmed + records",
+        where=_careful_and_lossy,
+    ),
+    Mutation(
+        "a suspect of a crash is sent by the daemon itself",
+        CarefulPublisher,
+        "_send",
+        "if record.id in self._suspects:",
+        "if False:",
+        where=_careful,
+    ),
+    Mutation(
+        "a window goes before it is written down",
+        CarefulPublisher,
+        "_send",
+        "or not self._journal.is_written()",
+        "",
+        where=_careful,
+    ),
+    Mutation(
+        "with the next window, suspects that were not cleared are not written down",
+        CarefulPublisher,
+        "_record",
+        "[*self._in_air, *ids], self._suspects",
+        "[*self._in_air, *ids], set()",
+        where=_careful,
+    ),
+    Mutation(
+        "a row whose death is not written yet is no suspect any more",
+        CarefulPublisher,
+        "take_reports",
+        "self._tell_found(report)",
+        "self._suspects.discard(report.record.id)",
+        where=_careful,
+    ),
+    Mutation(
+        "what a session of suspects committed is not read before the relay goes on",
+        CarefulTransactions,
+        "failure",
+        "if self._session_ended is not None:",
+        "if self._session_ended is not None and self._condemned:",
+        where=_careful_transactions,
+    ),
+    Mutation(
+        "a session of suspects begins while transactions are unsettled",
+        CarefulTransactions,
+        "_take_apart",
+        "if self._in_air or self._committed - self._settled > self._unsettled_max:",
+        "if self._in_air:",
+        where=_careful_transactions,
     ),
 ]
