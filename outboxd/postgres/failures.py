@@ -34,7 +34,15 @@ _MISUSED = (
 _LOOK = "look at database.url, and at the server"
 _REMEDIES = (
     (
-        ("certificate verify failed", "does not match host name", "root certificate file"),
+        # The client library says no more of it.
+        ("certificate verify failed",),
+        (
+            "the server's certificate is of another authority than sslrootcert of database.url has, or not valid at "
+            "this time: look at it with `openssl s_client -starttls postgres`, and at sslmode and sslrootcert"
+        ),
+    ),
+    (
+        ("does not match host name", "root certificate file"),
         "look at sslmode and sslrootcert of database.url, and at the server's certificate",
     ),
     (("does not support SSL",), "look at sslmode of database.url, and at ssl of the server"),
@@ -52,6 +60,18 @@ _REMEDIES = (
         "look at the server's pg_hba.conf, and at sslmode of database.url",
     ),
     (("is not permitted to log in",), "ALTER ROLE … LOGIN, or use a role that may"),
+    (
+        # The server tells its own log alone that a password is too old.
+        ("password authentication failed",),
+        "look at database.url and its password, and at the role's VALID UNTIL",
+    ),
+    (
+        ("query_wait_timeout", "no more connections allowed"),
+        (
+            "PgBouncer has no connection free: look at its pool_mode, its default_pool_size, max_client_conn and "
+            "query_wait_timeout, and with SHOW POOLS at who has them"
+        ),
+    ),
 )
 # A table, function, column or schema that is not there.
 _MISSING = ("42P01", "42883", "42703", "3F000")
