@@ -32,6 +32,9 @@ _MISUSED = (
 )  # fmt: skip
 # What to do about a connection that came to nothing, by words of the library or the server; else as `_LOOK` says.
 _LOOK = "look at database.url, and at the server"
+STANDBY_REMEDY = "name the primary, or several hosts with target_session_attrs=read-write, in database.url"
+_READ_ONLY = "25006"
+_READ_ONLY_REMEDY = f"what answers is a standby, or read-only for this role: {STANDBY_REMEDY}"
 _REMEDIES = (
     (
         # The client library says no more of it.
@@ -72,13 +75,18 @@ _REMEDIES = (
             "query_wait_timeout, and with SHOW POOLS at who has them"
         ),
     ),
+    (
+        # The client library's own words, where the URL asks for a primary and none is among those that answer.
+        ("session is read-only", "server is in hot standby mode"),
+        _READ_ONLY_REMEDY,
+    ),
 )
 # A table, function, column or schema that is not there.
 _MISSING = ("42P01", "42883", "42703", "3F000")
 # A table, type or index, a function, or another object that is to be made, and is there.
 _TAKEN = ("42P07", "42723", "42710")
 # Connection lost, out of resources, shutting down or starting, a standby that cannot write, a lock that took too long.
-_UNAVAILABLE = ("08", "53", "57", "25006")
+_UNAVAILABLE = ("08", "53", "57", _READ_ONLY)
 # A lock, or time, ran out, which is no reason to look at the way to the server.
 _WAITED = {
     "55P03": (
@@ -115,7 +123,8 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
     if state in _WAITED:
         return DatabaseUnavailableError(f"PostgreSQL {_WAITED[state][0]}: {words}{_place(error)}; {_WAITED[state][1]}")
     if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
-        return DatabaseUnavailableError(f"PostgreSQL is not available: {words}; {_remedy(words, _LOOK)}")
+        usual = _READ_ONLY_REMEDY if state == _READ_ONLY else _LOOK
+        return DatabaseUnavailableError(f"PostgreSQL is not available: {words}; {_remedy(words, usual)}")
     return _of_the_schema(state, words)
 
 
