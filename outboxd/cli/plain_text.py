@@ -51,8 +51,8 @@ def ago(when: datetime, now: datetime) -> str:
 
 
 def moment_and_lapse(when: datetime, now: datetime) -> str:
-    """A time, and how long ago that is."""
-    return f"{moment(when)} ({ago(when, now)})"
+    """A time, and how long ago that is, or how long it is to it."""
+    return f"{moment(when)} ({f'in {lapse((when - now).total_seconds())}' if when > now else ago(when, now)})"
 
 
 def as_text(content: bytes) -> str | None:

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from outboxd.policy.dead_letter_copies import DeadCopy
 from outboxd.postgres.failures import explained
+from outboxd.postgres.finite import finite
 from outboxd.postgres.sql_text import in_schema
 
 BATCH_ROWS = 200
@@ -28,7 +29,7 @@ class DeadLetterCopyRows:
         limits of rows and bytes.
         """
         statement = (
-            "SELECT id, died_at, outbox_id, event_id, topic, key, payload, headers, partition, error_code,"
+            f"SELECT id, {finite('died_at')}, outbox_id, event_id, topic, key, payload, headers, partition, error_code,"
             " error_message FROM (SELECT d.id, d.died_at, d.outbox_id, d.event_id::text, d.topic, d.key, d.payload,"
             " d.headers::text, d.partition, d.error_code, d.error_message,"
             " sum(coalesce(octet_length(d.payload), 0)) OVER (ORDER BY d.id) - coalesce(octet_length(d.payload), 0)"
@@ -48,7 +49,7 @@ class DeadLetterCopyRows:
             # A clock that was set back must not make it wait again.
             "UPDATE @schema@.dead_letter AS l SET copied_at = greatest(now(), l.died_at)"
             " FROM unnest(CAST(:ids AS bigint[]), CAST(:died_at AS timestamptz[])) AS c(id, died_at)"
-            " WHERE l.id = c.id AND l.died_at = c.died_at"
+            f" WHERE l.id = c.id AND {finite('l.died_at')} = c.died_at"
         )
         values = {"ids": [letter.id for letter in letters], "died_at": [letter.died_at for letter in letters]}
         with explained(), self._engine.connect() as connection:

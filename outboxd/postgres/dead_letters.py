@@ -20,6 +20,7 @@ from outboxd.errors import UsageError
 from outboxd.policy.records import FIRST_ID, ID_MAX
 from outboxd.postgres.dead_letter_rows import RECENT_SECONDS, Filters, Group, Letter, Obstacle, Taken, WholeLetter
 from outboxd.postgres.failures import told
+from outboxd.postgres.finite import finite
 from outboxd.postgres.sql_text import in_schema
 
 BATCH_ROWS = 1000
@@ -29,19 +30,20 @@ PAGE_ROWS = 50_000
 EXPORT_BATCH_BYTES = 8 << 20
 
 # `created_at` is what the application wrote: Python's dates hold neither infinity nor years before 1 or beyond 9999.
-# The other times are the database's own.
+# The other times are the database's own, or what people made of them by hand, as to keep a letter beyond its retention.
 _CREATED_AT = """CASE WHEN isfinite(d.created_at) THEN
     to_char(d.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
     || CASE WHEN extract(year FROM d.created_at AT TIME ZONE 'UTC') < 0 THEN ' BC' ELSE '' END
     ELSE CAST(d.created_at AS text) END AS created_at"""
 _COLUMNS = f"""d.id, d.outbox_id, d.event_id, d.topic, d.key, octet_length(d.payload) AS payload_bytes,
     d.headers::text AS headers, d.partition, {_CREATED_AT}, d.attempts, d.reason, d.error_code, d.error_message,
-    d.first_failed_at, d.died_at, d.daemon, d.holds_key, d.status, d.resolved_at, d.resolved_by, d.note"""
+    {finite("d.first_failed_at")} AS first_failed_at, {finite("d.died_at")} AS died_at, d.daemon, d.holds_key, d.status,
+    CASE WHEN d.resolved_at IS NOT NULL THEN {finite("d.resolved_at")} END AS resolved_at, d.resolved_by, d.note"""
 
 # As the view `dead_letter_summary`, with conditions: grouped by hashes, and the names looked up by the sample.
-_SUMMARY = """
-    SELECT named.topic, named.reason, named.error_code, kinds.count, kinds.first, kinds.last, kinds.keys,
-           named.id AS sample_id, kinds.recent
+_SUMMARY = f"""
+    SELECT named.topic, named.reason, named.error_code, kinds.count, {finite("kinds.first")} AS first,
+           {finite("kinds.last")} AS last, kinds.keys, named.id AS sample_id, kinds.recent
       FROM (SELECT kind, sum(rows)::bigint AS count, min(first) AS first, max(last) AS last, count(key_hash) AS keys,
                    max(newest) AS sample, sum(recent)::bigint AS recent
               FROM (SELECT hashtextextended(d.reason, hashtextextended(d.error_code, hashtextextended(d.topic, 0)))

@@ -32,9 +32,20 @@ _MISUSED = (
 )  # fmt: skip
 # What to do about a connection that came to nothing, by words of the library or the server; else as `_LOOK` says.
 _LOOK = "look at database.url, and at the server"
+STANDBY_REMEDY = "name the primary, or several hosts with target_session_attrs=read-write, in database.url"
+_READ_ONLY = "25006"
+_READ_ONLY_REMEDY = f"what answers is a standby, or read-only for this role: {STANDBY_REMEDY}"
 _REMEDIES = (
     (
-        ("certificate verify failed", "does not match host name", "root certificate file"),
+        # The client library says no more of it.
+        ("certificate verify failed",),
+        (
+            "the server's certificate is of another authority than sslrootcert of database.url has, or not valid at "
+            "this time: look at it with `openssl s_client -starttls postgres`, and at sslmode and sslrootcert"
+        ),
+    ),
+    (
+        ("does not match host name", "root certificate file"),
         "look at sslmode and sslrootcert of database.url, and at the server's certificate",
     ),
     (("does not support SSL",), "look at sslmode of database.url, and at ssl of the server"),
@@ -52,13 +63,30 @@ _REMEDIES = (
         "look at the server's pg_hba.conf, and at sslmode of database.url",
     ),
     (("is not permitted to log in",), "ALTER ROLE … LOGIN, or use a role that may"),
+    (
+        # The server tells its own log alone that a password is too old.
+        ("password authentication failed",),
+        "look at database.url and its password, and at the role's VALID UNTIL",
+    ),
+    (
+        ("query_wait_timeout", "no more connections allowed"),
+        (
+            "PgBouncer has no connection free: look at its pool_mode, its default_pool_size, max_client_conn and "
+            "query_wait_timeout, and with SHOW POOLS at who has them"
+        ),
+    ),
+    (
+        # The client library's own words, where the URL asks for a primary and none is among those that answer.
+        ("session is read-only", "server is in hot standby mode"),
+        _READ_ONLY_REMEDY,
+    ),
 )
 # A table, function, column or schema that is not there.
 _MISSING = ("42P01", "42883", "42703", "3F000")
 # A table, type or index, a function, or another object that is to be made, and is there.
 _TAKEN = ("42P07", "42723", "42710")
 # Connection lost, out of resources, shutting down or starting, a standby that cannot write, a lock that took too long.
-_UNAVAILABLE = ("08", "53", "57", "25006")
+_UNAVAILABLE = ("08", "53", "57", _READ_ONLY)
 # A lock, or time, ran out, which is no reason to look at the way to the server.
 _WAITED = {
     "55P03": (
@@ -95,7 +123,8 @@ def explain(error: psycopg.Error) -> OutboxdError | None:
     if state in _WAITED:
         return DatabaseUnavailableError(f"PostgreSQL {_WAITED[state][0]}: {words}{_place(error)}; {_WAITED[state][1]}")
     if state.startswith(_UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
-        return DatabaseUnavailableError(f"PostgreSQL is not available: {words}; {_remedy(words, _LOOK)}")
+        usual = _READ_ONLY_REMEDY if state == _READ_ONLY else _LOOK
+        return DatabaseUnavailableError(f"PostgreSQL is not available: {words}; {_remedy(words, usual)}")
     return _of_the_schema(state, words)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from outboxd.errors import AccessDeniedError, ConfigError, OutboxdError, SchemaError
 from outboxd.policy.findings import Finding, Weight
-from outboxd.postgres.failures import explained
+from outboxd.postgres.failures import STANDBY_REMEDY, explained
 from outboxd.postgres.grants import OWN_TABLES, ROLES_FILE, hidden_rows, missing_grants, rights_of
 from outboxd.postgres.lease_obstacles import doubt_of, other_outbox_of, same_identity_of
 from outboxd.postgres.names import quoted
@@ -130,7 +130,7 @@ def _server(connection: Connection) -> Iterator[Finding]:
             "database",
             Weight.UNAVAILABLE,
             f"the server is {what}",
-            "name the primary, or several hosts with target_session_attrs=read-write, in database.url",
+            STANDBY_REMEDY,
         )
 
 

@@ -157,6 +157,9 @@ def test_english_words_are_understood_without_asking() -> None:
         ("28000", 'no pg_hba.conf entry for host "h", user "joe", database "d", no encryption', "sslmode"),
         ("28000", 'pg_hba.conf rejects connection for host "h", user "joe", database "d"', "pg_hba.conf, and"),
         ("28000", 'role "joe" is not permitted to log in', "ALTER ROLE"),
+        ("28P01", 'password authentication failed for user "joe"', "VALID UNTIL"),
+        ("08P01", "query_wait_timeout", "default_pool_size"),
+        ("08P01", "no more connections allowed (max_client_conn)", "PgBouncer"),
         ("57P03", "the database system is starting up", "and at the server"),
     ],
 )

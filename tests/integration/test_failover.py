@@ -14,7 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from outboxd.errors import DatabaseUnavailableError
 from outboxd.policy.fencings import MOVED
+from outboxd.postgres.engine import make_engine
 from outboxd.postgres.migrate import upgrade
 from tests.support.daemon import DaemonProcess
 from tests.support.kafka import KafkaCluster
@@ -215,6 +217,7 @@ def test_a_server_that_can_only_be_read_is_told_and_waited_for_until_it_is_promo
     daemon.wait_for_event("lease_lost")
     said = daemon.wait_for_event("database_failed", during="the question for the lease")
     assert "read-only" in str(said["cause"])
+    assert "name the primary" in str(said["cause"])
 
     pair.standby.promote()
     pair.look_at_the_standby()
@@ -222,6 +225,18 @@ def test_a_server_that_can_only_be_read_is_told_and_waited_for_until_it_is_promo
     rig.wait_until_settled()
     assert daemon.stop().code == 0
     assert_survivors_hold(rig, topic, ghosts=0, duplicates_max=100)
+
+
+@pytest.mark.parametrize("wanted", ["read-write", "primary"])
+def test_a_url_that_asks_for_a_primary_where_only_standbys_answer_is_told_with_what_to_do(
+    pair: Pair, wanted: str
+) -> None:
+    engine = make_engine(f"{pair.standby.url(NAME)}?target_session_attrs={wanted}")
+    with pytest.raises(
+        DatabaseUnavailableError, match="what answers is a standby, or read-only for this role: name the primary"
+    ):
+        engine.connect()
+    engine.dispose()
 
 
 @MODES

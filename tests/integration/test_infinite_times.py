@@ -8,10 +8,13 @@ import pytest
 
 from outboxd.policy.faults import fault_of
 from outboxd.policy.outcomes import Retry
+from outboxd.postgres.dead_letter_copies import DeadLetterCopyRows
+from outboxd.postgres.dead_letters import DeadLetters
 from outboxd.postgres.engine import make_engine
 from outboxd.postgres.overview import look
 from tests.contract.stores import PostgresBench
 from tests.support.postgres_fixtures import Database
+from tests.support.rows import Letters
 
 TIMES = ["infinity", "-infinity", "4713-01-01 BC", "294276-12-31"]
 
@@ -66,3 +69,41 @@ def test_a_row_may_have_failed_and_a_topic_may_be_paused_since_any_time(
     overview = look(engine, "outboxd", "outbox", "default")
     engine.dispose()
     assert (overview.in_retry, overview.held_keys, len(overview.paused)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("at", TIMES)
+def test_a_dead_letter_of_any_time_is_shown_exported_and_copied_once(database: Database, at: str) -> None:
+    with database.connect() as connection:
+        rows = Letters(connection)
+        letter = rows.bury(rows.enqueue())
+        connection.execute(
+            "UPDATE outboxd.dead_letter SET first_failed_at = %s, died_at = %s, resolved_at = %s, copied_at = NULL",
+            (at, at, at),
+        )
+    engine = make_engine(database.url)
+    letters = DeadLetters(engine, "outboxd", "default")
+    copies = DeadLetterCopyRows(engine, "outboxd", "default")
+
+    assert [group.count for group in letters.summary()] == [1]
+    assert [found.id for found in letters.list()] == [letter]
+    shown = letters.show(letter)
+    assert shown is not None
+    assert [whole.letter for whole in letters.export()] == [shown.letter]
+    waiting = copies.waiting()
+    assert [copy.id for copy in waiting] == [letter]
+    copies.copied(waiting)
+    assert copies.waiting() == []
+    engine.dispose()
+
+
+def test_a_dead_letter_that_nobody_resolved_has_no_time_of_that(database: Database) -> None:
+    with database.connect() as connection:
+        rows = Letters(connection)
+        letter = rows.bury(rows.enqueue())
+    engine = make_engine(database.url)
+
+    shown = DeadLetters(engine, "outboxd", "default").show(letter)
+
+    assert shown is not None
+    assert shown.letter.resolved_at is None
+    engine.dispose()

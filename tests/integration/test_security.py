@@ -213,6 +213,20 @@ def test_the_check_says_all_that_may_be_wrong_with_a_brokers_certificate(secured
     assert "of another host than the one asked, or not valid at this time" in done.stdout
 
 
+def test_the_check_says_all_that_may_be_wrong_with_the_databases_certificate(secured: Rig, tmp_path: Path) -> None:
+    make_certificates(tmp_path / "stranger")
+    url = secured.database_url or ""
+    theirs = str(secured.database.server.certificate_authority)
+    daemon = daemon_of(secured, database={"url": url.replace(theirs, str(tmp_path / "stranger" / "ca.crt"))})
+    done = subprocess.run(
+        [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 69, done.stderr
+    assert "certificate verify failed" in done.stdout
+    assert "of another authority than sslrootcert of database.url has, or not valid at this time" in done.stdout
+
+
 def test_a_client_without_tls_or_login_is_told_by_the_check_and_the_daemon_what_the_broker_may_want(
     secured: Rig,
 ) -> None:

@@ -42,6 +42,10 @@ def test_an_estimate_is_told_no_finer_than_it_is(rows: int, told: str) -> None:
     assert about(rows) == f"about {told}"
 
 
+def test_a_moment_to_come_is_told_with_the_time_to_it() -> None:
+    assert moment_and_lapse(NOW + timedelta(minutes=5), NOW).endswith(" UTC (in 5 min)")
+
+
 def test_a_moment_is_in_utc() -> None:
     assert moment_and_lapse(datetime.fromisoformat("2026-01-31T12:00:00+02:00"), NOW) == (
         "2026-01-31 10:00:00 UTC (2 h ago)"
