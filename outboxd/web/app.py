@@ -83,7 +83,7 @@ class App:
         self._reads: dict[str, Callable[[Environ], Answer]] = {
             "/": self._page,
             "/livez": lambda _: _verdict(liveness(board)),
-            "/readyz": lambda _: _verdict(readiness(board)),
+            "/readyz": lambda environ: _verdict(readiness(board, shows_rows=guard.may_read_keys(environ))),
             "/status": self._status,
             "/api/points": self._points,
             "/api/dead-letters": self._groups,
@@ -146,12 +146,8 @@ class App:
     def _status(self, environ: Environ) -> Answer:
         told = self._board.as_dict()
         told["may_change"] = bool(self._guard.token) and self._dead_letters is not None
-        if not self._guard.may_read_keys(environ) and told["relay"] is not None:
-            # PostgreSQL may quote a row in it.
-            told["relay"]["refusal"] = ""
-            told["relay"]["held"] = [
-                {**held, "key": None, "key_is_hidden": held["key"] is not None} for held in told["relay"]["held"]
-            ]
+        if not self._guard.may_read_keys(environ):
+            _hide_rows(told)
         return _json(told)
 
     def _points(self, environ: Environ) -> Answer:
@@ -231,6 +227,18 @@ class _Turn:
 
     def __exit__(self, *_: object) -> None:
         self._places.release()
+
+
+def _hide_rows(told: dict[str, Any]) -> None:
+    """Take from a status what is in rows: the keys, and what PostgreSQL says where it refuses some, which may quote
+    them.
+    """
+    if told["database"]["refuses"]:
+        told["database"]["cause"] = ""
+    relay = told["relay"]
+    if relay is not None:
+        relay["refusal"] = ""
+        relay["held"] = [{**held, "key": None, "key_is_hidden": held["key"] is not None} for held in relay["held"]]
 
 
 def _query(environ: Environ) -> dict[str, str]:

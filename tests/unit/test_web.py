@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from outboxd.observability.status import StatusBoard
 from outboxd.postgres.dead_letter_rows import WholeLetter
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus
+from outboxd.relay.writing import REFUSED
 from outboxd.web.app import App
 from outboxd.web.dead_letters import readable, whole_as_dict
 from outboxd.web.guard import Guard
@@ -372,6 +373,21 @@ def test_what_postgresql_says_of_a_row_is_not_shown_to_all(sites: Callable[..., 
     assert (told["refused_rows"], told["refusal"]) == (3, "")
     told = site.json("/status", **host, Authorization=f"Bearer {TOKEN}")[1]["relay"]
     assert told["refusal"].startswith("the row 7")
+
+
+def test_what_postgresql_says_where_it_refuses_all_rows_is_not_shown_to_all(sites: Callable[..., Site]) -> None:
+    site, host = sites(listen_host="0.0.0.0"), {"Host": "outboxd.example"}
+    site.board.publish(IDLE)
+    site.board.database_answers(False, "no change of anna@example", asked_by=[REFUSED])
+    for path in ("/status", "/readyz"):
+        assert b"anna" not in site.ask(path, **host)[2]
+        assert b"anna" in site.ask(path, **host, Authorization=f"Bearer {TOKEN}")[2]
+    assert "the database refuses to settle rows that were sent" in site.json("/readyz", **host)[1]["why"]
+    site.board.database_answers(False, "connection refused", asked_by=["fetch"])
+    for path in ("/status", "/readyz"):
+        shown = site.ask(path, **host)[2]
+        assert b"anna" not in shown
+        assert b"connection refused" in shown
 
 
 @pytest.mark.parametrize("listen_host", ["outboxd.example", "ip6-localhost", "localhost.localdomain"])
