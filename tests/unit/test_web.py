@@ -448,6 +448,15 @@ def test_every_answer_tells_the_browser_to_be_careful(site: Site, path: str) -> 
     assert "Python" not in headers.get("Server", "")
 
 
+@pytest.mark.parametrize("version", ["\xff", "x.y", '"'])
+def test_a_format_of_metrics_that_there_is_not_is_no_failure(site: Site, version: str) -> None:
+    for kind in ("application/openmetrics-text", "text/plain"):
+        status, headers, body = site.ask("/metrics", Accept=f"{kind}; version={version}")
+        assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        assert b"outboxd_leader 1.0" in body
+    assert site.events == []
+
+
 def test_unknown_paths_and_verbs_are_refused_in_a_sentence(site: Site) -> None:
     assert site.json("/nowhere")[0] == 404
     assert site.json("/status", method="DELETE")[0] == 405
