@@ -33,6 +33,9 @@
 
 BEGIN;
 
+-- Nothing but PostgreSQL's own: a function of another's making in public, that fits better, would run as who runs this.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 SELECT format('CREATE ROLE %I NOLOGIN', name)
   FROM unnest(ARRAY[:'writer', :'relay', :'operator', :'reader']) AS name
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import IO, TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Wide enough that nothing anybody prints is wrapped or cropped.
 UNWRAPPED_COLUMNS = 100_000
+# What JSON may hold as it is, and a terminal takes as a command or reads the other way round.
+_DRIVES_TERMINAL = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def console() -> Console:
@@ -58,4 +61,10 @@ def print_json(value: object) -> None:
     options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     if sys.stdout.isatty():
         options |= orjson.OPT_INDENT_2
-    sys.stdout.write(orjson.dumps(value, default=str, option=options).decode())
+    sys.stdout.write(json_text(value, options))
+
+
+def json_text(value: object, options: int = 0) -> str:
+    """`value` as JSON, with these options of orjson; what would drive a terminal is escaped, which tells the same."""
+    text = orjson.dumps(value, default=str, option=options).decode()
+    return _DRIVES_TERMINAL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

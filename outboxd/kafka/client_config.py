@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -148,6 +148,12 @@ def transactional_config(
 def transaction_timeout_ms(properties: Mapping[str, str]) -> int:
     """Return how long a transaction may be open, in milliseconds."""
     return int(properties.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+
+
+def silent(properties: Mapping[str, str]) -> dict[str, Any]:
+    """Return the properties of a client that logs nothing, since others tell what is wrong with the brokers."""
+    # Where `debug` is set the level has no say: all goes to standard error then, and of URLs the passwords too.
+    return {**{name: value for name, value in properties.items() if name != "debug"}, "log_level": "0"}
 
 
 def empty_key_partition(properties: Mapping[str, str]) -> int:

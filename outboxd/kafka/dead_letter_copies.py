@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from outboxd.kafka.client_config import DEFAULTS, UNREAD
+from outboxd.kafka.client_config import DEFAULTS, UNREAD, silent
 from outboxd.kafka.codes import in_words
 from outboxd.policy.dead_letter_copies import DeadCopy, Sent, copy_headers
 
@@ -139,6 +139,5 @@ def _made(properties: Mapping[str, str]) -> Producer:
         # A copy that is not acknowledged is sent again by the next run: it may time out.
         "message.timeout.ms": round(SEND_SECONDS_MAX * 1000),
         "topic.metadata.propagation.max.ms": 3000,
-        "log_level": "0",
     }
-    return Producer({**DEFAULTS, **properties, **own})
+    return Producer({**DEFAULTS, **silent(properties), **own})

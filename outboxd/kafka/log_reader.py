@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from outboxd.errors import AccessDeniedError, BrokerUnavailableError
+from outboxd.kafka.client_config import silent
 from outboxd.kafka.codes import NO_TOPIC, in_words
 from outboxd.kafka.consumers import without_producers_own
 from outboxd.kafka.partitions import count_partitions
@@ -49,9 +50,8 @@ class LogReader:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
-            "log_level": "0",
         }
-        kept = without_producers_own(properties)
+        kept = silent(without_producers_own(properties))
         self._consumer = Consumer({**kept, **own})
         # This one tells where the log ends, the other how far it can be read.
         self._ends = Consumer({**kept, **own, "isolation.level": "read_uncommitted"})

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from outboxd.kafka.answers import answer_of
-from outboxd.kafka.client_config import partitioner_of
+from outboxd.kafka.client_config import partitioner_of, silent
 from outboxd.kafka.lots import Lots
 from outboxd.kafka.partitions import count_partitions
 from outboxd.policy.headers import InvalidHeaders, parse_headers
@@ -173,9 +173,7 @@ def _configs(client: AdminClient, topics: Iterable[str]) -> Iterator[tuple[str, 
 
 
 def _client(properties: Mapping[str, str]) -> AdminClient:
-    # The producers tell the log what is wrong with the brokers.
-    quiet = {"client.id": f"{properties.get('client.id', 'outboxd')}-topics", "log_level": "0"}
-    return AdminClient({**properties, **quiet})
+    return AdminClient({**silent(properties), "client.id": f"{properties.get('client.id', 'outboxd')}-topics"})
 
 
 def is_compacted(properties: Mapping[str, str], topic: str) -> bool:

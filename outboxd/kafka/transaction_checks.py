@@ -13,7 +13,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription
 
-from outboxd.kafka.client_config import DEFAULTS, transaction_timeout_ms
+from outboxd.kafka.client_config import DEFAULTS, silent, transaction_timeout_ms
 from outboxd.kafka.codes import FORBIDDEN, why_unanswered
 from outboxd.kafka.progress import TOPIC_CONFIG
 from outboxd.kafka.replication import replication_warnings
@@ -25,7 +25,6 @@ _AREA: Final = "exactly-once"
 _MAKE_IT: Final = "create it with one partition, cleanup.policy=compact, three replicas and min.insync.replicas=2"
 _NEEDED = frozenset({AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE})
 _FORBIDDEN = (*FORBIDDEN, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-_QUIET: Final = {"log_level": "0"}
 
 
 def inspect_transactions(
@@ -39,7 +38,7 @@ def inspect_transactions(
         topic: the progress topic.
         settled: the last transaction that the database knows as settled; 0: none.
     """
-    admin = AdminClient({**properties, **_QUIET})
+    admin = AdminClient(silent(properties))
     try:
         yield from _producer(properties, transactional_id)
         yield from _topic(admin, topic, settled)
@@ -51,8 +50,7 @@ def _producer(properties: Mapping[str, str], transactional_id: str) -> Iterator[
     timeout_ms = transaction_timeout_ms(properties)
     config: dict[str, Any] = {
         **DEFAULTS,
-        **properties,
-        **_QUIET,
+        **silent(properties),
         "transaction.timeout.ms": timeout_ms,
         "message.timeout.ms": timeout_ms,
         "transactional.id": transactional_id + CHECK_SUFFIX,

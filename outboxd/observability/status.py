@@ -179,8 +179,11 @@ class StatusBoard:
         else:
             self._failing.update(dict.fromkeys(asked_by, cause))
         failing = dict(self._failing)
-        contact = self._contact(self.database, not failing, next(iter(failing.values()), ""))
-        self.database = replace(contact, refuses=set(failing) == {REFUSED})
+        refuses = set(failing) == {REFUSED}
+        # What it says where it refuses rows may quote them, and is told as that alone.
+        causes = [cause for each, cause in failing.items() if refuses or each != REFUSED]
+        contact = self._contact(self.database, not failing, next(iter(causes), ""))
+        self.database = replace(contact, refuses=refuses)
 
     def database_not_asked(self, asked_by: Collection[str]) -> None:
         """These wait for it no more. Whether it is up is for the next answer to say: theirs never came."""

@@ -29,6 +29,10 @@ from outboxd.postgres.revisions import (
     required_revision,
 )
 
+# Whoever migrates has many rights. A function or an operator that another made in `public`, and that fits a call better
+# than PostgreSQL's own, would run with them.
+_OWN_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
+
 
 def _wait_silently(_holder: str | None) -> None:
     pass
@@ -138,16 +142,24 @@ def run_sql_file(revision_file: str, direction: str) -> None:
     connection = op.get_bind()
     # Without parameters psycopg sends the text as it is: percent signs mean nothing, many statements are one call.
     connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
-    connection.exec_driver_sql("RESET search_path")
+    connection.exec_driver_sql(_OWN_PATH)
 
 
 @contextmanager
 def _connected(database: str | Engine | Connection, password: str = "") -> Iterator[Connection]:
+    with _connection(database, password) as connection:
+        connection.exec_driver_sql(_OWN_PATH)
+        yield connection
+
+
+@contextmanager
+def _connection(database: str | Engine | Connection, password: str) -> Iterator[Connection]:
     if isinstance(database, Connection):
         yield database
     elif isinstance(database, Engine):
         with database.connect() as connection:
-            yield connection
+            # One transaction, whatever the engine does else: what is set for it holds in it alone.
+            yield connection.execution_options(isolation_level="READ COMMITTED")
     else:
         conninfo = connection_string(database, password)
 
@@ -155,7 +167,7 @@ def _connected(database: str | Engine | Connection, password: str = "") -> Itera
             with explained():
                 return open_driver(conninfo, autocommit=False)
 
-        engine = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=connect)
+        engine = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=connect, use_native_hstore=False)
         with engine.connect() as connection:
             yield connection
 

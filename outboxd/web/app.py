@@ -17,7 +17,7 @@ from outboxd.policy.messages import TellEvent
 from outboxd.policy.records import ID_MAX
 from outboxd.postgres.dead_letter_rows import Filters
 from outboxd.web.dead_letters import DeadLetters, taken_as_dict, whole_as_dict
-from outboxd.web.guard import Guard, Refusal
+from outboxd.web.guard import Guard, Refusal, hide_rows
 from outboxd.web.health import Health, liveness, readiness
 from outboxd.web.page import load_page
 
@@ -83,7 +83,7 @@ class App:
         self._reads: dict[str, Callable[[Environ], Answer]] = {
             "/": self._page,
             "/livez": lambda _: _verdict(liveness(board)),
-            "/readyz": lambda _: _verdict(readiness(board)),
+            "/readyz": lambda environ: _verdict(readiness(board, shows_rows=guard.may_read_keys(environ))),
             "/status": self._status,
             "/api/points": self._points,
             "/api/dead-letters": self._groups,
@@ -99,8 +99,7 @@ class App:
         try:
             self._guard.check_host(environ)
             if environ["PATH_INFO"] == "/metrics" and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-                # The registry's own application knows no HEAD.
-                told = self._metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
+                told = self._scraped(environ, start_response)
                 return [] if environ["REQUEST_METHOD"] == "HEAD" else told
             answer = self._answer(environ)
         except Refusal as refusal:
@@ -121,6 +120,15 @@ class App:
         ]
         start_response(answer.status, headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+    def _scraped(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        # The registry's own application knows no HEAD.
+        asked = {**environ, "REQUEST_METHOD": "GET"}
+        try:
+            return self._metrics(asked, start_response)
+        except (TypeError, ValueError):
+            # It cannot compare a version in Accept that is none.
+            return self._metrics({**asked, "HTTP_ACCEPT": ""}, start_response)
 
     def _answer(self, environ: Environ) -> Answer:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
@@ -146,12 +154,8 @@ class App:
     def _status(self, environ: Environ) -> Answer:
         told = self._board.as_dict()
         told["may_change"] = bool(self._guard.token) and self._dead_letters is not None
-        if not self._guard.may_read_keys(environ) and told["relay"] is not None:
-            # PostgreSQL may quote a row in it.
-            told["relay"]["refusal"] = ""
-            told["relay"]["held"] = [
-                {**held, "key": None, "key_is_hidden": held["key"] is not None} for held in told["relay"]["held"]
-            ]
+        if not self._guard.may_read_keys(environ):
+            hide_rows(told)
         return _json(told)
 
     def _points(self, environ: Environ) -> Answer:

@@ -101,6 +101,18 @@ class Guard:
         )
 
 
+def hide_rows(told: dict[str, Any]) -> None:
+    """Take from a status what is in rows: the keys, and what PostgreSQL says where it refuses some, which may quote
+    them.
+    """
+    if told["database"]["refuses"]:
+        told["database"]["cause"] = ""
+    relay = told["relay"]
+    if relay is not None:
+        relay["refusal"] = ""
+        relay["held"] = [{**held, "key": None, "key_is_hidden": held["key"] is not None} for held in relay["held"]]
+
+
 def _host_of(header: str) -> str:
     """The host of a Host header, without its port, in lower case; empty where it makes no sense."""
     try:

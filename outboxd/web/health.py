@@ -38,21 +38,25 @@ def liveness(board: StatusBoard) -> Health:
     return Health(ok, () if ok else (f"the relay's loop has not advanced for {rested:.0f} s",), board.relay.role)
 
 
-def readiness(board: StatusBoard) -> Health:
-    """Say whether this daemon can relay, or take over at once: loop, database, broker, and not on its way out."""
+def readiness(board: StatusBoard, *, shows_rows: bool = True) -> Health:
+    """Say whether this daemon can relay, or take over at once: loop, database, broker, and not on its way out.
+
+    Without `shows_rows`, nothing that PostgreSQL says where it refuses some, since it may quote them.
+    """
     alive = liveness(board)
     why = [*alive.why]
     if board.relay is None:
         why.append("the daemon is starting")
     elif board.relay.role == "draining" or board.relay.ended is not None:
         why.append("the daemon is stopping")
-    why += _silence("the database", board.database) + _silence("Kafka", board.kafka)
+    why += _silence("the database", board.database, shows_rows=shows_rows) + _silence("Kafka", board.kafka)
     return Health(not why, tuple(why), alive.role)
 
 
-def _silence(name: str, contact: Contact) -> list[str]:
+def _silence(name: str, contact: Contact, *, shows_rows: bool = True) -> list[str]:
     if contact.is_up:
         return []
     if contact.answers is None:
         return [f"{name} was not reached yet"]
-    return [f"{name} {contact.trouble}" + (f": {contact.cause}" if contact.cause else "")]
+    cause = contact.cause if shows_rows or not contact.refuses else ""
+    return [f"{name} {contact.trouble}" + (f": {cause}" if cause else "")]

@@ -98,6 +98,17 @@ def test_show_prints_bytes_as_hexadecimal_and_drives_no_terminal(shell: Shell, r
     assert "payload: null, a tombstone" in shell.ok("dead", "show", str(tombstone)).out
 
 
+@pytest.mark.parametrize("command", ["dead list --json", "dead show 1 --json", "dead export", "dead export --json"])
+def test_json_that_is_shown_drives_no_terminal_and_tells_the_same(shell: Shell, rows: Letters, command: str) -> None:
+    key = "\\\x9b2J\x7f\u202e\u2066\u2028"
+    rows.bury(rows.enqueue(key=key, payload=key.encode()))
+    said = shell.ok(*command.split()).out
+    assert not set(key[1:]) & set(said) - {"2", "J"}
+    document = json.loads(said)
+    told = document if isinstance(document, dict) else document[0]
+    assert (told["dead_letters"][0] if command == "dead list --json" else told)["key"] == key
+
+
 def test_an_empty_key_is_not_shown_as_one_that_is_missing(shell: Shell, rows: Letters) -> None:
     empty, missing = rows.bury(rows.enqueue(key="")), rows.bury(rows.enqueue(key=None))
     shown = [shell.ok("dead", "show", str(letter)).out.splitlines() for letter in (empty, missing)]

@@ -22,6 +22,23 @@ SCRIPT = Path(__file__).parents[2] / "docs" / "postgresql-roles.sql"
 ROLES = ("writer", "relay", "operator", "reader")
 
 
+# What an owner of `public` may put there: it fits a call better than PostgreSQL's own, and notes whose rights it has.
+_BETTER_FITS = """
+CREATE TABLE public.ran (rights name DEFAULT current_user, what text);
+GRANT INSERT ON public.ran TO PUBLIC;
+CREATE FUNCTION public.format(text, text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO public.ran (what) VALUES ('format'); RETURN pg_catalog.format($1, $2); END $$;
+CREATE FUNCTION public.to_regclass(varchar) RETURNS regclass LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO public.ran (what) VALUES ('to_regclass'); RETURN pg_catalog.to_regclass($1::text); END $$;
+CREATE FUNCTION public.is_same(name, varchar) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO public.ran (what) VALUES ('='); RETURN $1::text OPERATOR(pg_catalog.=) $2::text; END $$;
+CREATE FUNCTION public.is_same(varchar, varchar) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO public.ran (what) VALUES ('='); RETURN $1::text OPERATOR(pg_catalog.=) $2::text; END $$;
+CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = varchar, FUNCTION = public.is_same);
+CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = public.is_same);
+"""
+
+
 def make_roles(database: Database, *variables: str) -> None:
     psql = database.server.installation.bin_dir / "psql"
     options = [part for variable in variables for part in ("-v", variable)]
@@ -224,6 +241,22 @@ def test_a_daemon_that_cannot_ask_for_the_lease_says_why(roles: Database, rig: R
     told = daemon.wait_for_event("database_failed", during="the question for the lease")
     assert "read-only transaction" in told["cause"]
     assert daemon.stop().code == 0
+
+
+def test_what_others_made_in_public_does_not_run_with_the_rights_of_who_migrates_and_makes_the_roles(
+    empty_database: Database,
+) -> None:
+    with empty_database.connect() as connection:
+        connection.execute(_BETTER_FITS)
+        upgrade(empty_database.url, "outboxd", "0008")
+        upgrade(empty_database.url, "outboxd")
+        make_roles(empty_database, "prefix=guarded")
+        try:
+            assert connection.execute("SELECT rights, what FROM public.ran").fetchall() == []
+        finally:
+            for role in ROLES:
+                connection.execute(f"DROP OWNED BY guarded_{role}")
+                connection.execute(f"DROP ROLE guarded_{role}")
 
 
 def test_the_script_runs_again_and_for_any_schema_and_prefix(database: Database) -> None:

@@ -9,7 +9,10 @@ import pytest
 
 from outboxd.kafka.client_config import lone_config, producer_config, transactional_config
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
+from outboxd.kafka.log_reader import LogReader
 from outboxd.kafka.shard_clients import ShardClients
+from outboxd.kafka.topic_limits import topic_configs
+from outboxd.kafka.transaction_checks import inspect_transactions
 
 TALKATIVE = {"bootstrap.servers": "a:9092", "statistics.interval.ms": "1"}
 
@@ -52,3 +55,17 @@ def test_no_client_makes_statistics_which_would_pile_up_where_nobody_takes_them(
 def test_the_clients_queue_has_room_for_any_record_that_the_client_takes() -> None:
     config = producer_config({"message.max.bytes": "1000000000"}, in_flight_rows_max=10, in_flight_bytes_max=1_000)
     assert config["queue.buffering.max.kbytes"] * 1024 >= 1_000_000_000  # type: ignore[operator]  # a whole number
+
+
+def test_no_client_writes_past_the_log_whatever_is_to_be_debugged(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for limit in ("topic_limits.ASK_SECONDS_MAX", "transaction_checks.ANSWER_SECONDS"):
+        monkeypatch.setattr(f"outboxd.kafka.{limit}", 0.1)
+    asked = {"bootstrap.servers": "127.0.0.1:1", "debug": "conf,broker", "log_level": "7"}
+    list(topic_configs(asked, ["orders"]))
+    list(inspect_transactions(asked, "id", "progress"))
+    LogReader(asked, "default").close()
+    copier = DeadLetterCopier(asked, "dead", "default")
+    copier.send([], threading.Event())
+    assert capfd.readouterr() == ("", "")

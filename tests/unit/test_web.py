@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from outboxd.observability.status import StatusBoard
 from outboxd.postgres.dead_letter_rows import WholeLetter
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus
+from outboxd.relay.writing import REFUSED
 from outboxd.web.app import App
 from outboxd.web.dead_letters import readable, whole_as_dict
 from outboxd.web.guard import Guard
@@ -374,6 +375,21 @@ def test_what_postgresql_says_of_a_row_is_not_shown_to_all(sites: Callable[..., 
     assert told["refusal"].startswith("the row 7")
 
 
+def test_what_postgresql_says_where_it_refuses_all_rows_is_not_shown_to_all(sites: Callable[..., Site]) -> None:
+    site, host = sites(listen_host="0.0.0.0"), {"Host": "outboxd.example"}
+    site.board.publish(IDLE)
+    site.board.database_answers(False, "no change of anna@example", asked_by=[REFUSED])
+    for path in ("/status", "/readyz"):
+        assert b"anna" not in site.ask(path, **host)[2]
+        assert b"anna" in site.ask(path, **host, Authorization=f"Bearer {TOKEN}")[2]
+    assert "the database refuses to settle rows that were sent" in site.json("/readyz", **host)[1]["why"]
+    site.board.database_answers(False, "connection refused", asked_by=["fetch"])
+    for path in ("/status", "/readyz"):
+        shown = site.ask(path, **host)[2]
+        assert b"anna" not in shown
+        assert b"connection refused" in shown
+
+
 @pytest.mark.parametrize("listen_host", ["outboxd.example", "ip6-localhost", "localhost.localdomain"])
 def test_a_name_that_may_lead_elsewhere_is_no_address_of_this_machine_only(
     sites: Callable[..., Site], listen_host: str
@@ -430,6 +446,15 @@ def test_every_answer_tells_the_browser_to_be_careful(site: Site, path: str) -> 
     assert headers["Cache-Control"] == "no-store"
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "Python" not in headers.get("Server", "")
+
+
+@pytest.mark.parametrize("version", ["\xff", "x.y", '"'])
+def test_a_format_of_metrics_that_there_is_not_is_no_failure(site: Site, version: str) -> None:
+    for kind in ("application/openmetrics-text", "text/plain"):
+        status, headers, body = site.ask("/metrics", Accept=f"{kind}; version={version}")
+        assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        assert b"outboxd_leader 1.0" in body
+    assert site.events == []
 
 
 def test_unknown_paths_and_verbs_are_refused_in_a_sentence(site: Site) -> None:

@@ -19,7 +19,7 @@ from outboxd.cli.dead.filters import (
     dead_letters,
     filters_from,
 )
-from outboxd.cli.output import print_json
+from outboxd.cli.output import json_text, print_json
 from outboxd.errors import UsageError
 from outboxd.policy.records import ID_MAX
 
@@ -111,15 +111,13 @@ def export(
     """Write whole dead letters to standard output, one JSON document a line, oldest first."""
     from itertools import islice
 
-    import orjson
-
     from outboxd.cli.dead.text import letter_as_json
 
     filters = filters_from(topic=topic, code=code, key=key, since=since, reason=reason, status=status)
     with dead_letters() as (letters, _, _):
         opening = "["
         for whole in islice(letters.export(filters), limit):
-            line = orjson.dumps(letter_as_json(whole), default=str).decode()
+            line = json_text(letter_as_json(whole))
             # The bracket with the first row, since before it the database may refuse.
             sys.stdout.write(opening + line if as_json else line + "\n")
             opening = ",\n"
