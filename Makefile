@@ -35,7 +35,7 @@ demo: venv ## 1,000 rows through an embedded PostgreSQL and an in-process Kafka;
 	$(BIN)/outboxd demo
 
 test: lint ## Lint, then every test but the long chaos: needs Java 17 and Maven for a real Kafka, and PostgreSQL 15 or newer
-	$(PYTEST) -n $(WORKERS) --dist loadfile \
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		$(wildcard tests/unit tests/contract tests/simulation tests/integration)
 
 unit: venv ## Tests without network
