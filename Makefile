@@ -6,6 +6,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+# Hundreds of tests start a daemon or a command: they shall not compile the same modules anew each time.
+unexport PYTHONDONTWRITEBYTECODE
 # How many files of tests go at once; each worker has servers of its own. 0 is one after the other, without workers. On
 # two cores four are quicker than three, since much of the time somebody waits for a lease, a time-out or a broker.
 WORKERS ?= 4
