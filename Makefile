@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo test unit contract simulation integration chaos browser systemd lint format bench man lock clean
+.PHONY: help venv install demo test suite unit contract simulation integration chaos browser systemd lint format bench man lock clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,11 @@ $(STAMP): constraints.txt pyproject.toml
 demo: venv ## 1,000 rows through an embedded PostgreSQL and an in-process Kafka; leaves nothing behind
 	$(BIN)/outboxd demo
 
-test: lint ## Lint, then every test but the long chaos: needs Java 17 and Maven for a real Kafka, and PostgreSQL 15 or newer
+# Lint takes one core for a quarter of a minute, which the tests mostly leave it: they go side by side.
+test: venv ## Lint, and beside it every test but the long chaos: needs Java 17 and Maven for a real Kafka, and PostgreSQL 15 or newer
+	@$(MAKE) --no-print-directory -j 2 lint suite
+
+suite: venv ## The tests of `make test`, without lint
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		$(wildcard tests/unit tests/contract tests/simulation tests/integration)
 
