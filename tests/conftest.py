@@ -1,4 +1,4 @@
-"""Fixtures for all tests come as plugins, one module a server."""
+"""Fixtures for all tests come as plugins, one module a server; so does the order of the files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
+    "tests.support.longest_first",
     "tests.support.postgres_fixtures",
     "tests.support.housekeeping_fixtures",
     "tests.support.kafka_fixtures",

@@ -11,7 +11,7 @@ from tests.simulation.campaign import Tally, outcomes, run_seed
 from tests.simulation.scenario import scenario
 from tests.simulation.world import World
 
-SEEDS = int(os.environ.get("OUTBOXD_TEST_SEEDS", "2000"))
+SEEDS = int(os.environ.get("OUTBOXD_TEST_SEEDS", "1000"))
 CHUNK = 250
 """So many are bound by one time limit, on whatever machine."""
 FAULT_KINDS_MIN = 15

@@ -81,7 +81,7 @@ BUGS = [
         "readmit",
         "self._gate.put_behind(record)",
         "self._gate.admit([record])",
-        first_seed=1_200,
+        first_seed=2_150,
         where=_exactly_once,
     ),
     Mutation(
@@ -136,7 +136,7 @@ BUGS = [
         "turn",
         "now >= self._ports.lease.trusted_until()",
         "False",
-        first_seed=250,
+        first_seed=325,
     ),
     Mutation(
         "attempts count in an outage",
@@ -185,6 +185,7 @@ BUGS = [
         "_rebuild",
         "unsettled + state.ready[state.ready_at :]",
         "state.ready[state.ready_at :]",
+        first_seed=140,
     ),
     Mutation("suspects are forgotten", Aftermath, "_apply", "self.suspects.append(record)", "pass"),
     Mutation(
