@@ -12,8 +12,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from outboxd.kafka.lots import Lots
+from outboxd.kafka.messages import TOPICS_REMEMBERED_MAX
 from outboxd.kafka.producer_maker import AnyProducer
-from outboxd.policy.faults import own_fault
+from outboxd.policy.faults import fault_of, own_fault
 from outboxd.policy.messages import DeliveryFault, Report
 from outboxd.policy.records import Record
 
@@ -22,12 +23,44 @@ _PARTITION_CODES = (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_P
 """What the client says of a partition that is not there, and of a topic that is not (yet) there."""
 
 
-def partition_fault(producer: AnyProducer, record: Record) -> DeliveryFault | None:
-    """Return the record's own fault when its topic is there and lacks its partition; None when that is not proved.
+class MostPartitions:
+    """How many partitions each topic was seen to have at most, while this daemon runs: one that is made anew with fewer
+    is not unchanged, and a row that names a lost one is not to blame. May be used on any thread.
+    """
+
+    def __init__(self) -> None:
+        """None was seen yet."""
+        self._most: dict[str, int] = {}
+
+    def note(self, topic: str, count: int) -> None:
+        """The topic has so many now."""
+        if count > self._most.get(topic, 0):
+            if len(self._most) >= TOPICS_REMEMBERED_MAX:
+                self._most.clear()
+            self._most[topic] = count
+
+    def fault_of(self, record: Record, count: int | None) -> DeliveryFault | None:
+        """Return what it means that the record's topic has so many partitions now: its own fault where it never had the
+        one that the record names, the topic's where it had; None where it has it, or where that is not known.
+        """
+        if count is None or record.partition is None or record.partition < count:
+            return None
+        text = f"the topic has partitions 0 to {count - 1}, the row names {record.partition}"
+        most = self._most.get(record.topic, 0)
+        if record.partition < most:
+            return DeliveryFault(
+                fault_of(KafkaError._UNKNOWN_PARTITION), f"{text}, and it had {most}: it was made anew with fewer"
+            )
+        return DeliveryFault(own_fault("UNKNOWN_PARTITION"), text)
+
+
+def partition_fault(producer: AnyProducer, record: Record, most: MostPartitions) -> DeliveryFault | None:
+    """Return the fault of the record, or of its topic, when that is there and lacks the record's partition; None when
+    that is not proved.
 
     Blocks for up to `METADATA_SECONDS`.
     """
-    return _fault_of(record, partition_count(producer, record.topic))
+    return most.fault_of(record, partition_count(producer, record.topic))
 
 
 def partition_count(producer: AnyProducer, topic: str) -> int | None:
@@ -48,13 +81,6 @@ def count_partitions(client: AnyProducer | AdminClient | Consumer, topic: str, t
     return None if metadata is None or metadata.error is not None else len(metadata.partitions)
 
 
-def _fault_of(record: Record, count: int | None) -> DeliveryFault | None:
-    if count is None or record.partition is None or record.partition < count:
-        return None
-    text = f"the topic has partitions 0 to {count - 1}, the row names {record.partition}"
-    return DeliveryFault(own_fault("UNKNOWN_PARTITION"), text)
-
-
 class Question(NamedTuple):
     """A record that failed with `fault`, and the producer that sent it: the one of that generation."""
 
@@ -68,9 +94,10 @@ class Question(NamedTuple):
 class PartitionQuestions:
     """Has the cluster asked on a thread of its own, once for all records of a topic that wait for the answer."""
 
-    def __init__(self, report: Callable[[Report], object]) -> None:
+    def __init__(self, report: Callable[[Report], object], most: MostPartitions) -> None:
         """`report` takes each record's report, on that thread: its own fault, or else what it failed with."""
         self._report = report
+        self._most = most
         # A record waits for its report; and no further thread is needed to ask, for a few seconds at most.
         self._lots: Lots[Question] = Lots("partitions", self._ask_all, may_wait=False)
         self._generation = 0
@@ -126,7 +153,7 @@ class PartitionQuestions:
             for _, record, fault, generation, failed_at in questions:
                 if generation == self._generation:
                     self._open_ids.discard(record.id)
-                    verdict = _fault_of(record, count) or fault
+                    verdict = self._most.fault_of(record, count) or fault
                     error = None if verdict is None else replace(verdict, failed_at=failed_at)
                     self._report(Report(record, error, record.partition, None, True))
 

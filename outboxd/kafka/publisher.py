@@ -75,7 +75,7 @@ class KafkaPublisher(NoTransactions):
         self._lone = LoneProducer(
             lambda: maker.try_to_make(lone_config(self._properties)), self._checks, self.inbox, self._refused
         )
-        self._partitions = PartitionQuestions(self.inbox.put)
+        self._partitions = PartitionQuestions(self.inbox.put, self.topics.most_partitions)
         self.questioned = self._partitions.open_ids
         self._producer: AnyProducer = maker.make(self._config)
 

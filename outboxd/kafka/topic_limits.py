@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from outboxd.kafka.answers import answer_of
 from outboxd.kafka.client_config import partitioner_of, silent
 from outboxd.kafka.lots import Lots
-from outboxd.kafka.partitions import count_partitions
+from outboxd.kafka.partitions import MostPartitions, count_partitions
 from outboxd.policy.headers import InvalidHeaders, parse_headers
 from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Record
@@ -77,6 +77,7 @@ class KnownTopics:
         self._unknown = TopicLimits(record_bytes_max // 2)
         self._known: dict[str, TopicLimits] = {}
         self._partitions: dict[str, int] = {}
+        self.most_partitions = MostPartitions()
         # Without an answer batches are only a little less clean.
         self._lots: Lots[str] = Lots("topic-limits", self._ask_all, may_wait=True)
 
@@ -134,6 +135,7 @@ class KnownTopics:
                 self._partitions.pop(topic, None)
             else:
                 self._partitions[topic] = count
+                self.most_partitions.note(topic, count)
         for topic, values in _configs(client, topics):
             self._known[topic] = self._limits(values, properties, now)
 

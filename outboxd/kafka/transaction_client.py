@@ -24,7 +24,7 @@ from outboxd.kafka.client_config import TRANSACTION_TIMEOUT_MS
 from outboxd.kafka.former_producers import destroy, serve_last_reports
 from outboxd.kafka.inbox import delivery_fault, refusal_fault
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.partitions import is_doubtful, partition_fault
+from outboxd.kafka.partitions import MostPartitions, is_doubtful, partition_fault
 from outboxd.kafka.progress import ProgressBody, ProgressRecord, decode, progress_key
 from outboxd.kafka.transactional_producer import (
     POLL_SECONDS,
@@ -83,6 +83,7 @@ class TransactionClient:
         self.is_wanted = is_wanted
         self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic
+        self._most_partitions = MostPartitions()
         self._producer: TransactionalProducer | None = None
         self._way = Way.SHARED
         self._lineage = ""
@@ -168,6 +169,8 @@ class TransactionClient:
             found = self._producer_for(self._way).client.list_topics(topic, timeout=ANSWER_SECONDS).topics.get(topic)
         except KafkaException:
             return None
+        if found is not None:
+            self._most_partitions.note(topic, len(found.partitions))
         if found is None or found.error is None:
             return None
         # The name alone is looked up: the topic's own verdict, not one on a record.
@@ -175,10 +178,10 @@ class TransactionClient:
         return delivery_fault(found.error, alone=True) if fault.fault_class is FaultClass.TOPIC else None
 
     def examined(self, record: Record, fault: DeliveryFault) -> DeliveryFault:
-        """A partition that fresh metadata does not list is the record's fault, else the topic's."""
+        """A partition that fresh metadata does not list, and never did, is the record's fault, else the topic's."""
         if not is_doubtful(record, fault):
             return fault
-        return partition_fault(self._producer_for(self._way).client, record) or fault
+        return partition_fault(self._producer_for(self._way).client, record, self._most_partitions) or fault
 
     # One transaction.
 
@@ -272,11 +275,7 @@ class TransactionClient:
         passed = frozenset(report.record.id for report in reports if report.error is None)
         if not faults:
             faults = self._unanswered(producer, part.records, passed)
-        own = {
-            record_id: fault
-            for record_id, fault in faults.items()
-            if fault.fault.fault_class is not FaultClass.PRODUCER
-        }
+        own = {each: fault for each, fault in faults.items() if fault.fault.fault_class is not FaultClass.PRODUCER}
         spoilt_by = None if own else producer.why_spoilt()
         producer.abort()
         raise AbortedError(own, passed, spoilt_by=spoilt_by, refusal=topics_refusal(spoilt_by))

@@ -68,6 +68,8 @@ _OBSTACLES = (
 )
 _REPLAY = "SELECT @schema@.replay(CAST(:ids AS bigint[]), CAST(:force AS boolean), CAST(:note AS text))"
 _DISCARD = "SELECT @schema@.discard(CAST(:ids AS bigint[]), CAST(:note AS text))"
+_RELAYED = """SELECT EXISTS (SELECT FROM @schema@.lease AS l
+    WHERE l.outbox = :outbox AND l.expires_at > clock_timestamp())"""
 _EXPORT_NEXT = """SELECT d.id, coalesce(octet_length(d.payload), 0) AS size_bytes FROM @schema@.dead_letter d
     WHERE @where@ AND d.id > :after_id ORDER BY d.id LIMIT :limit"""
 _EXPORT_ROWS = f"""SELECT {_COLUMNS}, d.payload FROM @schema@.dead_letter d
@@ -112,6 +114,10 @@ class DeadLetters:
         """The database's time, by which all others here are told."""
         found: datetime = self._rows("SELECT clock_timestamp() AS now")[0].now
         return found
+
+    def are_relayed(self) -> bool:
+        """Whether a daemon relays their outbox now, so that a replay goes."""
+        return bool(self._rows(_RELAYED)[0][0])
 
     def obstacles(self, ids: Sequence[int]) -> Sequence[Obstacle]:
         """Those of these dead letters whose replay could deliver an older row after a newer one of its key, and why."""

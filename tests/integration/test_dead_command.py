@@ -240,6 +240,15 @@ def test_on_a_terminal_it_asks_first_and_not_on_standard_output(
     assert code or told.document["replaying"] == 1
 
 
+def test_a_replay_says_where_no_daemon_is_there_to_send_it(shell: Shell, rows: Letters) -> None:
+    first, second = (rows.bury(rows.enqueue(key=None)) for _ in range(2))
+    told = shell.ok("dead", "replay", str(first), "--yes").out.splitlines()[0]
+    assert told == "replaying 1 dead letter: the daemon sends them now"
+    rows.connection.execute("UPDATE outboxd.lease SET expires_at = now()")
+    waits = "replaying 1 dead letter: no daemon relays the outbox default now, so they wait until one does"
+    assert shell.ok("dead", "replay", str(second), "--yes").out.splitlines()[0] == waits
+
+
 @pytest.mark.parametrize("verb", ["replay", "discard"])
 def test_a_dry_run_counts_and_changes_nothing(shell: Shell, rows: Letters, verb: str) -> None:
     letters = [rows.bury(rows.enqueue(key=key)) for key in ("a", "b")]

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.kafka.partitions import PartitionQuestions
+from outboxd.kafka.partitions import MostPartitions, PartitionQuestions
 from outboxd.policy.faults import fault_of
 from outboxd.policy.messages import DeliveryFault, Report
 from tests.support.children import wait_for
@@ -34,7 +34,7 @@ class Cluster:
 
 def test_a_topic_is_asked_for_once_for_all_of_its_records_and_each_gets_its_own_answer() -> None:
     cluster, reports = Cluster(), cast("SimpleQueue[Report]", SimpleQueue())
-    questions = PartitionQuestions(reports.put)
+    questions = PartitionQuestions(reports.put, MostPartitions())
     began_at = time.monotonic()
     questions.ask(cast(Any, cluster), record(1, topic="first", partition=5), UNKNOWN)
     wait_for(lambda: cluster.asked == ["first"], timeout_seconds=WAIT_SECONDS, what="the first question")
@@ -57,7 +57,7 @@ def test_a_topic_is_asked_for_once_for_all_of_its_records_and_each_gets_its_own_
 
 def test_what_was_asked_for_a_producer_that_is_gone_is_not_reported() -> None:
     cluster, reports = Cluster(), cast("SimpleQueue[Report]", SimpleQueue())
-    questions = PartitionQuestions(reports.put)
+    questions = PartitionQuestions(reports.put, MostPartitions())
     questions.ask(cast(Any, cluster), record(1, topic="first", partition=5), UNKNOWN)
     wait_for(lambda: cluster.asked == ["first"], timeout_seconds=WAIT_SECONDS, what="the first question")
     questions.ask(cast(Any, cluster), record(2, topic="t", partition=5), UNKNOWN)
@@ -72,7 +72,7 @@ def test_what_was_asked_for_a_producer_that_is_gone_is_not_reported() -> None:
 
 def test_a_record_is_open_until_its_report_is_there_or_its_producer_is_gone() -> None:
     cluster, reports = Cluster(), cast("SimpleQueue[Report]", SimpleQueue())
-    questions = PartitionQuestions(reports.put)
+    questions = PartitionQuestions(reports.put, MostPartitions())
     assert questions.asks(cast(Any, cluster), record(1, topic="t", partition=5), UNKNOWN)
     assert not questions.asks(cast(Any, cluster), record(2, topic="t"), UNKNOWN)
     assert questions.open_ids() == {1}
@@ -85,3 +85,23 @@ def test_a_record_is_open_until_its_report_is_there_or_its_producer_is_gone() ->
     questions.forget()
     assert questions.open_ids() == set()
     cluster.may_answer.set()
+
+
+def test_a_partition_that_the_topic_had_is_missed_by_the_topic_and_one_that_it_never_had_by_the_record() -> None:
+    cluster, reports, most = Cluster(), cast("SimpleQueue[Report]", SimpleQueue()), MostPartitions()
+    questions = PartitionQuestions(reports.put, most)
+    for count in (3, 4, 1):
+        most.note("t", count)
+    most.note("other", 9)
+    cluster.may_answer.set()
+    for partition in (1, 2, 3, 4):
+        questions.ask(cast(Any, cluster), record(partition, topic="t", partition=partition), UNKNOWN)
+    errors = {}
+    for report in (reports.get(timeout=WAIT_SECONDS) for _ in range(4)):
+        assert report.error is not None
+        errors[report.record.id] = report.error
+    assert {each: error.fault.name for each, error in errors.items()} == {
+        1: "_UNKNOWN_PARTITION", 2: "_UNKNOWN_PARTITION", 3: "_UNKNOWN_PARTITION", 4: "UNKNOWN_PARTITION"
+    }  # fmt: skip
+    assert errors[1].text == UNKNOWN.text
+    assert errors[3].text.endswith("the row names 3, and it had 4: it was made anew with fewer")

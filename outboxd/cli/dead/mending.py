@@ -67,6 +67,8 @@ class Result:
     refused: int = 0
     shown: list[Obstacle] = field(default_factory=list)
     named: list[int] = field(default_factory=list)
+    waits: bool = False
+    """No daemon is there to send what is replayed."""
 
     def add(self, batch: Taken) -> None:
         """One batch more."""
@@ -180,6 +182,7 @@ def _carry_out(errand: Errand, letters: DeadLetters, schema: str, batches: Calla
         )
         raise
     is_done = result.taken > 0 and not errand.dry_run
+    result.waits = is_done and errand.verb == "replay" and not letters.are_relayed()
     return _tell(errand, result, _undo(errand, result, schema, started, letters.now()) if is_done else "")
 
 
@@ -199,7 +202,7 @@ def _undo(errand: Errand, result: Result, schema: str, started: datetime, ended:
 
 def _tell(errand: Errand, result: Result, undo: str) -> int:
     from outboxd.cli.dead.text import print_obstacles
-    from outboxd.cli.plain_text import count_of
+    from outboxd.cli.plain_text import count_of, one_line
 
     verb = errand.verb
     code = EXIT_USAGE if result.refused else EXIT_OK
@@ -223,7 +226,12 @@ def _tell(errand: Errand, result: Result, undo: str) -> int:
     elif not result.taken:
         print_line(f"nothing to {verb}")
     elif verb == "replay":
-        print_line(f"replaying {count_of(result.taken, 'dead letter')}: the daemon sends them now")
+        when = (
+            f"no daemon relays the outbox {one_line(errand.outbox)} now, so they wait until one does"
+            if result.waits
+            else "the daemon sends them now"
+        )
+        print_line(f"replaying {count_of(result.taken, 'dead letter')}: {when}")
     else:
         print_line(f"discarded {count_of(result.taken, 'dead letter')}")
     if result.skipped:
