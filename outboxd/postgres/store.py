@@ -31,11 +31,11 @@ from outboxd.postgres.prepared import PreparedStatements
 from outboxd.postgres.sessions import Connection, Session
 from outboxd.postgres.settle_sql import SettleSql, Writes
 
-SETTLE_LOCK_SECONDS_MAX = 1.0
-"""So long a settlement waits for a row that others have locked; it is given again then."""
+SETTLE_LOCK_SECONDS_MAX = 0.5
+"""So long a settlement waits for a row that others have locked; it is given again then. That is well below the second
+after which PostgreSQL looks for deadlocks and ends who waits: in one with an application, the settlement gives way."""
 PART_LOCK_SECONDS_MAX = 0.05
 """So long waits what is left of one that was refused: others wait for it, and it is tried again anyway."""
-
 READ_SECONDS_MAX = 60.0
 """So long may a fetch, a sweep's chunk or a load take: far longer than any of them does on a server that is well."""
 
