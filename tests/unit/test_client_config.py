@@ -52,3 +52,19 @@ def test_no_client_makes_statistics_which_would_pile_up_where_nobody_takes_them(
 def test_the_clients_queue_has_room_for_any_record_that_the_client_takes() -> None:
     config = producer_config({"message.max.bytes": "1000000000"}, in_flight_rows_max=10, in_flight_bytes_max=1_000)
     assert config["queue.buffering.max.kbytes"] * 1024 >= 1_000_000_000  # type: ignore[operator]  # a whole number
+
+
+def test_suspects_of_a_transaction_go_one_request_at_a_time_whatever_the_user_says() -> None:
+    """Those behind a refused one would need a new epoch, for which its abort would wait half a second."""
+    ways = [
+        transactional_config(
+            {"max.in.flight.requests.per.connection": "5"},
+            transactional_id="id",
+            timeout_ms=1_000,
+            rows_max=10,
+            is_lone=is_lone,
+        )
+        for is_lone in (True, False)
+    ]
+    assert [way["max.in.flight.requests.per.connection"] for way in ways] == [1, "5"]
+    assert [way.get("batch.num.messages") for way in ways] == [1, None]
