@@ -30,7 +30,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from outboxd.errors import BrokerUnavailableError, OutboxdError
 from outboxd.kafka.answers import answer_of
-from outboxd.kafka.client_config import CLIENT_LOGGER
+from outboxd.kafka.client_config import CLIENT_LOGGER, QUICK_CONNECTION
 from outboxd.kafka.codes import why_unread
 from outboxd.kafka.consumers import is_groups_alone, without_producers_own
 from outboxd.policy.event_pieces import event_pieces
@@ -207,8 +207,8 @@ def ensure_topic(properties: Mapping[str, str], topic: str, timeout_seconds: flo
     """
     # Kept alive until its futures are through.
     admin = AdminClient(dict(properties), logger=CLIENT_LOGGER)
-    wanted = NewTopic(topic, num_partitions=1, config=dict(TOPIC_CONFIG))
-    future = admin.create_topics([wanted], request_timeout=timeout_seconds)[topic]
+    made_so = NewTopic(topic, 1, config=dict(TOPIC_CONFIG))
+    future = admin.create_topics([made_so], request_timeout=timeout_seconds)[topic]
     try:
         made = answer_of(future, timeout_seconds)
     except TimeoutError as late:
@@ -264,6 +264,7 @@ def _consumer(properties: Mapping[str, str]) -> Consumer:
     return Consumer(
         {
             "client.id": "outboxd-progress",
+            **QUICK_CONNECTION,
             **without_producers_own(properties),
             # No group is ever joined; the client wants a name all the same.
             "group.id": "outboxd-progress",

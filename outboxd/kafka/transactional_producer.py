@@ -26,6 +26,10 @@ from outboxd.policy.messages import DeliveryFault
 
 CALL_SECONDS = 5.0
 CALLS_SECONDS_MAX = 60.0
+FENCE_CALL_SECONDS = 0.05
+"""So long the first call of an init waits, and each after it twice as long. Brokers that are still at the end of the
+transaction before refuse it, and the client asks again after half a second; called again it asks at once (measured).
+"""
 ABORT_SECONDS_MAX = CALL_SECONDS
 """An abort is not waited for longer: nobody else goes on meanwhile, and the next producer's init does it as well."""
 ABANDON_SECONDS = 1.0
@@ -80,7 +84,7 @@ class TransactionalProducer:
     def fence(self) -> None:
         """Fence every producer before this one."""
         try:
-            self._call(self.client.init_transactions)
+            self._call(self.client.init_transactions, call_seconds=FENCE_CALL_SECONDS)
         except MustAbortError as error:
             raise TransactionsEndedError(DeliveryFault(own_fault("NEVER_REPORTED"), str(error))) from error
 
@@ -124,12 +128,18 @@ class TransactionalProducer:
             with suppress(KafkaException):
                 self.client.abort_transaction(ABANDON_SECONDS)
 
-    def _call(self, call: Callable[[float], object], seconds_max: float = CALLS_SECONDS_MAX) -> None:
+    def _call(
+        self,
+        call: Callable[[float], object],
+        seconds_max: float = CALLS_SECONDS_MAX,
+        *,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         """Make one transactional call to its end: a call that timed out, or may be repeated, is made again."""
         deadline = self._monotonic() + seconds_max
         while True:
             try:
-                call(CALL_SECONDS)
+                call(call_seconds)
             except KafkaException as failed:
                 error: KafkaError = failed.args[0]
                 if error.txn_requires_abort():
@@ -137,6 +147,7 @@ class TransactionalProducer:
                 is_over = not self._is_wanted() or self._monotonic() >= deadline
                 if error.fatal() or not error.retriable() or is_over:
                     raise self.ended(error) from failed
+                call_seconds = min(2 * call_seconds, CALL_SECONDS)
             else:
                 return
 

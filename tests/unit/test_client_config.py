@@ -69,3 +69,19 @@ def test_no_client_writes_past_the_log_whatever_is_to_be_debugged(
     copier = DeadLetterCopier(asked, "dead", "default")
     copier.send([], threading.Event())
     assert capfd.readouterr() == ("", "")
+
+
+def test_suspects_of_a_transaction_go_one_request_at_a_time_whatever_the_user_says() -> None:
+    """Those behind a refused one would need a new epoch, for which its abort would wait half a second."""
+    ways = [
+        transactional_config(
+            {"max.in.flight.requests.per.connection": "5"},
+            transactional_id="id",
+            timeout_ms=1_000,
+            rows_max=10,
+            is_lone=is_lone,
+        )
+        for is_lone in (True, False)
+    ]
+    assert [way["max.in.flight.requests.per.connection"] for way in ways] == [1, "5"]
+    assert [way.get("batch.num.messages") for way in ways] == [1, None]

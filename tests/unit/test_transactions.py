@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
@@ -386,6 +387,25 @@ def test_an_abort_is_not_waited_for_as_long_as_other_calls_nor_where_nobody_want
     producer.begin()
     with pytest.raises(TransactionsEndedError, match="_TIMED_OUT"):
         producer.abort()
+
+
+def test_an_init_that_brokers_are_not_ready_for_is_asked_for_again_soon_and_then_ever_later() -> None:
+    calls: list[float] = []
+
+    class EarlyClient(Client):
+        """The brokers are still at the end of the transaction before, for a while."""
+
+        def init_transactions(self, seconds: float) -> None:
+            calls.append(seconds)
+            if len(calls) < 12:
+                raise KafkaException(KafkaError(KafkaError.CONCURRENT_TRANSACTIONS, "not yet", False, True))
+
+    client = EarlyClient(Broker(), Way.SHARED)
+    TransactionalProducer(cast(Any, client), is_wanted=lambda: True).fence()
+
+    assert calls[0] == transactional_producer.FENCE_CALL_SECONDS < 0.1
+    assert all(later == min(2 * earlier, transactional_producer.CALL_SECONDS) for earlier, later in pairwise(calls))
+    assert calls[-1] == transactional_producer.CALL_SECONDS
 
 
 def test_a_zombie_that_takes_a_new_producer_sends_nothing_that_its_successor_committed() -> None:
