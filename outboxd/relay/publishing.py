@@ -29,7 +29,7 @@ class Publishing:
         self._unconfirmed: list[Record] = []
         """Fire-and-forget records that the producer was given in this turn."""
         self._offered = 0
-        """How many of what is ready, from the first one on, the producer was offered and did not take."""
+        """How many of what is ready, from the first one on, were let go before and the producer did not take yet."""
         self.is_queue_full = False
 
     def take_back(self, now: float) -> None:

@@ -74,7 +74,8 @@ class Invariants:
             raise Violation("settled once", f"{daemon.name} sends {row.id} again after it was settled", (row.id,))
         # Settled before its report was in: the report comes after the crash that lost the mark.
         is_loss = self._world.scenario.loses_commits and topic.startswith("lossy")
-        if daemon.was_delivered(record) and not is_loss:
+        is_taken_back = self._world.letters.was_taken_back(row.event_id)
+        if daemon.was_delivered(record) and not is_loss and not is_taken_back:
             raise Violation("sent once", f"{daemon.name} sends {row.id} again after it was delivered", (row.id,))
         if not was_taken and any(fnmatch.fnmatchcase(topic, pattern) for pattern in daemon.pauses):
             raise Violation("pauses", f"{daemon.name} sends {row.id} though {topic} is paused", (row.id,))
@@ -99,7 +100,7 @@ class Invariants:
         """A record enters the log: on its first time, nothing older of its key may be missing there."""
         if row.event_id in self._first:
             self.duplicates += 1
-            if self._world.scenario.exactly_once:
+            if self._world.scenario.exactly_once and not self._world.letters.was_taken_back(row.event_id):
                 raise Violation("exactly once", f"{row.id} is committed twice, at {partition}@{offset}", (row.id,))
             return
         self._first[row.event_id] = self._world.timeline.now

@@ -19,6 +19,8 @@ ODD_SHARE = 0.05
 
 CAREFUL_SHARE = 0.2
 """Of the seeds so many have the care that follows an unclean end."""
+LETTERS_SHARE = 0.1
+"""In so many seeds operators change dead letters and take replays back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Scenario:
     loses_commits: bool
     is_careful: bool
     killers: int
+    changes_letters: bool
 
 
 def _ids_begin_after(near_zero: int, dice: random.Random) -> int:
@@ -156,4 +159,5 @@ def scenario(seed: int) -> Scenario:
         loses_commits=odd.random() < ODD_SHARE,
         is_careful=careful.random() < CAREFUL_SHARE,
         killers=careful.choice([0, 1, 2]),
+        changes_letters=careful.random() < LETTERS_SHARE,
     )

@@ -15,6 +15,7 @@ from tests.simulation.database import Database, Kind, Row
 from tests.simulation.faults import LAST_REPLAYS_SECONDS, Faults
 from tests.simulation.history import History, Violation
 from tests.simulation.invariants import Invariants
+from tests.simulation.letters import Letters
 from tests.simulation.oddities import Oddities
 from tests.simulation.scenario import Scenario, scenario
 from tests.simulation.store import StatementFaults
@@ -62,6 +63,7 @@ class World:
         ]
         self.faults = Faults(self, random.Random(self.dice.random()))
         self.oddities = Oddities(self)
+        self.letters = Letters(self)
 
     # What the parts ask of the world.
 
