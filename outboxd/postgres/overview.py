@@ -51,7 +51,9 @@ _HELD = f"""
           ORDER BY r.outbox_id LIMIT :counted_max + 1)) AS held
      ORDER BY since, outbox_id"""
 _HELD_LISTED = f"SELECT held.*, count(*) OVER () AS held_keys FROM ({_HELD}) AS held LIMIT :listed_max"
-_LEASE = """SELECT daemon, token, acquired_at, expires_at, expires_at > clock_timestamp() AS alive
+# Somebody may have ended a lease by hand, before all time.
+_LEASE = f"""SELECT daemon, token, {finite("acquired_at")} AS acquired_at, {finite("expires_at")} AS expires_at,
+           expires_at > clock_timestamp() AS alive
     FROM @schema@.lease WHERE outbox = :outbox AND shard = 0"""
 
 

@@ -69,6 +69,14 @@ class Holding:
             "breaker_closed", topic=topic, error_code=breaker.fault.name, open_seconds=round(now - breaker.opened_at, 3)
         )
 
+    def let_all_go(self, now: float) -> None:
+        """The producer under which topics came to wait ends by plan: all go on with the next, as whoever was told that
+        they wait has to hear, and wait again where the fault lasts.
+        """
+        for topic in list(self._lanes.breakers.open):
+            self._stuck.release_all(topic, now)
+            self.close_breaker(topic, now)
+
     def open_breaker(self, topic: str, fault: Fault, message: str, now: float) -> None:
         """The topic waits, until a probe or what is in flight gets through."""
         # It was some of its partitions until now.

@@ -190,6 +190,7 @@ class Ownership:
             return
         unsettled = 0 if self.state.is_drained else len(self.state.ledger)
         self._ports.publisher.purge()
+        self.state.aftermath.holding.let_all_go(now)
         self._begin_anew(self.state.token)
         self._load_when_answered()
         self._ports.observer.event("producer_renewed", unknown_rows=unsettled, reason=self._renewed_for)

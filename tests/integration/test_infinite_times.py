@@ -72,6 +72,19 @@ def test_a_row_may_have_failed_and_a_topic_may_be_paused_since_any_time(
 
 
 @pytest.mark.parametrize("at", TIMES)
+def test_a_lease_that_somebody_ended_or_kept_by_hand_is_told(bench: PostgresBench, database: Database, at: str) -> None:
+    bench.take_over()
+    bench.execute("UPDATE outboxd.lease SET acquired_at = %s, expires_at = %s", at, at)
+
+    engine = make_engine(database.url)
+    lease = look(engine, "outboxd", "outbox", "default").lease
+    engine.dispose()
+
+    assert lease is not None
+    assert lease.alive == (at in ("infinity", "294276-12-31"))
+
+
+@pytest.mark.parametrize("at", TIMES)
 def test_a_dead_letter_of_any_time_is_shown_exported_and_copied_once(database: Database, at: str) -> None:
     with database.connect() as connection:
         rows = Letters(connection)

@@ -83,7 +83,12 @@ class MockCluster:
         return topic
 
     def push_produce_errors(self, codes: Sequence[int]) -> None:
-        """Answer the next Produce requests with these codes in turn, one code a request; 0 lets one pass."""
+        """Answer the next Produce requests with these codes in turn, one code a request; 0 lets one pass.
+
+        After a code on which the client itself sends the same again (7, say), a record may be reported as delivered,
+        without an offset, that the mock never kept: the client takes a later batch's success for the earlier's, and the
+        mock, unlike a broker, does not refuse the later one for the gap in its numbers.
+        """
         self.push_errors(_PRODUCE_REQUEST, codes)
 
     def push_errors(self, request: int, codes: Sequence[int]) -> None:

@@ -24,6 +24,7 @@ from outboxd.policy.messages import (
     StopRequested,
     Swept,
 )
+from outboxd.policy.partitioners import Placement
 from outboxd.policy.records import Arm, Record
 from outboxd.policy.requests import FetchRequest, Settlement
 from outboxd.policy.routes import Route
@@ -373,6 +374,24 @@ def test_a_renewal_says_whether_the_configuration_or_an_operators_replay_asked_f
     bench.turns()
     bench.turns(4, RENEWS)
     assert told == [REPLAYS_CHANGED, RECONFIGURED]
+
+
+def test_a_renewal_tells_that_what_waited_under_the_producer_before_goes_on() -> None:
+    bench = Bench()
+    told: list[tuple[str, dict[str, object]]] = []
+    cast(Any, bench.relay.state.ports.observer).event = lambda name, **fields: told.append((name, fields))
+    bench.turns()
+    state = bench.relay.state
+    state.aftermath.holding.open_breaker("closed", fault_of(29), "no right to write", bench.now)
+    state.stuck.hold("stuck", (Placement("murmur2_random", 3), {2}), [], bench.now)
+    opened_at = bench.now
+    bench.turns(4, RENEWS)
+    waits = [each for each in told if each[0] in ("breaker_closed", "partitions_released", "producer_renewed")]
+    assert [name for name, _ in waits] == ["breaker_closed", "partitions_released", "producer_renewed"]
+    assert waits[0][1]["topic"] == "closed"
+    assert waits[0][1]["open_seconds"] == round(bench.now - 3 * 0.05 - opened_at, 3)
+    assert waits[1][1] == {"topic": "stuck", "partitions": "2"}
+    assert bench.relay.state.lanes.breakers.open == {}
 
 
 def test_of_what_an_owner_that_lost_the_lease_had_in_memory_only_what_was_sent_may_be_sent_twice() -> None:
