@@ -108,6 +108,16 @@ def test_no_secret_comes_out_by_whatever_way_it_came_in(lines: Lines) -> None:
     assert "postgresql://app:***@db/app" in told
 
 
+def test_a_secret_of_several_lines_or_with_a_tab_is_hidden_too(lines: Lines) -> None:
+    key = "-----BEGIN KEY-----\nMIIEvg\r\nIBADAN\n-----END KEY-----\n"
+    log = Log(lines.write, "json", secrets=[key, "tab\tbed", "\x9b two  words "])
+    log.event("database_failed", during="fetch", cause=f"of {key}, tab\tbed and \x9b two  words .")
+    log.close()
+    told = "\n".join(lines)
+    for part in ("MIIEvg", "IBADAN", "bed", "two"):
+        assert part not in told
+
+
 def test_passwords_that_change_for_ever_are_hidden_in_a_bounded_number(lines: Lines) -> None:
     log = Log(lines.write, "json", secrets=["user-of-all", "first-password"])
     for number in range(SECRETS_MAX):
