@@ -74,7 +74,8 @@ class Daemon:
             load_again: reads the configuration anew, for a reload; None: SIGHUP is ignored.
         """
         self.settings = settings
-        self.log = log or open_log(settings.log.level, settings.log.format, secrets=_secrets(settings))
+        self.log = log or open_log(settings.log.level, settings.log.format)
+        self.log.hide(_secrets(settings))
         self._until_empty = until_empty
         self.board = StatusBoard(outbox=settings.outbox.name, daemon=daemon_name())
         self.metrics = Metrics(self.board, dropped_lines=lambda: self.log.dropped)

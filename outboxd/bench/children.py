@@ -123,7 +123,7 @@ def _die_with_parent(pipe: Connection[Any, Any]) -> None:
 def _relay(pipe: Connection[Any, Any], settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with tempfile.TemporaryFile("w+") as log_file:
-        log = open_log(settings.log.level, settings.log.format, secrets=(settings.database.password,), stream=log_file)
+        log = open_log(settings.log.level, settings.log.format, stream=log_file)
         try:
             daemon = Daemon(settings, log=log)
             log.take_libraries()

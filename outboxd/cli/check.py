@@ -17,6 +17,7 @@ from outboxd.policy.findings import Finding, Weight, worst
 
 if TYPE_CHECKING:
     from outboxd.config import Settings
+    from outboxd.config.places import Origin
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +33,10 @@ _FILE_PROPERTIES = (
     "ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location", "ssl.crl.location",
     "sasl.kerberos.keytab",
 )  # fmt: skip
+_KEY_FILES = ("ssl.key.location", "ssl.keystore.location", "sasl.kerberos.keytab")
 _SECRETS = ("database.password", "http.token")
+#: Hidden where the configuration is shown, for their length; everybody may know them.
+_CERTIFICATES = ("ssl.ca.pem", "ssl.certificate.pem", "https.ca.pem")
 
 
 @app.command()
@@ -108,23 +112,45 @@ def _files(settings: Settings) -> Iterator[Finding]:
             weight = Weight.FORBIDDEN if there else Weight.MISCONFIGURED
             what = "cannot be read by this user" if there else "is not there"
             yield Finding("configuration", weight, f"{path} {what}", f"look at kafka.{name}")
-    if settings.file is not None and _has_secret(settings) and settings.file.stat().st_mode & stat.S_IROTH:
+    yield from _exposed(settings)
+
+
+def _exposed(settings: Settings) -> Iterator[Finding]:
+    """Which files with a secret everybody may read: the configuration itself, and those that it names."""
+    origins = _of_secrets(settings)
+    in_file = any(origin.source == "file" and not origin.read_from for origin in origins)
+    if settings.file is not None and in_file and _is_open(settings.file):
         yield Finding(
             "configuration", Weight.WARNING, f"{settings.file} holds a secret and everybody may read it",
             "give secrets by *_file settings or systemd credentials, which a service's own user gets; where the daemon "
             f"runs as this file's owner, chmod o= {settings.file} does as well",
         )  # fmt: skip
+    named = [origin.read_from for origin in origins] + [settings.kafka.properties.get(name, "") for name in _KEY_FILES]
+    for path in sorted(set(filter(None, named))):
+        if _is_open(Path(path)):
+            yield Finding(
+                "configuration", Weight.WARNING, f"{path} holds a secret and everybody may read it",
+                f"chmod o= {path}, and where the daemon runs as another user than its owner, make it a systemd "
+                "credential",
+            )  # fmt: skip
 
 
-def _has_secret(settings: Settings) -> bool:
-    """Whether the file itself, not a source beside it, has a secret."""
+def _is_open(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def _of_secrets(settings: Settings) -> list[Origin]:
+    """Where each secret came from."""
     from outboxd.config.redaction import is_secret, redact_url
 
-    keys = [*_SECRETS, *(f"kafka.{name}" for name in settings.kafka.properties if is_secret(name))]
+    properties = settings.kafka.properties.keys() - set(_CERTIFICATES)
+    keys = [*_SECRETS, *(f"kafka.{name}" for name in sorted(properties) if is_secret(name))]
     if redact_url(settings.database.url) != settings.database.url:
         keys.append("database.url")
-    origins = [settings.origin(key) for key in keys]
-    return any(origin.source == "file" and not origin.read_from for origin in origins)
+    return [settings.origin(key) for key in keys]
 
 
 def _installation() -> Iterator[Finding]:

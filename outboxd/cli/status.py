@@ -107,8 +107,13 @@ def _said(daemon: dict[str, Any] | None) -> list[tuple[str, str]]:
 
     if daemon is None or not isinstance(daemon.get("state"), str):
         return []
-    holds = [("" if place else "on hold", told) for place, told in enumerate(on_hold(daemon))]
-    return [("it says", one_line(daemon["state"])), *(("trouble", one_line(told)) for told in troubles(daemon)), *holds]
+    said = [("it says", one_line(daemon["state"]))]
+    try:
+        holds = [("" if place else "on hold", told) for place, told in enumerate(on_hold(daemon))]
+        return [*said, *(("trouble", one_line(told)) for told in troubles(daemon)), *holds]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Of another version; or while the daemon is down, whoever on this machine has taken its port.
+        return [*said, ("", "the rest of what it says cannot be read: its page is of another form than this version's")]
 
 
 def _pending(overview: Overview) -> str:

@@ -117,7 +117,9 @@ class Log:
         """Show none of these texts in any line from now on. Those given before stay hidden too, but for the oldest of
         very many. One thread at a time.
         """
-        for text in secrets:
+        for secret in secrets:
+            # As lines have it: a key's line breaks, or a tab, are no longer there when it is looked for.
+            text = plain(secret, len(secret) + 1)
             if len(text) >= SECRET_CHARS_MIN:
                 # What is given again is as good as new.
                 self._given.pop(text, None)

@@ -91,6 +91,7 @@ def test_a_page_whose_address_is_not_there_is_warned_of(
     kafka: KafkaCluster, shell_with: Callable[..., Shell], tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("0123456789abcdef")
+    (tmp_path / "token").chmod(0o600)
     shell = shell_with(
         kafka.bootstrap, OUTBOXD_HTTP__LISTEN="192.0.2.1:9464", OUTBOXD_HTTP__TOKEN_FILE=str(tmp_path / "token")
     )

@@ -259,6 +259,31 @@ def test_what_others_made_in_public_does_not_run_with_the_rights_of_who_migrates
                 connection.execute(f"DROP ROLE guarded_{role}")
 
 
+def test_a_role_with_a_search_path_of_postgresqls_own_does_its_work_and_runs_nothing_of_others(
+    roles: Database, rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with roles.connect() as owner:
+        owner.execute(_BETTER_FITS)
+        owner.execute(
+            "CREATE FUNCTION public.hashtextextended(text, integer) RETURNS bigint LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'this is not PostgreSQL''s own'; END $$"
+        )
+        owner.execute("ALTER ROLE test_relay SET search_path = pg_catalog, pg_temp")
+    daemon = rig.daemon(database={"url": roles.url_as("test_relay")}, relay={"listen": True})
+    daemon.start()
+    rig.insert_many([rig.topic()], 50, keys=5)
+    rig.insert("no topic!", "key-1")
+    rig.wait_until("SELECT count(*) = 1 FROM outboxd.dead_letter")
+    rig.wait_until_settled()
+    assert daemon.stop().code == 0
+    shell = shell_on(roles, monkeypatch, capsys, user="test_relay")
+    for command in ("status", "dead summary", "dead list --topic orders", "dead replay 1 --dry-run"):
+        shell.ok(*command.split())
+    rig.check().assert_holds(dead=1)
+    with roles.connect() as owner:
+        assert owner.execute("SELECT rights, what FROM public.ran").fetchall() == []
+
+
 def test_the_script_runs_again_and_for_any_schema_and_prefix(database: Database) -> None:
     upgrade(database.url, 'Out"box')
     for _ in range(2):

@@ -253,6 +253,24 @@ def test_check_warns_of_a_file_that_everybody_may_read_and_that_has_a_password_i
     assert "holds a secret" not in run("check", "--offline", "-c", str(path)).stdout
 
 
+def test_check_warns_of_each_file_with_a_secret_that_everybody_may_read(tmp_path: Path) -> None:
+    named = {
+        "http.token_file": "token", "database.password_file": "password", "kafka.sasl.password_file": "sasl",
+        "kafka.ssl.key.location": "key", "kafka.ssl.ca.location": "ca",
+    }  # fmt: skip
+    options = []
+    for setting, name in named.items():
+        (tmp_path / name).write_text("hush\n")
+        (tmp_path / name).chmod(0o644)
+        options += ["--set", f"{setting}={tmp_path / name}"]
+    said = run("check", "--offline", *options).stdout
+    for name in ("token", "password", "sasl", "key"):
+        assert f"{tmp_path / name} holds a secret and everybody may read it" in said
+        (tmp_path / name).chmod(0o640)
+    assert f"{tmp_path / 'ca'} holds" not in said
+    assert "holds a secret" not in run("check", "--offline", *options).stdout
+
+
 def test_check_calls_no_configuration_fine_of_which_the_brokers_are_missing(tmp_path: Path) -> None:
     path = tmp_path / "outboxd.toml"
     assert run("config", "init", "-c", str(path)).returncode == 0

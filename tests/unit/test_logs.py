@@ -6,12 +6,16 @@ import io
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from outboxd.config import load
+from outboxd.daemon import Daemon
 from outboxd.observability.logs import SECRETS_MAX, Log, choose_format, open_log
 
 DEADLINE_SECONDS = 10
@@ -106,6 +110,16 @@ def test_no_secret_comes_out_by_whatever_way_it_came_in(lines: Lines) -> None:
     for secret in ("pa55word", "tops3cret", "hunter22", "longer", "plain", "rotated!", "quoted one"):
         assert secret not in told
     assert "postgresql://app:***@db/app" in told
+
+
+def test_a_secret_of_several_lines_or_with_a_tab_is_hidden_too(lines: Lines) -> None:
+    key = "-----BEGIN KEY-----\nMIIEvg\r\nIBADAN\n-----END KEY-----\n"
+    log = Log(lines.write, "json", secrets=[key, "tab\tbed", "\x9b two  words "])
+    log.event("database_failed", during="fetch", cause=f"of {key}, tab\tbed and \x9b two  words .")
+    log.close()
+    told = "\n".join(lines)
+    for part in ("MIIEvg", "IBADAN", "bed", "two"):
+        assert part not in told
 
 
 def test_passwords_that_change_for_ever_are_hidden_in_a_bounded_number(lines: Lines) -> None:
@@ -208,3 +222,16 @@ def test_auto_is_the_console_on_a_terminal() -> None:
     leader, follower = os.openpty()
     with os.fdopen(leader, "rb"), os.fdopen(follower, "w") as stream:
         assert choose_format("auto", {}, stream) == "console"
+
+
+def test_a_daemon_hides_its_secrets_in_a_log_that_it_is_given_too(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"OUTBOXD_DATABASE__URL": "postgresql://u:of-the-url@h/d", "OUTBOXD_KAFKA__SASL_PASSWORD": "of-kafka"}
+    monkeypatch.setattr("outboxd.daemon.StatusBoard", lambda **_: sys.exit("its parts matter not here"))
+    log = Log(lines.write, "json")
+    with pytest.raises(SystemExit):
+        Daemon(load(Path("/dev/null"), env=secrets), log=log)
+    log.event("database_failed", during="fetch", cause="of-the-url of-kafka")
+    log.close()
+    assert "of-" not in "".join(lines)

@@ -57,6 +57,18 @@ def test_why_a_server_does_not_answer_the_daemon_is_told(capsys: pytest.CaptureF
     assert "\x1b" not in told
 
 
+@pytest.mark.parametrize(
+    "relay",
+    [[1], {"breakers": 5}, {"held_topics": [{}]}, {"refused_rows": "9"}, told(open_seconds="x")["relay"]],
+)
+def test_an_answer_of_another_form_is_no_bug(capsys: pytest.CaptureFixture[str], relay: Any) -> None:
+    nothing = Overview(datetime.now(UTC), 7, 7, None, 0, None, 0, {}, 0, (), None, ())
+    _print(nothing, "default", {"state": "relaying", "relay": relay})
+    out = capsys.readouterr().out
+    assert "the rest of what it says cannot be read" in out
+    assert "pending      7" in out
+
+
 def test_a_server_that_was_not_asked_yet_is_no_trouble_and_neither_is_one_that_another_version_does_not_tell() -> None:
     unasked = {"up": False, "cause": "", "since": 0.0}
     assert troubles({"database": unasked}) == []
