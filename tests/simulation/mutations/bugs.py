@@ -210,6 +210,7 @@ BUGS = [
         "failed_for_good",
         "return len(storm.keys) >= self._keys_max or (storm.rows >= self._rows_max and len(storm.keys) > 1)",
         "return False",
+        first_seed=235,
     ),
     Mutation("no sweep", Sweeping, "sweep", "if now < self.next_at:", "if True:", first_seed=72),
     Mutation(
@@ -225,7 +226,7 @@ BUGS = [
         "on_holding",
         "if not is_held and held.since <= asked_at:",
         "if not is_held:",
-        first_seed=800,
+        first_seed=1_090,
     ),
     Mutation(
         "a replay is sent again while its delivery is not written yet",
@@ -295,6 +296,7 @@ BUGS = [
         "keep_from_reading(state, event.settlement)",
         "pass",
         where=_exactly_once,
+        first_seed=270,
     ),
     Mutation(
         "a record of another event is settled by its id",
@@ -311,6 +313,7 @@ BUGS = [
         "for record_id in overdue:",
         "for record_id in ():",
         where=lambda scenario: scenario.clock_jumps,
+        first_seed=880,
     ),
     Mutation(
         "no progress record",
