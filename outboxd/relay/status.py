@@ -76,6 +76,8 @@ class RelayStatus:
     `recovery_failure` says why nothing is sent, where it cannot be read what was committed before.
     `refused_rows` are those of `settling_rows` that PostgreSQL refuses to settle, `refusal` names one of them and why;
     `waits_for_refused` says whether all else waits for them.
+    `stalled_topic` is one whose oldest record gets no answer though it is not on hold, `stalled_cause` what was said of
+    the connections.
     `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in memory for longest.
     """
 
@@ -110,6 +112,8 @@ class RelayStatus:
     refused_rows: int = 0
     refusal: str = ""
     waits_for_refused: bool = False
+    stalled_topic: str = ""
+    stalled_cause: str = ""
 
 
 def status_of(relay: Relay, now: float) -> RelayStatus:
@@ -123,6 +127,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     settling_rows = state.settling.records
     unsettled_rows = state.lanes.rows_in_flight + len(state.aftermath.undecided) + settling_rows
     # The sizes of what waits behind others of its key are not kept apart, and there may be too many to add them up.
+    stalled_topic, stalled_cause = relay.ownership.watch.stalled
     unsettled_share = min(1.0, unsettled_rows / max(1, len(state.ledger)))
     return RelayStatus(
         role=_role(relay),
@@ -161,6 +166,8 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         refused_rows=state.settling.refusals.records,
         refusal=state.settling.refusals.last_told,
         waits_for_refused=state.waits_for_refused(now),
+        stalled_topic=stalled_topic,
+        stalled_cause=stalled_cause,
     )
 
 

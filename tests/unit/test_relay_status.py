@@ -142,6 +142,13 @@ def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
     assert status.held[1].dead_letter_id == 1
 
 
+def test_a_topic_that_is_stuck_is_in_the_status_with_the_cause() -> None:
+    relay = make_relay()
+    watch = relay.ownership.watch
+    watch._stalled_topic, watch._is_told, watch._cause = "orders", True, "refused"
+    assert (status_of(relay, 100.0).stalled_topic, status_of(relay, 100.0).stalled_cause) == ("orders", "refused")
+
+
 def test_a_held_record_of_a_topic_that_goes_one_at_a_time_shows_its_key() -> None:
     relay = make_relay()
     for number, key in enumerate(("customer-9", None)):
