@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
+from outboxd.relay.held_records import HeldState
+
 if TYPE_CHECKING:
     from outboxd.relay.relay import Relay
     from outboxd.relay.state import State
@@ -187,7 +189,8 @@ def _held(state: State, now: float) -> list[HeldStatus]:
             why=held.why,
             attempts=held.history.attempts,
             age_seconds=max(0.0, now - held.waits_since),
-            due_in_seconds=max(0.0, held.due_at - now) if held.due_at else None,
+            # What a new owner loaded has a time too, whatever became of it.
+            due_in_seconds=max(0.0, held.due_at - now) if held.state is HeldState.SCHEDULED else None,
             dead_letter_id=held.history.dead_letter_id,
         )
         for held in islice(chain(state.held.by_id.values(), state.held.letters), SHOWN_MAX)

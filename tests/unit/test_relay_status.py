@@ -142,6 +142,15 @@ def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
     assert status.held[1].dead_letter_id == 1
 
 
+def test_a_dead_letter_is_not_due_though_a_new_owner_loads_it_with_a_time() -> None:
+    relay = make_relay()
+    for number, state in enumerate((HeldState.DEAD, HeldState.PARKED)):
+        relay.state.held.add(
+            HeldRecord(number, "orders", ("orders", "k"), FailureHistory(1, 7), state, "dead letter", 90.0, 95.0, "k")
+        )
+    assert [held.due_in_seconds for held in status_of(relay, 100.0).held] == [None, None]
+
+
 def test_a_topic_that_is_stuck_is_in_the_status_with_the_cause() -> None:
     relay = make_relay()
     watch = relay.ownership.watch
