@@ -165,7 +165,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         pauses_in_force=len(state.lanes.pauses),
         storm_holds=state.lanes.storm_holds,
         recovery_failure=relay.ownership.reading.recovering.failure,
-        refused_rows=state.settling.refusals.records,
+        refused_rows=state.settling.refusals.refused_rows,
         refusal=state.settling.refusals.last_told,
         waits_for_refused=state.waits_for_refused(now),
         stalled_topic=stalled_topic,

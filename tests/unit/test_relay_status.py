@@ -95,6 +95,17 @@ def test_what_the_database_refused_is_in_flight_until_it_is_settled() -> None:
     assert (status_of(relay, 100.0).unsettled_rows, status_of(relay, 100.0).settling_rows) == (3, 3)
 
 
+def test_a_refused_row_is_shown_while_it_is_tried_again_too() -> None:
+    relay = make_relay()
+    refusals = relay.state.settling.refusals
+    assert refusals.refused(Settlement(delivered_ids=[1]), 100.0), "alone, so it is set aside"
+    assert status_of(relay, 100.0).refused_rows == 1
+    assert refusals.take(200.0) is not None
+    assert status_of(relay, 200.0).refused_rows == 1
+    assert refusals.ended()
+    assert status_of(relay, 200.0).refused_rows == 0
+
+
 def test_what_is_in_memory_is_counted_and_the_oldest_has_its_age_by_the_databases_clock() -> None:
     relay = make_relay()
     relay.state.ledger.enter([record(1, created_at_ms=1_000), record(2, created_at_ms=9_000)])
