@@ -61,8 +61,8 @@ class DaemonPage:
 
 
 def troubles(status: Mapping[str, Any]) -> list[str]:
-    """Return which servers do not answer the daemon, what keeps it from sending at all, and whether rows that were sent
-    cannot be settled, each with why, from what `/status` says.
+    """Return which servers do not answer the daemon, what keeps it from sending at all, which topic is stuck though
+    brokers answer, and whether rows that were sent cannot be settled, each with why, from what `/status` says.
     """
     found, refusal = [], ""
     for key, name in (("database", "PostgreSQL"), ("kafka", "Kafka")):
@@ -77,11 +77,17 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
     relay = status.get("relay")
     if isinstance(relay, dict) and relay.get("recovery_failure"):
         found.append(f"nothing is sent until what was sent before is known: {relay['recovery_failure']}")
+    if isinstance(relay, dict) and relay.get("stalled_topic") and _answers(status.get("kafka")):
+        found.append(f"the oldest record of topic {relay['stalled_topic']} gets no answer: {relay['stalled_cause']}")
     if isinstance(relay, dict) and relay.get("refused_rows"):
         waits = ", and all else waits for that" if relay.get("waits_for_refused") else ""
         why = relay.get("refusal") or refusal or "the event row_not_settled in the log says why"
         found.append(f"PostgreSQL refuses to settle rows that were sent ({relay['refused_rows']:,}){waits}: {why}")
     return found
+
+
+def _answers(server: object) -> bool:
+    return not isinstance(server, dict) or bool(server.get("up"))
 
 
 def _base(address: tuple[str, int] | None) -> str:

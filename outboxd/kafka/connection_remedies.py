@@ -38,7 +38,7 @@ _REMEDIES: Final = tuple(
             r"^(sasl_plaintext://|(?!\w+://)).*Disconnected.* in state (APIVERSION_QUERY|AUTH_HANDSHAKE)",
             (
                 "what listens there may want TLS, and then security.protocol of [kafka] is ssl or sasl_ssl; or it is "
-                "no Kafka broker"
+                "no Kafka broker, or a proxy before one that is down"
             ),
         ),
         (

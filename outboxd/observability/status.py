@@ -231,6 +231,8 @@ class StatusBoard:
         parts += [f"{name} {contact.trouble}" for name, contact in self._servers() if contact.answers is False]
         if status.recovery_failure:
             parts.append("nothing is sent until what was sent before is known")
+        if status.stalled_topic and self.kafka.answers is not False:
+            parts.append(f"{plain(status.stalled_topic, _TOPIC_CHARS_MAX)} is stuck")
         if status.topics_held:
             parts.append(_topics_on_hold(status))
         if status.held_keys:

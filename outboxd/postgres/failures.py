@@ -133,8 +133,12 @@ def _remedy(words: str, usual: str) -> str:
 
 
 def _words(error: psycopg.Error) -> str:
-    """Return what the server says of the error alone; the whole text quotes the statement too."""
-    return " ".join((error.diag.message_primary or str(error)).split())
+    """Return what the server says of the error alone; the whole text quotes the statement too.
+
+    The client library's own advice, in lines that begin with a tab, would run into the remedy, which says more.
+    """
+    said = error.diag.message_primary or "\n".join(line for line in str(error).split("\n") if line[:1] != "\t")
+    return " ".join(said.split())
 
 
 def _of_the_schema(state: str, words: str) -> SchemaError | None:

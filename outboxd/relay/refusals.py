@@ -83,6 +83,13 @@ class Refusals:
         return self._parts.records + len(self._aside)
 
     @property
+    def refused_rows(self) -> int:
+        """How many records have an outcome that was refused, with the one that is tried again just now: a try that
+        waits for a lock takes its time, and nothing is well meanwhile.
+        """
+        return self.records + (self._trying is not None)
+
+    @property
     def next_at(self) -> float | None:
         """When the next of it may be given, None where there is nothing."""
         if self._parts:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
+from outboxd.relay.held_records import HeldState
+
 if TYPE_CHECKING:
     from outboxd.relay.relay import Relay
     from outboxd.relay.state import State
@@ -76,6 +78,8 @@ class RelayStatus:
     `recovery_failure` says why nothing is sent, where it cannot be read what was committed before.
     `refused_rows` are those of `settling_rows` that PostgreSQL refuses to settle, `refusal` names one of them and why;
     `waits_for_refused` says whether all else waits for them.
+    `stalled_topic` is one whose oldest record gets no answer though it is not on hold, `stalled_cause` what was said of
+    the connections.
     `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in memory for longest.
     """
 
@@ -110,6 +114,8 @@ class RelayStatus:
     refused_rows: int = 0
     refusal: str = ""
     waits_for_refused: bool = False
+    stalled_topic: str = ""
+    stalled_cause: str = ""
 
 
 def status_of(relay: Relay, now: float) -> RelayStatus:
@@ -123,6 +129,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     settling_rows = state.settling.records
     unsettled_rows = state.lanes.rows_in_flight + len(state.aftermath.undecided) + settling_rows
     # The sizes of what waits behind others of its key are not kept apart, and there may be too many to add them up.
+    stalled_topic, stalled_cause = relay.ownership.watch.stalled
     unsettled_share = min(1.0, unsettled_rows / max(1, len(state.ledger)))
     return RelayStatus(
         role=_role(relay),
@@ -158,9 +165,11 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         pauses_in_force=len(state.lanes.pauses),
         storm_holds=state.lanes.storm_holds,
         recovery_failure=relay.ownership.reading.recovering.failure,
-        refused_rows=state.settling.refusals.records,
+        refused_rows=state.settling.refusals.refused_rows,
         refusal=state.settling.refusals.last_told,
         waits_for_refused=state.waits_for_refused(now),
+        stalled_topic=stalled_topic,
+        stalled_cause=stalled_cause,
     )
 
 
@@ -180,7 +189,8 @@ def _held(state: State, now: float) -> list[HeldStatus]:
             why=held.why,
             attempts=held.history.attempts,
             age_seconds=max(0.0, now - held.waits_since),
-            due_in_seconds=max(0.0, held.due_at - now) if held.due_at else None,
+            # What a new owner loaded has a time too, whatever became of it.
+            due_in_seconds=max(0.0, held.due_at - now) if held.state is HeldState.SCHEDULED else None,
             dead_letter_id=held.history.dead_letter_id,
         )
         for held in islice(chain(state.held.by_id.values(), state.held.letters), SHOWN_MAX)

@@ -20,7 +20,9 @@ from outboxd.policy.topic_holds import HoldReason
 from outboxd.relay.state import State
 
 OUTAGE_SECONDS = 30.0
-NO_TROUBLE = "nothing; look at the brokers that lead its partitions"
+NO_TROUBLE = (
+    "nothing; `outboxd check` says whether the topic is there and has leaders, else look at the brokers that lead it"
+)
 LOOKS = 10
 """So many looks are taken in the time after which a topic is taken for stuck."""
 LARGE_SHARE = 4
@@ -45,7 +47,9 @@ class Watch:
         self._stalled_topic: str | None = None
         """The topic of which it is known that nothing moves,"""
         self._is_told = False
-        """and whether that was told."""
+        """whether that was told,"""
+        self._cause = ""
+        """and what was said of the connections then."""
         self._sent_since: dict[int, float] = {}
         """Of each record that is with the producer: since when it is known to be there, while anything is still."""
 
@@ -70,6 +74,16 @@ class Watch:
         for topic in stuck & large - self._held() - relieved:
             self._hold_whole(topic, now)
         self._count_beside(stuck & (self._watched() | large) - relieved)
+
+    @property
+    def stalled(self) -> tuple[str, str]:
+        """The topic of which people were told that its oldest record is stuck, and why, while that is so and nothing
+        else says that the topic waits; empty texts where there is none.
+        """
+        topic = self._stalled_topic
+        if topic is None or not self._is_told or topic in self._state.topics.held:
+            return "", ""
+        return topic, self._cause
 
     def _seconds(self, looks: int) -> float:
         """Return how long so many looks are."""
@@ -212,8 +226,10 @@ class Watch:
         news = [topic for topic in found if not self._is_explained(topic)]
         if news:
             self._stalled_topic, self._is_told = news[0], True
-            cause = state.ports.publisher.connection_trouble() or NO_TROUBLE
-            state.ports.observer.event("in_flight_stalled", topic=news[0], in_memory=len(state.ledger), cause=cause)
+            self._cause = state.ports.publisher.connection_trouble() or NO_TROUBLE
+            state.ports.observer.event(
+                "in_flight_stalled", topic=news[0], in_memory=len(state.ledger), cause=self._cause
+            )
         elif self._stalled_topic is None and found:
             self._stalled_topic = found[0]
 

@@ -94,6 +94,24 @@ def test_the_state_stands_first_and_everything_that_waits_says_why(browser: Brow
     assert browser.console == []
 
 
+def test_of_no_topic_it_says_that_it_goes_while_a_server_does_not_answer(browser: Browser, site: Site) -> None:
+    open_page(browser, site)
+    assert "goes" in text(browser, "topics")
+    site.board.kafka_answers(False, "connection refused")
+    browser.wait_for("document.getElementById('servers').innerText.includes('connection refused')")
+    assert "goes" not in text(browser, "topics")
+    assert "waits" in text(browser, "topics")
+
+
+def test_a_topic_that_is_stuck_is_named_with_the_cause(browser: Browser, site: Site) -> None:
+    assert site.board.relay is not None
+    site.board.publish(replace(site.board.relay, stalled_topic="orders", stalled_cause="broker 2 hangs up"))
+    open_page(browser, site)
+    assert "the oldest record of topic orders gets no answer: broker 2 hangs up" in text(browser, "servers")
+    assert "orders is stuck" in text(browser, "sentence")
+    assert "stuck" in text(browser, "topics")
+
+
 def test_the_last_ten_minutes_are_drawn_over_the_whole_width(browser: Browser, site: Site, tmp_path: Path) -> None:
     open_page(browser, site)
     for chart in ("rate", "lag"):

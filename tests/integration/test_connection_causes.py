@@ -68,6 +68,7 @@ def test_a_server_that_hangs_up_as_one_with_tls_does_is_told_once_with_security_
     assert found.message.count(f"{address}/bootstrap: Disconnected") == 1, found.message
     assert "brokers are down" not in found.message
     assert "may want TLS, and then security.protocol of [kafka] is ssl or sasl_ssl" in found.remedy
+    assert "a proxy before one that is down" in found.remedy
 
 
 def test_a_server_that_speaks_http_is_told_once_as_no_broker() -> None:

@@ -95,6 +95,17 @@ def test_what_the_database_refused_is_in_flight_until_it_is_settled() -> None:
     assert (status_of(relay, 100.0).unsettled_rows, status_of(relay, 100.0).settling_rows) == (3, 3)
 
 
+def test_a_refused_row_is_shown_while_it_is_tried_again_too() -> None:
+    relay = make_relay()
+    refusals = relay.state.settling.refusals
+    assert refusals.refused(Settlement(delivered_ids=[1]), 100.0), "alone, so it is set aside"
+    assert status_of(relay, 100.0).refused_rows == 1
+    assert refusals.take(200.0) is not None
+    assert status_of(relay, 200.0).refused_rows == 1
+    assert refusals.ended()
+    assert status_of(relay, 200.0).refused_rows == 0
+
+
 def test_what_is_in_memory_is_counted_and_the_oldest_has_its_age_by_the_databases_clock() -> None:
     relay = make_relay()
     relay.state.ledger.enter([record(1, created_at_ms=1_000), record(2, created_at_ms=9_000)])
@@ -140,6 +151,22 @@ def test_many_held_records_are_counted_and_a_bounded_number_is_shown() -> None:
         30.0,
     )
     assert status.held[1].dead_letter_id == 1
+
+
+def test_a_dead_letter_is_not_due_though_a_new_owner_loads_it_with_a_time() -> None:
+    relay = make_relay()
+    for number, state in enumerate((HeldState.DEAD, HeldState.PARKED)):
+        relay.state.held.add(
+            HeldRecord(number, "orders", ("orders", "k"), FailureHistory(1, 7), state, "dead letter", 90.0, 95.0, "k")
+        )
+    assert [held.due_in_seconds for held in status_of(relay, 100.0).held] == [None, None]
+
+
+def test_a_topic_that_is_stuck_is_in_the_status_with_the_cause() -> None:
+    relay = make_relay()
+    watch = relay.ownership.watch
+    watch._stalled_topic, watch._is_told, watch._cause = "orders", True, "refused"
+    assert (status_of(relay, 100.0).stalled_topic, status_of(relay, 100.0).stalled_cause) == ("orders", "refused")
 
 
 def test_a_held_record_of_a_topic_that_goes_one_at_a_time_shows_its_key() -> None:

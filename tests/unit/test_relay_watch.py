@@ -131,6 +131,28 @@ class Bench:
         return set(self.state.lanes.breakers.open)
 
 
+def test_a_topic_that_is_stuck_and_not_held_is_shown_with_the_cause_until_it_moves() -> None:
+    bench = Bench()
+    bench.trouble = "refused"
+    bench.send("stuck", 1, 5)
+    bench.wait(STALL_SECONDS)
+    assert bench.watch.stalled == ("", "")
+    bench.wait(WATCH_SECONDS)
+    assert bench.held == set()
+    assert bench.watch.stalled == ("stuck", "refused")
+    bench.deliver("stuck", 1, 5)
+    bench.wait(WATCH_SECONDS)
+    assert bench.watch.stalled == ("", "")
+
+
+def test_a_topic_that_is_held_needs_nobody_else_to_say_that_it_is_stuck() -> None:
+    bench = Bench()
+    bench.send("stuck", 1, 25)
+    bench.wait(STALL_SECONDS + 2 * WATCH_SECONDS)
+    assert bench.held == {"stuck"}
+    assert bench.watch.stalled == ("", "")
+
+
 def test_a_stuck_topic_that_takes_a_quarter_is_held_until_it_moves() -> None:
     bench = Bench()
     bench.send("stuck", 1, 25)

@@ -120,6 +120,14 @@ def test_a_database_that_refuses_to_settle_is_told_from_one_that_does_not_answer
     assert not board.as_dict()["database"]["refuses"]
 
 
+def test_the_sentence_names_a_topic_that_is_stuck_while_brokers_answer(board: StatusBoard) -> None:
+    board.kafka_answers(True)
+    board.publish(replace(IDLE, stalled_topic="orders\nREADY=1"))
+    assert board.sentence() == "relaying, idle, orders READY=1 is stuck"
+    board.kafka_answers(False, "refused")
+    assert board.sentence() == "relaying, idle, Kafka does not answer"
+
+
 def test_the_sentence_names_a_topic_on_hold_and_why_before_one_that_somebody_paused(board: StatusBoard) -> None:
     breaker = BreakerStatus("orders\nREADY=1", "TOPIC_AUTHORIZATION_FAILED", "denied", 5.0, 1, None)
     paused, held = HeldTopicStatus("audit", ["paused"]), HeldTopicStatus(breaker.topic, ["breaker"])

@@ -81,6 +81,15 @@ def test_an_owner_that_cannot_know_what_was_sent_before_says_why_it_sends_nothin
     assert troubles({"relay": None}) == []
 
 
+def test_a_topic_that_is_stuck_while_brokers_answer_is_told_with_what_was_said_of_the_connections() -> None:
+    relay = {"stalled_topic": "orders", "stalled_cause": "refused"}
+    (told,) = troubles({"relay": relay, "kafka": {"up": True, "cause": "", "since": 1.0}})
+    assert told == "the oldest record of topic orders gets no answer: refused"
+    (told,) = troubles({"relay": relay, "kafka": {"up": False, "cause": "refused", "since": 1.0}})
+    assert told == "Kafka does not answer: refused"
+    assert troubles({"relay": {**relay, "stalled_topic": ""}}) == []
+
+
 def test_that_rows_cannot_be_settled_is_told_with_the_cause_and_whether_all_else_waits() -> None:
     relay = {"refused_rows": 1_200, "refusal": "the row 7: row 7 is frozen", "waits_for_refused": False}
     said = "PostgreSQL refuses to settle rows that were sent (1,200)"

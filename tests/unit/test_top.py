@@ -19,6 +19,11 @@ from outboxd.postgres.overview import HeldKey, LeaseFacts, Overview
 from outboxd.postgres.pauses import PausedTopics
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus, PauseStatus, RelayStatus
 
+NO_BROKER = (
+    "Kafka does not answer: _TRANSPORT: 10.0.0.17:9092/bootstrap: Connect to ipv4#10.0.0.17:9092 failed: Connection "
+    "refused (in state CONNECT); nothing listens there: look at the address and the port in bootstrap.servers, and "
+    "whether the broker runs"
+)
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BUSY = RelayStatus(
     role="owner", token=7, turns=1, in_memory_rows=5_000, in_memory_bytes=3 << 20, unsettled_rows=4_200,
@@ -204,3 +209,18 @@ def test_a_sparkline_keeps_its_peaks_and_its_zeros() -> None:
     assert sparkline([0, 0], 10) == "▁▁"
     assert sparkline([], 10) == ""
     assert sparkline([1.0], 0) == ""
+
+
+@pytest.mark.parametrize("lines", [16, 24, 50])
+def test_what_is_wrong_and_what_to_do_about_it_is_not_cut_in_a_narrow_terminal(busy: Look, lines: int) -> None:
+    state = "relaying, 0 rows/s, lag 14 min, Kafka does not answer, 1 topic on hold (payments: breaker), 3 keys held"
+    text = shown(replace(busy, state=state, troubles=[NO_BROKER]), columns=80, lines=lines)
+    read = " ".join(text.split())
+    assert state in read
+    assert NO_BROKER in read
+
+
+def test_a_pause_of_the_storm_guard_is_not_called_one_of_operators(busy: Look) -> None:
+    text = shown(busy)
+    assert "paused until `outboxd resume`" in text
+    assert "operators" not in text

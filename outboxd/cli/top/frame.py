@@ -53,8 +53,8 @@ def frame(look: Look, *, columns: int, lines: int, plain: bool = False, fits: bo
 def _head(look: Look, width: int, plain: bool, *, is_low: bool) -> list[Text]:
     said: list[tuple[str, str, str]] = [
         ("outbox", look.outbox, "bold"),
-        *_state(look.state, width),
-        *(("trouble", trouble, "bold red") for trouble in look.troubles),
+        *_wrapped("state", look.state, width, lines_max=2),
+        *(line for each in look.troubles for line in _wrapped("trouble", each, width, "bold red", lines_max=4)),
         ("from", look.source, "dim"),
         ("rate", _rates(look), ""),
         ("lag", "unknown" if look.lag_seconds is None else spoken(look.lag_seconds), ""),
@@ -68,21 +68,22 @@ def _head(look: Look, width: int, plain: bool, *, is_low: bool) -> list[Text]:
         room = min(width, LINE_COLUMNS_MAX) - LABEL_COLUMNS - 1
         since = f"the last {lapse(points[-1].at - points[0].at + 1)}"
         rates, lags = ([point.rows_per_second for point in points], [point.lag_seconds for point in points])
-        said += [
+        drawn = [
             ("rate", sparkline(rates, room, plain=plain), "cyan"),
             ("", f"{since}, at most {max(rates):,.0f} rows/s", "dim"),
             ("lag", sparkline(lags, room, plain=plain), "yellow"),
             ("", f"{since}, at most {spoken(max(lags))}", "dim"),
         ]
-        if is_low:
-            said = [line for line in said if line[0]]
+        said += [line for line in drawn if line[0] or not is_low]
     return [_line(label, text, style, width, plain=plain) for label, text, style in said]
 
 
-def _state(state: str, width: int) -> list[tuple[str, str, str]]:
-    """The sentence that matters most is not cut: it may take a second line."""
-    first, *more = wrap(on_one_line(state, _chars_max(width)), max(1, width - LABEL_COLUMNS - 1)) or [""]
-    return [("state", first, ""), *([("", " ".join(more), "")] if more else [])]
+def _wrapped(label: str, text: str, width: int, style: str = "", *, lines_max: int) -> list[tuple[str, str, str]]:
+    """What matters most is not cut where the terminal is narrow: a trouble has its remedy at its end."""
+    found = wrap(on_one_line(text, _chars_max(width)), max(1, width - LABEL_COLUMNS - 1)) or [""]
+    if len(found) > lines_max:
+        found = [*found[: lines_max - 1], " ".join(found[lines_max - 1 :])]
+    return [("" if place else label, line, style) for place, line in enumerate(found)]
 
 
 _ONLY_THE_DAEMON: Final = "unknown: only a daemon's page tells it"
@@ -157,7 +158,7 @@ def _sections(look: Look) -> list[_Section]:
     held = f"held keys: {look.held_keys}"
     found: list[_Section] = [
         ("breakers: topics on hold", waiting, _waiting(look.breakers)),
-        ("paused by operators", waiting, _waiting(look.pauses)),
+        ("paused until `outboxd resume`", waiting, _waiting(look.pauses)),
         (held, waiting, _waiting(look.held)),
         ("topics", ("topic", "rows/s", "in flight", "published", "dead", "on hold"), [_topic(t) for t in look.topics]),
     ]
