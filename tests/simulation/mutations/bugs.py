@@ -403,12 +403,4 @@ BUGS = [
         "if self._session_ended is not None and self._condemned:",
         where=_careful_transactions,
     ),
-    Mutation(
-        "a session of suspects begins while transactions are unsettled",
-        CarefulTransactions,
-        "_take_apart",
-        "if self._in_air or self._committed - self._settled > self._unsettled_max:",
-        "if self._in_air:",
-        where=_careful_transactions,
-    ),
 ]
