@@ -53,7 +53,7 @@ class Row:
 
     def record(self, arm: Arm, now_ms: int) -> Record:
         # Some of what is refused is refused by outboxd's own checks, before the client sees it.
-        headers = "1" if self.kind is Kind.REFUSED and self.id % 2 else "{}"
+        headers = "1" if self.kind is Kind.REFUSED and self.id % 2 == 0 else "{}"
         return Record(arm, self.id, self.event_id, self.topic, self.key, b"", headers, None, now_ms, self.size_bytes)
 
 
