@@ -11,10 +11,10 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection, text
 
-from outboxd.postgres.lock_holders import holder_of_advisory
-from outboxd.postgres.names import quoted
-from outboxd.postgres.sql_by_hand import sql_literal
-from outboxd.postgres.tables import metadata_for
+from outboxd.postgres.operators.sql_by_hand import sql_literal
+from outboxd.postgres.schema.names import quoted
+from outboxd.postgres.schema.tables import metadata_for
+from outboxd.postgres.store.lock_holders import holder_of_advisory
 
 schema: str = context.config.attributes["schema"]
 connection: Connection | None = context.config.attributes.get("connection")

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from outboxd.config import Settings
-from outboxd.kafka.publisher import KafkaPublisher
-from outboxd.kafka.transactional_publisher import TransactionalPublisher
-from outboxd.kafka.trial import TrialProcess
+from outboxd.kafka.plain.publisher import KafkaPublisher
+from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.trials.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
-from outboxd.policy.messages import ClusterChanged, Reconfigured
-from outboxd.postgres.leases import LeaseKeeper
-from outboxd.postgres.starts import StartLog
-from outboxd.postgres.store import PostgresStore
+from outboxd.policy.exchange.messages import ClusterChanged, Reconfigured
+from outboxd.postgres.lease.leases import LeaseKeeper
+from outboxd.postgres.lease.starts import StartLog
+from outboxd.postgres.store.store import PostgresStore
 from outboxd.relay.relay import Relay
 from outboxd.relay_configuration import relay_limits, routes
 

@@ -6,8 +6,8 @@ import sys
 
 from outboxd.config import Settings
 from outboxd.errors import EXIT_OK, EXIT_UNAVAILABLE, OutboxdError
-from outboxd.postgres.failures import explained
-from outboxd.postgres.pending import describe_pending
+from outboxd.postgres.connections.failures import explained
+from outboxd.postgres.operators.pending import describe_pending
 from outboxd.relay.relay import RelayEnd
 
 

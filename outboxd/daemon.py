@@ -21,19 +21,19 @@ from outboxd.conclusion import conclude
 from outboxd.config import Settings
 from outboxd.database_watch import DatabaseWatch
 from outboxd.errors import BugError, OutboxdError, threads_error
-from outboxd.kafka.client_config import check_client
-from outboxd.kafka.client_files import contents
+from outboxd.kafka.client.client_config import check_client
+from outboxd.kafka.client.client_files import contents
 from outboxd.maintenance.alerts import Alerts
 from outboxd.observability.logs import Log, open_log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
 from outboxd.observability.tracing import Tracing, open_tracing
-from outboxd.policy.messages import StopRequested
-from outboxd.postgres.failures import explained
-from outboxd.postgres.grants import check_grants
-from outboxd.postgres.inspection import check_table
-from outboxd.postgres.lease_obstacles import check_exactly_once
-from outboxd.postgres.revisions import check_schema
+from outboxd.policy.exchange.messages import StopRequested
+from outboxd.postgres.checks.grants import check_grants
+from outboxd.postgres.checks.inspection import check_table
+from outboxd.postgres.connections.failures import explained
+from outboxd.postgres.lease.lease_obstacles import check_exactly_once
+from outboxd.postgres.schema.revisions import check_schema
 from outboxd.relay.relay import Relay, RelayEnd
 from outboxd.reload import compare
 from outboxd.rivals import RivalObserver, Rivals

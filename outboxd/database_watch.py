@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from outboxd.observability.status import GAUGES, StatusBoard
-from outboxd.policy.messages import TellEvent
+from outboxd.policy.exchange.messages import TellEvent
 
 SILENCE_SECONDS = 10.0
 """Of a server that accepts a statement nobody has to wait longer for it, but for a lock."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from queue import Empty, SimpleQueue
 
-from outboxd.policy.messages import Event
+from outboxd.policy.exchange.messages import Event
 
 
 class QueueMailbox:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from outboxd.config import Settings
 from outboxd.config.sections import RetrySettings
-from outboxd.policy.routes import Confirm, RetryLimits, Route
+from outboxd.policy.blame.routes import Confirm, RetryLimits, Route
 from outboxd.relay.relay import RelayLimits
 
 ROW_BYTES = 1024

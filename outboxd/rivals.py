@@ -14,7 +14,7 @@ from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import Alert, DaemonObserver
 from outboxd.observability.status import StatusBoard
-from outboxd.policy.fencings import FENCED_CODES, FENCINGS_MAX, RIVAL, RIVAL_SECONDS, WINDOW_SECONDS, Fencings
+from outboxd.policy.blame.fencings import FENCED_CODES, FENCINGS_MAX, RIVAL, RIVAL_SECONDS, WINDOW_SECONDS, Fencings
 
 LEASE, PRODUCER = "lease", "producer"
 """What a rival took."""

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 
-from outboxd.policy.messages import TellEvent
+from outboxd.policy.exchange.messages import TellEvent
 
 
 class ThreadDeaths:

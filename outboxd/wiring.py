@@ -19,21 +19,21 @@ from sqlalchemy import Engine
 
 from outboxd.assembly import Assembly, PresentPassword
 from outboxd.config import Settings
-from outboxd.kafka.client_config import check_client, record_bytes_max
-from outboxd.kafka.lone_transactions import LoneTransactions, TransactionTrialProcess
-from outboxd.kafka.publisher import KafkaPublisher
-from outboxd.kafka.transactional_publisher import TransactionalPublisher
-from outboxd.kafka.trial import TrialProcess
+from outboxd.kafka.client.client_config import check_client, record_bytes_max
+from outboxd.kafka.plain.publisher import KafkaPublisher
+from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.trials.lone_transactions import LoneTransactions, TransactionTrialProcess
+from outboxd.kafka.trials.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
-from outboxd.policy.messages import Event, TransactionEnded
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.leases import LeaseKeeper
-from outboxd.postgres.ownership import Owner
-from outboxd.postgres.starts import StartLog
-from outboxd.postgres.store import PostgresStore
-from outboxd.relay.careful import CarefulPublisher
-from outboxd.relay.careful_transactions import CarefulTransactions
+from outboxd.policy.exchange.messages import Event, TransactionEnded
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.lease.leases import LeaseKeeper
+from outboxd.postgres.lease.ownership import Owner
+from outboxd.postgres.lease.starts import StartLog
+from outboxd.postgres.store.store import PostgresStore
 from outboxd.relay.ports import Observer, Publisher
+from outboxd.relay.publish.careful import CarefulPublisher
+from outboxd.relay.publish.careful_transactions import CarefulTransactions
 from outboxd.relay.relay import Ports, Relay
 from outboxd.relay_configuration import relay_limits, routes
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, Message, Producer
 
 from outboxd.errors import BrokerUnavailableError
-from outboxd.kafka.client_config import CLIENT_LOGGER, producer_config
+from outboxd.kafka.client.client_config import CLIENT_LOGGER, producer_config
 
 PAYLOAD_BYTES: Final = 512
 KEYS: Final = 1_000

@@ -19,8 +19,8 @@ from outboxd.bench.scratch import PARTITIONS, Scratch
 from outboxd.bench.verdict import Drain, Latency
 from outboxd.config import Settings
 from outboxd.errors import UnavailableError
-from outboxd.postgres.failures import explained
-from outboxd.postgres.names import quoted
+from outboxd.postgres.connections.failures import explained
+from outboxd.postgres.schema.names import quoted
 
 WARM_ROWS_MAX: Final = 10_000
 WARM_SECONDS_MAX: Final = 60.0

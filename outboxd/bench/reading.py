@@ -11,8 +11,8 @@ from typing import Any, Final
 from confluent_kafka import Consumer, TopicPartition
 
 from outboxd.errors import BugError, UnavailableError
-from outboxd.kafka.client_config import CLIENT_LOGGER
-from outboxd.kafka.consumers import without_producers_own
+from outboxd.kafka.client.client_config import CLIENT_LOGGER
+from outboxd.kafka.client.consumers import without_producers_own
 
 STAMP: Final = struct.Struct(">d")
 """The moment before a row's INSERT, in seconds since the epoch, at the beginning of its payload."""

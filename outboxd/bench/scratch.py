@@ -15,13 +15,13 @@ from sqlalchemy import Connection, Engine
 
 from outboxd.config import AlertSettings, HttpSettings, LogSettings, OutboxSettings, Settings
 from outboxd.errors import AccessDeniedError, BrokerUnavailableError, OutboxdError
-from outboxd.kafka.client_config import CLIENT_LOGGER
-from outboxd.kafka.codes import FORBIDDEN, NO_TOPIC
-from outboxd.kafka.progress import progress_topic
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.failures import explained
+from outboxd.kafka.client.client_config import CLIENT_LOGGER
+from outboxd.kafka.client.codes import FORBIDDEN, NO_TOPIC
+from outboxd.kafka.transactional.progress import progress_topic
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.connections.failures import explained
 from outboxd.postgres.migrate import upgrade
-from outboxd.postgres.names import quoted
+from outboxd.postgres.schema.names import quoted
 
 PARTITIONS: Final = 6
 CONTACT_SECONDS_MAX: Final = 10.0

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from outboxd.config import Settings
-    from outboxd.policy.auditing import LostRow, Tally
-    from outboxd.postgres.published import PublishedRows
+    from outboxd.policy.exchange.auditing import LostRow, Tally
+    from outboxd.postgres.operators.published import PublishedRows
 
 app = typer.Typer(add_completion=False)
 
@@ -51,11 +51,11 @@ def audit(
     """
     from outboxd.cli.database import opened
     from outboxd.cli.dead.filters import parse_since
-    from outboxd.kafka.client_config import check_client
-    from outboxd.kafka.log_reader import LogReader
-    from outboxd.kafka.topic_limits import is_compacted
+    from outboxd.kafka.client.client_config import check_client
+    from outboxd.kafka.cluster.log_reader import LogReader
+    from outboxd.kafka.cluster.topic_limits import is_compacted
     from outboxd.maintenance.audit import audit as hold_against
-    from outboxd.postgres.published import PublishedRows
+    from outboxd.postgres.operators.published import PublishedRows
 
     if force and not again:
         raise UsageError("--force belongs to --republish")
@@ -95,7 +95,7 @@ def _exit_code(tally: Tally, left: Sequence[LostRow], sent: int, *, again: bool)
 
 
 def _send_again(settings: Settings, rows: PublishedRows, record_ids: Sequence[int]) -> int:
-    from outboxd.kafka.publisher import KafkaPublisher
+    from outboxd.kafka.plain.publisher import KafkaPublisher
     from outboxd.maintenance.audit import republish
 
     publisher = KafkaPublisher(

@@ -45,7 +45,7 @@ def bench(
     """
     from outboxd.bench.measuring import Bounds
     from outboxd.bench.run import run
-    from outboxd.kafka.client_config import check_client
+    from outboxd.kafka.client.client_config import check_client
 
     settings = load_settings(needs_brokers=True)
     check_client(settings.kafka.properties)

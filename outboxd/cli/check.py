@@ -13,7 +13,7 @@ import typer
 from outboxd.cli.context import load_settings
 from outboxd.cli.output import print_json, print_line, printable
 from outboxd.errors import EXIT_CONFIG, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, ConfigError
-from outboxd.policy.findings import Finding, Weight, worst
+from outboxd.policy.exchange.findings import Finding, Weight, worst
 
 if TYPE_CHECKING:
     from outboxd.config import Settings
@@ -155,7 +155,7 @@ def _of_secrets(settings: Settings) -> list[Origin]:
 
 def _installation() -> Iterator[Finding]:
     from outboxd.errors import SchemaError
-    from outboxd.postgres.revisions import required_revision
+    from outboxd.postgres.schema.revisions import required_revision
 
     try:
         yield Finding("installation", Weight.FINE, f"needs schema revision {required_revision()}")
@@ -178,11 +178,11 @@ def _page(settings: Settings) -> Iterator[Finding]:
 
 
 def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
-    from outboxd.kafka import inspection as kafka
-    from outboxd.kafka.progress import progress_topic, transactional_id
-    from outboxd.kafka.transaction_checks import inspect_transactions
-    from outboxd.postgres import inspection as postgres
-    from outboxd.postgres.engine import make_engine
+    from outboxd.kafka.checks import inspection as kafka
+    from outboxd.kafka.checks.transaction_checks import inspect_transactions
+    from outboxd.kafka.transactional.progress import progress_topic, transactional_id
+    from outboxd.postgres.checks import inspection as postgres
+    from outboxd.postgres.connections.engine import make_engine
 
     topics: dict[str, int] = {}
     transactional: tuple[str, str, int] | None = None

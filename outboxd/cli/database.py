@@ -28,8 +28,8 @@ def opened() -> Iterator[tuple[Settings, Engine]]:
         ConfigError: the configuration has mistakes.
         UsageError: an argument is no text, which PostgreSQL cannot be asked for.
     """
-    from outboxd.postgres.engine import make_engine
-    from outboxd.postgres.failures import told
+    from outboxd.postgres.connections.engine import make_engine
+    from outboxd.postgres.connections.failures import told
 
     settings = load_settings()
     engine = make_engine(

@@ -43,9 +43,9 @@ def migrate(
 
     Needs a role that may create them; the daemon itself does not.
     """
-    from outboxd.postgres.failures import told
+    from outboxd.postgres.connections.failures import told
     from outboxd.postgres.migrate import present_revision, print_sql, upgrade
-    from outboxd.postgres.revisions import required_revision
+    from outboxd.postgres.schema.revisions import required_revision
 
     if from_revision is not None and not sql:
         raise UsageError("--from says from where --sql prints: give both, or neither to migrate the database")

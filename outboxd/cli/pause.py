@@ -26,7 +26,7 @@ def pause(
 ) -> None:
     """Pause topics: their rows stay pending, over restarts too, until `outboxd resume` with the same pattern."""
     with opened() as (settings, engine):
-        from outboxd.postgres.pauses import pause as pause_topics
+        from outboxd.postgres.operators.pauses import pause as pause_topics
 
         schema, outbox = settings.database.schema_, settings.outbox.name
         done = pause_topics(engine, schema, outbox, pattern, note)

@@ -6,7 +6,7 @@ import re
 import shlex
 from datetime import datetime
 
-from outboxd.policy.cause import plain
+from outboxd.policy.blame.cause import plain
 
 CELL_CHARS_MAX = 60
 #: How an empty text is shown, which a missing one must not look like.

@@ -22,8 +22,8 @@ def resume(
 ) -> None:
     """End a pause: the rows that waited go, in order, before anything newer of their keys."""
     with opened() as (settings, engine):
-        from outboxd.postgres.pauses import list_pauses
-        from outboxd.postgres.pauses import resume as resume_topics
+        from outboxd.postgres.operators.pauses import list_pauses
+        from outboxd.postgres.operators.pauses import resume as resume_topics
 
         schema, outbox = settings.database.schema_, settings.outbox.name
         if not resume_topics(engine, schema, outbox, pattern):

@@ -37,7 +37,7 @@ def send(
     """Put one row into the outbox and commit it; the daemon publishes it. Prints its id and event id."""
     pairs = [_header(text) for text in headers or ()]
     with opened() as (settings, engine):
-        from outboxd.postgres.writing import write_row
+        from outboxd.postgres.operators.writing import write_row
 
         written = write_row(
             engine,

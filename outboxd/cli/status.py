@@ -12,7 +12,7 @@ from outboxd.cli.database import opened
 from outboxd.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
-    from outboxd.postgres.overview import Overview
+    from outboxd.postgres.operators.overview import Overview
 
 app = typer.Typer(add_completion=False)
 
@@ -27,7 +27,7 @@ def status(
 ) -> None:
     """Show the backlog, its age, retries, dead letters, held keys, who relays and what is paused."""
     with opened() as (settings, engine):
-        from outboxd.postgres.overview import look
+        from outboxd.postgres.operators.overview import look
 
         schema, outbox = settings.database.schema_, settings.outbox.name
         overview = look(engine, schema, settings.outbox.table, outbox)
@@ -45,7 +45,7 @@ def as_document(overview: Overview) -> dict[str, Any]:
     """The overview for scripts. A count with `_is_lower_bound` true means "at least";
     `pending_estimate` is then about how many.
     """
-    from outboxd.postgres.overview import COUNTED_MAX
+    from outboxd.postgres.operators.overview import COUNTED_MAX
 
     counts: dict[str, Any] = {}
     for name in ("pending", "in_retry", "replaying", "held_keys"):
@@ -118,14 +118,14 @@ def _said(daemon: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 def _pending(overview: Overview) -> str:
     from outboxd.cli.plain_text import about
-    from outboxd.postgres.overview import COUNTED_MAX
+    from outboxd.postgres.operators.overview import COUNTED_MAX
 
     return f"{overview.pending:,}" if overview.pending <= COUNTED_MAX else about(overview.pending_estimate)
 
 
 def _since_when(overview: Overview) -> str:
     from outboxd.cli.plain_text import lapse
-    from outboxd.postgres.overview import COUNTED_MAX
+    from outboxd.postgres.operators.overview import COUNTED_MAX
 
     if not overview.pending:
         return ""
@@ -158,6 +158,6 @@ def on_hold(daemon: dict[str, Any] | None) -> list[str]:
 
 
 def _at_most(count: int) -> str:
-    from outboxd.postgres.overview import COUNTED_MAX
+    from outboxd.postgres.operators.overview import COUNTED_MAX
 
     return f"{count:,}" if count <= COUNTED_MAX else f"more than {COUNTED_MAX:,}"

@@ -13,7 +13,7 @@ from outboxd.demo.reader import ReadLog, read_log
 from outboxd.demo.stage import Progress, Stage
 from outboxd.demo.writer import CUSTOMERS, ROWS, TOPICS, WrittenRow
 from outboxd.errors import BugError
-from outboxd.policy.cause import plain
+from outboxd.policy.blame.cause import plain
 from outboxd.signals import ending_as_an_interrupt
 
 if TYPE_CHECKING:

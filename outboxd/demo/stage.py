@@ -24,10 +24,10 @@ from outboxd.demo.writer import ROWS, WrittenRow, write
 from outboxd.errors import BugError
 from outboxd.kafka.embedded import EmbeddedBroker
 from outboxd.observability.logs import open_log
-from outboxd.postgres.dead_letter_rows import Letter
-from outboxd.postgres.dead_letters import DeadLetters
-from outboxd.postgres.engine import make_engine
+from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.migrate import upgrade
+from outboxd.postgres.operators.dead_letter_rows import Letter
+from outboxd.postgres.operators.dead_letters import DeadLetters
 from outboxd.relay.ports import Publisher
 from outboxd.signals import ENDING, doing
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from outboxd.demo.writer import STUMBLE_HEADER
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.relay.forwarding import ForwardingPublisher
+from outboxd.relay.publish.forwarding import ForwardingPublisher
 
 if TYPE_CHECKING:
-    from outboxd.policy.records import Record
+    from outboxd.policy.rows.records import Record
     from outboxd.relay.ports import Publisher
 
 _REQUEST_TIMED_OUT = 7

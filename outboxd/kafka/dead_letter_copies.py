@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from outboxd.kafka.client_config import DEFAULTS, UNREAD, silent
-from outboxd.kafka.codes import in_words
-from outboxd.policy.dead_letter_copies import DeadCopy, Sent, copy_headers
+from outboxd.kafka.client.client_config import DEFAULTS, UNREAD, silent
+from outboxd.kafka.client.codes import in_words
+from outboxd.policy.exchange.dead_letter_copies import DeadCopy, Sent, copy_headers
 
 SEND_SECONDS_MAX = 30.0
 KEY_CHARS_MAX = 10_000

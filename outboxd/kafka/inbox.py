@@ -11,9 +11,9 @@ from typing import Literal
 
 from confluent_kafka import KafkaError, Message
 
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of, fault_of_refusal
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
+from outboxd.policy.rows.records import Record
 
 
 class Inbox:

@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 
-from outboxd.kafka.client_config import ANY_PARTITION
+from outboxd.kafka.client.client_config import ANY_PARTITION
+from outboxd.policy.exchange.messages import DeliveryFault
 from outboxd.policy.faults import own_fault
-from outboxd.policy.headers import InvalidHeaders, parse_headers
-from outboxd.policy.messages import DeliveryFault
-from outboxd.policy.records import WITHHELD, Record
-from outboxd.policy.row_checks import (
+from outboxd.policy.rows.headers import InvalidHeaders, parse_headers
+from outboxd.policy.rows.records import WITHHELD, Record
+from outboxd.policy.rows.row_checks import (
     TIMESTAMP_MS_MAX,
     client_size_bytes,
     partition_problem,

@@ -25,8 +25,8 @@ import orjson
 
 from outboxd.errors import ConfigError
 from outboxd.observability.events import kind_of
-from outboxd.policy.cause import plain
-from outboxd.policy.messages import TellEvent
+from outboxd.policy.blame.cause import plain
+from outboxd.policy.exchange.messages import TellEvent
 
 QUIET_SECONDS: Final = 60.0
 COMMAND_SECONDS_MAX: Final = 30.0

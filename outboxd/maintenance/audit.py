@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from outboxd.errors import BrokerUnavailableError, UsageError
-from outboxd.policy.auditing import (
+from outboxd.policy.exchange.auditing import (
     Bounds,
     Identity,
     LostRow,
@@ -23,8 +23,8 @@ from outboxd.policy.auditing import (
     look,
     newer_in_log,
 )
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
+from outboxd.policy.exchange.messages import DeliveryFault, Report
+from outboxd.policy.rows.records import Record
 
 MISSING_ROWS_MAX = 500_000
 """Above this the topics are gone rather than damaged, and a list of rows is of no use."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from outboxd.errors import BrokerUnavailableError
-from outboxd.policy.dead_letter_copies import DeadCopy, Sent
+from outboxd.policy.exchange.dead_letter_copies import DeadCopy, Sent
 
 
 class CopyRows(Protocol):

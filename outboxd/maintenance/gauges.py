@@ -9,9 +9,9 @@ from typing import Final, Protocol
 from outboxd.errors import OutboxdError
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import GAUGES, Backlog, StatusBoard
-from outboxd.policy.messages import TellEvent
-from outboxd.postgres.housekeeping import COUNTED_MAX
-from outboxd.postgres.names import quoted
+from outboxd.policy.exchange.messages import TellEvent
+from outboxd.postgres.schema.names import quoted
+from outboxd.postgres.upkeep.housekeeping import COUNTED_MAX
 
 REST_SHARE: Final = 20.0
 """The next measurement waits for so many times as long as the quicker of the last two took."""

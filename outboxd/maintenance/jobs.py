@@ -22,7 +22,7 @@ from outboxd.maintenance.gauges import Gauges, GaugeStore
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge, PurgeStore
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
-from outboxd.policy.messages import TellEvent
+from outboxd.policy.exchange.messages import TellEvent
 
 GAUGES_SECONDS: Final = 15.0
 PUBLISHED_SECONDS: Final = 60.0

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from outboxd.policy.records import FIRST_ID
+from outboxd.policy.rows.records import FIRST_ID
 
 BATCH_ROWS = 5_000
 RESOLVED_BATCH_ROWS = 1_000

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from outboxd.policy.messages import TellEvent
+from outboxd.policy.exchange.messages import TellEvent
 
 QUIET_SECONDS: Final = 60.0
 KINDS_MAX: Final = 500

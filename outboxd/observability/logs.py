@@ -15,7 +15,7 @@ import structlog
 from outboxd.observability.events import kind_of
 from outboxd.observability.library_lines import LibraryLines
 from outboxd.observability.sink import QUEUE_LINES_MAX, Sink
-from outboxd.policy.cause import plain
+from outboxd.policy.blame.cause import plain
 
 Format = Literal["journal", "json", "console"]
 Line = str | dict[str, object]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from outboxd import __version__
 from outboxd.observability.contact import NOT_ASKED, Contact
-from outboxd.policy.cause import plain
+from outboxd.policy.blame.cause import plain
+from outboxd.relay.settle.writing import REFUSED
 from outboxd.relay.status import RelayStatus, status_of
-from outboxd.relay.writing import REFUSED
 
 if TYPE_CHECKING:
     from outboxd.relay.relay import Relay

@@ -16,14 +16,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from outboxd import __version__
-from outboxd.relay.forwarding import ForwardingPublisher
+from outboxd.relay.publish.forwarding import ForwardingPublisher
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
 
-    from outboxd.policy.messages import Report
-    from outboxd.policy.records import Record
+    from outboxd.policy.exchange.messages import Report
+    from outboxd.policy.rows.records import Record
     from outboxd.relay.ports import Publisher
 
 LINKS_MAX: Final = 128

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from outboxd.policy.messages import DeliveryFault
+from outboxd.policy.exchange.messages import DeliveryFault
 
 WINDOW_ROWS: Final = 200
 """How many rows are recorded and in the air at once: few to be tried one by one, enough to lose little time."""

@@ -18,10 +18,10 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from outboxd.errors import BugError, OutboxdError, UsageError
-from outboxd.postgres.engine import Driver, connection_string, open_driver
-from outboxd.postgres.failures import explained
-from outboxd.postgres.names import quoted
-from outboxd.postgres.revisions import (
+from outboxd.postgres.connections.engine import Driver, connection_string, open_driver
+from outboxd.postgres.connections.failures import explained
+from outboxd.postgres.schema.names import quoted
+from outboxd.postgres.schema.revisions import (
     current_revision,
     known_revisions,
     migrations_path,

@@ -18,22 +18,15 @@ What always holds:
 
 What happens on failure: a read is given again after a growing pause, from the beginning of the outbox; a settlement is
 given again whole, before any other, since it may have been committed, and in halves where the server refused it, until
-the row to blame is alone and set aside. A producer that failed is replaced, and what was in flight goes again in order;
-with transactions the ownership begins anew and recovers what was committed. A lost lease, or a database that is another
-one, drops all memory and stands by.
+the row to blame is alone and set aside. A producer that failed is replaced, and what was in flight goes again in
+order; with transactions the ownership begins anew and recovers what was committed. A lost lease, or a database that is
+another one, drops all memory and stands by.
 
-The modules, as the data goes:
+The rooms are the data's way: `fetch`, `admit`, `publish`, `report`, `settle`, and `memory`, which they work on. Around
+them is the life: `relay` (the loop), `ownership` (begins, begins anew, stands down), `state` (one ownership's memory),
+`watch` (what has been with the producer for too long), `resting`, `ending`, and `status`, which others may read.
+`ports` are all that this room knows of the outside.
 
-- the life: `relay` (the loop), `ownership` (begins, begins anew, stands down), `state` (one ownership's memory),
-  `loading`, `recovering`, `resting`, `ending`, `status` (what others may read of it)
-- reading: `wishes` (what is to be read), `reading` (when, and what answers mean), `admission` and `answers` (what may
-  go of them), `orders` (retries, replays, discards and pauses that they tell), `sweeping`
-- publishing: `publishing`, `producer_ends` (how soon the next one comes), `forwarding` (a publisher within another),
-  `careful` and `careful_transactions`
-- outcomes: `aftermath`, `undecided`, `deliveries`, `histories`, `suspicion`, `holding`, `probing`, `watch`,
-  `stuck_partitions`, `row_events`
-- what is kept: `ledger` (in memory), `held_records` (out of memory, unsettled), `lanes` (by topic), `forgetting`
-- writing: `settling` (gathers), `writing` (when, and what follows), `refusals` (what PostgreSQL would not write) and
-  `refused_parts` (what of that goes next), `restating` (what later progress records state of that)
-- `ports`: all that this room knows of the outside
+Imports point one way: the loop, ownership, the steps (`fetch`, `publish`, `settle`), `state`, `admit` and `report`,
+`memory`, `ports`.
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from outboxd.policy.topic_holds import HoldReason
-from outboxd.relay.held_records import HeldState
-from outboxd.relay.reading import Reading
+from outboxd.policy.topics.topic_holds import HoldReason
+from outboxd.relay.fetch.reading import Reading
+from outboxd.relay.memory.held_records import HeldState
 from outboxd.relay.state import State
 from outboxd.relay.watch import Watch
 

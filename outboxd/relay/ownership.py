@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from outboxd.policy.blame.cause import cause
+from outboxd.policy.blame.routes import Route
 from outboxd.policy.careful import PlannedEnd
-from outboxd.policy.cause import cause
-from outboxd.policy.limits import RelayLimits
-from outboxd.policy.routes import Route
+from outboxd.policy.fetch.limits import RelayLimits
+from outboxd.relay.fetch.reading import READS, Reading
 from outboxd.relay.ports import DeliveryFault, Reconfigured, Settled, SettleFailed
-from outboxd.relay.producer_ends import ProducerEnds
-from outboxd.relay.publishing import Publishing
-from outboxd.relay.reading import READS, Reading
+from outboxd.relay.publish.producer_ends import ProducerEnds
+from outboxd.relay.publish.publishing import Publishing
 from outboxd.relay.resting import Resting
+from outboxd.relay.settle.writing import WRITES, Writing
 from outboxd.relay.state import Ports, State
 from outboxd.relay.watch import Watch
-from outboxd.relay.writing import WRITES, Writing
 
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""

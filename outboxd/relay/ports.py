@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from outboxd.policy.messages import (
+from outboxd.policy.exchange.messages import (
     ClusterChanged,
     DeliveryFault,
     DueReplay,
@@ -36,9 +36,9 @@ from outboxd.policy.messages import (
     TransactionEnded,
     Woken,
 )
-from outboxd.policy.partitioners import Placement
-from outboxd.policy.records import Record
-from outboxd.policy.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
+from outboxd.policy.exchange.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.partitioners import Placement
 
 __all__ = [
     "IMPATIENT",

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from outboxd.policy.fencings import MOVED, RIVAL
-from outboxd.policy.routes import Route
+from outboxd.policy.blame.fencings import MOVED, RIVAL
+from outboxd.policy.blame.routes import Route
 from outboxd.relay.ending import RelayEnd, consider_empty
 from outboxd.relay.ownership import CLUSTER_CHANGED, Ownership
 from outboxd.relay.ports import (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from outboxd.relay.publishing import Publishing
-from outboxd.relay.reading import Reading
+from outboxd.relay.fetch.reading import Reading
+from outboxd.relay.publish.publishing import Publishing
+from outboxd.relay.settle.writing import Writing
 from outboxd.relay.state import State
 from outboxd.relay.watch import Watch
-from outboxd.relay.writing import Writing
 
 POLL_SLICE_SECONDS = 0.001
 STILL_SECONDS = 1.0

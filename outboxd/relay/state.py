@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.limits import RelayLimits
-from outboxd.policy.partition_holds import PartitionHolds
-from outboxd.policy.records import Record
-from outboxd.policy.routes import Route
-from outboxd.policy.topic_holds import TopicHolds
-from outboxd.relay.admission import Admission
-from outboxd.relay.aftermath import Aftermath
-from outboxd.relay.held_records import HeldRecords
-from outboxd.relay.lanes import Lanes
-from outboxd.relay.ledger import Ledger
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.fetch.limits import RelayLimits
+from outboxd.policy.keys.key_gate import KeyGate
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.partition_holds import PartitionHolds
+from outboxd.policy.topics.topic_holds import TopicHolds
+from outboxd.relay.admit.admission import Admission
+from outboxd.relay.admit.probing import Probing
+from outboxd.relay.admit.wishes import Wishes
+from outboxd.relay.memory.held_records import HeldRecords
+from outboxd.relay.memory.lanes import Lanes
+from outboxd.relay.memory.ledger import Ledger
+from outboxd.relay.memory.settling import Settling
 from outboxd.relay.ports import (
     Clock,
     Dice,
@@ -31,10 +33,8 @@ from outboxd.relay.ports import (
     Publisher,
     SweepRequest,
 )
-from outboxd.relay.probing import Probing
-from outboxd.relay.settling import Settling
-from outboxd.relay.stuck_partitions import StuckPartitions
-from outboxd.relay.wishes import Wishes
+from outboxd.relay.report.aftermath import Aftermath
+from outboxd.relay.report.stuck_partitions import StuckPartitions
 
 __all__ = ["Ports", "RelayLimits", "State"]
 

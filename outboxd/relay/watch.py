@@ -15,8 +15,8 @@ What is stuck is partly counted beside the limits, so that other partitions and 
 from __future__ import annotations
 
 from outboxd.policy.faults import own_fault
-from outboxd.policy.records import Record
-from outboxd.policy.topic_holds import HoldReason
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.state import State
 
 OUTAGE_SECONDS = 30.0

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from outboxd.errors import OutboxdError, UnavailableError
 from outboxd.observability.status import StatusBoard
-from outboxd.policy.messages import TellEvent
-from outboxd.policy.records import ID_MAX
-from outboxd.postgres.dead_letter_rows import Filters
+from outboxd.policy.exchange.messages import TellEvent
+from outboxd.policy.rows.records import ID_MAX
+from outboxd.postgres.operators.dead_letter_rows import Filters
 from outboxd.web.dead_letters import DeadLetters, taken_as_dict, whole_as_dict
 from outboxd.web.guard import Guard, Refusal, hide_rows
 from outboxd.web.health import Health, liveness, readiness

@@ -9,9 +9,9 @@ from typing import Any, Final, Protocol
 import orjson
 
 from outboxd.policy.faults import fault_named
-from outboxd.policy.headers import readable_headers
-from outboxd.postgres.dead_letter_rows import Filters, Group, Letter, Taken, WholeLetter
-from outboxd.postgres.sql_by_hand import sql_by_hand
+from outboxd.policy.rows.headers import readable_headers
+from outboxd.postgres.operators.dead_letter_rows import Filters, Group, Letter, Taken, WholeLetter
+from outboxd.postgres.operators.sql_by_hand import sql_by_hand
 
 PAYLOAD_BYTES_SHOWN_MAX: Final = 64 * 1024
 

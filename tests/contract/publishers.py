@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.kafka.publisher import KafkaPublisher
-from outboxd.policy.messages import Report
-from outboxd.policy.records import Arm, Record
+from outboxd.kafka.plain.publisher import KafkaPublisher
+from outboxd.policy.exchange.messages import Report
+from outboxd.policy.rows.records import Arm, Record
 from outboxd.relay.ports import Publisher
 from tests.simulation.broker import Broker
 from tests.simulation.client import SimulatedPublisher

@@ -12,11 +12,11 @@ from typing import Any, Protocol, TypeVar, cast
 
 import psycopg
 
-from outboxd.policy.messages import Event, Fetched, Loaded, Settled, Swept
-from outboxd.policy.requests import FetchRequest, Patience, Settlement, SweepRequest
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.ownership import Owner
-from outboxd.postgres.store import PostgresStore
+from outboxd.policy.exchange.messages import Event, Fetched, Loaded, Settled, Swept
+from outboxd.policy.exchange.requests import FetchRequest, Patience, Settlement, SweepRequest
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.lease.ownership import Owner
+from outboxd.postgres.store.store import PostgresStore
 from outboxd.relay.ports import OutboxStore
 from tests.simulation.database import Database as SimulatedDatabase
 from tests.simulation.database import Kind, Row

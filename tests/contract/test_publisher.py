@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from outboxd.policy.faults import FaultClass
-from outboxd.policy.partitioners import Placement
+from outboxd.policy.topics.partitioners import Placement
 from tests.contract.publishers import REPORTS_SECONDS_MAX, KafkaBench, PublisherBench, SimulatedBench
 from tests.simulation.database import Kind
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from outboxd.policy.deferrals import Reread
-from outboxd.policy.event_pieces import event_pieces
+from outboxd.policy.blame.outcomes import DeadLetter, DeathReason, Retry
+from outboxd.policy.exchange.messages import Fetched, HoldingLetters, Loaded, Settled, SettleFailed
+from outboxd.policy.exchange.requests import Known, Settlement
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import Fetched, HoldingLetters, Loaded, Settled, SettleFailed
-from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
-from outboxd.policy.records import FIRST_ID, Arm
-from outboxd.policy.requests import Known, Settlement
-from outboxd.policy.topic_holds import CatchUp
+from outboxd.policy.keys.deferrals import Reread
+from outboxd.policy.rows.event_pieces import event_pieces
+from outboxd.policy.rows.records import FIRST_ID, Arm
+from outboxd.policy.topics.topic_holds import CatchUp
 from tests.contract.stores import PAYLOAD_BYTES, PostgresBench, SimulatedBench, StoreBench
 from tests.simulation.statements import LISTED_MAX, REPLAYS_LOADED_MAX
 from tests.support.children import wait_for
@@ -198,7 +198,7 @@ def test_records_that_come_to_be_due_at_one_moment_are_listed_a_part_at_a_time(
     bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("fetch_sql", "fetching"):
-        monkeypatch.setattr(f"outboxd.postgres.{module}.LISTED_MAX", LISTED_MAX)
+        monkeypatch.setattr(f"outboxd.postgres.store.{module}.LISTED_MAX", LISTED_MAX)
     cursor = bench.fetch().available_cursor
     assert cursor is not None
     delayed = bench.insert_together(LISTED_MAX + 2, available_in_seconds=0.3)
@@ -428,7 +428,7 @@ def test_dead_letters_that_hold_their_keys_are_listed_a_part_at_a_time_where_tha
     bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("fetch_sql", "fetching"):
-        monkeypatch.setattr(f"outboxd.postgres.{module}.LISTED_MAX", LISTED_MAX)
+        monkeypatch.setattr(f"outboxd.postgres.store.{module}.LISTED_MAX", LISTED_MAX)
     token = bench.take_over()
     assert bench.fetch().holding is None
     nothing = bench.fetch(holding_after=FIRST_ID)
@@ -454,7 +454,7 @@ def test_dead_letters_that_hold_their_keys_are_listed_a_part_at_a_time_where_tha
 def test_a_new_owner_is_told_of_replays_that_hold_their_keys_and_of_the_first_of_the_others(
     bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outboxd.postgres.load_sql.REPLAYS_MAX", REPLAYS_LOADED_MAX)
+    monkeypatch.setattr("outboxd.postgres.store.load_sql.REPLAYS_MAX", REPLAYS_LOADED_MAX)
     token = bench.take_over()
     others = [bench.insert("orders", "x") for _ in range(REPLAYS_LOADED_MAX + 2)]
     holding = bench.insert("orders", "y")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaException, Producer
 
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.published import PublishedRows
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.operators.published import PublishedRows
 from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.kafka import KafkaCluster
@@ -200,7 +200,7 @@ def test_rows_behind_a_transaction_of_somebody_else_are_not_called_lost(
 def test_an_audit_of_a_busy_outbox_ends_with_the_rows_that_there_were_when_it_began(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outboxd.postgres.published.WINDOW_ROWS", 2)
+    monkeypatch.setattr("outboxd.postgres.operators.published.WINDOW_ROWS", 2)
     engine = make_engine(database.url)
     published = (
         "INSERT INTO outboxd.outbox (topic, payload, published_at, published_partition, published_offset)"

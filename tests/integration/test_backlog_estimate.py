@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from outboxd.policy.records import FIRST_ID, ID_MAX
-from outboxd.postgres import overview
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.housekeeping import COUNTED_MAX, Housekeeping
+from outboxd.policy.rows.records import FIRST_ID, ID_MAX
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.operators import overview
+from outboxd.postgres.upkeep.housekeeping import COUNTED_MAX, Housekeeping
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Connection, value
 

@@ -14,11 +14,11 @@ import pytest
 from confluent_kafka import KafkaException
 
 from outboxd.errors import ConfigError
-from outboxd.kafka.client_config import check_client
-from outboxd.kafka.inspection import inspect
-from outboxd.kafka.publisher import KafkaPublisher
-from outboxd.kafka.shard_clients import ShardClients
-from outboxd.policy.findings import Finding, Weight
+from outboxd.kafka.checks.inspection import inspect
+from outboxd.kafka.client.client_config import check_client
+from outboxd.kafka.plain.publisher import KafkaPublisher
+from outboxd.kafka.transactional.shard_clients import ShardClients
+from outboxd.policy.exchange.findings import Finding, Weight
 from tests.support.children import free_ports, wait_for
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_config import make_certificates

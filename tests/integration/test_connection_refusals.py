@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError, OutboxdError
-from outboxd.postgres import connection_refusals
-from outboxd.postgres.engine import make_engine
+from outboxd.postgres.connections import connection_refusals
+from outboxd.postgres.connections.engine import make_engine
 from tests.support.postgres import PostgresMissingError, PostgresServer
 
 SSL_REQUEST = 80877103

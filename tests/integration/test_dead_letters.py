@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from outboxd.errors import SchemaError, UsageError
-from outboxd.postgres import dead_letters as module
-from outboxd.postgres.dead_letter_rows import Filters
-from outboxd.postgres.dead_letters import DeadLetters
-from outboxd.postgres.engine import make_engine
+from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.migrate import upgrade
+from outboxd.postgres.operators import dead_letters as module
+from outboxd.postgres.operators.dead_letter_rows import Filters
+from outboxd.postgres.operators.dead_letters import DeadLetters
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Letters, value
 

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from outboxd.errors import AccessDeniedError, ConfigError, DatabaseUnavailableError
-from outboxd.postgres.engine import connection_string, make_engine
-from outboxd.postgres.failures import explained
+from outboxd.postgres.connections.engine import connection_string, make_engine
+from outboxd.postgres.connections.failures import explained
 from tests.support.postgres_fixtures import Database
 
 

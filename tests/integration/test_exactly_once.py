@@ -9,8 +9,8 @@ from datetime import datetime
 
 import pytest
 
-from outboxd.kafka.transaction_checks import inspect_transactions
-from outboxd.policy.findings import Weight
+from outboxd.kafka.checks.transaction_checks import inspect_transactions
+from outboxd.policy.exchange.findings import Weight
 from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess, Section

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from outboxd.errors import DatabaseUnavailableError
-from outboxd.policy.fencings import MOVED
-from outboxd.postgres.engine import make_engine
+from outboxd.policy.blame.fencings import MOVED
+from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.migrate import upgrade
 from tests.support.daemon import DaemonProcess
 from tests.support.kafka import KafkaCluster

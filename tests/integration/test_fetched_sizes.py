@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from outboxd.kafka.messages import MessageChecks
-from outboxd.policy.records import WITHHELD, Record
+from outboxd.policy.rows.records import WITHHELD, Record
 from tests.contract.stores import PostgresBench
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import value

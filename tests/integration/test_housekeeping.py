@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import event
 
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge
-from outboxd.policy.records import FIRST_ID
-from outboxd.postgres.due import STEP_ROWS, STEPS_MAX, OldestDue
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.housekeeping import COUNTED_MAX, KINDS_MAX, LOOKED_AT_MAX, Housekeeping, Kind
+from outboxd.policy.rows.records import FIRST_ID
+from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.migrate import upgrade
+from outboxd.postgres.upkeep.due import STEP_ROWS, STEPS_MAX, OldestDue
+from outboxd.postgres.upkeep.housekeeping import COUNTED_MAX, KINDS_MAX, LOOKED_AT_MAX, Housekeeping, Kind
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Connection, Letters, value
 

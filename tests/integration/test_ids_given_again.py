@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from outboxd.policy.fencings import MOVED
+from outboxd.policy.blame.fencings import MOVED
 from tests.support.checker import id_of
 from tests.support.daemon import DaemonProcess
 from tests.support.rig import Rig

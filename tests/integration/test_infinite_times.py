@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from outboxd.policy.blame.outcomes import Retry
 from outboxd.policy.faults import fault_of
-from outboxd.policy.outcomes import Retry
-from outboxd.postgres.dead_letter_copies import DeadLetterCopyRows
-from outboxd.postgres.dead_letters import DeadLetters
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.overview import look
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.operators.dead_letter_copies import DeadLetterCopyRows
+from outboxd.postgres.operators.dead_letters import DeadLetters
+from outboxd.postgres.operators.overview import look
 from tests.contract.stores import PostgresBench
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Letters

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from outboxd.policy.messages import Event, LeaseGranted, SettleFailed
-from outboxd.policy.requests import Settlement
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.leases import LeaseKeeper
-from outboxd.postgres.ownership import Owner
-from outboxd.postgres.store import PostgresStore
+from outboxd.policy.exchange.messages import Event, LeaseGranted, SettleFailed
+from outboxd.policy.exchange.requests import Settlement
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.lease.leases import LeaseKeeper
+from outboxd.postgres.lease.ownership import Owner
+from outboxd.postgres.store.store import PostgresStore
 from tests.support.children import wait_for
 from tests.support.pgbouncer import pooler_of
 from tests.support.postgres_fixtures import Database

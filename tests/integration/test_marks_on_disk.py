@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 
-from outboxd.policy.messages import Event, Settled
-from outboxd.policy.requests import Settlement
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.ownership import Owner
-from outboxd.postgres.store import PostgresStore
+from outboxd.policy.exchange.messages import Event, Settled
+from outboxd.policy.exchange.requests import Settlement
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.lease.ownership import Owner
+from outboxd.postgres.store.store import PostgresStore
 from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
 from tests.support.rows import value

@@ -12,7 +12,7 @@ import pytest
 
 from outboxd.errors import ConfigError
 from outboxd.postgres.migrate import print_sql, upgrade
-from outboxd.postgres.revisions import required_revision
+from outboxd.postgres.schema.revisions import required_revision
 from tests.support.children import wait_for
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import value

@@ -16,11 +16,11 @@ from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.pool import NullPool
 
 from outboxd.errors import DatabaseUnavailableError, SchemaError
-from outboxd.postgres.failures import explained
+from outboxd.postgres.connections.failures import explained
 from outboxd.postgres.migrate import downgrade, print_sql, upgrade
-from outboxd.postgres.names import wakeup_channel
-from outboxd.postgres.revisions import check_schema, required_revision
-from outboxd.postgres.tables import metadata_for
+from outboxd.postgres.schema.names import wakeup_channel
+from outboxd.postgres.schema.revisions import check_schema, required_revision
+from outboxd.postgres.schema.tables import metadata_for
 from tests.support.postgres_fixtures import Database
 
 NASTY = 'Out"box $outboxd$ :x %s {y} é'

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from outboxd.postgres.dead_letter_copies import DeadLetterCopyRows
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.housekeeping import Housekeeping
-from outboxd.postgres.names import quoted
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.operators.dead_letter_copies import DeadLetterCopyRows
+from outboxd.postgres.schema.names import quoted
+from outboxd.postgres.upkeep.housekeeping import Housekeeping
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
 from tests.support.kafka import KafkaCluster

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import pytest
 
-from outboxd.postgres import overview
 from outboxd.postgres.migrate import upgrade
+from outboxd.postgres.operators import overview
 from tests.integration.test_roles import make_roles
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Letters, value

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from outboxd.errors import SchemaError
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.inspection import check_table
+from outboxd.postgres.checks.inspection import check_table
+from outboxd.postgres.connections.engine import make_engine
 from tests.support.postgres_fixtures import Database
 
 # Each type is turned into the one of `outboxd migrate` by PostgreSQL itself.

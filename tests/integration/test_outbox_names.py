@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from outboxd.policy.messages import LeaseLost
+from outboxd.policy.exchange.messages import LeaseLost
 from tests.support.children import wait_for
 from tests.support.lease_keepers import keeper_of
 from tests.support.postgres_fixtures import Database

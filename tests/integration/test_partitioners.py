@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from outboxd.kafka.client_config import CLIENT_LOGGER
-from outboxd.policy.partitioners import Placement
+from outboxd.kafka.client.client_config import CLIENT_LOGGER
+from outboxd.policy.topics.partitioners import Placement
 from tests.support.mock_broker import MockCluster
 
 PARTITIONS = 7

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from outboxd.policy.findings import Weight
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.inspection import inspect
+from outboxd.policy.exchange.findings import Weight
+from outboxd.postgres.checks.inspection import inspect
+from outboxd.postgres.connections.engine import make_engine
 from tests.support.pgbouncer import pooled as through_pgbouncer
 from tests.support.pgbouncer import pooler_of
 from tests.support.postgres_fixtures import Database

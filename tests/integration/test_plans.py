@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from outboxd.postgres.engine import make_engine
+from outboxd.postgres.connections.engine import make_engine
 from tests.support.daemon_statements import Pieces
 from tests.support.large_outbox import PROFILES, ROWS, LargeOutbox, Profile, Statistics, build, copied, drop
 from tests.support.plans import Bound, Plan, faults, watch

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from outboxd.postgres.prepared import PREPARED_MAX, PreparedStatements
+from outboxd.postgres.store.prepared import PREPARED_MAX, PreparedStatements
 from tests.support.children import wait_for
 from tests.support.postgres_fixtures import Database
 

@@ -8,8 +8,8 @@ from datetime import datetime
 import pytest
 from confluent_kafka import Producer
 
-from outboxd.kafka.progress import transactional_id
-from outboxd.policy.fencings import RIVAL_SECONDS
+from outboxd.kafka.transactional.progress import transactional_id
+from outboxd.policy.blame.fencings import RIVAL_SECONDS
 from tests.support.children import wait_for
 from tests.support.rig import Rig
 from tests.support.rows import value

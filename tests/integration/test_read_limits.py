@@ -7,11 +7,11 @@ from queue import SimpleQueue
 
 import pytest
 
-from outboxd.policy.messages import FetchFailed
-from outboxd.policy.requests import FetchRequest, SweepRequest
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.sessions import Connection, Session
-from outboxd.postgres.store import READ_SECONDS_MAX
+from outboxd.policy.exchange.messages import FetchFailed
+from outboxd.policy.exchange.requests import FetchRequest, SweepRequest
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.connections.sessions import Connection, Session
+from outboxd.postgres.store.store import READ_SECONDS_MAX
 from outboxd.relay.ports import OutboxStore
 from tests.contract.stores import PostgresBench
 from tests.support.postgres_fixtures import Database
@@ -33,7 +33,7 @@ def load(store: OutboxStore) -> None:
 def test_a_read_that_takes_too_long_is_ended_and_told_of_in_words(
     database: Database, monkeypatch: pytest.MonkeyPatch, begin: Callable[[OutboxStore], None]
 ) -> None:
-    monkeypatch.setattr("outboxd.postgres.store.READ_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("outboxd.postgres.store.store.READ_SECONDS_MAX", 0.2)
     bench = PostgresBench(database)
     with database.connect(autocommit=False) as another:
         another.execute("LOCK outboxd.outbox, outboxd.retry")

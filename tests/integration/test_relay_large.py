@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from outboxd.policy.limits import REPLAYS_MAX
+from outboxd.policy.fetch.limits import REPLAYS_MAX
 from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess

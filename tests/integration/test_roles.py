@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from outboxd.policy.findings import Weight
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.inspection import inspect
+from outboxd.policy.exchange.findings import Weight
+from outboxd.postgres.checks.inspection import inspect
+from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.migrate import upgrade
 from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outboxd.kafka.progress import transactional_id
+from outboxd.kafka.transactional.progress import transactional_id
 from outboxd.postgres.migrate import upgrade
 from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig

@@ -19,9 +19,9 @@ import pytest
 from outboxd.config import DatabaseSettings, HttpSettings, KafkaSettings, RelaySettings, Settings
 from outboxd.config.sections import ClusterSettings
 from outboxd.daemon import Daemon
-from outboxd.kafka.transactional_publisher import TransactionalPublisher
-from outboxd.policy.messages import ProgressRow, Report
-from outboxd.policy.records import Record
+from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
+from outboxd.policy.exchange.messages import ProgressRow, Report
+from outboxd.policy.rows.records import Record
 from outboxd.relay.ports import Publisher
 from tests.support.children import free_ports
 from tests.support.notify_socket import NotifySocket

@@ -8,11 +8,11 @@ import threading
 import psycopg
 import pytest
 
-from outboxd.policy.messages import Event, SettleFailed
-from outboxd.policy.requests import Settlement
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.ownership import Owner
-from outboxd.postgres.store import PostgresStore
+from outboxd.policy.exchange.messages import Event, SettleFailed
+from outboxd.policy.exchange.requests import Settlement
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.lease.ownership import Owner
+from outboxd.postgres.store.store import PostgresStore
 from tests.support.children import wait_for
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import value

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
+from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
 from tests.support.mock_broker import MockCluster

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from outboxd.policy.careful import Opening
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.starts import StartLog
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.lease.starts import StartLog
 from tests.support.children import wait_for
 from tests.support.postgres_fixtures import Database
 

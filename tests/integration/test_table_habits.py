@@ -9,9 +9,9 @@ from psycopg import sql
 from psycopg.errors import UndefinedTable
 from sqlalchemy import event
 
-from outboxd.policy.findings import Finding, Weight
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.inspection import inspect
+from outboxd.policy.exchange.findings import Finding, Weight
+from outboxd.postgres.checks.inspection import inspect
+from outboxd.postgres.connections.engine import make_engine
 from tests.support.postgres_fixtures import Database
 
 PUBLISHED = "CREATE PUBLICATION everything FOR ALL TABLES"

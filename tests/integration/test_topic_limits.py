@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from outboxd.kafka.publisher import KafkaPublisher
-from outboxd.kafka.topic_limits import ANY_KEY, KnownTopics
-from outboxd.policy.messages import Report
-from outboxd.policy.records import Record
+from outboxd.kafka.cluster.topic_limits import ANY_KEY, KnownTopics
+from outboxd.kafka.plain.publisher import KafkaPublisher
+from outboxd.policy.exchange.messages import Report
+from outboxd.policy.rows.records import Record
 from tests.support.children import wait_for
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import MakeTopic

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from outboxd.postgres.migrate import downgrade, upgrade
-from outboxd.postgres.revisions import required_revision
+from outboxd.postgres.schema.revisions import required_revision
 from tests.integration.test_roles import make_roles
 from tests.support.postgres_fixtures import Database
 from tests.support.rows import Connection, Letters, value

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.faults import Fault, fault_of
-from outboxd.policy.messages import DeliveryFault, ProgressRow, Report
-from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
-from outboxd.policy.records import Record
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
 from tests.simulation.broker import REFUSAL, Broker, Topic
 from tests.simulation.database import Kind, Row
 

@@ -6,11 +6,11 @@ import random
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from outboxd.policy.messages import Event, Fetched, LeaseGranted, Loaded, Report, StopRequested
-from outboxd.policy.records import Record
-from outboxd.relay.careful import CarefulPublisher
-from outboxd.relay.careful_transactions import CarefulTransactions
+from outboxd.policy.exchange.messages import Event, Fetched, LeaseGranted, Loaded, Report, StopRequested
+from outboxd.policy.rows.records import Record
 from outboxd.relay.ports import Publisher
+from outboxd.relay.publish.careful import CarefulPublisher
+from outboxd.relay.publish.careful_transactions import CarefulTransactions
 from outboxd.relay.relay import Ports, Relay
 from tests.simulation.client import SimulatedPublisher
 from tests.simulation.database import Row

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from outboxd.policy.records import Arm, Record
+from outboxd.policy.rows.records import Arm, Record
 from tests.simulation.ids import Ids
 from tests.simulation.timeline import EPOCH_MS, Timeline
 

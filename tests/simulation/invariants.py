@@ -6,9 +6,9 @@ import fnmatch
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from outboxd.policy.breakers import STORM_KEYS
-from outboxd.policy.records import Record
-from outboxd.policy.requests import Settlement
+from outboxd.policy.exchange.requests import Settlement
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.breakers import STORM_KEYS
 from tests.simulation.database import Kind, Row
 from tests.simulation.history import Violation
 from tests.simulation.statements import is_of_event

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from outboxd.policy.messages import LeaseGranted, LeaseLost
+from outboxd.policy.exchange.messages import LeaseGranted, LeaseLost
 from tests.simulation.database import Database
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from outboxd.policy.records import ID_MAX
+from outboxd.policy.rows.records import ID_MAX
 from tests.simulation.database import Kind, Row
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from outboxd.policy.records import FIRST_ID, ID_MAX
-from outboxd.policy.routes import Confirm, RetryLimits, Route
+from outboxd.policy.blame.routes import Confirm, RetryLimits, Route
+from outboxd.policy.rows.records import FIRST_ID, ID_MAX
 from outboxd.relay.relay import RelayLimits
 
 FAR_IDS = (ID_MAX - 8_000, FIRST_ID + 1)

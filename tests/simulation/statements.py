@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from operator import itemgetter
 
-from outboxd.policy.event_pieces import event_pieces
-from outboxd.policy.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
-from outboxd.policy.records import FIRST_ID, ID_MAX, Arm, Record
-from outboxd.policy.requests import FetchRequest, Known, Settlement, SweepRequest
+from outboxd.policy.exchange.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
+from outboxd.policy.exchange.requests import FetchRequest, Known, Settlement, SweepRequest
+from outboxd.policy.rows.event_pieces import event_pieces
+from outboxd.policy.rows.records import FIRST_ID, ID_MAX, Arm, Record
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
 from tests.simulation.history import Violation
 from tests.simulation.timeline import EPOCH_MS

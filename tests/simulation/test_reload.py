@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from outboxd.policy.messages import Reconfigured
+from outboxd.policy.exchange.messages import Reconfigured
 from tests.simulation.campaign import run_seed
 from tests.simulation.world import World
 

@@ -37,9 +37,9 @@ def test_no_history_breaks_an_invariant(first: int) -> None:
 def test_no_invariant_is_broken_where_topics_are_forgotten_as_soon_as_nothing_is_left_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("outboxd.relay.lanes.LANES_KEPT_MAX", 0)
-    monkeypatch.setattr("outboxd.relay.lanes.LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("outboxd.relay.forgetting.NEIGHBOURS_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.relay.memory.lanes.LANES_KEPT_MAX", 0)
+    monkeypatch.setattr("outboxd.relay.memory.lanes.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.relay.fetch.forgetting.NEIGHBOURS_SECONDS", 0.0)
     tally, told = Tally(), []
     for seed in range(FORGETFUL_SEEDS):
         outcome = run_seed(seed)

@@ -6,7 +6,7 @@ import random
 from functools import partial
 from itertools import count, islice
 
-from outboxd.policy.messages import Reconfigured
+from outboxd.policy.exchange.messages import Reconfigured
 from outboxd.relay.ownership import RENEWAL_SECONDS_MAX
 from tests.simulation.campaign import run_seed
 from tests.simulation.database import Copy

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import KafkaError
 
 from outboxd.errors import BrokerUnavailableError
-from outboxd.kafka.progress import ProgressRecord, decode
-from outboxd.kafka.shard_clients import ShardClients
-from outboxd.kafka.transaction_worker import Jobs
-from outboxd.kafka.transactional_publisher import TransactionalPublisher
-from outboxd.kafka.verdicts import Way
-from outboxd.policy.records import Record
+from outboxd.kafka.transactional.progress import ProgressRecord, decode
+from outboxd.kafka.transactional.shard_clients import ShardClients
+from outboxd.kafka.transactional.transaction_worker import Jobs
+from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.transactional.verdicts import Way
+from outboxd.policy.rows.records import Record
 from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.database import Row

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from outboxd.kafka.lone_transactions import LoneTransactions
-from outboxd.kafka.transactional_publisher import TransactionalPublisher
-from outboxd.policy.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded
-from outboxd.policy.records import Record
+from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.trials.lone_transactions import LoneTransactions
+from outboxd.policy.exchange.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded
+from outboxd.policy.rows.records import Record
 from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.database import Row

@@ -6,10 +6,10 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING
 
+from outboxd.policy.exchange.messages import DeliveryFault, Report, TransactionEnded
 from outboxd.policy.faults import Fault, own_fault
-from outboxd.policy.messages import DeliveryFault, Report, TransactionEnded
-from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
-from outboxd.policy.records import Record
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
 from tests.simulation.broker import REFUSAL, Broker
 from tests.simulation.database import Kind
 

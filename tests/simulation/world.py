@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from outboxd.policy.backoff import PROBE_DELAY_MAX_SECONDS
-from outboxd.policy.breakers import WATCHED_TRIES
-from outboxd.policy.requests import Settlement
+from outboxd.policy.blame.backoff import PROBE_DELAY_MAX_SECONDS
+from outboxd.policy.exchange.requests import Settlement
+from outboxd.policy.topics.breakers import WATCHED_TRIES
 from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.daemon import Daemon

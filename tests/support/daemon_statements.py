@@ -9,16 +9,16 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
-from outboxd.policy.limits import RelayLimits
-from outboxd.policy.messages import Event, Fetched, LeaseGranted, Settled
-from outboxd.policy.requests import FetchRequest, Settlement
-from outboxd.postgres.dead_letter_copies import DeadLetterCopyRows
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.housekeeping import Housekeeping
-from outboxd.postgres.leases import LeaseKeeper
-from outboxd.postgres.ownership import Owner
-from outboxd.postgres.starts import StartLog
-from outboxd.postgres.store import PostgresStore
+from outboxd.policy.exchange.messages import Event, Fetched, LeaseGranted, Settled
+from outboxd.policy.exchange.requests import FetchRequest, Settlement
+from outboxd.policy.fetch.limits import RelayLimits
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.lease.leases import LeaseKeeper
+from outboxd.postgres.lease.ownership import Owner
+from outboxd.postgres.lease.starts import StartLog
+from outboxd.postgres.operators.dead_letter_copies import DeadLetterCopyRows
+from outboxd.postgres.store.store import PostgresStore
+from outboxd.postgres.upkeep.housekeeping import Housekeeping
 from tests.support.children import wait_for
 from tests.support.large_outbox import LargeOutbox
 from tests.support.plans import Plan, PlanMode, watch

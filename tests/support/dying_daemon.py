@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 from outboxd.cli import main
-from outboxd.postgres.leases import LeaseKeeper
-from outboxd.relay.writing import Writing
+from outboxd.postgres.lease.leases import LeaseKeeper
+from outboxd.relay.settle.writing import Writing
 
 
 def die(*_: object) -> None:

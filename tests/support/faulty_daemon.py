@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
+from outboxd.policy.rows.records import Record
 from outboxd.relay.ports import Publisher
 from tests.support.decorated_daemon import run_decorated
 

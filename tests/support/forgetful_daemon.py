@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from outboxd.cli import main
-from outboxd.kafka import shard_clients
-from outboxd.kafka.progress import ProgressRecord
+from outboxd.kafka.transactional import shard_clients
+from outboxd.kafka.transactional.progress import ProgressRecord
 
 
 def find_nothing(*_: object) -> Sequence[ProgressRecord]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.housekeeping import Housekeeping
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.upkeep.housekeeping import Housekeeping
 from tests.support.postgres_fixtures import Database
 
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from outboxd.policy.messages import Report
-from outboxd.policy.records import Record
+from outboxd.policy.exchange.messages import Report
+from outboxd.policy.rows.records import Record
 from outboxd.relay.ports import Publisher
 from tests.support.decorated_daemon import run_decorated
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from outboxd.policy.messages import Event, LeaseGranted
-from outboxd.postgres.engine import make_engine
-from outboxd.postgres.leases import LeaseKeeper
+from outboxd.policy.exchange.messages import Event, LeaseGranted
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.lease.leases import LeaseKeeper
 from tests.support.postgres_fixtures import Database
 
 

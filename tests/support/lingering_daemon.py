@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from outboxd.cli import main
-from outboxd.kafka.transactional_producer import POLL_SECONDS, TransactionalProducer
+from outboxd.kafka.transactional.transactional_producer import POLL_SECONDS, TransactionalProducer
 
 
 def linger(producer: TransactionalProducer, seconds: float = POLL_SECONDS) -> None:

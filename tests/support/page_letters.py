@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from outboxd.errors import DatabaseUnavailableError
-from outboxd.postgres.dead_letter_rows import Filters, Group, Letter, Obstacle, Taken, WholeLetter
+from outboxd.postgres.operators.dead_letter_rows import Filters, Group, Letter, Obstacle, Taken, WholeLetter
 
 DIED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

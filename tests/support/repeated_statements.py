@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from outboxd.maintenance.purge import BATCH_ROWS as PURGED_ROWS
-from outboxd.policy.deferrals import Reread
+from outboxd.policy.blame.outcomes import DeadLetter, DeathReason, Retry
+from outboxd.policy.exchange.messages import Loaded, Swept
+from outboxd.policy.exchange.requests import Known, Settlement, SweepRequest
 from outboxd.policy.faults import KAFKA_FAULTS
-from outboxd.policy.messages import Loaded, Swept
-from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
-from outboxd.policy.records import FIRST_ID
-from outboxd.policy.requests import Known, Settlement, SweepRequest
-from outboxd.policy.topic_holds import CatchUp
-from outboxd.postgres.overview import look
-from outboxd.relay.sweeping import SKIPPED_KEYS_MAX, SWEEP_ROWS_MAX
-from outboxd.relay.wishes import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX
+from outboxd.policy.keys.deferrals import Reread
+from outboxd.policy.rows.records import FIRST_ID
+from outboxd.policy.topics.topic_holds import CatchUp
+from outboxd.postgres.operators.overview import look
+from outboxd.relay.admit.wishes import CHOSEN_ROWS_MAX, KEYS_REREAD_MAX
+from outboxd.relay.fetch.sweeping import SKIPPED_KEYS_MAX, SWEEP_ROWS_MAX
 from tests.support.daemon_statements import BATCH_ROWS, Pieces
 from tests.support.large_outbox import DEAD_LETTERS, RETRIES, ROWS
 from tests.support.plans import Bound

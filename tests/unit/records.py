@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from outboxd.policy.records import Arm, Record
+from outboxd.policy.rows.records import Arm, Record
 
 
 def record(

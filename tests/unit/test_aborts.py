@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError
 
-from outboxd.kafka.aborts import Refusal, halved, progress_refusal, topics_refusal
-from outboxd.kafka.verdicts import Attempt, Way
+from outboxd.kafka.transactional.aborts import Refusal, halved, progress_refusal, topics_refusal
+from outboxd.kafka.transactional.verdicts import Attempt, Way
+from outboxd.policy.exchange.messages import DeliveryFault
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault
-from outboxd.policy.records import Arm, Record
+from outboxd.policy.rows.records import Arm, Record
 
 FAULT = DeliveryFault(own_fault("PROGRESS_REFUSED"), "why")
 

@@ -9,11 +9,11 @@ from typing import cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from outboxd.kafka import acknowledged as module
-from outboxd.kafka.acknowledged import AcknowledgedPlaces, lost_records
-from outboxd.kafka.log_reader import LogReader, LogRecord, Partition
-from outboxd.policy.auditing import Bounds, Identity
-from outboxd.policy.messages import Report
+from outboxd.kafka.cluster import acknowledged as module
+from outboxd.kafka.cluster.acknowledged import AcknowledgedPlaces, lost_records
+from outboxd.kafka.cluster.log_reader import LogReader, LogRecord, Partition
+from outboxd.policy.exchange.auditing import Bounds, Identity
+from outboxd.policy.exchange.messages import Report
 from tests.unit.records import record
 
 AT: Partition = ("orders", 0)

@@ -14,10 +14,11 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic
 
-from outboxd.kafka import progress, topic_limits
-from outboxd.kafka.answers import answer_of
-from outboxd.kafka.progress import ensure_topic
-from outboxd.kafka.topic_limits import topic_configs
+from outboxd.kafka.client.answers import answer_of
+from outboxd.kafka.cluster import topic_limits
+from outboxd.kafka.cluster.topic_limits import topic_configs
+from outboxd.kafka.transactional import progress
+from outboxd.kafka.transactional.progress import ensure_topic
 
 CLIENTS: list[weakref.ref[RefusingClient]] = []
 

@@ -9,10 +9,10 @@ import pytest
 from outboxd.cli import audit
 from outboxd.errors import BrokerUnavailableError
 from outboxd.maintenance.audit import republish
-from outboxd.policy.auditing import Bounds, Identity, LostRow, Place, PublishedRow, Tally, look, newer_in_log
+from outboxd.policy.exchange.auditing import Bounds, Identity, LostRow, Place, PublishedRow, Tally, look, newer_in_log
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
+from outboxd.policy.rows.records import Record
 
 ROW = PublishedRow(7, "e7", "orders", "k", 0, 100, 1_000)
 OURS, OTHER = Identity(7, "e7"), Identity(9, "e9")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from outboxd.kafka.no_transactions import NoTransactions
+from outboxd.kafka.plain.no_transactions import NoTransactions
 from outboxd.policy.careful import (
     CAREFUL_SECONDS,
     STILL_ROWS_MAX,
@@ -17,10 +17,10 @@ from outboxd.policy.careful import (
     Opening,
     recorded,
 )
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
-from outboxd.relay.careful import CarefulPublisher
+from outboxd.policy.rows.records import Record
+from outboxd.relay.publish.careful import CarefulPublisher
 
 ROWS_MAX = 1_000
 

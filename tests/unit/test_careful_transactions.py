@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from outboxd.policy.careful import Opening, PlannedEnd
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of, own_fault
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
-from outboxd.relay.careful_transactions import SESSION_ROWS_MAX, CarefulTransactions
+from outboxd.policy.rows.records import Record
+from outboxd.relay.publish.careful_transactions import SESSION_ROWS_MAX, CarefulTransactions
 from tests.unit.test_careful import FakeJournal, FakePublisher, FakeTrial, row
 
 CRASHED = DeliveryFault(own_fault("CRASHED_DAEMON"), "SIGKILL, then SIGKILL")

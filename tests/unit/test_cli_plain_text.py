@@ -22,7 +22,7 @@ from outboxd.cli.plain_text import (
     shell_word,
 )
 from outboxd.errors import UsageError
-from outboxd.postgres.sql_by_hand import sql_literal
+from outboxd.postgres.operators.sql_by_hand import sql_literal
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 

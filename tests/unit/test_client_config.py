@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from outboxd.kafka.client_config import lone_config, producer_config, transactional_config
+from outboxd.kafka.checks.transaction_checks import inspect_transactions
+from outboxd.kafka.client.client_config import lone_config, producer_config, transactional_config
+from outboxd.kafka.cluster.log_reader import LogReader
+from outboxd.kafka.cluster.topic_limits import topic_configs
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
-from outboxd.kafka.log_reader import LogReader
-from outboxd.kafka.shard_clients import ShardClients
-from outboxd.kafka.topic_limits import topic_configs
-from outboxd.kafka.transaction_checks import inspect_transactions
+from outboxd.kafka.transactional.shard_clients import ShardClients
 
 TALKATIVE = {"bootstrap.servers": "a:9092", "statistics.interval.ms": "1"}
 
@@ -39,7 +39,7 @@ def test_no_client_makes_statistics_which_would_pile_up_where_nobody_takes_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made.clear()
-    monkeypatch.setattr("outboxd.kafka.shard_clients.AdminClient", Asked)
+    monkeypatch.setattr("outboxd.kafka.transactional.shard_clients.AdminClient", Asked)
     monkeypatch.setattr("outboxd.kafka.dead_letter_copies.Producer", Asked)
     ShardClients(TALKATIVE, source="default", schema="outboxd", rows_max=10).contact(1.0)
     DeadLetterCopier(TALKATIVE, "dead", "default").send([], threading.Event())
@@ -60,7 +60,7 @@ def test_the_clients_queue_has_room_for_any_record_that_the_client_takes() -> No
 def test_no_client_writes_past_the_log_whatever_is_to_be_debugged(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for limit in ("topic_limits.ASK_SECONDS_MAX", "transaction_checks.ANSWER_SECONDS"):
+    for limit in ("cluster.topic_limits.ASK_SECONDS_MAX", "checks.transaction_checks.ANSWER_SECONDS"):
         monkeypatch.setattr(f"outboxd.kafka.{limit}", 0.1)
     asked = {"bootstrap.servers": "127.0.0.1:1", "debug": "conf,broker", "log_level": "7"}
     list(topic_configs(asked, ["orders"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from outboxd.kafka.client_files import contents
+from outboxd.kafka.client.client_files import contents
 
 
 def test_a_file_that_has_other_contents_under_its_path_is_another(tmp_path: Path) -> None:

@@ -8,8 +8,14 @@ import threading
 import pytest
 from confluent_kafka import KafkaError
 
-from outboxd.kafka.cluster_failure import HOLDS_SECONDS, LATELY_SECONDS, ClusterFailure, connection_error, in_full
-from outboxd.kafka.connection_remedies import without_times
+from outboxd.kafka.client.cluster_failure import (
+    HOLDS_SECONDS,
+    LATELY_SECONDS,
+    ClusterFailure,
+    connection_error,
+    in_full,
+)
+from outboxd.kafka.client.connection_remedies import without_times
 
 DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
 REFUSED = KafkaError(KafkaError._TRANSPORT, "a:1/bootstrap: Connect to ipv4#a:1 failed: Connection refused")

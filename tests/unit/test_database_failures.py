@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from outboxd.postgres.failures import explain
+from outboxd.postgres.connections.failures import explain
 
 LOOK = "look at database.url, and at the server"
 

@@ -16,7 +16,7 @@ from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import GAUGES, StatusBoard
-from outboxd.policy.messages import (
+from outboxd.policy.exchange.messages import (
     Event,
     Fetched,
     FetchFailed,
@@ -28,8 +28,8 @@ from outboxd.policy.messages import (
     SettleFailed,
     Swept,
 )
-from outboxd.policy.records import Record
-from outboxd.policy.requests import Settlement
+from outboxd.policy.exchange.requests import Settlement
+from outboxd.policy.rows.records import Record
 from outboxd.relay.relay import Ports, Relay, RelayLimits
 from tests.unit.records import record
 

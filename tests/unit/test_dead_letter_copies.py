@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError
 from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
 from outboxd.maintenance.dead_letter_copies import DeadLetterCopies
-from outboxd.policy.dead_letter_copies import DeadCopy, copy_headers
+from outboxd.policy.exchange.dead_letter_copies import DeadCopy, copy_headers
 
 LETTER = DeadCopy(
     3, datetime(2026, 1, 1, tzinfo=UTC), 7, "e7", "orders", "k", b"payload", '{"trace": "t"}', 9,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.policy.breakers import STORM_KEYS
+from outboxd.policy.blame.routes import Confirm, Route
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
-from outboxd.policy.routes import Confirm, Route
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.breakers import STORM_KEYS
 from outboxd.relay.state import Ports, RelayLimits, State
 from tests.unit.records import record
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outboxd.demo.stumble import StumblingPublisher
-from outboxd.kafka.no_transactions import NoTransactions
+from outboxd.kafka.plain.no_transactions import NoTransactions
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import FaultClass
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Arm, Record
+from outboxd.policy.rows.records import Arm, Record
 
 
 class Within(NoTransactions):

@@ -51,7 +51,7 @@ def nothing_answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "outboxd.daemon.run_daemon",
             "outboxd.demo.show.run",
             "outboxd.bench.run.run",
-            "outboxd.kafka.inspection._Client",
+            "outboxd.kafka.checks.inspection._Client",
         ):
             patch.setattr(where, refuse)
         yield directory

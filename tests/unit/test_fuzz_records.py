@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.publisher import KafkaPublisher
-from outboxd.policy.cause import cause
-from outboxd.policy.messages import Report
-from outboxd.policy.records import Record
+from outboxd.kafka.plain.publisher import KafkaPublisher
+from outboxd.policy.blame.cause import cause
+from outboxd.policy.exchange.messages import Report
+from outboxd.policy.rows.records import Record
 
 
 class LongText(str):

@@ -8,12 +8,12 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.kafka.handover import Handover
-from outboxd.kafka.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
-from outboxd.kafka.transactions import Transactions
-from outboxd.policy.messages import ProgressRow, Recovered, Report
-from outboxd.policy.records import Record
-from outboxd.policy.transaction_size import TransactionSize
+from outboxd.kafka.transactional.handover import Handover
+from outboxd.kafka.transactional.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
+from outboxd.kafka.transactional.transactions import Transactions
+from outboxd.policy.exchange.messages import ProgressRow, Recovered, Report
+from outboxd.policy.rows.records import Record
+from outboxd.policy.rows.transaction_size import TransactionSize
 from tests.unit.records import record
 
 ROW = ProgressRow(1, 0, 10, False, 11)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from outboxd.policy.topic_holds import HoldReason, TopicHolds
-from outboxd.relay.histories import Histories
+from outboxd.policy.topics.topic_holds import HoldReason, TopicHolds
+from outboxd.relay.report.histories import Histories
 from tests.unit.records import record
 
 

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import ConfigResource, ResourceType
 
-from outboxd.kafka import inspection, transaction_checks
-from outboxd.policy.findings import Finding, Weight
+from outboxd.kafka.checks import inspection, transaction_checks
+from outboxd.policy.exchange.findings import Finding, Weight
 
 GONE = KafkaException(KafkaError(KafkaError._TRANSPORT, "gone"))
 

@@ -6,10 +6,10 @@ from collections import deque
 
 from confluent_kafka import KafkaError
 
-from outboxd.kafka.verdicts import Pieces, sent_back
+from outboxd.kafka.transactional.verdicts import Pieces, sent_back
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import FaultClass, fault_of
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
+from outboxd.policy.rows.records import Record
 from tests.unit.records import record
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError
 
-from outboxd.kafka.log_reader import LogReader
+from outboxd.kafka.cluster.log_reader import LogReader
 
 AT = ("orders", 0)
 
@@ -39,7 +39,7 @@ def message_of(offset: int, code: int | None = None) -> SimpleNamespace:
 
 
 def reader_of(monkeypatch: pytest.MonkeyPatch, *messages: SimpleNamespace) -> LogReader:
-    monkeypatch.setattr("outboxd.kafka.log_reader.Consumer", lambda _: FakeConsumer(list(messages)))
+    monkeypatch.setattr("outboxd.kafka.cluster.log_reader.Consumer", lambda _: FakeConsumer(list(messages)))
     return LogReader({}, "default")
 
 

@@ -16,8 +16,8 @@ from outboxd.maintenance.jobs import Jobs
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
-from outboxd.policy.records import FIRST_ID
-from outboxd.postgres.housekeeping import COUNTED_MAX, Kind, Measured, Walked
+from outboxd.policy.rows.records import FIRST_ID
+from outboxd.postgres.upkeep.housekeeping import COUNTED_MAX, Kind, Measured, Walked
 from outboxd.web.app import QUERIES_MAX
 from outboxd.wiring import CONNECTIONS
 from tests.support.children import wait_for

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from outboxd.kafka.messages import MessageChecks
-from outboxd.policy.messages import DeliveryFault
-from outboxd.policy.records import WITHHELD
-from outboxd.policy.row_checks import TIMESTAMP_MS_MAX
+from outboxd.policy.exchange.messages import DeliveryFault
+from outboxd.policy.rows.records import WITHHELD
+from outboxd.policy.rows.row_checks import TIMESTAMP_MS_MAX
 from tests.unit.records import record
 
 

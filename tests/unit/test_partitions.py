@@ -8,9 +8,9 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.kafka.partitions import MostPartitions, PartitionQuestions
+from outboxd.kafka.cluster.partitions import MostPartitions, PartitionQuestions
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import DeliveryFault, Report
 from tests.support.children import wait_for
 from tests.unit.records import record
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outboxd.policy.backoff import failure_pause_seconds, probe_delay_seconds, retry_delay_seconds
+from outboxd.policy.blame.backoff import failure_pause_seconds, probe_delay_seconds, retry_delay_seconds
 
 ATTEMPTS = st.integers(1, 10**6)
 SECONDS = st.floats(0, 1e9, allow_nan=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from outboxd.policy.breakers import Breakers, StormGuard, storm_note, storm_of
 from outboxd.policy.faults import fault_of, own_fault
+from outboxd.policy.topics.breakers import Breakers, StormGuard, storm_note, storm_of
 
 FAULT = fault_of(29)
 

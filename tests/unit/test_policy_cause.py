@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outboxd.policy.cause import CAUSE_CHARS_MAX, cause, plain
+from outboxd.policy.blame.cause import CAUSE_CHARS_MAX, cause, plain
 from outboxd.policy.faults import KAFKA_FAULTS, OWN_FAULTS, Fault, fault_of, own_fault
 
 FAULTS = [*KAFKA_FAULTS.values(), *OWN_FAULTS.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outboxd.policy.fencings import RIVAL_SECONDS, Fencings
+from outboxd.policy.blame.fencings import RIVAL_SECONDS, Fencings
 
 
 def test_the_third_within_ten_minutes_is_too_many() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outboxd.policy.gaps import Gaps
+from outboxd.policy.fetch.gaps import Gaps
 
 NONE: frozenset[str] = frozenset()
 

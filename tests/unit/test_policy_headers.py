@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outboxd.policy.faults import own_fault
-from outboxd.policy.headers import RESERVED_HEADERS, InvalidHeaders, parse_headers, readable_headers
+from outboxd.policy.rows.headers import RESERVED_HEADERS, InvalidHeaders, parse_headers, readable_headers
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12).filter(
     lambda name: name not in RESERVED_HEADERS

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from outboxd.policy.deferrals import Reread
-from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import Record
+from outboxd.policy.keys.deferrals import Reread
+from outboxd.policy.keys.key_gate import KeyGate
+from outboxd.policy.rows.records import Record
 from tests.unit.records import record
 
 KEY = ("orders", "k")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outboxd.policy.pacing import Pacing
+from outboxd.policy.fetch.pacing import Pacing
 
 
 def test_reads_follow_at_once_while_rows_flow_and_ever_later_while_none_come() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from outboxd.policy.partition_holds import PartitionHolds
-from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
-from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
+from outboxd.policy.topics.partition_holds import PartitionHolds
+from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
+from outboxd.policy.topics.topic_holds import CatchUp, HoldReason, TopicHolds
 from tests.unit.records import record
 
 TWO = Placement(DEFAULT_PARTITIONER, 2)

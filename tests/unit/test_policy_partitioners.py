@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outboxd.policy.partitioners import Placement, murmur2
+from outboxd.policy.topics.partitioners import Placement, murmur2
 
 CERTAIN = ["consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"]
 

@@ -7,8 +7,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outboxd.policy.headers import Headers
-from outboxd.policy.row_checks import (
+from outboxd.policy.rows.headers import Headers
+from outboxd.policy.rows.row_checks import (
     BATCH_OVERHEAD_BYTES,
     TIMESTAMP_MS_MAX,
     client_size_bytes,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from outboxd.policy.records import Arm, Record
-from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
+from outboxd.policy.rows.records import Arm, Record
+from outboxd.policy.topics.topic_holds import CatchUp, HoldReason, TopicHolds
 from tests.unit.records import record
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outboxd.policy.blame.outcomes import Alone, DeadLetter, DeathReason, Hold, Retry, Unknown
+from outboxd.policy.blame.routes import RetryLimits, Route
+from outboxd.policy.blame.verdicts import Circumstances, judge
 from outboxd.policy.faults import KAFKA_FAULTS, Fault, FaultClass, fault_of, own_fault
-from outboxd.policy.outcomes import Alone, DeadLetter, DeathReason, Hold, Retry, Unknown
-from outboxd.policy.records import NO_HISTORY, FailureHistory
-from outboxd.policy.routes import RetryLimits, Route
-from outboxd.policy.verdicts import Circumstances, judge
+from outboxd.policy.rows.records import NO_HISTORY, FailureHistory
 
 ROUTE = Route(retry=RetryLimits(max_attempts=3, backoff_initial_seconds=1.0, backoff_max_seconds=8.0))
 CALM = Circumstances(alone=True, neighbours_delivered=False, storming=False, own_age_seconds=0.0, random_unit=0.5)

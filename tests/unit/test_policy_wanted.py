@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outboxd.policy.wanted import Wanted
+from outboxd.policy.keys.wanted import Wanted
 
 
 def wanted(*entries: tuple[int, str]) -> Wanted[int]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException
 
-from outboxd.kafka import producer_maker
-from outboxd.kafka.publisher import KafkaPublisher
-from outboxd.policy.messages import Report
-from outboxd.policy.records import Arm
+from outboxd.kafka.client import producer_maker
+from outboxd.kafka.plain.publisher import KafkaPublisher
+from outboxd.policy.exchange.messages import Report
+from outboxd.policy.rows.records import Arm
 
 
 class FailingProducer:
@@ -40,7 +40,7 @@ class FailingProducer:
 def test_a_report_that_a_fatal_error_swallows_is_a_failure_of_the_producer(
     call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outboxd.kafka.producer_maker.Producer", FailingProducer)
+    monkeypatch.setattr("outboxd.kafka.client.producer_maker.Producer", FailingProducer)
     publisher = KafkaPublisher({}, source="shop", in_flight_rows_max=10, in_flight_bytes_max=1_000)
     assert publisher.failure() is None
     getattr(publisher, call)(0.001)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from outboxd.policy.records import Record
-from outboxd.postgres.record_rows import records_of
+from outboxd.policy.rows.records import Record
+from outboxd.postgres.store.record_rows import records_of
 
 
 def fresh(text: str) -> str:

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from outboxd.policy.deferrals import Reread
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.exchange.messages import DueReplay, Fetched
+from outboxd.policy.exchange.requests import FetchRequest
 from outboxd.policy.faults import fault_of
-from outboxd.policy.gaps import Gaps
-from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.messages import DueReplay, Fetched
-from outboxd.policy.partition_holds import PartitionHolds
-from outboxd.policy.records import FIRST_ID, ID_MAX, NO_HISTORY, Arm, FailureHistory, Record
-from outboxd.policy.requests import FetchRequest
-from outboxd.policy.routes import Route
-from outboxd.policy.topic_holds import CatchUp, HoldReason, TopicHolds
-from outboxd.relay.admission import Admission, Admitted
-from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
-from outboxd.relay.lanes import Lanes
-from outboxd.relay.ledger import Ledger
-from outboxd.relay.probing import Probing
-from outboxd.relay.wishes import FOUND_MAX, Wishes
+from outboxd.policy.fetch.gaps import Gaps
+from outboxd.policy.keys.deferrals import Reread
+from outboxd.policy.keys.key_gate import KeyGate
+from outboxd.policy.rows.records import FIRST_ID, ID_MAX, NO_HISTORY, Arm, FailureHistory, Record
+from outboxd.policy.topics.partition_holds import PartitionHolds
+from outboxd.policy.topics.topic_holds import CatchUp, HoldReason, TopicHolds
+from outboxd.relay.admit.admission import Admission, Admitted
+from outboxd.relay.admit.probing import Probing
+from outboxd.relay.admit.wishes import FOUND_MAX, Wishes
+from outboxd.relay.memory.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.memory.lanes import Lanes
+from outboxd.relay.memory.ledger import Ledger
 from tests.unit.records import record
 
 
@@ -322,7 +322,7 @@ def test_a_row_that_the_sweep_found_and_that_is_held_meanwhile_is_wanted_no_more
 
 
 def test_the_list_of_replays_is_not_read_on_while_there_is_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outboxd.relay.held_records.REPLAYS_MAX", 1)
+    monkeypatch.setattr("outboxd.relay.memory.held_records.REPLAYS_MAX", 1)
     bench = Bench()
     replay = FailureHistory(1, 70)
     bench.held.add(HeldRecord(7, "orders", ("orders", "k"), replay, HeldState.WANTED, "replay", 0.0))

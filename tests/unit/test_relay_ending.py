@@ -6,19 +6,19 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
 
+from outboxd.policy.blame.outcomes import DeadLetter, DeathReason
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.exchange.requests import Settlement
 from outboxd.policy.faults import own_fault
-from outboxd.policy.outcomes import DeadLetter, DeathReason
-from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
-from outboxd.policy.records import NO_HISTORY, FailureHistory
-from outboxd.policy.requests import Settlement
-from outboxd.policy.routes import Route
-from outboxd.policy.topic_holds import HoldReason
+from outboxd.policy.rows.records import NO_HISTORY, FailureHistory
+from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
+from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.ending import RelayEnd, consider_empty
-from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.relay.fetch.reading import Reading
+from outboxd.relay.fetch.recovering import TRIED_SECONDS
+from outboxd.relay.memory.held_records import HeldRecord, HeldState
+from outboxd.relay.memory.refusals import STUCK_TRIES
 from outboxd.relay.ports import RecoverFailed
-from outboxd.relay.reading import Reading
-from outboxd.relay.recovering import TRIED_SECONDS
-from outboxd.relay.refusals import STUCK_TRIES
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import OUTAGE_SECONDS, Watch
 from tests.unit.records import record

@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import pytest
 
+from outboxd.policy.blame.routes import Confirm, Route
+from outboxd.policy.exchange.messages import Report
 from outboxd.policy.faults import fault_of, own_fault
-from outboxd.policy.messages import Report
-from outboxd.policy.records import NO_HISTORY
-from outboxd.policy.routes import Confirm, Route
-from outboxd.policy.topic_holds import HoldReason
-from outboxd.relay.forgetting import forget_idle_topics
-from outboxd.relay.held_records import HeldRecord, HeldState
-from outboxd.relay.histories import NEIGHBOURS_SECONDS
-from outboxd.relay.lanes import LOOK_SECONDS
+from outboxd.policy.rows.records import NO_HISTORY
+from outboxd.policy.topics.topic_holds import HoldReason
+from outboxd.relay.fetch.forgetting import forget_idle_topics
+from outboxd.relay.fetch.reading import Reading
+from outboxd.relay.memory.held_records import HeldRecord, HeldState
+from outboxd.relay.memory.lanes import LOOK_SECONDS
 from outboxd.relay.ports import Fetched, Pause
-from outboxd.relay.reading import Reading
+from outboxd.relay.report.histories import NEIGHBOURS_SECONDS
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import OUTAGE_SECONDS, Watch
 from tests.unit.records import record
@@ -78,7 +78,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("outboxd.relay.lanes.LANES_KEPT_MAX", KEPT_MAX)
+    monkeypatch.setattr("outboxd.relay.memory.lanes.LANES_KEPT_MAX", KEPT_MAX)
     return Bench()
 
 

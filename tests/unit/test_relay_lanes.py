@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from outboxd.policy.breakers import storm_note
+from outboxd.policy.blame.routes import Route
 from outboxd.policy.faults import own_fault
-from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.routes import Route
-from outboxd.policy.topic_holds import TopicHolds
-from outboxd.relay.lanes import Lanes
+from outboxd.policy.keys.key_gate import KeyGate
+from outboxd.policy.topics.breakers import storm_note
+from outboxd.policy.topics.topic_holds import TopicHolds
+from outboxd.relay.memory.lanes import Lanes
 from outboxd.relay.ports import Pause
 
 STORMED = own_fault("INVALID_TOPIC")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from outboxd.policy.blame.outcomes import DeadLetter, DeathReason, Retry
 from outboxd.policy.faults import fault_of
-from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.limits import REPLAYS_MAX
-from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
-from outboxd.policy.records import NO_HISTORY, FailureHistory
-from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
-from outboxd.relay.ledger import Ledger
-from outboxd.relay.settling import Settling
+from outboxd.policy.fetch.limits import REPLAYS_MAX
+from outboxd.policy.keys.key_gate import KeyGate
+from outboxd.policy.rows.records import NO_HISTORY, FailureHistory
+from outboxd.relay.memory.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.memory.ledger import Ledger
+from outboxd.relay.memory.settling import Settling
 from tests.unit.records import record
 
 FAULT = fault_of(7)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from outboxd.policy.breakers import LOOK_ON_SECONDS, Breakers
+from outboxd.policy.exchange.requests import FetchRequest
 from outboxd.policy.faults import fault_of
-from outboxd.policy.key_gate import KeyGate
-from outboxd.policy.records import NO_HISTORY, Arm
-from outboxd.policy.requests import FetchRequest
-from outboxd.policy.topic_holds import HoldReason, TopicHolds
-from outboxd.relay import probing as probing_module
-from outboxd.relay.held_records import HeldRecord, HeldRecords, HeldState
-from outboxd.relay.ledger import Ledger
-from outboxd.relay.probing import TOPICS_READ_MAX, Probing
+from outboxd.policy.keys.key_gate import KeyGate
+from outboxd.policy.rows.records import NO_HISTORY, Arm
+from outboxd.policy.topics.breakers import LOOK_ON_SECONDS, Breakers
+from outboxd.policy.topics.topic_holds import HoldReason, TopicHolds
+from outboxd.relay.admit import probing as probing_module
+from outboxd.relay.admit.probing import TOPICS_READ_MAX, Probing
+from outboxd.relay.memory.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.memory.ledger import Ledger
 from tests.unit.records import record
 
 TOPIC = "orders"

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+from outboxd.policy.blame.routes import Confirm, Route
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of, own_fault
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
-from outboxd.policy.routes import Confirm, Route
-from outboxd.relay.producer_ends import ProducerEnds
-from outboxd.relay.publishing import Publishing
+from outboxd.policy.rows.records import Record
+from outboxd.relay.publish.producer_ends import ProducerEnds
+from outboxd.relay.publish.publishing import Publishing
 from outboxd.relay.state import Ports, RelayLimits, State
 from tests.unit.records import record
 

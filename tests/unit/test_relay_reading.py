@@ -9,13 +9,21 @@ from typing import Any, cast
 
 import pytest
 
-from outboxd.policy.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECONDS_MIN
-from outboxd.policy.deferrals import Reread
-from outboxd.policy.gaps import Gaps
-from outboxd.policy.records import FIRST_ID, NO_HISTORY, FailureHistory, Record
-from outboxd.policy.routes import Route
-from outboxd.policy.topic_holds import CatchUp, HoldReason
-from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.policy.blame.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECONDS_MIN
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.fetch.gaps import Gaps
+from outboxd.policy.keys.deferrals import Reread
+from outboxd.policy.rows.records import FIRST_ID, NO_HISTORY, FailureHistory, Record
+from outboxd.policy.topics.topic_holds import CatchUp, HoldReason
+from outboxd.relay.admit.wishes import HOLDING_SECONDS
+from outboxd.relay.fetch.reading import (
+    AHEAD_SECONDS_MAX,
+    ORDERS_SECONDS,
+    PATIENCE_SECONDS_MAX,
+    REPORTS_WAIT_SECONDS_MAX,
+    Reading,
+)
+from outboxd.relay.memory.held_records import HeldRecord, HeldState
 from outboxd.relay.ports import (
     IMPATIENT,
     DueReplay,
@@ -27,16 +35,8 @@ from outboxd.relay.ports import (
     Patience,
     Pause,
 )
-from outboxd.relay.reading import (
-    AHEAD_SECONDS_MAX,
-    ORDERS_SECONDS,
-    PATIENCE_SECONDS_MAX,
-    REPORTS_WAIT_SECONDS_MAX,
-    Reading,
-)
+from outboxd.relay.settle.writing import SETTLE_DELAY_SECONDS, Writing
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.wishes import HOLDING_SECONDS
-from outboxd.relay.writing import SETTLE_DELAY_SECONDS, Writing
 from tests.unit.records import record
 
 PAUSE_SECONDS = 0.001
@@ -435,7 +435,7 @@ def test_not_all_is_read_while_replays_are_listed_that_there_is_room_for(monkeyp
     bench = Bench()
     bench.state.topics.hold("orders", HoldReason.PAUSED, bench.seconds)
     for place, (rows_max, listed, read_all) in enumerate([(9, 2, False), (9, 0, True), (9, 1, False), (2, 1, True)]):
-        monkeypatch.setattr("outboxd.relay.held_records.REPLAYS_MAX", rows_max)
+        monkeypatch.setattr("outboxd.relay.memory.held_records.REPLAYS_MAX", rows_max)
         bench.seconds = max(bench.seconds, min(bench.reading.deadlines(), default=bench.seconds))
         bench.turn()
         replays = [DueReplay(10 + number, number, "orders", "k", 1) for number in range(1, 1 + listed)]

@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError
 
+from outboxd.policy.blame.routes import Route
 from outboxd.policy.careful import PlannedEnd
+from outboxd.policy.exchange.messages import DeliveryFault, Report, StopRequested
 from outboxd.policy.faults import fault_of, own_fault
-from outboxd.policy.limits import RelayLimits
-from outboxd.policy.messages import DeliveryFault, Report, StopRequested
-from outboxd.policy.routes import Route
+from outboxd.policy.fetch.limits import RelayLimits
 from outboxd.relay.ownership import Ownership
-from outboxd.relay.producer_ends import IN_A_ROW_SECONDS
+from outboxd.relay.publish.producer_ends import IN_A_ROW_SECONDS
 from outboxd.relay.state import Ports
 from tests.unit.records import record
 from tests.unit.test_relay_stopping import FATAL, Bench

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from outboxd.policy.messages import KeyHolder, ProgressRow, Recovered, RecoverFailed
-from outboxd.policy.routes import Route
-from outboxd.relay.orders import Orders
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.exchange.messages import KeyHolder, ProgressRow, Recovered, RecoverFailed
+from outboxd.relay.fetch.orders import Orders
+from outboxd.relay.fetch.recovering import NEWS_SECONDS, PAUSE_SECONDS, TOLD_SECONDS, Recovering
 from outboxd.relay.ports import Loaded, Settlement
-from outboxd.relay.recovering import NEWS_SECONDS, PAUSE_SECONDS, TOLD_SECONDS, Recovering
 from outboxd.relay.state import Ports, RelayLimits, State
 
 

@@ -8,18 +8,18 @@ from typing import Any, cast
 
 import pytest
 
+from outboxd.policy.blame.outcomes import DeadLetter, DeathReason, Retry
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.exchange.messages import ProgressRow, Recovered
+from outboxd.policy.exchange.requests import Settlement
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import ProgressRow, Recovered
-from outboxd.policy.outcomes import DeadLetter, DeathReason, Retry
-from outboxd.policy.requests import Settlement
-from outboxd.policy.routes import Route
-from outboxd.relay.orders import Orders
+from outboxd.relay.fetch.orders import Orders
+from outboxd.relay.fetch.recovering import Recovering
+from outboxd.relay.memory.refusals import TRIES_A_SECOND_MAX
 from outboxd.relay.ports import DueReplay, Fetched, Loaded, Settled, SettleFailed
-from outboxd.relay.recovering import Recovering
-from outboxd.relay.refusals import TRIES_A_SECOND_MAX
+from outboxd.relay.settle.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, REFUSED, WRITES, Writing
 from outboxd.relay.state import TRANSACTIONS_WAITING, Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
-from outboxd.relay.writing import ASIDE_TOLD_SECONDS, REFUSALS_MAX, REFUSED, WRITES, Writing
 from tests.unit.records import record
 
 STALL_SECONDS = RelayLimits().stall_seconds

@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from outboxd.policy.routes import Confirm, Route
-from outboxd.relay.producer_ends import ProducerEnds
-from outboxd.relay.publishing import Publishing
-from outboxd.relay.reading import Reading
+from outboxd.policy.blame.routes import Confirm, Route
+from outboxd.relay.fetch.reading import Reading
+from outboxd.relay.publish.producer_ends import ProducerEnds
+from outboxd.relay.publish.publishing import Publishing
 from outboxd.relay.resting import POLL_SLICE_SECONDS, STILL_SECONDS, STILL_SLICE_SECONDS, Resting
+from outboxd.relay.settle.writing import Writing
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import Watch
-from outboxd.relay.writing import Writing
 from tests.unit.records import record
 
 NOW = 100.0

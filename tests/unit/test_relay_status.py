@@ -8,13 +8,13 @@ from typing import Any, cast
 
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
-from outboxd.policy.breakers import storm_note
+from outboxd.policy.exchange.messages import Pause, StopRequested
+from outboxd.policy.exchange.requests import Settlement
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import Pause, StopRequested
-from outboxd.policy.records import FailureHistory, Record
-from outboxd.policy.requests import Settlement
-from outboxd.policy.topic_holds import HoldReason
-from outboxd.relay.held_records import HeldRecord, HeldState
+from outboxd.policy.rows.records import FailureHistory, Record
+from outboxd.policy.topics.breakers import storm_note
+from outboxd.policy.topics.topic_holds import HoldReason
+from outboxd.relay.memory.held_records import HeldRecord, HeldState
 from outboxd.relay.relay import Ports, Relay, RelayEnd, RelayLimits
 from outboxd.relay.status import SHOWN_MAX, status_of
 from tests.unit.test_status_board import Clock

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import (
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.exchange.messages import (
     ClusterChanged,
     DeliveryFault,
     Event,
@@ -24,10 +24,10 @@ from outboxd.policy.messages import (
     StopRequested,
     Swept,
 )
-from outboxd.policy.partitioners import Placement
-from outboxd.policy.records import Arm, Record
-from outboxd.policy.requests import FetchRequest, Settlement
-from outboxd.policy.routes import Route
+from outboxd.policy.exchange.requests import FetchRequest, Settlement
+from outboxd.policy.faults import fault_of
+from outboxd.policy.rows.records import Arm, Record
+from outboxd.policy.topics.partitioners import Placement
 from outboxd.relay.ending import RelayEnd
 from outboxd.relay.ownership import RECONFIGURED, RENEWAL_SECONDS_MAX, REPLAYS_CHANGED
 from outboxd.relay.relay import REFUSED_SECONDS, Ports, Relay, RelayLimits

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.relay.suspicion import Finding, Suspicions
+from outboxd.relay.report.suspicion import Finding, Suspicions
 from tests.unit.records import record
 
 CODE = 32
@@ -24,7 +24,7 @@ def finding(suspicions: Suspicions, record_id: int, topic: str) -> Finding:
 
 
 def test_that_a_suspect_passed_is_remembered_of_a_bounded_number_of_topics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outboxd.relay.suspicion.PASSED_MAX", 2)
+    monkeypatch.setattr("outboxd.relay.report.suspicion.PASSED_MAX", 2)
     suspicions = Suspicions()
     for place, topic in enumerate(["a", "b", "a", "c"]):
         passed(suspicions, place, topic, 2.0 + place)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.policy.records import FIRST_ID
-from outboxd.policy.routes import Route
-from outboxd.policy.strides import SLOW_SECONDS, STRIDE_IDS, STRIDES_MAX
-from outboxd.policy.topic_holds import HoldReason
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.fetch.strides import SLOW_SECONDS, STRIDE_IDS, STRIDES_MAX
+from outboxd.policy.rows.records import FIRST_ID
+from outboxd.policy.topics.topic_holds import HoldReason
+from outboxd.relay.fetch.sweeping import FOUND_ROWS_MAX, INTERVALS_MAX, SHARE, Sweeping
 from outboxd.relay.ports import SweepRequest, Swept
 from outboxd.relay.state import RelayLimits, State
-from outboxd.relay.sweeping import FOUND_ROWS_MAX, INTERVALS_MAX, SHARE, Sweeping
 
 INTERVAL_SECONDS = 5.0
 POSITION = 1_000_000

@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.policy.breakers import STORM_KEYS
+from outboxd.policy.blame.routes import Route
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
-from outboxd.policy.routes import Route
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.breakers import STORM_KEYS
+from outboxd.relay.report.undecided import SILENCE_SECONDS, UNDECIDED_SECONDS
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.undecided import SILENCE_SECONDS, UNDECIDED_SECONDS
 from tests.unit.records import record
 
 REFUSED = DeliveryFault(own_fault("MISSING_KEY"), "compacted")

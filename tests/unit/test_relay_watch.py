@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from outboxd.policy.breakers import STORM_KEYS
+from outboxd.policy.blame.routes import Confirm, Route
+from outboxd.policy.exchange.messages import Fetched, Report
 from outboxd.policy.faults import fault_named, own_fault
-from outboxd.policy.messages import Fetched, Report
-from outboxd.policy.partitioners import DEFAULT_PARTITIONER, Placement
-from outboxd.policy.records import Record
-from outboxd.policy.routes import Confirm, Route
-from outboxd.policy.topic_holds import HoldReason
+from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.breakers import STORM_KEYS
+from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
+from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.state import Ports, RelayLimits, State
 from outboxd.relay.watch import OUTAGE_SECONDS, Watch
 from tests.unit.records import record

@@ -8,7 +8,7 @@ import sys
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from outboxd.postgres.revisions import known_revisions, migrations_path, required_revision
+from outboxd.postgres.schema.revisions import known_revisions, migrations_path, required_revision
 
 
 def test_known_revisions_are_alembics_in_the_order_of_an_upgrade() -> None:

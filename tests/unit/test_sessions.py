@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from outboxd.errors import DatabaseUnavailableError
-from outboxd.postgres.sessions import Session
+from outboxd.postgres.connections.sessions import Session
 
 WAIT_SECONDS = 10.0
 

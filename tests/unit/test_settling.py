@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outboxd.relay.settling import Settling
+from outboxd.relay.memory.settling import Settling
 
 
 def test_what_one_settlement_has_no_room_for_is_due_as_of_its_own_delivery() -> None:

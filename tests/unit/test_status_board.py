@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from outboxd.observability.status import Backlog, StatusBoard
+from outboxd.relay.settle.writing import REFUSED
 from outboxd.relay.status import BreakerStatus, HeldTopicStatus, RelayStatus
-from outboxd.relay.writing import REFUSED
 
 
 class Clock:

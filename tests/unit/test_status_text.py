@@ -9,7 +9,7 @@ import pytest
 
 from outboxd.cli.daemon_page import troubles
 from outboxd.cli.status import _print, on_hold
-from outboxd.postgres.overview import Overview
+from outboxd.postgres.operators.overview import Overview
 
 
 def told(**changes: Any) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from confluent_kafka import KafkaError, KafkaException
 
 from outboxd.cli.main import main
 from outboxd.errors import EXIT_UNAVAILABLE, ConfigError, ThreadsError, threads_error
-from outboxd.kafka import client_config, inspection, producer_maker
-from outboxd.kafka.acknowledged import AcknowledgedPlaces
-from outboxd.kafka.client_config import check_client
-from outboxd.kafka.lots import Lots
-from outboxd.kafka.producer_maker import ProducerMaker
-from outboxd.policy.findings import Weight
-from outboxd.policy.messages import Report
+from outboxd.kafka.checks import inspection
+from outboxd.kafka.client import client_config, producer_maker
+from outboxd.kafka.client.client_config import check_client
+from outboxd.kafka.client.lots import Lots
+from outboxd.kafka.client.producer_maker import ProducerMaker
+from outboxd.kafka.cluster.acknowledged import AcknowledgedPlaces
+from outboxd.policy.exchange.findings import Weight
+from outboxd.policy.exchange.messages import Report
 from tests.unit.records import record
 from tests.unit.test_maintenance import Running, Store
 

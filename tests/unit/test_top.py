@@ -15,8 +15,8 @@ from outboxd.cli.top.look import Latency, Look, Told, look_of_daemon, look_of_da
 from outboxd.cli.top.sparkline import sparkline
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import Backlog, StatusBoard
-from outboxd.postgres.overview import HeldKey, LeaseFacts, Overview
-from outboxd.postgres.pauses import PausedTopics
+from outboxd.postgres.operators.overview import HeldKey, LeaseFacts, Overview
+from outboxd.postgres.operators.pauses import PausedTopics
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus, PauseStatus, RelayStatus
 
 NO_BROKER = (

@@ -16,9 +16,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from outboxd.observability import tracing
 from outboxd.observability.tracing import LINKS_MAX, ROW_SPANS_MAX, Tracing, is_wanted, open_tracing
+from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import own_fault
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
+from outboxd.policy.rows.records import Record
 from outboxd.relay.ports import Publisher
 
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C

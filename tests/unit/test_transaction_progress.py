@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outboxd.errors import BrokerUnavailableError
-from outboxd.kafka.progress import (
+from outboxd.kafka.transactional.progress import (
     RESTATING_MAX,
     UNSETTLED_MAX,
     ProgressBody,
@@ -27,11 +27,11 @@ from outboxd.kafka.progress import (
     read_above,
     rows_max,
 )
-from outboxd.kafka.transaction_worker import told
-from outboxd.kafka.transactions import TRANSACTIONS_MAX
-from outboxd.policy.event_pieces import event_pieces
-from outboxd.policy.messages import ProgressRow, Report
-from outboxd.policy.records import Arm, Record
+from outboxd.kafka.transactional.transaction_worker import told
+from outboxd.kafka.transactional.transactions import TRANSACTIONS_MAX
+from outboxd.policy.exchange.messages import ProgressRow, Report
+from outboxd.policy.rows.event_pieces import event_pieces
+from outboxd.policy.rows.records import Arm, Record
 from tests.support.mock_broker import MockCluster
 
 ROWS = st.builds(
@@ -154,7 +154,7 @@ def test_what_the_client_says_of_a_recovery_that_fails_is_told_in_words(monkeypa
         raise failed
 
     consumer = SimpleNamespace(list_topics=list_topics, close=lambda: None)
-    monkeypatch.setattr("outboxd.kafka.progress._consumer", lambda _: consumer)
+    monkeypatch.setattr("outboxd.kafka.transactional.progress._consumer", lambda _: consumer)
     words = "_TIMED_OUT: Failed to get metadata: Local: Timed out"
     with pytest.raises(BrokerUnavailableError) as caught:
         read_above({}, "progress", 0, "lineage")
@@ -194,6 +194,6 @@ def test_a_replica_that_lags_says_that_the_topic_ends_and_is_read_on_to_its_true
         poll=lambda _: messages.pop(0),
         close=lambda: None,
     )
-    monkeypatch.setattr("outboxd.kafka.progress._consumer", lambda _: consumer)
+    monkeypatch.setattr("outboxd.kafka.transactional.progress._consumer", lambda _: consumer)
 
     assert [record.number for record in read_above({}, "progress", 0, "lineage")] == [1, 2]

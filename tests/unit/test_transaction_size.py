@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outboxd.policy.transaction_size import ROWS_MIN, TransactionSize
+from outboxd.policy.rows.transaction_size import ROWS_MIN, TransactionSize
 
 
 def test_a_slow_transaction_makes_the_next_one_as_small_as_a_second_allows_and_quick_ones_grow_it_again() -> None:

@@ -17,19 +17,19 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outboxd.kafka import transaction_client as module
-from outboxd.kafka import transactional_producer
-from outboxd.kafka.client_config import ANY_PARTITION, empty_key_partition
+from outboxd.kafka.client.client_config import ANY_PARTITION, empty_key_partition
 from outboxd.kafka.messages import MessageChecks
-from outboxd.kafka.progress import ProgressRecord, decode
-from outboxd.kafka.transaction_client import TransactionClient
-from outboxd.kafka.transactional_producer import TransactionalProducer, TransactionsEndedError
-from outboxd.kafka.transactional_publisher import TransactionalPublisher
-from outboxd.kafka.transactions import Transactions
-from outboxd.kafka.verdicts import Way
-from outboxd.policy.fencings import FENCED_CODES
-from outboxd.policy.messages import Report
-from outboxd.policy.records import Arm, Record
+from outboxd.kafka.transactional import transaction_client as module
+from outboxd.kafka.transactional import transactional_producer
+from outboxd.kafka.transactional.progress import ProgressRecord, decode
+from outboxd.kafka.transactional.transaction_client import TransactionClient
+from outboxd.kafka.transactional.transactional_producer import TransactionalProducer, TransactionsEndedError
+from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.transactional.transactions import Transactions
+from outboxd.kafka.transactional.verdicts import Way
+from outboxd.policy.blame.fencings import FENCED_CODES
+from outboxd.policy.exchange.messages import Report
+from outboxd.policy.rows.records import Arm, Record
 
 PROGRESS = "progress"
 TOO_LARGE_BYTES = 1_000
@@ -318,7 +318,7 @@ def test_a_silent_topic_is_blamed_once_and_goes_behind_all_others_from_then_on()
 def test_of_topics_that_are_there_and_of_those_that_are_sick_a_bounded_number_is_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("outboxd.kafka.transactions.TOPICS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr("outboxd.kafka.transactional.transactions.TOPICS_REMEMBERED_MAX", 3)
     broker = Broker(silent={f"sick-{number}" for number in range(9)})
     transactions = transactions_on(broker)
     for number in range(9):

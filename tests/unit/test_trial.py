@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from outboxd.kafka.trial import TrialProcess
-from outboxd.policy.messages import DeliveryFault, Report
-from outboxd.policy.records import Record
+from outboxd.kafka.trials.trial import TrialProcess
+from outboxd.policy.exchange.messages import DeliveryFault, Report
+from outboxd.policy.rows.records import Record
 from tests.support.children import wait_for
 
 OLD = {"sasl.password": "old"}
@@ -205,7 +205,7 @@ def test_other_properties_are_those_of_the_next_record(trial: TrialProcess, tmp_
 def test_a_record_that_has_no_report_by_the_old_properties_goes_again_by_the_new_and_nobody_is_blamed(
     trial: TrialProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outboxd.kafka.trial.RENEWAL_SECONDS", 0.2)
+    monkeypatch.setattr("outboxd.kafka.trials.trial.RENEWAL_SECONDS", 0.2)
     trial.send(row(1, b"silence while old"))
     wait_for(lambda: any(tmp_path.iterdir()), timeout_seconds=60, what="the child has it")
     trial.take_properties({"sasl.password": "new"})

@@ -19,9 +19,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from outboxd.observability.status import StatusBoard
-from outboxd.postgres.dead_letter_rows import WholeLetter
+from outboxd.postgres.operators.dead_letter_rows import WholeLetter
+from outboxd.relay.settle.writing import REFUSED
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus
-from outboxd.relay.writing import REFUSED
 from outboxd.web.app import App
 from outboxd.web.dead_letters import readable, whole_as_dict
 from outboxd.web.guard import Guard

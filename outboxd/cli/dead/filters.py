@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from outboxd.errors import UsageError
-from outboxd.policy.records import ID_MAX
+from outboxd.policy.rows.records import ID_MAX
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from outboxd.postgres.dead_letter_rows import Filters
-    from outboxd.postgres.dead_letters import DeadLetters
+    from outboxd.postgres.operators.dead_letter_rows import Filters
+    from outboxd.postgres.operators.dead_letters import DeadLetters
 
 Topic = Annotated[str | None, typer.Option("--topic", help="Only of this topic.")]
 Code = Annotated[str | None, typer.Option("--code", help="Only with this error code, such as MSG_SIZE_TOO_LARGE.")]
@@ -52,7 +52,7 @@ DAYS_BACK_MAX = 365_000
 def dead_letters() -> Iterator[tuple[DeadLetters, str, str]]:
     """The dead letters of the configured outbox, the name of the schema, and that of the outbox."""
     from outboxd.cli.database import opened
-    from outboxd.postgres.dead_letters import DeadLetters
+    from outboxd.postgres.operators.dead_letters import DeadLetters
 
     with opened() as (settings, engine):
         schema, outbox = settings.database.schema_, settings.outbox.name
@@ -69,7 +69,7 @@ def filters_from(
     status: str = "dead",
 ) -> Filters:
     """What the options say, as the database takes it."""
-    from outboxd.postgres.dead_letter_rows import Filters
+    from outboxd.postgres.operators.dead_letter_rows import Filters
 
     return Filters(
         topic=topic,

@@ -21,7 +21,7 @@ from outboxd.cli.dead.filters import (
 )
 from outboxd.cli.output import json_text, print_json
 from outboxd.errors import UsageError
-from outboxd.policy.records import ID_MAX
+from outboxd.policy.rows.records import ID_MAX
 
 
 def summary(
@@ -80,7 +80,7 @@ def show(
 ) -> None:
     """One in full: payload, headers, error, meaning, remedy, whether a replay is safe, and the SQL for it."""
     from outboxd.cli.dead.text import print_letter, whole_as_json
-    from outboxd.postgres.dead_letter_rows import Filters
+    from outboxd.postgres.operators.dead_letter_rows import Filters
 
     with dead_letters() as (letters, schema, outbox):
         whole = letters.show(dead_letter)

@@ -13,14 +13,14 @@ import typer
 from outboxd.cli.dead.filters import AsJson, Code, Key, Reason, Since, Topic, dead_letter_id, dead_letters, filters_from
 from outboxd.cli.output import print_json, print_line, stderr_console
 from outboxd.errors import EXIT_OK, EXIT_USAGE, UsageError
-from outboxd.policy.records import ID_MAX
+from outboxd.policy.rows.records import ID_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from outboxd.postgres.dead_letter_rows import Filters, Obstacle, Taken
-    from outboxd.postgres.dead_letters import DeadLetters
+    from outboxd.postgres.operators.dead_letter_rows import Filters, Obstacle, Taken
+    from outboxd.postgres.operators.dead_letters import DeadLetters
 
 Verb = Literal["replay", "discard"]
 _DONE: dict[Verb, str] = {"replay": "replaying", "discard": "discarded"}
@@ -188,8 +188,8 @@ def _carry_out(errand: Errand, letters: DeadLetters, schema: str, batches: Calla
 
 def _undo(errand: Errand, result: Result, schema: str, started: datetime, ended: datetime) -> str:
     """The SQL that takes back what was done here, and nothing that others did."""
-    from outboxd.postgres.dead_letters import signed
-    from outboxd.postgres.sql_by_hand import chosen_by, sql_literal, undo_sql
+    from outboxd.postgres.operators.dead_letters import signed
+    from outboxd.postgres.operators.sql_by_hand import chosen_by, sql_literal, undo_sql
 
     by_ids = f"id IN ({', '.join(map(str, result.named))})"
     chosen = by_ids if errand.ids else chosen_by(errand.filters, errand.outbox)
@@ -245,7 +245,7 @@ def _tell(errand: Errand, result: Result, undo: str) -> int:
 def _check_choice(
     ids: Sequence[int] | None, filters: Filters, *, every: bool, limit: int | None, rate: float | None
 ) -> None:
-    from outboxd.postgres.dead_letter_rows import Filters
+    from outboxd.postgres.operators.dead_letter_rows import Filters
 
     filtered = filters != Filters()
     if ids and (filtered or every):

@@ -25,14 +25,14 @@ from outboxd.cli.plain_text import (
     stored_moment,
 )
 from outboxd.policy.faults import fault_named
-from outboxd.policy.headers import readable_headers
-from outboxd.postgres.dead_letter_rows import RECENT_SECONDS
-from outboxd.postgres.sql_by_hand import sql_by_hand
+from outboxd.policy.rows.headers import readable_headers
+from outboxd.postgres.operators.dead_letter_rows import RECENT_SECONDS
+from outboxd.postgres.operators.sql_by_hand import sql_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from outboxd.postgres.dead_letter_rows import Group, Letter, Obstacle, WholeLetter
+    from outboxd.postgres.operators.dead_letter_rows import Group, Letter, Obstacle, WholeLetter
 
 #: Bytes of what is not text, characters of what is.
 PAYLOAD_UNITS_SHOWN = 4096

@@ -13,7 +13,7 @@ from rich.text import Text
 from outboxd.cli.plain_text import count_of, lapse
 from outboxd.cli.top.look import Counted, Latency, Look, Point, Topic, Waiting
 from outboxd.cli.top.sparkline import sparkline
-from outboxd.policy.cause import plain as on_one_line
+from outboxd.policy.blame.cause import plain as on_one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

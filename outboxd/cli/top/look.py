@@ -10,7 +10,7 @@ from outboxd.cli.daemon_page import troubles
 from outboxd.cli.plain_text import NOTHING, about, count_of, lapse
 
 if TYPE_CHECKING:
-    from outboxd.postgres.overview import HeldKey, Overview
+    from outboxd.postgres.operators.overview import HeldKey, Overview
 
 ATTEMPTS_SHOWN_FROM: Final = 1
 
@@ -192,7 +192,7 @@ def _pending(backlog: Mapping[str, Any]) -> Counted:
 
 def look_of_database(overview: Overview, outbox: str, source: str) -> Look:
     """The look of what the database alone tells."""
-    from outboxd.postgres.overview import COUNTED_MAX
+    from outboxd.postgres.operators.overview import COUNTED_MAX
 
     def counted(rows: int) -> Counted:
         return Counted(min(rows, COUNTED_MAX), rows > COUNTED_MAX)

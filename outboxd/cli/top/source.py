@@ -55,8 +55,8 @@ class Source:
         return latency_between(self._measured[0], now, f"in the last {len(self._measured)} s")
 
     def _of_database(self, is_other: bool) -> Look:
-        from outboxd.postgres.failures import explained
-        from outboxd.postgres.overview import look
+        from outboxd.postgres.connections.failures import explained
+        from outboxd.postgres.operators.overview import look
 
         outbox, schema = self._settings.outbox.name, self._settings.database.schema_
         with explained():

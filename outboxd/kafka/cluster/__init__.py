@@ -1,0 +1,8 @@
+"""What the cluster is asked about topics, off the hot path: each question on a thread of its own, each with a time
+limit.
+
+`topic_limits` (sizes, compaction, how many partitions), `partitions` (is the one that a row names really missing?),
+`acknowledged` (is what was acknowledged still in the log, after a failure as of a lossy election?) by way of the
+`log_reader`, which `outboxd audit` reads with too. No answer means that nothing is known, never that a row is to
+blame.
+"""

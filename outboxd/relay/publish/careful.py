@@ -1,0 +1,226 @@
+"""The careful publisher: the broker's port after an unclean end, so that a row that kills the process is found.
+
+Nobody can tell which of thousands of rows in the air killed a process. So the owner after an unclean end publishes in
+small windows, and has the ids of each window recorded before it goes. Where a window is not reported to its end (a
+missing topic, a partition without a leader), the next one goes beside the rest, which is recorded with it. If that
+process dies too, the recorded rows are suspects: the next owner has each of them sent by a process of its own first.
+What kills that process twice is dead-lettered, whatever the reason; all others are delivered by it. After a clean end
+none of this happens, and the only cost is one comparison for each batch.
+
+A kill of the daemon by somebody else only makes rows suspects: being suspected costs them some milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from outboxd.policy.careful import CAREFUL_SECONDS, STILL_ROWS_MAX, STILL_SECONDS, Opening, recorded, window
+from outboxd.policy.exchange.messages import Report
+from outboxd.policy.rows.records import Record
+from outboxd.relay.ports import Clock, Publisher
+from outboxd.relay.publish.forwarding import ForwardingPublisher
+
+
+class StartJournal(Protocol):
+    """The database's record of owners and of what they had in the air."""
+
+    def opening(self) -> Opening | None:
+        """Return how the owner before ended; None while that is not known yet."""
+        ...
+
+    def write(self, record_ids: Sequence[int]) -> None:
+        """Begin to record these ids as in the air, in place of those before."""
+        ...
+
+    def is_written(self) -> bool:
+        """Say whether the last `write` is in the database."""
+        ...
+
+
+class Trial(Protocol):
+    """Sends records one by one in a process of its own."""
+
+    def send(self, record: Record) -> None:
+        """Have the record sent; its report comes by `take_reports`, a death of that process included."""
+        ...
+
+    def take_reports(self) -> list[Report]:
+        """Return the reports that came since the last call."""
+        ...
+
+    def abandon(self) -> None:
+        """End the process; what it was given is never reported any more."""
+        ...
+
+    def is_idle(self) -> bool:
+        """Say whether it owes no report."""
+        ...
+
+
+class CarefulPublisher(ForwardingPublisher):
+    """Publishes by the one within, with care after an unclean end. Lives on the relay's thread."""
+
+    _goes_beside = True
+    """Whether a window may go while another one stands still."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        journal: StartJournal,
+        trial: Trial,
+        clock: Clock,
+        on_event: Callable[..., None],
+        *,
+        rows_max: int,
+    ) -> None:
+        """`on_event(name, **fields)` is the observer's; `rows_max` is what may be in memory: after so many reports all
+        rows of the owner before went again.
+        """
+        super().__init__(publisher)
+        self._journal = journal
+        self._trial = trial
+        self._clock = clock
+        self._event = on_event
+        self._rows_max = rows_max
+        self._opening: Opening | None = None
+        self._is_careful = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self._suspects: set[int] = set()
+        self._window: set[int] = set()
+        self._in_air: set[int] = set()
+        self._still: set[int] = set()
+        """What stands still of that."""
+        self._moved_at = 0.0
+        """When a window was recorded last, or a report came."""
+        self._reported_rows = 0
+        self._ends_at: float | None = None
+
+    # Publish.
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        """Give records to the producer from index `start` on; return the index of the first one not taken."""
+        self._look()
+        if not self._is_careful:
+            return self._within.publish(records, start)
+        index = start
+        while index < len(records) and self._send(records[index], alone=False):
+            index += 1
+        if index < len(records):
+            self._record(records[index:])
+        return index
+
+    def publish_alone(self, record: Record) -> bool:
+        """Send one record in a batch of its own. Return False when it cannot be taken now."""
+        self._look()
+        if not self._is_careful:
+            return self._within.publish_alone(record)
+        if self._send(record, alone=True):
+            return True
+        self._record([record])
+        return False
+
+    def _look(self) -> None:
+        """Has a new ownership begun, and how did the owner before it end?"""
+        opening = self._journal.opening()
+        if opening is self._opening:
+            return
+        self._opening = opening
+        self._forget()
+        self._is_careful = opening is None or not opening.was_clean
+        if opening is not None and not opening.was_clean:
+            self._suspects = set(opening.suspects)
+            self._event("careful_start", count=len(opening.suspects))
+
+    def _send(self, record: Record, *, alone: bool) -> bool:
+        if self._opening is None:
+            return False
+        if record.id in self._suspects:
+            self._trial.send(record)
+            return True
+        if record.id not in self._window or not self._journal.is_written():
+            return False
+        publisher = self._within
+        taken = publisher.publish_alone(record) if alone else publisher.publish([record], 0) == 1
+        if taken:
+            self._window.discard(record.id)
+            self._in_air.add(record.id)
+        return taken
+
+    def _record(self, records: Sequence[Record]) -> None:
+        """Have the next window recorded, once the one before is reported, or stands still."""
+        if self._opening is None or records[0].id in self._window or not self._journal.is_written():
+            return
+        now = self._clock.monotonic()
+        if not self._may_go(now):
+            return
+        ids = window((record.id for record in records), self._suspects)
+        self._window = set(ids)
+        self._moved_at = now
+        self._journal.write(recorded([*self._in_air, *ids], self._suspects))
+
+    def _may_go(self, now: float) -> bool:
+        """Say whether nothing is in the air but what stands still: a topic or a partition keeps that, most likely, and
+        must not keep the others.
+        """
+        if self._goes_beside and now - self._moved_at >= STILL_SECONDS:
+            self._still = set(self._in_air)
+        return self._in_air <= self._still and len(self._in_air) <= STILL_ROWS_MAX
+
+    # Report.
+
+    def take_reports(self) -> list[Report]:
+        """Return the reports that came since the last call, in order."""
+        reports = self._within.take_reports()
+        if not self._is_careful:
+            return reports
+        reports = [*reports, *self._trial.take_reports()]
+        for report in reports:
+            self._in_air.discard(report.record.id)
+            self._still.discard(report.record.id)
+            if report.error is not None and report.error.fault.name == "CRASHED_DAEMON":
+                # It stays suspected, and recorded as that: another row may end this process before its death is
+                # written.
+                self._tell_found(report)
+            else:
+                self._suspects.discard(report.record.id)
+        if reports:
+            self._moved_at = self._clock.monotonic()
+        self._consider_end(len(reports))
+        return reports
+
+    def _tell_found(self, report: Report) -> None:
+        cause = "" if report.error is None else report.error.text
+        self._event("crashing_row_found", topic=report.record.topic, outbox_id=report.record.id, cause=cause)
+
+    def _consider_end(self, reported_rows: int) -> None:
+        """What was in the air at the unclean end has gone again by now: care ends. What stands still stays recorded."""
+        now = self._clock.monotonic()
+        self._reported_rows += reported_rows
+        if reported_rows and self._ends_at is None:
+            self._ends_at = now + CAREFUL_SECONDS
+        is_long = self._reported_rows >= self._rows_max or (self._ends_at is not None and now >= self._ends_at)
+        moves = not self._in_air <= self._still
+        if not is_long or moves or not self._trial.is_idle() or not self._journal.is_written():
+            return
+        self._journal.write(sorted(self._in_air))
+        self._is_careful = False
+        self._event("careful_end", rows=self._reported_rows)
+        self._forget()
+
+    # A producer's end.
+
+    def rebuild(self) -> None:
+        """Replace a failed producer. Reports of the old one never come any more."""
+        self._within.rebuild()
+        self._trial.abandon()
+        self._in_air.clear()
+        self._still.clear()
+        self._window.clear()
+
+    def purge(self) -> None:
+        """Drop what was not sent yet: its outcome is nobody's business any more."""
+        self._within.purge()
+        self._trial.abandon()

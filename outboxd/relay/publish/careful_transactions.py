@@ -1,0 +1,214 @@
+"""The careful publisher of exactly-once delivery: a row that kills the process is found where one producer may exist.
+
+    windows of recorded rows, a transaction each ──a suspect is next──▶ nothing in the air, all settled
+       ▲                                                                     │ our producer goes
+       │                                                                     ▼
+    the relay owns anew: fence, read, settle ◀──a session is over── a process with our transactional.id sends the
+                                                                     suspects, a transaction and a progress record each
+
+That process fences like a successor and leaves progress records like one. So what it committed is known by the
+recovery that follows each session, whatever became of it, and no row is sent twice. A row that ended it twice is
+remembered, and refused when the relay gives it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Protocol
+
+from outboxd.policy.careful import WINDOW_ROWS, PlannedEnd
+from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
+from outboxd.policy.faults import FaultClass, own_fault
+from outboxd.policy.rows.records import Record
+from outboxd.relay.publish.careful import CarefulPublisher, Trial
+
+SESSION_ROWS_MAX = WINDOW_ROWS
+"""How many suspects one session sends. Each is a transaction, unsettled until the recovery after it; the progress topic
+keeps five times as many apart.
+"""
+
+
+class TransactionTrial(Trial, Protocol):
+    """Sends records one by one in a process of its own, which takes the shard's `transactional.id`."""
+
+    def begin(self, settled: int, lineage: str) -> None:
+        """The next records go by a process that first reads what was committed above the transaction `settled`."""
+        ...
+
+
+class CarefulTransactions(CarefulPublisher):
+    """Implements `Publisher` on a transactional one. Lives on the relay's thread."""
+
+    _goes_beside = False
+    """A transaction ends as a whole: what keeps it keeps the next one too."""
+    _trial: TransactionTrial
+    _settled = 0
+    _committed = 0
+    _unsettled_max = 0
+    """So many transactions may be unsettled when a session begins: none where all can be settled."""
+    _lineage = ""
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._session: list[Record] = []
+        self._condemned: dict[int, Report] = {}
+        self._refusals: list[Report] = []
+        self._session_ended: DeliveryFault | None = None
+
+    # Publish.
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        """Give records to the producer from index `start` on; return the index of the first one not taken."""
+        self._look()
+        if not self._is_careful:
+            return self._within.publish(records, start)
+        if not self._may_publish or start >= len(records):
+            return start
+        if self._refuse(records[start]):
+            # What stands behind it waits for the relay's word on its key.
+            return start + 1
+        window = list(takewhile(self._is_recorded, records[start:]))
+        if window:
+            taken = self._within.publish(window, 0)
+            self._went(window[:taken])
+            return start + taken
+        return start + self._take_apart(records[start:])
+
+    def publish_alone(self, record: Record) -> bool:
+        """Send one record in a batch of its own. Return False when it cannot be taken now."""
+        self._look()
+        if not self._is_careful:
+            return self._within.publish_alone(record)
+        if not self._may_publish:
+            return False
+        if self._refuse(record):
+            return True
+        if not self._is_recorded(record):
+            return bool(self._take_apart([record]))
+        taken = self._within.publish_alone(record)
+        if taken:
+            self._went([record])
+        return taken
+
+    @property
+    def _may_publish(self) -> bool:
+        return self._opening is not None and not self._session and self._session_ended is None
+
+    def _is_recorded(self, record: Record) -> bool:
+        return (
+            record.id in self._window
+            and record.id not in self._suspects
+            and record.id not in self._condemned
+            and self._journal.is_written()
+        )
+
+    def _is_to_be_tried(self, record: Record) -> bool:
+        return record.id in self._suspects and record.id not in self._condemned
+
+    def _went(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._window.discard(record.id)
+            self._in_air.add(record.id)
+
+    def _refuse(self, record: Record) -> bool:
+        report = self._condemned.pop(record.id, None)
+        if report is None:
+            return False
+        self._refusals.append(Report(record, report.error, record.partition, None, True))
+        return True
+
+    def _take_apart(self, records: Sequence[Record]) -> int:
+        """Have the next window recorded, or begin a session where suspects are next; return how many were taken."""
+        if records[0].id not in self._suspects:
+            self._record(records)
+            return 0
+        if self._in_air or self._committed - self._settled > self._unsettled_max:
+            return 0
+        self._session = list(takewhile(self._is_to_be_tried, records[:SESSION_ROWS_MAX]))
+        # Whatever our producer does after another took its transactional.id, it could only be fenced.
+        self._within.rebuild()
+        self._trial.begin(self._settled, self._lineage)
+        self._trial.send(self._session[0])
+        return len(self._session)
+
+    # Report.
+
+    def take_reports(self) -> list[Report]:
+        """Return the reports that came since the last call, in order."""
+        if not self._is_careful:
+            return self._within.take_reports()
+        for report in self._trial.take_reports():
+            self._tried(report)
+        refusals, self._refusals = self._refusals, []
+        reports = self._within.take_reports() + refusals
+        for report in reports:
+            self._in_air.discard(report.record.id)
+        if not self._session and not self._condemned:
+            self._consider_end(len(reports))
+        return reports
+
+    def _tried(self, report: Report) -> None:
+        """One suspect's report is in: the next goes, as long as nobody failed."""
+        if not self._session:
+            return
+        record, error = report.record, report.error
+        del self._session[0]
+        if error is not None and error.fault.name == "CRASHED_DAEMON":
+            # It stays recorded as a suspect: another row may end this process before its death is written.
+            self._condemned[record.id] = report
+            self._tell_found(report)
+        elif error is None or error.fault.fault_class not in (FaultClass.PRODUCER, FaultClass.CLUSTER):
+            # It did not kill.
+            self._suspects.discard(record.id)
+        if error is None and self._session:
+            self._trial.send(self._session[0])
+            return
+        self._session = []
+        self._trial.abandon()
+        text = "rows suspected of a crash went by a process of their own, and what that committed has to be read"
+        fault = own_fault("NEVER_REPORTED")
+        if error is not None and self._is_to_be_tried(record):
+            self._session_ended = DeliveryFault(fault, f"{text}; it came to no end: {error.text}")
+        else:
+            self._session_ended = PlannedEnd(fault, text)
+
+    def committed(self) -> int | None:
+        """Return the last Kafka transaction whose reports were taken since the last call."""
+        committed = self._within.committed()
+        self._committed = max(self._committed, committed or 0)
+        return committed
+
+    def settled(self, transaction: int) -> None:
+        """The rows of all transactions up to this one are settled."""
+        self._settled = max(self._settled, transaction)
+        self._within.settled(transaction)
+
+    def restate(self, rows: Sequence[ProgressRow]) -> None:
+        """State these rows of earlier transactions, which cannot be settled, in progress records too."""
+        self._unsettled_max = SESSION_ROWS_MAX if rows else 0
+        self._within.restate(rows)
+
+    def begin_recover(self, settled: int, lineage: str) -> None:
+        """Fence the owner before, and read what it committed above the transaction `settled`."""
+        self._settled, self._committed, self._lineage = settled, settled, lineage
+        self._within.begin_recover(settled, lineage)
+
+    # Failure.
+
+    def failure(self) -> DeliveryFault | None:
+        """Return what ended the producer, or None while it works; a session's end is such an end."""
+        if self._session_ended is not None:
+            return self._session_ended
+        return None if self._session else self._within.failure()
+
+    def rebuild(self) -> None:
+        """Forget everything but who is suspected: a recovery must come first."""
+        super().rebuild()
+        self._session, self._refusals, self._session_ended = [], [], None
+        self._unsettled_max = 0
+
+    def purge(self) -> None:
+        """Drop what was not sent yet: the open transaction will never be committed."""
+        super().purge()
+        self._session = []
