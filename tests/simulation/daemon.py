@@ -44,7 +44,7 @@ class SilentObserver:
         told = ", ".join(f"{key}={value}" for key, value in fields.items() if key != "cause")
         self._daemon.world.history.note(f"{self._daemon.name} says {name} {told}")
         if name == "careful_end":
-            self._daemon.world.invariants.forget_deaths()
+            self._daemon.world.invariants.care_ended()
 
     def delivered(self, topic: str, rows: int, size_bytes: int) -> None: ...
     def acknowledged_after(self, seconds: float, rows: int) -> None: ...

@@ -132,8 +132,15 @@ class Invariants:
         self._deaths.pop(record.event_id, None)
 
     def forget_deaths(self) -> None:
-        """A daemon or its care ended well, or the database lost what was recorded: nothing is suspected any more."""
+        """A daemon ended well, or the database lost what was recorded: nothing is suspected any more."""
         self._deaths.clear()
+
+    def care_ended(self) -> None:
+        """What is not recorded goes as all others do; what is, and is still to be tried, kills no daemon more."""
+        start = self._world.db.last_start()
+        recorded = frozenset() if start is None else start.published_ids
+        for event_id in [one for one in self._deaths if self._world.row(one).id not in recorded]:
+            del self._deaths[event_id]
 
     def on_drained(self, daemon: Daemon) -> None:
         """An owner says that nothing it published is unsettled: exactly-once delivery may begin on that, where those

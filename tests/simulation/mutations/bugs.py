@@ -396,6 +396,15 @@ BUGS = [
         where=_careful,
     ),
     Mutation(
+        "suspicion ends with care",
+        CarefulPublisher,
+        "_consider_end",
+        "self._is_careful = False",
+        "self._is_careful = False; self._suspects.clear()",
+        first_seed=310,
+        where=_careful,
+    ),
+    Mutation(
         "what a session of suspects committed is not read before the relay goes on",
         CarefulTransactions,
         "failure",
