@@ -181,6 +181,28 @@ def test_a_suspect_that_the_broker_refuses_did_not_kill_and_goes_as_all_others_d
     assert scene.publisher.published == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_suspect_whose_topic_is_missing_was_not_given_to_the_client_and_stays_recorded() -> None:
+    scene = Scene(suspects=[1])
+    scene.publish(ROWS[:1])
+    scene.answer(1, DeliveryFault(fault_of(3), "no such topic"))
+    scene.careful.rebuild()
+
+    scene.publish([row(2)])
+    assert scene.journal.record_ids == [1, 2]
+    scene.journal.written = True
+    scene.publish([row(2)])
+    scene.commit([row(2)])
+    scene.publish([row(1)])
+    assert scene.journal.record_ids == [1]
+    scene.journal.written = True
+    assert scene.publish([row(1)]) == 1
+    assert (scene.publisher.published, scene.trial.sent) == ([2, 1], [1])
+    scene.commit([row(1)])
+    scene.settle()
+    scene.end_care()
+    assert scene.journal.record_ids == [1]
+
+
 def test_a_suspect_whose_process_lost_the_brokers_stays_one() -> None:
     scene = Scene(suspects=[1])
     scene.publish(ROWS)

@@ -166,7 +166,11 @@ class CarefulPublisher(ForwardingPublisher):
         ids = window((record.id for record in records), self._suspects)
         self._window = set(ids)
         self._moved_at = now
-        self._journal.write(recorded([*self._in_air, *ids], self._suspects))
+        self._journal.write(recorded([*self._in_air, *ids], self._still_suspected()))
+
+    def _still_suspected(self) -> set[int]:
+        """Return what stays recorded beside what is in the air and in the window."""
+        return self._suspects
 
     def _may_go(self, now: float) -> bool:
         """Say whether nothing is in the air but what stands still: a topic or a partition keeps that, most likely, and
@@ -218,7 +222,7 @@ class CarefulPublisher(ForwardingPublisher):
         moves = not self._in_air <= self._still
         if not is_long or moves or not self._trial.is_idle() or not self._journal.is_written():
             return
-        self._journal.write(recorded(sorted(self._in_air), self._suspects))
+        self._journal.write(recorded(sorted(self._in_air), self._still_suspected()))
         self._is_careful = False
         self._event("careful_end", rows=self._reported_rows)
         self._window.clear()

@@ -53,6 +53,10 @@ class CarefulTransactions(CarefulPublisher):
         super()._forget()
         self._session: list[Record] = []
         self._condemned: dict[int, Report] = {}
+        self._not_given: set[int] = set()
+        """Suspects whose topic was not there, so that the client was not given them. Our own producer tries the topic
+        with them, lest each probe be a session; as they stay recorded, one that kills costs one daemon.
+        """
         self._refusals: list[Report] = []
         self._session_ended: DeliveryFault | None = None
 
@@ -136,6 +140,9 @@ class CarefulTransactions(CarefulPublisher):
         self._trial.send(self._session[0])
         return len(self._session)
 
+    def _still_suspected(self) -> set[int]:
+        return self._suspects | (self._not_given - self._in_air - self._window)
+
     # Report.
 
     def take_reports(self) -> list[Report]:
@@ -165,6 +172,8 @@ class CarefulTransactions(CarefulPublisher):
         elif error is None or error.fault.fault_class not in (FaultClass.PRODUCER, FaultClass.CLUSTER):
             # It did not kill.
             self._suspects.discard(record.id)
+            if error is not None and error.fault.fault_class is FaultClass.TOPIC:
+                self._not_given.add(record.id)
         if error is None and self._session:
             self._trial.send(self._session[0])
             return

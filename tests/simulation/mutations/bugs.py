@@ -383,7 +383,7 @@ BUGS = [
         "with the next window, suspects that were not cleared are not written down",
         CarefulPublisher,
         "_record",
-        "[*self._in_air, *ids], self._suspects",
+        "[*self._in_air, *ids], self._still_suspected()",
         "[*self._in_air, *ids], set()",
         where=_careful,
     ),
