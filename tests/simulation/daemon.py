@@ -43,8 +43,9 @@ class SilentObserver:
     def event(self, name: str, **fields: object) -> None:
         told = ", ".join(f"{key}={value}" for key, value in fields.items() if key != "cause")
         self._daemon.world.history.note(f"{self._daemon.name} says {name} {told}")
-        if name == "careful_end":
-            self._daemon.world.invariants.forget_deaths()
+        opening = None if self._daemon.starts is None else self._daemon.starts.opening()
+        if name == "careful_end" and opening is not None:
+            self._daemon.world.invariants.care_ended(opening.suspects)
 
     def delivered(self, topic: str, rows: int, size_bytes: int) -> None: ...
     def acknowledged_after(self, seconds: float, rows: int) -> None: ...

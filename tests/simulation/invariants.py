@@ -6,7 +6,9 @@ import fnmatch
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from outboxd.policy.exchange.messages import Report
 from outboxd.policy.exchange.requests import Settlement
+from outboxd.policy.faults import FaultClass
 from outboxd.policy.rows.records import Record
 from outboxd.policy.topics.breakers import STORM_KEYS
 from tests.simulation.database import Kind, Row
@@ -127,13 +129,22 @@ class Invariants:
         if self._deaths[row.event_id] > DEATHS_MAX + (scenario.loses_commits or scenario.fails_over):
             raise Violation("careful", f"the daemon dies of {row.id} once more", (row.id,))
 
-    def on_cleared(self, record: Record) -> None:
-        """A suspect had a report, be it that its topic is not there: the daemon sends it itself again."""
-        self._deaths.pop(record.event_id, None)
+    def on_answered(self, report: Report) -> None:
+        """A process apart told what became of a suspect. Where its topic is not there it was not given to the client:
+        the daemon sends it itself from then on, and dies of it once more at most, since it stays recorded.
+        """
+        error, event_id = report.error, report.record.event_id
+        if error is not None and error.fault.fault_class is FaultClass.TOPIC:
+            self._deaths[event_id] = min(self._deaths[event_id], DEATHS_MAX - 1)
 
     def forget_deaths(self) -> None:
-        """A daemon or its care ended well, or the database lost what was recorded: nothing is suspected any more."""
+        """A daemon ended well, or the database lost what was recorded: nothing is suspected any more."""
         self._deaths.clear()
+
+    def care_ended(self, suspects: frozenset[int]) -> None:
+        """All but the suspects that it began with go as if they had killed none; those kill no daemon more."""
+        for event_id in [one for one in self._deaths if self._world.row(one).id not in suspects]:
+            del self._deaths[event_id]
 
     def on_drained(self, daemon: Daemon) -> None:
         """An owner says that nothing it published is unsettled: exactly-once delivery may begin on that, where those

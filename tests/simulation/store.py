@@ -26,6 +26,22 @@ class StatementFaults:
     slow: float = 0.0
 
 
+@dataclass(slots=True)
+class Connection:
+    """A session's connection: it is of one start of the server, and made anew after a job on it failed."""
+
+    start: int | None = None
+
+    def used(self, db: Database) -> int:
+        """Return the start that it is of; it is made now where there is none."""
+        if self.start is None:
+            self.start = db.starts
+        return self.start
+
+    def fails(self) -> None:
+        self.start = None
+
+
 class SimulatedStore:
     """The OutboxStore port. A statement runs a little later than it was asked for, and its answer comes later still."""
 
@@ -36,6 +52,8 @@ class SimulatedStore:
         self._faults = faults
         self.reads_under_way = 0
         self.settles_under_way = 0
+        self._reads_by = Connection()
+        self._settles_by = Connection()
         self._waiting: Callable[[], None] | None = None
         self._is_hurried = False
 
@@ -127,13 +145,14 @@ class SimulatedStore:
         timeline = self._db.timeline
         fails = self._dice.random() < self._faults.before
         held_up: list[bool] = []
-        connected_to = self._db.starts
+        connected_to = self._reads_by.used(self._db)
 
         def run() -> None:
             if self._is_frozen_unsent(held_up):
                 timeline.at(self._daemon.frozen_until, run)
                 return
             if fails or self._is_down() or connected_to != self._db.starts:
+                self._reads_by.fails()
                 timeline.after(self._delay(), lambda: self._answer(FetchFailed("gone")))
                 return
             event = statement()
@@ -166,7 +185,7 @@ class SimulatedStore:
         daemon.world.invariants.one_statement(daemon, self.settles_under_way)
         self.settles_under_way += 1
         holder, server = self._proof()
-        connected_to = self._db.starts
+        connected_to = self._settles_by.used(self._db)
         fails = self._dice.random() < self._faults.before
         answer_is_lost = self._dice.random() < self._faults.lost_answer
         held_up: list[bool] = []
@@ -185,6 +204,7 @@ class SimulatedStore:
                 timeline.at(daemon.frozen_until, run)
                 return
             if fails or self._is_down() or connected_to != self._db.starts:
+                self._settles_by.fails()
                 timeline.after(self._delay(), lambda: answer(SettleFailed(settlement, "gone")))
                 return
             lease = self._db.lease
@@ -203,6 +223,8 @@ class SimulatedStore:
                 self._db.committed(always=True)
             daemon.world.note_settlement(daemon, settlement)
             event = SettleFailed(settlement, "answer lost") if answer_is_lost else Settled(settlement, matched)
+            if answer_is_lost:
+                self._settles_by.fails()
             timeline.after(self._delay(), lambda: answer(event))
 
         timeline.after(self._delay(), run)

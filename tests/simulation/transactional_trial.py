@@ -205,7 +205,7 @@ class SimulatedTransactionTrial:
 
         def take() -> None:
             if generation == self._generation:
-                self.daemon.world.invariants.on_cleared(report.record)
+                self.daemon.world.invariants.on_answered(report)
                 if self._child is not None and report.error is not None:
                     self._end_child()
                 self._report(report)

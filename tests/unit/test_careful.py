@@ -347,6 +347,33 @@ def test_care_does_not_end_while_a_trial_owes_an_answer(scene: Scene) -> None:
     assert scene.told == ["careful_start"]
 
 
+def test_a_suspect_whose_turn_comes_after_the_end_of_care_goes_apart_and_stays_recorded_while_others_go_freely(
+    scene: Scene,
+) -> None:
+    scene.journal.now = Opening(was_clean=False, suspects=frozenset({7, 8}))
+    scene.careful.publish([row(1)], 0)
+    scene.journal.written = True
+    scene.careful.publish([row(1)], 0)
+    scene.publisher.deliver([1, *range(100, 100 + ROWS_MAX)])
+    scene.careful.take_reports()
+    assert scene.told == ["careful_start", "careful_end"]
+    assert scene.journal.record_ids == [7, 8]
+
+    assert scene.careful.publish([row(2), row(7), row(3)], 0) == 3
+    assert (scene.publisher.published, scene.trial.sent) == ([1, 2, 3], [7])
+    assert scene.careful.publish_alone(row(8))
+    assert (scene.publisher.alone, scene.trial.sent) == ([], [7, 8])
+
+    crashed = DeliveryFault(own_fault("CRASHED_DAEMON"), "died of it twice")
+    scene.trial.reports = [Report(row(7), None, 0, 9, True), Report(row(8), crashed, None, None, True)]
+    assert [report.error for report in scene.careful.take_reports()] == [None, crashed]
+    assert scene.told[2:] == ["crashing_row_found"]
+    # The first is cleared; the other one may be replayed.
+    assert scene.careful.publish([row(7), row(8)], 0) == 2
+    assert (scene.publisher.published, scene.trial.sent) == ([1, 2, 3, 7], [7, 8, 8])
+    assert scene.journal.record_ids == [7, 8], "nothing more is written"
+
+
 def test_a_new_ownership_begins_anew(scene: Scene) -> None:
     scene.journal.now = Opening(was_clean=True)
     assert scene.careful.publish([row(1)], 0) == 1

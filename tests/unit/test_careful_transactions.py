@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from outboxd.policy.careful import Opening, PlannedEnd
+from outboxd.policy.careful import CAREFUL_SECONDS, Opening, PlannedEnd
 from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of, own_fault
 from outboxd.policy.rows.records import Record
@@ -55,13 +55,14 @@ class Scene:
         self.journal = FakeJournal(Opening(False, frozenset(suspects)))
         self.trial = FakeTransactionTrial()
         self.told: list[str] = []
+        self.now = 0.0
         self.careful = CarefulTransactions(
             self.publisher, self.journal, self.trial, self, lambda name, **_: self.told.append(name), rows_max=1_000
         )
         self.careful.begin_recover(5, "line")
 
     def monotonic(self) -> float:
-        return 0.0
+        return self.now
 
     def publish(self, records: Sequence[Record]) -> int:
         """As the relay does in one turn: publish, then take the reports."""
@@ -75,6 +76,18 @@ class Scene:
         self.publisher.deliver([record.id for record in records])
         self.careful.take_reports()
         self.careful.committed()
+
+    def end_care(self) -> None:
+        """A minute after the first report it ends, with whatever goes next."""
+        self.publish([row(90)])
+        self.journal.written = True
+        assert self.publish([row(90)]) == 1
+        self.commit([row(90)])
+        self.settle()
+        self.journal.written = True
+        self.now += CAREFUL_SECONDS
+        self.careful.take_reports()
+        assert self.told[-1] == "careful_end"
 
     def settle(self) -> None:
         self.careful.settled(self.publisher.number)
@@ -168,6 +181,28 @@ def test_a_suspect_that_the_broker_refuses_did_not_kill_and_goes_as_all_others_d
     assert scene.publisher.published == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_suspect_whose_topic_is_missing_was_not_given_to_the_client_and_stays_recorded() -> None:
+    scene = Scene(suspects=[1])
+    scene.publish(ROWS[:1])
+    scene.answer(1, DeliveryFault(fault_of(3), "no such topic"))
+    scene.careful.rebuild()
+
+    scene.publish([row(2)])
+    assert scene.journal.record_ids == [1, 2]
+    scene.journal.written = True
+    scene.publish([row(2)])
+    scene.commit([row(2)])
+    scene.publish([row(1)])
+    assert scene.journal.record_ids == [1]
+    scene.journal.written = True
+    assert scene.publish([row(1)]) == 1
+    assert (scene.publisher.published, scene.trial.sent) == ([2, 1], [1])
+    scene.commit([row(1)])
+    scene.settle()
+    scene.end_care()
+    assert scene.journal.record_ids == [1]
+
+
 def test_a_suspect_whose_process_lost_the_brokers_stays_one() -> None:
     scene = Scene(suspects=[1])
     scene.publish(ROWS)
@@ -206,3 +241,55 @@ def test_a_suspect_of_a_batch_of_its_own_goes_apart_too() -> None:
     scene.journal.written = True
     assert scene.careful.publish_alone(row(2))
     assert scene.publisher.alone == [2]
+
+
+def test_a_suspect_whose_turn_comes_after_the_end_of_care_goes_apart_once_all_that_went_freely_is_settled() -> None:
+    scene = Scene(suspects=[3])
+    scene.end_care()
+    assert scene.journal.record_ids == [3]
+
+    assert scene.publish(ROWS) == 2, "without a window"
+    assert scene.publisher.published == [90, 1, 2]
+    assert scene.publish(ROWS[2:]) == 0, "the first two are in the air"
+    scene.commit(ROWS[:2])
+    assert scene.publish(ROWS[2:]) == 0, "they are not settled"
+    scene.settle()
+    assert scene.publish(ROWS[2:]) == 1
+    assert (scene.publisher.rebuilt, scene.trial.sent) == (1, [3])
+    scene.answer(3)
+    assert isinstance(scene.careful.failure(), PlannedEnd)
+
+    scene.careful.rebuild()
+    assert scene.publish(ROWS) == 6
+    assert scene.careful.publish_alone(row(7))
+    assert (scene.publisher.alone, scene.trial.sent) == ([7], [3])
+
+
+def test_a_killer_that_was_committed_before_it_killed_again_is_never_given_again_and_care_ends_all_the_same() -> None:
+    scene = Scene(suspects=[3])
+    scene.publish(ROWS[2:])
+    scene.answer(3, CRASHED)
+    scene.careful.rebuild()
+
+    scene.end_care()
+
+    assert scene.publish(ROWS[3:]) == 3
+    # Were it given again, it would be refused.
+    assert scene.publish(ROWS[2:3]) == 1
+    assert [(report.record.id, report.error) for report in scene.reports] == [(3, CRASHED)]
+
+
+def test_what_a_session_committed_that_lasted_to_the_end_of_care_is_read() -> None:
+    scene = Scene(suspects=[2])
+    scene.publish(ROWS[:1])
+    scene.journal.written = True
+    scene.publish(ROWS[:1])
+    scene.commit(ROWS[:1])
+    scene.settle()
+    assert scene.publish(ROWS[1:2]) == 1
+    scene.now += CAREFUL_SECONDS
+    scene.journal.written = True
+
+    scene.answer(2)
+
+    assert isinstance(scene.careful.failure(), PlannedEnd)

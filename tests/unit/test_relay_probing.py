@@ -122,6 +122,28 @@ def test_a_look_that_covered_some_ids_only_goes_on_behind_them() -> None:
     assert not breakers.open[TOPIC].nothing_untried
 
 
+def test_ids_below_zero_are_as_any_others_and_a_look_goes_on_behind_the_last_of_them() -> None:
+    probing, breakers = probing_of(-10)
+    assert probing.look(LATER)
+    probing._ledger.enter(shown := [record(place - 10, arm=Arm.CATCH_UP) for place in range(REQUEST.probe_rows_max)])
+
+    assert probing.take(REQUEST, shown, Arm.CATCH_UP, LATER) == []
+
+    assert probing.look(LATER + 1)
+    assert [wish.from_id for wish in probing.reads] == [0]
+    probing.take(REQUEST, [], Arm.LOOK_BACK, LATER + 1)
+    probing.dropped(record(-3, arm=Arm.LOOK_BACK))
+    assert breakers.open[TOPIC].read_from is None
+
+
+def test_a_parked_record_below_zero_waits_for_what_was_seen_late_below_it_too() -> None:
+    probing, _ = probing_of(-5, parked=-3)
+
+    assert probing.look(LATER)
+
+    assert ([wish.from_id for wish in probing.reads], probing.ids) == ([-5], [])
+
+
 def test_few_topics_are_read_for_a_probe_at_once_and_the_others_a_little_later() -> None:
     probing, breakers = probing_of(5)
     fault = fault_of(7)

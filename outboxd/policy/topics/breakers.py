@@ -69,6 +69,10 @@ class Breaker:
         self.keys_read.clear()
         self.began_again = True
 
+    def begins_at(self, otherwise: int) -> int:
+        """Return where the next look begins, `otherwise` where that is the beginning: 0 is an id as any other."""
+        return otherwise if self.read_from is None else self.read_from
+
     @property
     def is_watched(self) -> bool:
         """Whether what is in flight serves as the probe: the breaker opened on age, and closes when the old ones

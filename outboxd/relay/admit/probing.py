@@ -71,7 +71,7 @@ class Probing:
         elif from_id is not None and len(self.reads) >= TOPICS_READ_MAX:
             self._breakers.look_on(topic, now)
         elif from_id is not None:
-            self.reads.append(CatchUp(topic, max(from_id, breaker.read_from or from_id)))
+            self.reads.append(CatchUp(topic, max(from_id, breaker.begins_at(from_id))))
         elif not self._held.has_parked(topic):
             self.idle_topics.append(topic)
         else:
@@ -82,7 +82,7 @@ class Probing:
         """Say whether lower records of the topic were seen late and wait for it, and were not looked at: one may be of
         the same key, and is the probe then.
         """
-        if breaker.nothing_untried or (breaker.read_from or 0) > record_id:
+        if breaker.nothing_untried or breaker.begins_at(record_id) > record_id:
             return False
         return self._topics.deferred.get(topic, record_id) < record_id
 
@@ -160,7 +160,7 @@ class Probing:
         under_way = [wish.from_id for wish in self.reads if wish.topic == record.topic]
         if under_way:
             self._dropped_topics.add(record.topic)
-        if record.id < max(under_way, default=breaker.read_from or record.id):
+        if record.id < max(under_way, default=breaker.begins_at(record.id)):
             breaker.look_again()
 
     def _first_fit(self, shown: list[Record], breaker: Breaker, from_id: int) -> Record | None:

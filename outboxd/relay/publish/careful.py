@@ -7,17 +7,19 @@ process dies too, the recorded rows are suspects: the next owner has each of the
 What kills that process twice is dead-lettered, whatever the reason; all others are delivered by it. After a clean end
 none of this happens, and the only cost is one comparison for each batch.
 
+Windows end after a while, suspicion does not: a suspect whose topic or whose turn comes later goes apart then too.
+
 A kill of the daemon by somebody else only makes rows suspects: being suspected costs them some milliseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from outboxd.policy.careful import CAREFUL_SECONDS, STILL_ROWS_MAX, STILL_SECONDS, Opening, recorded, window
 from outboxd.policy.exchange.messages import Report
-from outboxd.policy.rows.records import Record
+from outboxd.policy.rows.records import Record, id_of
 from outboxd.relay.ports import Clock, Publisher
 from outboxd.relay.publish.forwarding import ForwardingPublisher
 
@@ -103,24 +105,29 @@ class CarefulPublisher(ForwardingPublisher):
     def publish(self, records: Sequence[Record], start: int) -> int:
         """Give records to the producer from index `start` on; return the index of the first one not taken."""
         self._look()
-        if not self._is_careful:
+        if self._go_freely(records):
             return self._within.publish(records, start)
         index = start
         while index < len(records) and self._send(records[index], alone=False):
             index += 1
-        if index < len(records):
+        if index < len(records) and self._is_careful:
             self._record(records[index:])
         return index
 
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when it cannot be taken now."""
         self._look()
-        if not self._is_careful:
+        if self._go_freely([record]):
             return self._within.publish_alone(record)
         if self._send(record, alone=True):
             return True
-        self._record([record])
+        if self._is_careful:
+            self._record([record])
         return False
+
+    def _go_freely(self, records: Iterable[Record]) -> bool:
+        """Say whether these go as if nothing had happened: care is over, and none of them is a suspect that waited."""
+        return not self._is_careful and (not self._suspects or self._suspects.isdisjoint(map(id_of, records)))
 
     def _look(self) -> None:
         """Has a new ownership begun, and how did the owner before it end?"""
@@ -140,11 +147,11 @@ class CarefulPublisher(ForwardingPublisher):
         if record.id in self._suspects:
             self._trial.send(record)
             return True
-        if record.id not in self._window or not self._journal.is_written():
+        if self._is_careful and (record.id not in self._window or not self._journal.is_written()):
             return False
         publisher = self._within
         taken = publisher.publish_alone(record) if alone else publisher.publish([record], 0) == 1
-        if taken:
+        if taken and self._is_careful:
             self._window.discard(record.id)
             self._in_air.add(record.id)
         return taken
@@ -159,7 +166,11 @@ class CarefulPublisher(ForwardingPublisher):
         ids = window((record.id for record in records), self._suspects)
         self._window = set(ids)
         self._moved_at = now
-        self._journal.write(recorded([*self._in_air, *ids], self._suspects))
+        self._journal.write(recorded([*self._in_air, *ids], self._still_suspected()))
+
+    def _still_suspected(self) -> set[int]:
+        """Return what stays recorded beside what is in the air and in the window."""
+        return self._suspects
 
     def _may_go(self, now: float) -> bool:
         """Say whether nothing is in the air but what stands still: a topic or a partition keeps that, most likely, and
@@ -174,18 +185,22 @@ class CarefulPublisher(ForwardingPublisher):
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
         reports = self._within.take_reports()
-        if not self._is_careful:
+        if not self._is_careful and not self._suspects:
             return reports
-        reports = [*reports, *self._trial.take_reports()]
-        for report in reports:
-            self._in_air.discard(report.record.id)
-            self._still.discard(report.record.id)
+        tried = self._trial.take_reports()
+        for report in tried:
             if report.error is not None and report.error.fault.name == "CRASHED_DAEMON":
                 # It stays suspected, and recorded as that: another row may end this process before its death is
                 # written.
                 self._tell_found(report)
             else:
                 self._suspects.discard(report.record.id)
+        reports = [*reports, *tried]
+        if not self._is_careful:
+            return reports
+        for report in reports:
+            self._in_air.discard(report.record.id)
+            self._still.discard(report.record.id)
         if reports:
             self._moved_at = self._clock.monotonic()
         self._consider_end(len(reports))
@@ -196,7 +211,9 @@ class CarefulPublisher(ForwardingPublisher):
         self._event("crashing_row_found", topic=report.record.topic, outbox_id=report.record.id, cause=cause)
 
     def _consider_end(self, reported_rows: int) -> None:
-        """What was in the air at the unclean end has gone again by now: care ends. What stands still stays recorded."""
+        """What was in the air at the unclean end has gone again by now: care ends. What stands still stays recorded,
+        and so do suspects that were not tried yet: no time says when their topic or their turn comes.
+        """
         now = self._clock.monotonic()
         self._reported_rows += reported_rows
         if reported_rows and self._ends_at is None:
@@ -205,10 +222,12 @@ class CarefulPublisher(ForwardingPublisher):
         moves = not self._in_air <= self._still
         if not is_long or moves or not self._trial.is_idle() or not self._journal.is_written():
             return
-        self._journal.write(sorted(self._in_air))
+        self._journal.write(recorded(sorted(self._in_air), self._still_suspected()))
         self._is_careful = False
         self._event("careful_end", rows=self._reported_rows)
-        self._forget()
+        self._window.clear()
+        self._in_air.clear()
+        self._still.clear()
 
     # A producer's end.
 

@@ -20,7 +20,7 @@ from typing import Protocol
 from outboxd.policy.careful import WINDOW_ROWS, PlannedEnd
 from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.faults import FaultClass, own_fault
-from outboxd.policy.rows.records import Record
+from outboxd.policy.rows.records import Record, id_of
 from outboxd.relay.publish.careful import CarefulPublisher, Trial
 
 SESSION_ROWS_MAX = WINDOW_ROWS
@@ -53,6 +53,10 @@ class CarefulTransactions(CarefulPublisher):
         super()._forget()
         self._session: list[Record] = []
         self._condemned: dict[int, Report] = {}
+        self._not_given: set[int] = set()
+        """Suspects whose topic was not there, so that the client was not given them. Our own producer tries the topic
+        with them, lest each probe be a session; as they stay recorded, one that kills costs one daemon.
+        """
         self._refusals: list[Report] = []
         self._session_ended: DeliveryFault | None = None
 
@@ -61,14 +65,16 @@ class CarefulTransactions(CarefulPublisher):
     def publish(self, records: Sequence[Record], start: int) -> int:
         """Give records to the producer from index `start` on; return the index of the first one not taken."""
         self._look()
-        if not self._is_careful:
+        if self._suspects_nothing:
             return self._within.publish(records, start)
         if not self._may_publish or start >= len(records):
             return start
         if self._refuse(records[start]):
             # What stands behind it waits for the relay's word on its key.
             return start + 1
-        window = list(takewhile(self._is_recorded, records[start:]))
+        window = records[start:]
+        if not self._go_freely(window):
+            window = list(takewhile(self._is_ours, window))
         if window:
             taken = self._within.publish(window, 0)
             self._went(window[:taken])
@@ -78,13 +84,13 @@ class CarefulTransactions(CarefulPublisher):
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when it cannot be taken now."""
         self._look()
-        if not self._is_careful:
+        if self._suspects_nothing:
             return self._within.publish_alone(record)
         if not self._may_publish:
             return False
         if self._refuse(record):
             return True
-        if not self._is_recorded(record):
+        if not self._is_ours(record):
             return bool(self._take_apart([record]))
         taken = self._within.publish_alone(record)
         if taken:
@@ -92,24 +98,26 @@ class CarefulTransactions(CarefulPublisher):
         return taken
 
     @property
+    def _suspects_nothing(self) -> bool:
+        return not self._is_careful and not self._suspects
+
+    @property
     def _may_publish(self) -> bool:
         return self._opening is not None and not self._session and self._session_ended is None
 
-    def _is_recorded(self, record: Record) -> bool:
-        return (
-            record.id in self._window
-            and record.id not in self._suspects
-            and record.id not in self._condemned
-            and self._journal.is_written()
-        )
+    def _is_ours(self, record: Record) -> bool:
+        """Say whether our own producer may send it now: it is no suspect, and while care lasts it was recorded."""
+        if record.id in self._suspects:
+            return False
+        return not self._is_careful or (record.id in self._window and self._journal.is_written())
 
     def _is_to_be_tried(self, record: Record) -> bool:
         return record.id in self._suspects and record.id not in self._condemned
 
     def _went(self, records: Sequence[Record]) -> None:
-        for record in records:
-            self._window.discard(record.id)
-            self._in_air.add(record.id)
+        ids = list(map(id_of, records))
+        self._window.difference_update(ids)
+        self._in_air.update(ids)
 
     def _refuse(self, record: Record) -> bool:
         report = self._condemned.pop(record.id, None)
@@ -132,19 +140,22 @@ class CarefulTransactions(CarefulPublisher):
         self._trial.send(self._session[0])
         return len(self._session)
 
+    def _still_suspected(self) -> set[int]:
+        return self._suspects | (self._not_given - self._in_air - self._window)
+
     # Report.
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
-        if not self._is_careful:
+        if self._suspects_nothing:
             return self._within.take_reports()
         for report in self._trial.take_reports():
             self._tried(report)
         refusals, self._refusals = self._refusals, []
         reports = self._within.take_reports() + refusals
-        for report in reports:
-            self._in_air.discard(report.record.id)
-        if not self._session and not self._condemned:
+        self._in_air.difference_update([report.record.id for report in reports])
+        if self._is_careful and not self._session:
+            # A row that ended the process apart may never be given again: what committed it may have been that process.
             self._consider_end(len(reports))
         return reports
 
@@ -161,6 +172,8 @@ class CarefulTransactions(CarefulPublisher):
         elif error is None or error.fault.fault_class not in (FaultClass.PRODUCER, FaultClass.CLUSTER):
             # It did not kill.
             self._suspects.discard(record.id)
+            if error is not None and error.fault.fault_class is FaultClass.TOPIC:
+                self._not_given.add(record.id)
         if error is None and self._session:
             self._trial.send(self._session[0])
             return
