@@ -120,6 +120,8 @@ class Ownership:
         self.reading.hurry()
         self.stale_reads += self.state.reading is not None
         self.stale_settlements += self.state.settling.under_way is not None
+        if token is not None:
+            self.state.aftermath.holding.let_all_go(self._ports.clock.monotonic())
         self._ports.publisher.rebuild()
         # Without the lease, what is unsettled is the successor's; and what transactions did is always found out.
         keeps_doubt = token is not None and not self._pipelined
@@ -190,7 +192,6 @@ class Ownership:
             return
         unsettled = 0 if self.state.is_drained else len(self.state.ledger)
         self._ports.publisher.purge()
-        self.state.aftermath.holding.let_all_go(now)
         self._begin_anew(self.state.token)
         self._load_when_answered()
         self._ports.observer.event("producer_renewed", unknown_rows=unsettled, reason=self._renewed_for)

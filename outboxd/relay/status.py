@@ -128,8 +128,8 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     oldest = state.ledger.oldest()
     settling_rows = state.settling.records
     unsettled_rows = state.lanes.rows_in_flight + len(state.aftermath.undecided) + settling_rows
-    # The sizes of what waits behind others of its key are not kept apart, and there may be too many to add them up.
     stalled_topic, stalled_cause = relay.ownership.watch.stalled
+    # The sizes of what waits behind others of its key are not kept apart, and there may be too many to add them up.
     unsettled_share = min(1.0, unsettled_rows / max(1, len(state.ledger)))
     return RelayStatus(
         role=_role(relay),

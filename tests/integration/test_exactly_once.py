@@ -290,7 +290,7 @@ def test_a_transaction_that_was_open_for_too_long_by_our_own_doing_is_resolved_a
 
 def test_a_stop_in_load_settles_what_was_committed_and_hands_over_long_before_the_lease_ends(rig: Rig) -> None:
     topic = rig.topic()
-    cluster = {"lease_ttl": "6s"}
+    cluster = {"lease_ttl": "12s"}
     first, second = daemon_of(rig, relay={**RELAY, "batch_rows": 500}, cluster=cluster), daemon_of(rig, cluster=cluster)
     first.start()
     first.wait_for_event("recovered")
@@ -310,7 +310,7 @@ def test_a_stop_in_load_settles_what_was_committed_and_hands_over_long_before_th
     assert recovered["rows"] == 0, "a stop settles all that it committed"
     acquired_at = rig.count("SELECT (extract(epoch FROM acquired_at) * 1000)::bigint FROM outboxd.lease") / 1000
     # The standby asks twice a second, which is half a second at most on a machine that does nothing else.
-    assert acquired_at - stopped_at < 3
+    assert acquired_at - stopped_at < 6
     rig.wait_until_settled()
     assert second.stop().code == 0
     verdict = rig.check()

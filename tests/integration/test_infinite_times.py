@@ -8,6 +8,7 @@ import pytest
 
 from outboxd.policy.blame.outcomes import Retry
 from outboxd.policy.faults import fault_of
+from outboxd.postgres.checks.other_outboxes import waiting_replays
 from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.operators.dead_letter_copies import DeadLetterCopyRows
 from outboxd.postgres.operators.dead_letters import DeadLetters
@@ -82,6 +83,20 @@ def test_a_lease_that_somebody_ended_or_kept_by_hand_is_told(bench: PostgresBenc
 
     assert lease is not None
     assert lease.alive == (at in ("infinity", "294276-12-31"))
+
+
+@pytest.mark.parametrize("at", ["-infinity", "4713-01-01 BC"])
+def test_replays_of_an_outbox_whose_lease_somebody_ended_by_hand_are_told(database: Database, at: str) -> None:
+    with database.connect() as connection:
+        rows = Letters(connection, "removed")
+        connection.execute("SELECT outboxd.replay(%s)", (rows.bury(rows.enqueue()),))
+        rows.acquire()
+        connection.execute("UPDATE outboxd.lease SET expires_at = %s", (at,))
+    engine = make_engine(database.url)
+    with engine.connect() as asking:
+        (found,) = waiting_replays(asking, "outboxd", "default")
+    engine.dispose()
+    assert found.message.startswith("the outbox removed has been relayed by nobody since ")
 
 
 @pytest.mark.parametrize("at", TIMES)

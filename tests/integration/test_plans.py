@@ -5,12 +5,14 @@ On 200,000 rows, so that every run has it; `OUTBOXD_TEST_LARGE=full` takes 1,000
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
 from outboxd.postgres.connections.engine import make_engine
+from tests.support import daemon_statements
 from tests.support.daemon_statements import Pieces
 from tests.support.large_outbox import PROFILES, ROWS, LargeOutbox, Profile, Statistics, build, copied, drop
 from tests.support.plans import Bound, Plan, faults, watch
@@ -136,3 +138,17 @@ def test_a_missing_index_is_noticed(scratch: LargeOutbox, index: str, name: str)
     with closing(Pieces(scratch)) as pieces:
         plans = pieces.plans_of(REPEATED[name].do)
     assert any(faults(plan, REPEATED[name].bound) for plan in plans)
+
+
+def test_an_answer_that_came_too_late_for_one_test_is_not_taken_for_that_of_the_next(
+    scratch: LargeOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Pieces(scratch)) as pieces, scratch.database.connect(autocommit=False) as other:
+        other.execute("LOCK TABLE outboxd.outbox IN ACCESS EXCLUSIVE MODE")
+        with monkeypatch.context() as impatient:
+            impatient.setattr(daemon_statements, "ANSWER_SECONDS_MAX", 0.2)
+            with pytest.raises(queue.Empty):
+                pieces.plans_of(REPEATED["load"].do)
+        other.rollback()
+        for name in ("fetch: forward", "settle: mark a batch"):
+            assert pieces.plans_of(REPEATED[name].do)

@@ -24,6 +24,8 @@ from tests.support.large_outbox import LargeOutbox
 from tests.support.plans import Plan, PlanMode, watch
 
 ANSWER_SECONDS_MAX = 30.0
+LATE_SECONDS_MAX = 60.0
+"""So long an answer that nobody waited for any longer may take to come all the same."""
 TTL_SECONDS = 3.0
 MODES: tuple[PlanMode, ...] = ("force_custom_plan", "force_generic_plan")
 
@@ -41,8 +43,11 @@ class Pieces:
         for mode, engine in self._engines.items():
             watch(engine, self.plans, mode)
         self.engine = self._engines["force_custom_plan"]
-        self._events: queue.Queue[Event] = queue.Queue()
+        self._answers: queue.Queue[Event] = queue.Queue()
+        self._late = 0
+        """How many answers came to nobody in time: they are still to come, and of no other question."""
         self._owner: Owner | None = None
+        self._token = 0
         self._stores = {
             mode: (self._store(engine, deletes=False), self._store(engine, deletes=True))
             for mode, engine in self._engines.items()
@@ -53,7 +58,7 @@ class Pieces:
         self.starts = StartLog(self.engine, "outboxd", "default", "here:1")
         self.lease = LeaseKeeper(
             self.engine,
-            self._events.put,
+            self._lease_told,
             self._owned,
             schema="outboxd",
             outbox="default",
@@ -61,7 +66,7 @@ class Pieces:
             ttl_seconds=TTL_SECONDS,
         )
         self.lease.start()
-        self._token = self.answer(LeaseGranted).token
+        wait_for(lambda: self._token > 0, timeout_seconds=ANSWER_SECONDS_MAX, what="the lease is granted")
 
     def close(self) -> None:
         """Give the lease up and end all threads."""
@@ -77,7 +82,12 @@ class Pieces:
         self.marking, self.deleting = self._stores[mode]
 
     def plans_of(self, do: Callable[[Pieces], object]) -> list[Plan]:
-        """The plans of all that is executed meanwhile; a renewal of the lease may be among them."""
+        """The plans of all that is executed meanwhile; a renewal of the lease may be among them. What was asked before
+        and had no answer in time ends first.
+        """
+        while self._late:
+            self._answers.get(timeout=LATE_SECONDS_MAX)
+            self._late -= 1
         before = len(self.plans)
         do(self)
         return self.plans[before:]
@@ -113,15 +123,19 @@ class Pieces:
         wait_for(self.starts.is_written, timeout_seconds=ANSWER_SECONDS_MAX, what="the start is written")
 
     def answer(self, kind: type[Answer]) -> Answer:
-        """Wait for the next event, which must be of this kind."""
-        event = self._events.get(timeout=ANSWER_SECONDS_MAX)
+        """Wait for the answer to what was asked, which must be of this kind."""
+        try:
+            event = self._answers.get(timeout=ANSWER_SECONDS_MAX)
+        except queue.Empty:
+            self._late += 1
+            raise
         assert isinstance(event, kind), event
         return event
 
     def _store(self, engine: Engine, *, deletes: bool) -> PostgresStore:
         return PostgresStore(
             engine,
-            self._events.put,
+            self._answers.put,
             schema="outboxd",
             table="outbox",
             outbox="default",
@@ -129,6 +143,11 @@ class Pieces:
             deletes=deletes,
             record_bytes_max=1 << 20,
         )
+
+    def _lease_told(self, event: Event) -> None:
+        # A lease that is lost is no answer to anything: who settles without it is told so.
+        if isinstance(event, LeaseGranted):
+            self._token = event.token
 
     def _owned(self, owner: Owner) -> None:
         self._owner = owner

@@ -105,3 +105,18 @@ def test_a_partition_that_the_topic_had_is_missed_by_the_topic_and_one_that_it_n
     }  # fmt: skip
     assert errors[1].text == UNKNOWN.text
     assert errors[3].text.endswith("the row names 3, and it had 4: it was made anew with fewer")
+
+
+def test_a_partition_that_an_answer_showed_before_is_missed_by_the_topic_too() -> None:
+    cluster, reports, most = Cluster(), cast("SimpleQueue[Report]", SimpleQueue()), MostPartitions()
+    most.note("t", 1)
+    questions = PartitionQuestions(reports.put, most)
+    cluster.may_answer.set()
+    # The topic was given a second one, which the client did not know yet.
+    questions.ask(cast(Any, cluster), record(1, topic="t", partition=1), UNKNOWN)
+    assert reports.get(timeout=WAIT_SECONDS).error is not None
+
+    later = most.fault_of(record(2, topic="t", partition=1), 1)
+
+    assert later is not None
+    assert later.fault.name == "_UNKNOWN_PARTITION"

@@ -149,3 +149,12 @@ def test_nothing_is_given_to_a_producer_that_has_failed_and_a_drain_waits_for_no
     assert bench.relay.end is not None
     assert bench.relay.end.reason == "stopped"
     assert not bench.given_up["drained"]
+
+
+@pytest.mark.parametrize("failure", [FENCED, PlannedEnd(own_fault("NEVER_REPORTED"), "suspects went apart")])
+def test_an_end_of_the_producer_tells_that_what_waited_under_it_goes_on(failure: DeliveryFault) -> None:
+    stand = Stand()
+    stand.ownership.state.aftermath.holding.open_breaker("closed", fault_of(29), "no right to write", stand.now)
+    stand.fail(failure)
+    assert stand.events[:2] == ["breaker_opened", "breaker_closed"]
+    assert stand.ownership.state.lanes.breakers.open == {}

@@ -40,10 +40,13 @@ class MostPartitions:
             self._most[topic] = count
 
     def fault_of(self, record: Record, count: int | None) -> DeliveryFault | None:
-        """Return what it means that the record's topic has so many partitions now: its own fault where it never had the
-        one that the record names, the topic's where it had; None where it has it, or where that is not known.
+        """Note how many partitions the record's topic has now, and return what that means: its own fault where it never
+        had the one that the record names, the topic's where it had; None where it has it, or where that is not known.
         """
-        if count is None or record.partition is None or record.partition < count:
+        if count is None:
+            return None
+        self.note(record.topic, count)
+        if record.partition is None or record.partition < count:
             return None
         text = f"the topic has partitions 0 to {count - 1}, the row names {record.partition}"
         most = self._most.get(record.topic, 0)

@@ -68,7 +68,7 @@ class HoldingLetters(NamedTuple):
 
 class ProgressRow(NamedTuple):
     """A row that a Kafka transaction delivered, and where. `is_replay`: it was read from the dead-letter table.
-    `event_piece` tells it from another row of the same id, see `policy.event_pieces`; None where nobody noted it.
+    `event_piece` tells it from another row of the same id, see `policy.rows.event_pieces`; None where nobody noted it.
     """
 
     outbox_id: int

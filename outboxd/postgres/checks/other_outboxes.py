@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 
 from outboxd.policy.exchange.findings import Finding, Weight
+from outboxd.postgres.schema.finite import finite
 from outboxd.postgres.schema.sql_text import in_schema
 
 COUNTED_MAX = 10_000
-# Of the outbox asked about itself, the status tells.
-_WAITING = """SELECT d.outbox, count(*) AS letters,
-           (SELECT l.expires_at FROM @schema@.lease AS l WHERE l.outbox = d.outbox AND l.shard = 0) AS relayed_until
+# Of the outbox asked about itself, the status tells. Somebody may have ended a lease by hand, before all time.
+_WAITING = f"""SELECT d.outbox, count(*) AS letters,
+           (SELECT {finite("l.expires_at")} FROM @schema@.lease AS l WHERE l.outbox = d.outbox AND l.shard = 0)
+               AS relayed_until
       FROM (SELECT r.outbox FROM @schema@.dead_letter AS r
              WHERE r.status = 'replaying' AND r.outbox <> :outbox
                AND NOT EXISTS (SELECT FROM @schema@.lease AS l WHERE l.outbox = r.outbox AND l.shard = 0

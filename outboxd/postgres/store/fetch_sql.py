@@ -3,8 +3,8 @@ snapshot.
 
 Its first row is the META row: JSON in the place of the headers, with the database's time, the due retries, replays,
 pauses and, where asked, the dead letters that hold their keys and the transactions that hold the outbox. `pg_locks` is
-read while the statement runs, so after its snapshot, as the fence of the gaps wants it (see `policy.gaps`). The parts
-that nobody asked for are not in the text.
+read while the statement runs, so after its snapshot, as the fence of the gaps wants it (see `policy.fetch.gaps`). The
+parts that nobody asked for are not in the text.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _hidden(array: str) -> str:
 
 
 def piece_text(column: str) -> str:
-    """Return the expression for the piece of an event id, as `policy.event_pieces` has it."""
+    """Return the expression for the piece of an event id, as `policy.rows.event_pieces` has it."""
     digits = f"replace({column}::text, '-', '')"
     return f"(('x' || left({digits}, 16))::bit(64)::bigint # ('x' || right({digits}, 16))::bit(64)::bigint)"
 

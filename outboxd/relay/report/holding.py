@@ -70,8 +70,8 @@ class Holding:
         )
 
     def let_all_go(self, now: float) -> None:
-        """The producer under which topics came to wait ends by plan: all go on with the next, as whoever was told that
-        they wait has to hear, and wait again where the fault lasts.
+        """The ownership begins anew with another producer than that under which topics came to wait: all go on with it,
+        as whoever was told that they wait has to hear, and wait again where the fault lasts.
         """
         for topic in list(self._lanes.breakers.open):
             self._stuck.release_all(topic, now)
