@@ -146,8 +146,9 @@ def _of_secrets(settings: Settings) -> list[Origin]:
     """Where each secret came from."""
     from outboxd.config.redaction import is_secret, redact_url
 
-    properties = settings.kafka.properties.keys() - set(_CERTIFICATES)
-    keys = [*_SECRETS, *(f"kafka.{name}" for name in sorted(properties) if is_secret(name))]
+    given = sorted(settings.kafka.properties.items())
+    properties = [name for name, value in given if is_secret(name) or redact_url(value) != value]
+    keys = [*_SECRETS, *(f"kafka.{name}" for name in properties if name not in _CERTIFICATES)]
     if redact_url(settings.database.url) != settings.database.url:
         keys.append("database.url")
     return [settings.origin(key) for key in keys]
