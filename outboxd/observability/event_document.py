@@ -44,6 +44,7 @@ FIELDS: Final[dict[str, str]] = {
     "sql": "what to type in psql to see it",
     "suppressed": "alerts that were dropped since the last such event",
     "table": "the table, without its schema",
+    "then": "what becomes of the topic, or of its partitions",
     "thread": "the thread's name",
     "token": "the lease's fencing number",
     "topic": "the topic",

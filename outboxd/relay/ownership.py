@@ -116,6 +116,11 @@ class Ownership:
 
     def _begin_anew(self, token: int | None) -> None:
         """Start as a new owner does, with a new producer; what is under way belongs to the ownership before."""
+        now = self._ports.clock.monotonic()
+        if token is None:
+            self.state.aftermath.holding.leave_all(now)
+        else:
+            self.state.aftermath.holding.let_all_go(now)
         # The next ownership begins with the answer of what is read.
         self.reading.hurry()
         self.stale_reads += self.state.reading is not None
@@ -190,7 +195,6 @@ class Ownership:
             return
         unsettled = 0 if self.state.is_drained else len(self.state.ledger)
         self._ports.publisher.purge()
-        self.state.aftermath.holding.let_all_go(now)
         self._begin_anew(self.state.token)
         self._load_when_answered()
         self._ports.observer.event("producer_renewed", unknown_rows=unsettled, reason=self._renewed_for)
