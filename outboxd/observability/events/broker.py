@@ -93,6 +93,8 @@ BROKER_EVENTS: Final = (
         "What the daemon before this one committed to Kafka and had not settled is settled now, up to transaction "
         "{transaction}. Rows: {rows}.",
         ("rows", "transaction"),
+        alerts=True,
+        ends="recovery_failed",
     ),
     EventKind(
         "recovery_failed",
