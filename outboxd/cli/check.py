@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outboxd.cli.context import load_settings
+from outboxd.cli.database import FIRST_ANSWER_SECONDS_MAX
 from outboxd.cli.output import print_json, print_line, printable
 from outboxd.errors import EXIT_CONFIG, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, ConfigError
 from outboxd.policy.exchange.findings import Finding, Weight, worst
@@ -188,7 +189,10 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     topics: dict[str, int] = {}
     transactional: tuple[str, str, int] | None = None
     try:
-        engine = make_engine(settings.database.url, settings.database.password, statement_timeout_seconds=30.0)
+        engine = make_engine(
+            settings.database.url, settings.database.password, statement_timeout_seconds=30.0,
+            first_answer_seconds=FIRST_ANSWER_SECONDS_MAX,
+        )  # fmt: skip
     except ConfigError as error:
         yield Finding("database", Weight.MISCONFIGURED, str(error))
     else:
