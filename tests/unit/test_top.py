@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from typing import Any, cast
 
 import pytest
@@ -20,6 +21,7 @@ from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import Backlog, StatusBoard
 from outboxd.postgres.operators.overview import HeldKey, LeaseFacts, Overview
 from outboxd.postgres.operators.pauses import PausedTopics
+from outboxd.relay.memory.held_records import HeldState
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus, PauseStatus, RelayStatus
 
 NO_BROKER = (
@@ -136,6 +138,18 @@ def test_a_held_row_without_a_key_is_not_one_whose_key_the_page_hides() -> None:
     keyless, empty, hidden = look_of_daemon(Told(told), "its page").held
     assert (keyless.what, empty.what) == ("orders without a key", 'orders ""')
     assert hidden.what == "orders a key that this page keeps to itself"
+
+
+@pytest.mark.parametrize("state", HeldState)
+def test_where_a_held_record_stands_is_told_in_words_for_people(state: HeldState) -> None:
+    status = StatusBoard(outbox="shop", daemon="host:42").as_dict()
+    held = [asdict(HeldStatus(17, "orders", "k", state.value, "storm guard", 0, 12.0, None, None))]
+    (told,) = look_of_daemon(Told({**status, "relay": {"held": held}}), "its page").held
+    words = told.why.partition(": storm guard (row 17)")[0]
+    assert words
+    assert words != state.value
+    page = (resources.files("outboxd.web") / "page.html").read_text()
+    assert f'{state.value}: "{words}"' in page
 
 
 def test_what_does_not_fit_is_counted(busy: Look) -> None:
