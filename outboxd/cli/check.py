@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outboxd.cli.context import load_settings
+from outboxd.cli.database import FIRST_ANSWER_SECONDS_MAX
 from outboxd.cli.output import print_json, print_line, printable
 from outboxd.errors import EXIT_CONFIG, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, ConfigError
 from outboxd.policy.exchange.findings import Finding, Weight, worst
@@ -146,8 +147,9 @@ def _of_secrets(settings: Settings) -> list[Origin]:
     """Where each secret came from."""
     from outboxd.config.redaction import is_secret, redact_url
 
-    properties = settings.kafka.properties.keys() - set(_CERTIFICATES)
-    keys = [*_SECRETS, *(f"kafka.{name}" for name in sorted(properties) if is_secret(name))]
+    given = sorted(settings.kafka.properties.items())
+    properties = [name for name, value in given if is_secret(name) or redact_url(value) != value]
+    keys = [*_SECRETS, *(f"kafka.{name}" for name in properties if name not in _CERTIFICATES)]
     if redact_url(settings.database.url) != settings.database.url:
         keys.append("database.url")
     return [settings.origin(key) for key in keys]
@@ -187,7 +189,10 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     topics: dict[str, int] = {}
     transactional: tuple[str, str, int] | None = None
     try:
-        engine = make_engine(settings.database.url, settings.database.password, statement_timeout_seconds=30.0)
+        engine = make_engine(
+            settings.database.url, settings.database.password, statement_timeout_seconds=30.0,
+            first_answer_seconds=FIRST_ANSWER_SECONDS_MAX,
+        )  # fmt: skip
     except ConfigError as error:
         yield Finding("database", Weight.MISCONFIGURED, str(error))
     else:

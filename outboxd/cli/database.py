@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: No command's single statement takes longer, so that none is a burden on the application's database.
 STATEMENT_SECONDS_MAX = 60.0
+FIRST_ANSWER_SECONDS_MAX = 15.0
+"""A pooler lets everybody in, and what is asked waits for a connection that is free: 120 s behind PgBouncer."""
 
 
 @contextmanager
@@ -33,7 +35,10 @@ def opened() -> Iterator[tuple[Settings, Engine]]:
 
     settings = load_settings()
     engine = make_engine(
-        settings.database.url, settings.database.password, statement_timeout_seconds=STATEMENT_SECONDS_MAX
+        settings.database.url,
+        settings.database.password,
+        statement_timeout_seconds=STATEMENT_SECONDS_MAX,
+        first_answer_seconds=FIRST_ANSWER_SECONDS_MAX,
     )
     try:
         with told():

@@ -14,10 +14,13 @@ _SECRET_NAME = re.compile(
     r"password|passphrase|secret|jaas|(^|[._])token$|\.pem$|oauthbearer\.config$|\.key\.data$|^scram_\w+_key$",
     re.IGNORECASE,
 )
+# Shown as a whole these are told to nobody, though they need be no secret: any word of a command may be a password.
+_COMMANDS = frozenset({"sasl.kerberos.kinit.cmd"})
 _DATABASE_URL = re.compile(r"\s*postgres(?:ql)?(?:\+\w*)?:", re.IGNORECASE)
 # `user:password@` of a URL, and a password among a URL's parameters or in a connection string.
 _URL_PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):[^@/\s]*@")
 _PARAMETER = re.compile(r"(?<=[?&])([^=&]*)=[^&]*")
+_PARAMETER_WITHIN = re.compile(r"(?<=[?&])([^=&\s]*)=[^&\s]*")
 _PARAMETER_PASSWORD = re.compile(r"((?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'|[^&\s]*)", re.IGNORECASE)
 
 
@@ -30,18 +33,19 @@ def redact(key: str, value: object) -> object:
     """`value` of the setting `key` as it may be shown: secrets hidden, passwords within URLs too; empty stays empty."""
     if value in ("", None):
         return value
-    if is_secret(key):
+    if is_secret(key) or key in _COMMANDS:
         return HIDDEN
     return redact_url(value) if isinstance(value, str) else value
 
 
 def redact_url(text: str) -> str:
-    """`text` with the passwords of any URL or connection string in it hidden; a database's URL that PostgreSQL's client
-    library cannot read is hidden whole.
+    """`text` with the passwords and other secrets of any URL or connection string in it hidden; a database's URL that
+    PostgreSQL's client library cannot read is hidden whole.
     """
     if _DATABASE_URL.match(text):
         return _redact_database_url(text)
-    return _PARAMETER_PASSWORD.sub(rf"\g<1>{HIDDEN}", _URL_PASSWORD.sub(rf"\g<1>:{HIDDEN}@", text))
+    shown = _PARAMETER_WITHIN.sub(_hidden_parameter, _URL_PASSWORD.sub(rf"\g<1>:{HIDDEN}@", text))
+    return _PARAMETER_PASSWORD.sub(rf"\g<1>{HIDDEN}", shown)
 
 
 def secrets_of_url(url: str) -> list[str]:

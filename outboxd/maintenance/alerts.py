@@ -148,7 +148,7 @@ class Alerts:
             self._dropped += 1
 
     def close(self, timeout_seconds: float = 2.0) -> None:
-        """Tell what is queued, but for no longer than this."""
+        """Tell what is queued or held back, but for no longer than this."""
         try:
             self._queue.put(None, timeout=timeout_seconds)
         except queue.Full:
@@ -165,11 +165,17 @@ class Alerts:
                 self._send_due()
                 continue
             if alert is None:
+                self._send_rest()
                 return
             going = self._rate.offer(alert, self._monotonic())
             if going is not None:
                 self._send(going)
             self._send_due()
+
+    def _send_rest(self) -> None:
+        """The daemon ends: what is held back goes now, lest the first news be the last."""
+        for alert in sorted(self._rate.due(float("inf")), key=lambda alert: alert.at):
+            self._send(alert)
 
     def _send_due(self) -> None:
         for alert in self._rate.due(self._monotonic()):

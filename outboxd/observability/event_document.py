@@ -44,6 +44,7 @@ FIELDS: Final[dict[str, str]] = {
     "sql": "what to type in psql to see it",
     "suppressed": "alerts that were dropped since the last such event",
     "table": "the table, without its schema",
+    "then": "what becomes of the topic, or of its partitions",
     "thread": "the thread's name",
     "token": "the lease's fencing number",
     "topic": "the topic",
@@ -67,13 +68,14 @@ def document() -> str:
         "name is `OUTBOXD_EVENT`, the sentence `MESSAGE`, and each field `OUTBOXD_` and its name in capitals; in JSON",
         "they are `event`, `message` and the fields as they are. All are counted in the metric",
         "`outboxd_events_total{event}`. Events marked ✉ are given to `alerts.command` too, at most one a minute for",
-        "each event and topic.",
+        "each event and topic; one with the name of another beside it only after that other.",
         "",
         "| event | level | sentence | fields |",
         "|---|---|---|---|",
     ]
     for kind in sorted(CATALOGUE.values(), key=lambda kind: kind.name):
         mark = " ✉" if kind.alerts else ""
+        mark += f" after `{kind.ends}`" if kind.ends else ""
         fields = ", ".join(f"`{name}`" for name in kind.fields)
         lines.append(f"| `{kind.name}`{mark} | {kind.level} | {kind.sentence} | {fields} |")
     lines += ["", "## Fields", "", "| field | meaning |", "|---|---|"]

@@ -29,6 +29,8 @@ class DaemonObserver:
         self._alert = alert
         self.tracing: Tracing | None = None
         self._events: dict[str, Counter] = {}
+        self._alerted: set[str] = set()
+        """The events of which `alert` was told, and not yet of their end."""
         # There and not in `event`: alerts, libraries and the log itself tell events to the log alone.
         log.count = self._count
 
@@ -53,7 +55,9 @@ class DaemonObserver:
                 self._board.database_answers(False, str(fields.get("cause", "")), asked_by=[asked_by])
             case _:
                 pass
-        if kind.alerts and self._alert is not None:
+        if kind.alerts and self._alert is not None and (not kind.ends or kind.ends in self._alerted):
+            self._alerted.add(name)
+            self._alerted.discard(kind.ends)
             self._alert(name, fields)
 
     def _count(self, name: str) -> None:

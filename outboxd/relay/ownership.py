@@ -116,12 +116,15 @@ class Ownership:
 
     def _begin_anew(self, token: int | None) -> None:
         """Start as a new owner does, with a new producer; what is under way belongs to the ownership before."""
+        now = self._ports.clock.monotonic()
+        if token is None:
+            self.state.aftermath.holding.leave_all(now)
+        else:
+            self.state.aftermath.holding.let_all_go(now)
         # The next ownership begins with the answer of what is read.
         self.reading.hurry()
         self.stale_reads += self.state.reading is not None
         self.stale_settlements += self.state.settling.under_way is not None
-        if token is not None:
-            self.state.aftermath.holding.let_all_go(self._ports.clock.monotonic())
         self._ports.publisher.rebuild()
         # Without the lease, what is unsettled is the successor's; and what transactions did is always found out.
         keeps_doubt = token is not None and not self._pipelined

@@ -244,5 +244,6 @@ class Relay:
             drained = reason in ("stopped", "empty") and state.leaves_no_doubt
             emptied = drained and reason == "empty"
             self._ports.lease.give_up(state.token, drained=drained, emptied=emptied)
+        state.aftermath.holding.leave_all(self._ports.clock.monotonic())
         self.end = RelayEnd(reason, blocked_topics)
         self._ports.observer.event("ended", reason=reason, unsettled_rows=unsettled)

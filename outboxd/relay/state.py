@@ -161,7 +161,8 @@ class State:
         """Say whether all else waits for what PostgreSQL refuses to settle: memory is full of it, or as many
         transactions wait for it as may, so that for a while none was delivered.
         """
-        refused = self.settling.refusals.records
+        # With the one that is tried again just now: a try that waits for a lock takes its time.
+        refused = self.settling.refusals.refused_rows
         if refused and self.in_flight and self.settling.transactions >= TRANSACTIONS_WAITING:
             return now - self.lanes.last_delivered_at >= NOTHING_GOES_SECONDS
         return self.is_crowded and 2 * refused > len(self.ledger)

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from outboxd.policy.exchange.findings import Weight
+from outboxd.postgres.checks.inspection import inspect
+from outboxd.postgres.checks.sql_interface import FUNCTIONS, VIEWS, missing_objects
+from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.migrate import upgrade
+from outboxd.postgres.schema.names import quoted
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import MakeTopic, fresh_name, started
 from tests.support.postgres_fixtures import Database
@@ -303,3 +310,39 @@ def test_a_table_that_an_outbox_of_another_name_relays_is_a_problem(
         "relayed by there:1 as the outbox orders" in finding["message"] for finding in answer.document["findings"]
     )
     assert shell_with(kafka.bootstrap, OUTBOXD_OUTBOX__NAME="orders").ok("check").code == 0
+
+
+@pytest.mark.parametrize("schema", ["outboxd", 'odd "name'])
+def test_views_and_functions_that_were_dropped_are_named(empty_database: Database, schema: str) -> None:
+    engine = make_engine(empty_database.url)
+    try:
+        upgrade(engine, schema)
+        with engine.connect() as connection:
+            assert list(missing_objects(connection, schema)) == []
+            name = quoted(schema)
+            connection.execute(text(f"DROP VIEW {name}.held_keys CASCADE"))
+            connection.execute(text(f"DROP FUNCTION {name}.replay(bigint[], boolean, text)"))
+            connection.execute(text(f"DROP FUNCTION {name}.past_note({name}.dead_letter)"))
+        found = [each for each in inspect(engine, schema, "outbox", "default").findings if "missing" in each.message]
+        assert [(each.weight, each.message.partition("made: ")[2]) for each in found] == [
+            (Weight.MISCONFIGURED, "past_note(dead_letter)"),
+            (Weight.WARNING, "held_keys, replay(bigint[], boolean, text), status"),
+        ]
+        assert "pg_dump" in found[0].remedy
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP TABLE {name}.dead_letter CASCADE"))
+            told = " ".join(each.message for each in missing_objects(connection, schema))
+            assert "past_note(dead_letter)" in told
+            assert "dead_letter_recent" in told
+    finally:
+        engine.dispose()
+
+
+def test_every_view_and_function_that_the_migrations_make_is_looked_for(database: Database) -> None:
+    with database.connect() as sql:
+        views = sql.execute("SELECT viewname FROM pg_views WHERE schemaname = 'outboxd'").fetchall()
+        functions = sql.execute(
+            "SELECT count(*) FROM pg_proc WHERE pronamespace = to_regnamespace('outboxd')"
+        ).fetchone()
+    assert {row[0] for row in views} == set(VIEWS)
+    assert functions == (len(FUNCTIONS),)

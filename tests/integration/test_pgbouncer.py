@@ -9,13 +9,17 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from outboxd.errors import DatabaseUnavailableError
 from outboxd.policy.exchange.findings import Weight
 from outboxd.postgres.checks.inspection import inspect
 from outboxd.postgres.connections.engine import make_engine
+from outboxd.postgres.connections.failures import explained
 from tests.support.pgbouncer import pooled as through_pgbouncer
 from tests.support.pgbouncer import pooler_of
 from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
+
+NO_ANSWER = "PostgreSQL is not available: we were let in, and a statement got no answer for 0.5 s"
 
 
 @pytest.fixture
@@ -75,6 +79,26 @@ def test_a_style_of_dates_that_the_database_asks_for_is_ours_to_change_and_stays
                 assert ours.scalar(text("SELECT timestamptz 'epoch'")) == datetime(1970, 1, 1, tzinfo=UTC)
     finally:
         engine.dispose()
+
+
+def test_where_no_connection_of_a_pooler_is_free_a_command_says_so_and_does_not_wait_for_ever(
+    database: Database,
+) -> None:
+    with pooler_of(database.server, server_connections=1) as pooler:
+        url = pooler.url(database.name)
+        engine = make_engine(url, statement_timeout_seconds=0.5, first_answer_seconds=0.5)
+        try:
+            with explained(), engine.connect() as known, psycopg.connect(url) as somebody:
+                assert known.scalar(text("SELECT 1")) == 1
+                somebody.execute("SELECT 1")
+                for connection in (known, None):
+                    with pytest.raises(DatabaseUnavailableError, match=NO_ANSWER) as caught, explained():
+                        (connection or engine.connect()).execute(text("SELECT 1"))
+                    assert "SHOW POOLS" in str(caught.value)
+            with engine.connect() as later:
+                assert later.scalar(text("SELECT 1")) == 1, "once one is free"
+        finally:
+            engine.dispose()
 
 
 @pytest.mark.parametrize(("pool_mode", "is_named"), [("session", False), ("transaction", False), ("statement", True)])

@@ -100,12 +100,14 @@ class PgBouncer:
 
 
 @contextmanager
-def pooler_of(server: PostgresServer, *, pool_mode: str = "transaction") -> Iterator[PgBouncer]:
+def pooler_of(
+    server: PostgresServer, *, pool_mode: str = "transaction", server_connections: int = 4
+) -> Iterator[PgBouncer]:
     """A running one before this server; where there is none, the test is skipped, or fails in CI."""
     # Not under pytest's own directory, which the user that it runs as cannot enter.
     with tempfile.TemporaryDirectory(prefix="outboxd-pgbouncer-") as directory:
         try:
-            pooler = PgBouncer(server, Path(directory), pool_mode=pool_mode)
+            pooler = PgBouncer(server, Path(directory), pool_mode=pool_mode, server_connections=server_connections)
         except PgBouncerMissingError as missing:
             if os.environ.get("CI") == "true":
                 raise

@@ -121,6 +121,19 @@ def test_what_was_held_back_comes_when_its_time_has_come(tmp_path: Path) -> None
     assert (first["fields"]["number"], last["fields"]["number"], last["suppressed"]) == (0, 2, 1)
 
 
+def test_what_is_held_back_when_the_daemon_ends_comes_then(tmp_path: Path) -> None:
+    program, told = Program(tmp_path), Told()
+    alerts = Alerts(program.command, told)
+    for number in range(3):
+        alerts.offer("breaker_closed", {"topic": "orders", "number": number})
+    first = program.read()
+    ended = threading.Thread(target=alerts.close, args=(DEADLINE_SECONDS,))
+    ended.start()
+    last = program.read()
+    ended.join(DEADLINE_SECONDS)
+    assert (first["fields"]["number"], last["fields"]["number"], last["suppressed"]) == (0, 2, 1)
+
+
 def test_without_a_command_nothing_runs_and_one_can_be_set_later(tmp_path: Path) -> None:
     program, told = Program(tmp_path), Told()
     alerts = Alerts("", told)

@@ -251,6 +251,8 @@ def test_check_warns_of_a_file_that_everybody_may_read_and_that_has_a_password_i
     assert f"{path} holds a secret and everybody may read it" in done.stdout
     path.write_text('[database]\nurl = "postgresql://u@h/d?passfile=/x"\n')
     assert "holds a secret" not in run("check", "--offline", "-c", str(path)).stdout
+    path.write_text('[kafka]\n"sasl.oauthbearer.token.endpoint.url" = "https://h/token?client_secret=hush"\n')
+    assert f"{path} holds a secret and everybody may read it" in run("check", "--offline", "-c", str(path)).stdout
 
 
 def test_check_warns_of_each_file_with_a_secret_that_everybody_may_read(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from outboxd.kafka.checks.transaction_checks import inspect_transactions
-from outboxd.kafka.client.client_config import lone_config, producer_config, transactional_config
+from outboxd.kafka.client.client_config import CLIENT_LOGGER, lone_config, producer_config, transactional_config
 from outboxd.kafka.cluster.log_reader import LogReader
 from outboxd.kafka.cluster.topic_limits import topic_configs
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
@@ -85,3 +88,26 @@ def test_suspects_of_a_transaction_go_one_request_at_a_time_whatever_the_user_sa
     ]
     assert [way["max.in.flight.requests.per.connection"] for way in ways] == [1, "5"]
     assert [way.get("batch.num.messages") for way in ways] == [1, None]
+
+
+def test_the_endpoint_that_gives_no_token_is_told_without_the_secrets_of_its_url(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    producer = Producer(
+        {
+            "bootstrap.servers": "127.0.0.1:1",
+            "security.protocol": "sasl_plaintext",
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.client.id": "outboxd",
+            "sasl.oauthbearer.client.secret": "hush",
+            "sasl.oauthbearer.token.endpoint.url": "http://u:hush@127.0.0.1:1/token?scope=x&client_secret=hush",
+        },
+        logger=CLIENT_LOGGER,
+    )
+    with caplog.at_level(logging.WARNING):
+        deadline = time.monotonic() + 20
+        while "OIDC token" not in caplog.text and time.monotonic() < deadline:
+            producer.poll(0.1)
+    assert '"http://********@127.0.0.1:1/token?********"' in caplog.text
+    assert "hush" not in caplog.text

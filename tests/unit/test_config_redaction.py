@@ -23,6 +23,8 @@ ENV = {
     "OUTBOXD_KAFKA__SSL_KEY_PEM": SECRET,
     "OUTBOXD_KAFKA__SASL_OAUTHBEARER_CLIENT_SECRET": SECRET,
     "OUTBOXD_KAFKA__SASL_OAUTHBEARER_CONFIG": SECRET,
+    "OUTBOXD_KAFKA__SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL": f"https://u:{SECRET}@h/token?scope=x&client_secret={SECRET}",
+    "OUTBOXD_KAFKA__SASL_KERBEROS_KINIT_CMD": f"echo {SECRET} | kinit outboxd",
 }
 
 
@@ -49,6 +51,8 @@ def test_no_secret_is_in_what_is_shown_of_the_settings(file: Path) -> None:
         "password_file": "",
         "schema": "outboxd",
     }
+    shown_url = settings.kafka.plain()["sasl.oauthbearer.token.endpoint.url"]
+    assert shown_url == "https://u:********@h/token?scope=x&client_secret=********"
 
 
 def test_the_code_that_connects_gets_the_secrets(file: Path) -> None:
@@ -101,7 +105,10 @@ def test_a_url_that_no_command_can_use_is_refused_unseen(url: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [f"curl https://u:{SECRET}#x@h/", f"host=h password = {SECRET}", f"psql password='it\\'s {SECRET}'"],
+    [
+        f"curl https://u:{SECRET}#x@h/", f"host=h password = {SECRET}", f"psql password='it\\'s {SECRET}'",
+        f"https://h/token?client%5Fsecret={SECRET}", f"https://h/?a=b&access_token={SECRET}&c=d",
+    ],
 )  # fmt: skip
 def test_a_password_within_any_text_is_hidden(text: str) -> None:
     assert SECRET not in str(redact("command", text))
@@ -133,6 +140,13 @@ def test_no_secret_is_in_an_error(env: dict[str, str]) -> None:
 )  # fmt: skip
 def test_secrets_are_known_by_their_names(key: str, *, secret: bool) -> None:
     assert is_secret(key) is secret
+
+
+def test_a_secret_among_the_parameters_of_a_url_is_refused_among_the_arguments() -> None:
+    flags = {"kafka.sasl.oauthbearer.token.endpoint.url": f"https://h/token?client_secret={SECRET}"}
+    with pytest.raises(ConfigError, match="is seen by `ps`; allowed: the same in the file") as caught:
+        load(flags=flags, env={})
+    assert SECRET not in str(caught.value)
 
 
 def test_an_empty_secret_is_shown_as_empty() -> None:

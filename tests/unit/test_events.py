@@ -71,8 +71,15 @@ def test_values_with_braces_are_shown_as_they_are() -> None:
         ("database_failed", "database_answers"),
         ("in_flight_stalled", "in_flight_moving"),
         ("row_not_settled", "unsettled_rows_settled"),
+        ("lease_lost", "owner"),
+        ("recovery_failed", "recovered"),
     ],
 )
 def test_whoever_is_told_of_a_trouble_is_told_of_its_end(trouble: str, end: str) -> None:
     assert CATALOGUE[trouble].alerts
     assert CATALOGUE[end].alerts
+    assert CATALOGUE[end].ends in ("", trouble)
+
+
+def test_what_an_event_is_the_end_of_is_one_of_which_alerts_tell() -> None:
+    assert {kind.ends for kind in CATALOGUE.values() if kind.ends} == {"lease_lost", "recovery_failed"}

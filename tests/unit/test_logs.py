@@ -45,7 +45,9 @@ def lines() -> Iterator[Lines]:
 
 def test_a_json_line_has_name_level_time_sentence_and_fields(lines: Lines) -> None:
     log = Log(lines.write, "json")
-    log.event("breaker_closed", topic="orders", error_code="TOPIC_AUTHORIZATION_FAILED", open_seconds=1.5)
+    log.event(
+        "breaker_closed", topic="orders", error_code="TOPIC_AUTHORIZATION_FAILED", open_seconds=1.5, then="goes on"
+    )
     log.close()
     (line,) = lines
     told = json.loads(line)
@@ -57,6 +59,7 @@ def test_a_json_line_has_name_level_time_sentence_and_fields(lines: Lines) -> No
         "topic": "orders",
         "error_code": "TOPIC_AUTHORIZATION_FAILED",
         "open_seconds": 1.5,
+        "then": "goes on",
     }
 
 

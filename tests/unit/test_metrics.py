@@ -101,6 +101,16 @@ def test_an_event_is_logged_counted_and_offered_as_an_alert_where_the_catalogue_
     assert daemon.value("settle_mismatches_total") == 1
 
 
+def test_a_start_is_no_alert_but_the_end_of_a_trouble_is_of_which_this_daemon_told() -> None:
+    daemon = Daemon()
+    for name in ("owner", "recovered", "lease_lost", "owner", "recovery_failed", "recovery_failed", "recovered"):
+        daemon.observer.event(name)
+    daemon.observer.event("owner")
+    daemon.observer.event("recovered")
+    told = [name for name, _ in daemon.alerts]
+    assert told == ["lease_lost", "owner", "recovery_failed", "recovery_failed", "recovered"]
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_event_of_the_catalogue_is_counted_whoever_tells_it_and_logged_or_not(name: str) -> None:
     daemon = Daemon()

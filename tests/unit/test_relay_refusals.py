@@ -530,5 +530,7 @@ def test_that_transactions_wait_for_refused_rows_is_told() -> None:
     bench.state.lanes.meet(["orders"])
     bench.state.lanes.published([record(100, key=None)])
     assert bench.state.waits_for_refused(bench.now)
+    assert bench.state.settling.refusals.take(bench.now + 60.0) is not None
+    assert bench.state.waits_for_refused(bench.now), "while it is tried again too"
     bench.state.lanes.last_delivered_at = bench.now
     assert not bench.state.waits_for_refused(bench.now)

@@ -390,8 +390,60 @@ def test_a_renewal_tells_that_what_waited_under_the_producer_before_goes_on() ->
     assert [name for name, _ in waits] == ["breaker_closed", "partitions_released", "producer_renewed"]
     assert waits[0][1]["topic"] == "closed"
     assert waits[0][1]["open_seconds"] == round(bench.now - 3 * 0.05 - opened_at, 3)
-    assert waits[1][1] == {"topic": "stuck", "partitions": "2"}
+    assert waits[0][1]["then"] == "goes on"
+    assert waits[1][1] == {"topic": "stuck", "partitions": "2", "then": "go on"}
     assert bench.relay.state.lanes.breakers.open == {}
+
+
+@pytest.mark.parametrize(
+    ("events", "last"),
+    [
+        ([LeaseLost("the connection is gone")], "lease_lost"),
+        ([StopRequested()], "ended"),
+        ([StopRequested(), StopRequested()], "ended"),
+    ],
+    ids=["lease lost", "stop", "forced stop"],
+)
+def test_where_an_ownership_ends_whoever_was_told_that_a_topic_waits_hears_that_it_is_left_to_the_next_owner(
+    events: list[Event], last: str
+) -> None:
+    bench = Bench()
+    told: list[tuple[str, dict[str, object]]] = []
+    cast(Any, bench.relay.state.ports.observer).event = lambda name, **fields: told.append((name, fields))
+    bench.turns()
+    state = bench.relay.state
+    state.aftermath.holding.open_breaker("closed", fault_of(29), "no right to write", bench.now)
+    state.stuck.hold("stuck", (Placement("murmur2_random", 3), {2}), [], bench.now)
+    opened_at = bench.now
+    bench.turns(1, *events)
+    ends = [each for each in told if each[0] in ("breaker_closed", "partitions_released", last)]
+    assert [name for name, _ in ends] == ["breaker_closed", "partitions_released", last]
+    assert ends[0][1] == {
+        "topic": "closed",
+        "error_code": "TOPIC_AUTHORIZATION_FAILED",
+        "open_seconds": round(bench.now - opened_at, 3),
+        "then": "is left to the next owner, which tries it anew,",
+    }
+    assert ends[1][1]["partitions"] == "2"
+    assert ends[1][1]["then"] == "are left to the next owner, which tries them anew"
+
+
+def test_a_topic_that_waited_behind_a_breaker_does_not_make_a_stop_a_clean_one() -> None:
+    bench = Bench()
+    bench.turns()
+    bench.relay.state.aftermath.holding.open_breaker("closed", fault_of(29), "no right to write", bench.now)
+    bench.turns(4, StopRequested())
+    assert not stopped_as_drained(bench)
+
+
+def test_where_a_producer_with_transactions_ends_the_topics_that_waited_go_on_with_the_next() -> None:
+    bench = Bench()
+    told: list[str] = []
+    cast(Any, bench.relay.state.ports.observer).event = lambda name, **_: told.append(name)
+    bench.turns()
+    bench.relay.state.aftermath.holding.open_breaker("closed", fault_of(29), "no right to write", bench.now)
+    bench.relay.ownership.resolve(FATAL)
+    assert told[-2:] == ["breaker_closed", "producer_rebuilt"]
 
 
 def test_of_what_an_owner_that_lost_the_lease_had_in_memory_only_what_was_sent_may_be_sent_twice() -> None:

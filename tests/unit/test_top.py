@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from importlib import resources
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -12,11 +14,14 @@ from rich.console import Console
 from outboxd.cli.top.frame import frame
 from outboxd.cli.top.latency import latency_between, measured
 from outboxd.cli.top.look import Latency, Look, Told, look_of_daemon, look_of_database
+from outboxd.cli.top.source import Source
 from outboxd.cli.top.sparkline import sparkline
+from outboxd.config import load
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import Backlog, StatusBoard
 from outboxd.postgres.operators.overview import HeldKey, LeaseFacts, Overview
 from outboxd.postgres.operators.pauses import PausedTopics
+from outboxd.relay.memory.held_records import HeldState
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus, PauseStatus, RelayStatus
 
 NO_BROKER = (
@@ -135,6 +140,18 @@ def test_a_held_row_without_a_key_is_not_one_whose_key_the_page_hides() -> None:
     assert hidden.what == "orders a key that this page keeps to itself"
 
 
+@pytest.mark.parametrize("state", HeldState)
+def test_where_a_held_record_stands_is_told_in_words_for_people(state: HeldState) -> None:
+    status = StatusBoard(outbox="shop", daemon="host:42").as_dict()
+    held = [asdict(HeldStatus(17, "orders", "k", state.value, "storm guard", 0, 12.0, None, None))]
+    (told,) = look_of_daemon(Told({**status, "relay": {"held": held}}), "its page").held
+    words = told.why.partition(": storm guard (row 17)")[0]
+    assert words
+    assert words != state.value
+    page = (resources.files("outboxd.web") / "page.html").read_text()
+    assert f'{state.value}: "{words}"' in page
+
+
 def test_what_does_not_fit_is_counted(busy: Look) -> None:
     many = [replace(busy.held[0], what=f"orders customer-{number}") for number in range(70)]
     lines = shown(replace(busy, held=many), lines=40).splitlines()
@@ -177,6 +194,57 @@ def test_a_daemon_that_has_just_started_has_a_frame() -> None:
     text = shown(look_of_daemon(Told(status), "its page"))
     assert "starting" in text
     assert "not measured yet" in text
+
+
+class Page:
+    """Whatever has the daemon's port."""
+
+    base = "http://127.0.0.1:9464"
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        self.told = status
+
+    def status(self) -> dict[str, Any]:
+        return self.told
+
+    def json(self, _path: str) -> object:
+        return self.told.get("points")
+
+    def ask(self, _path: str) -> None: ...
+
+
+def look_at(page: Page, monkeypatch: pytest.MonkeyPatch) -> Look:
+    monkeypatch.setattr("outboxd.postgres.operators.overview.look", lambda *_: DATABASE_ALONE)
+    source = Source(load(env={}), lambda: cast(Any, None))
+    source._page = cast(Any, page)
+    return source.look()
+
+
+def test_a_page_of_this_version_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = StatusBoard(outbox="default", daemon="host:42")
+    board.publish(BUSY)
+    look = look_at(Page({**board.as_dict(), "points": [[4_000.0, 1, 1.0, 0.5, 3]]}), monkeypatch)
+    assert look.source == "the page of host:42 at http://127.0.0.1:9464"
+    assert [each.what for each in look.breakers] == ["payments"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"relay": [1]}, {"relay": {"breakers": 5}}, {"relay": {"in_flight_rows": "many"}}, {"rates": None},
+        {"rates": {"one_second": "x", "ten_seconds": 0, "ten_minutes": 0}}, {"lag_seconds": float("inf")},
+        {"state": None}, {"backlog": {}}, {"points": [[1]]}, {"published_by_topic": {"orders": "x"}}, {"at": None},
+    ],
+)  # fmt: skip
+def test_a_page_of_another_form_is_no_bug_and_the_database_is_looked_at(
+    other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Page({**StatusBoard(outbox="default", daemon="host:42").as_dict(), "relay": {}, **other})
+    if "at" in other:
+        page.told["relay"] = {"pauses": [{"topic_pattern": "*", "since_ms": 0, "who": "anna", "note": None}]}
+    look = look_at(page, monkeypatch)
+    assert look.source == f"the database; the page at {page.base} is of another form than this version's"
+    assert "about 5,200,000 pending" in shown(look)
 
 
 def test_latencies_are_those_of_the_rows_acknowledged_in_between() -> None:

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from outboxd.postgres.operators.overview import HeldKey, Overview
 
 ATTEMPTS_SHOWN_FROM: Final = 1
+_STATES: Final = {
+    "scheduled": "waits for its retry",
+    "parked": "waits for its topic",
+    "wanted": "to be read again",
+    "asked": "being read again",
+    "dead": "dead letter",
+}
+"""Where a held record stands, in words for people; the page has the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +189,7 @@ def _held(told: Mapping[str, Any]) -> Waiting:
     return Waiting(
         f"{told['topic']} {'a key that this page keeps to itself' if told.get('key_is_hidden') else key}",
         lapse(told["age_seconds"]),
-        f"{told['state']}: {told['why']} (row {told['outbox_id']}{tries}{due})",
+        f"{_STATES.get(told['state'], told['state'])}: {told['why']} (row {told['outbox_id']}{tries}{due})",
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from outboxd.cli.daemon_page import DaemonPage
+from outboxd.cli.top.form import is_whole
 from outboxd.cli.top.latency import Measured, latency_between, measured
 from outboxd.cli.top.look import Latency, Look, Told, look_of_daemon, look_of_database
 
@@ -38,13 +39,27 @@ class Source:
         """
         status = self._page.status()
         if status is None or status.get("outbox") != self._settings.outbox.name:
-            self._former = None
-            self._measured.clear()
-            return self._of_database(status is not None)
+            if status is not None:
+                why = f"the daemon at {self._page.base} relays another outbox"
+            elif self._page.base:
+                why = f"no daemon's page answers at {self._page.base}"
+            else:
+                why = "http.listen names no page to ask"
+            return self._of_database(why)
+        look = self._of_daemon(status)
+        return look or self._of_database(f"the page at {self._page.base} is of another form than this version's")
+
+    def _of_daemon(self, status: dict[str, Any]) -> Look | None:
+        """The look of what this page tells; None where it tells something else, as one of another version may."""
         now = measured(self._page.ask("/metrics"))
         told = Told(status, self._page.json("/api/points") or (), now.dead_by_topic)
         source = f"the page of {status['daemon']} at {self._page.base}"
-        look = look_of_daemon(told, source, self._former, self._latency(now))
+        try:
+            look = look_of_daemon(told, source, self._former, self._latency(now))
+            if not is_whole(look):
+                return None
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+            return None
         self._former = told
         self._measured.append(now)
         return look
@@ -54,17 +69,13 @@ class Source:
             return latency_between(Measured(), now, "since the daemon's start")
         return latency_between(self._measured[0], now, f"in the last {len(self._measured)} s")
 
-    def _of_database(self, is_other: bool) -> Look:
+    def _of_database(self, why: str) -> Look:
         from outboxd.postgres.connections.failures import explained
         from outboxd.postgres.operators.overview import look
 
+        self._former = None
+        self._measured.clear()
         outbox, schema = self._settings.outbox.name, self._settings.database.schema_
         with explained():
             overview = look(self._engine(), schema, self._settings.outbox.table, outbox)
-        if is_other:
-            why = f"the daemon at {self._page.base} relays another outbox"
-        elif self._page.base:
-            why = f"no daemon's page answers at {self._page.base}"
-        else:
-            why = "http.listen names no page to ask"
         return look_of_database(overview, outbox, f"the database; {why}")

@@ -5,6 +5,7 @@ between them.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,6 +17,19 @@ from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER
 
 CLIENT_LOGGER: Final = logging.getLogger("librdkafka")
 """Where the Kafka clients' own lines go, instead of standard error; the daemon's log takes its warnings."""
+
+# What of a URL may be a secret: a user with a password, and all parameters.
+_USER: Final = re.compile(r"(?<=://)[^\s\"/?]*@")
+_PARAMETERS: Final = re.compile(r"(://[^\s\"?]*\?)[^\s\"]+")
+
+
+def _without_secrets(line: logging.LogRecord) -> bool:
+    # The client names the endpoint that gives it no token by its whole URL, as it was configured.
+    line.msg, line.args = _PARAMETERS.sub(r"\1********", _USER.sub("********@", line.getMessage())), ()
+    return True
+
+
+CLIENT_LOGGER.addFilter(_without_secrets)
 
 DEFAULTS: Mapping[str, str | int | bool] = {
     "client.id": "outboxd",

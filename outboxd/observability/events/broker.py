@@ -18,8 +18,8 @@ BROKER_EVENTS: Final = (
     EventKind(
         "breaker_closed",
         "info",
-        "The topic {topic} goes on after {open_seconds} s on hold for {error_code}.",
-        ("topic", "error_code", "open_seconds"),
+        "The topic {topic} {then} after {open_seconds} s on hold for {error_code}.",
+        ("topic", "error_code", "open_seconds", "then"),
         alerts=True,
     ),
     EventKind(
@@ -33,8 +33,8 @@ BROKER_EVENTS: Final = (
     EventKind(
         "partitions_released",
         "info",
-        "Of topic {topic} these partitions go on: {partitions}.",
-        ("topic", "partitions"),
+        "Of topic {topic} these partitions {then}: {partitions}.",
+        ("topic", "partitions", "then"),
         alerts=True,
     ),
     EventKind(
@@ -93,6 +93,8 @@ BROKER_EVENTS: Final = (
         "What the daemon before this one committed to Kafka and had not settled is settled now, up to transaction "
         "{transaction}. Rows: {rows}.",
         ("rows", "transaction"),
+        alerts=True,
+        ends="recovery_failed",
     ),
     EventKind(
         "recovery_failed",

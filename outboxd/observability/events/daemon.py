@@ -13,6 +13,8 @@ DAEMON_EVENTS: Final = (
         "info",
         "This daemon relays the outbox now (token {token}). Failed records that hold their keys: {held_records}.",
         ("token", "held_records"),
+        alerts=True,
+        ends="lease_lost",
     ),
     EventKind(
         "lease_lost",

@@ -20,6 +20,8 @@ class EventKind:
         sentence: what a person reads; `{field}` stands for a field's value.
         fields: the fields that it may have, in order.
         alerts: whether `alerts.command` is told.
+        ends: the event whose end this is; `alerts.command` is told of such a one only after it was told of that, as it
+            comes with each start too.
     """
 
     name: str
@@ -27,6 +29,7 @@ class EventKind:
     sentence: str
     fields: tuple[str, ...] = ()
     alerts: bool = False
+    ends: str = ""
 
     def message(self, fields: Mapping[str, object]) -> str:
         """The sentence with the values in it; a field that is missing shows as `?`."""

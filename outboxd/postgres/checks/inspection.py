@@ -14,6 +14,7 @@ from outboxd.policy.exchange.findings import Finding, Weight
 from outboxd.postgres.checks.grants import OWN_TABLES, ROLES_FILE, hidden_rows, missing_grants, rights_of
 from outboxd.postgres.checks.other_outboxes import waiting_replays
 from outboxd.postgres.checks.pooling import pooling_of
+from outboxd.postgres.checks.sql_interface import missing_objects
 from outboxd.postgres.checks.table_habits import habits_of
 from outboxd.postgres.connections.failures import STANDBY_REMEDY, explained
 from outboxd.postgres.lease.lease_obstacles import doubt_of, other_outbox_of, same_identity_of
@@ -78,6 +79,7 @@ def inspect(
                 rights = list(rights_of(connection, schema, table))
                 missing = list(missing_grants(rights))
                 findings.extend(missing)
+                findings.extend(missing_objects(connection, schema))
                 findings.extend(_table(connection, schema, table))
                 findings.extend(habits_of(connection, schema, table, OWN_TABLES))
                 if not missing:

@@ -8,10 +8,13 @@ role gets its limits instead). The style of dates and the encoding are PgBouncer
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Engine, create_engine
 
@@ -35,15 +38,48 @@ _DEFAULTS: dict[str, str | int | None] = {
 }
 
 
+class NoAnswerError(psycopg.OperationalError):
+    """The connection stands, and nothing came of a statement for too long."""
+
+
 class Driver(psycopg.Connection[tuple[object, ...]]):
-    """psycopg's connection, which knows whether a pooler stands between."""
+    """psycopg's connection, which knows whether a pooler stands between, and need not wait for an answer for ever."""
 
     is_pooled = False
+    answer_seconds: float | None = None
+    """The longest wait for an answer. A limit of the server's own does not count how long a pooler lets a statement
+    wait for a connection of the server.
+    """
+
+    def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
+        """As psycopg has it; a connection that owes its answer for too long is closed."""
+        if self.answer_seconds is None:
+            return super().wait(gen, *args, **options)
+        try:
+            return super().wait(_answered_within(self.answer_seconds, gen), *args, **options)
+        except NoAnswerError:
+            self.close()
+            raise
 
     def look_for_pooler(self) -> None:
         """A pooler names a process of its own making when it lets a client in; the server knows the real one."""
         row = self.execute("SELECT pg_backend_pid()").fetchone()
         self.is_pooled = row is None or row[0] != self.info.backend_pid
+
+
+def _answered_within(seconds: float, gen: PQGen[RV]) -> PQGen[RV]:
+    """What psycopg runs, which it tells every moment whether something came; ended once that took too long."""
+    until = time.monotonic() + seconds
+    try:
+        awaited = next(gen)
+        while True:
+            ready = yield awaited
+            if not ready and time.monotonic() >= until:
+                raise NoAnswerError(f"we were let in, and a statement got no answer for {seconds:g} s")
+            awaited = gen.send(ready)
+    except StopIteration as done:
+        result: RV = done.value
+        return result
 
 
 def make_engine(
@@ -54,6 +90,7 @@ def make_engine(
     lock_timeout_seconds: float = 5.0,
     idle_in_transaction_timeout_seconds: float = 5.0,
     statement_timeout_seconds: float | None = None,
+    first_answer_seconds: float | None = None,
     prepare_threshold: int | None = None,
     pool_size: int = 4,
 ) -> Engine:
@@ -69,6 +106,9 @@ def make_engine(
         lock_timeout_seconds: the longest wait for a lock.
         idle_in_transaction_timeout_seconds: PostgreSQL ends a session that is idle in a transaction for longer.
         statement_timeout_seconds: the longest statement; None leaves it to what the role or the database says.
+        first_answer_seconds: the longest wait for the answer to what is asked first on a new connection, where somebody
+            waits who has to know; behind a pooler later statements are waited for as long as they may take, too. None,
+            for those who keep their place in a pooler's queue, is without limit.
         prepare_threshold: executions after which psycopg prepares a statement; None, which works with every
             PgBouncer, is never.
         pool_size: connections at most; a further one waits for 10 s.
@@ -89,7 +129,12 @@ def make_engine(
     ]
 
     def connect() -> Driver:
-        with explained(), closed_on_failure(open_driver(conninfo(), prepare_threshold=prepare_threshold)) as connection:
+        with (
+            explained(),
+            closed_on_failure(
+                open_driver(conninfo(), prepare_threshold=prepare_threshold, answer_seconds=first_answer_seconds)
+            ) as connection,
+        ):
             connection.look_for_pooler()
             if connection.is_pooled:
                 connection.prepare_threshold = None
@@ -107,6 +152,8 @@ def make_engine(
                     " set_config('jit', 'off', false)",
                     limits,
                 )
+            if first_answer_seconds is not None:
+                connection.answer_seconds = statement_timeout_seconds if connection.is_pooled else None
             return connection
 
     return create_engine(
@@ -123,8 +170,14 @@ def make_engine(
     )
 
 
-def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: int | None = None) -> Driver:
-    """Return a new connection. Every one of outboxd's is made here.
+def open_driver(
+    conninfo: str,
+    *,
+    autocommit: bool = True,
+    prepare_threshold: int | None = None,
+    answer_seconds: float | None = None,
+) -> Driver:
+    """Return a new connection. Every one of outboxd's is made here. `answer_seconds` is told in `Driver`.
 
     Raises:
         ConfigError: the driver cannot use the connection string, or the database is not in UTF-8.
@@ -144,6 +197,7 @@ def open_driver(conninfo: str, *, autocommit: bool = True, prepare_threshold: in
             raise
         place = f"server at {given.get('host') or given.get('hostaddr')}, port {given.get('port') or 5432}"
         raise psycopg.errors.ConnectionTimeout(f"{place}: {error}") from error
+    connection.answer_seconds = answer_seconds
     with closed_on_failure(connection):
         refuse_encoding(connection.info.parameter_status("server_encoding"), connection.info.dbname)
         # What a role, a database or the environment asks of people's sessions; the driver reads ISO dates only.

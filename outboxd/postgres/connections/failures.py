@@ -76,6 +76,13 @@ _REMEDIES = (
         ),
     ),
     (
+        ("a statement got no answer",),
+        (
+            "where a pooler stands between, it has no connection free: look at its pool_mode and default_pool_size, "
+            "and with SHOW POOLS at who has them; else look at the server"
+        ),
+    ),
+    (
         # The client library's own words, where the URL asks for a primary and none is among those that answer.
         ("session is read-only", "server is in hot standby mode"),
         _READ_ONLY_REMEDY,

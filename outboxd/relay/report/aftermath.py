@@ -233,7 +233,7 @@ class Aftermath:
             self._gate.defer_waiting([record.topic])
             self._observer.event("storm_guard", topic=record.topic, error_code=fault.name, cause=message)
         self._lanes.breakers.probe_ended(record.topic, record.id, now)
-        self.holding.leave(record, HeldState.WANTED, "storm", now)
+        self.holding.leave(record, HeldState.WANTED, "storm guard", now)
 
     def _apply(self, record: Record, outcome: Outcome, now: float) -> None:
         match outcome:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from outboxd.policy.faults import Fault
 from outboxd.policy.keys.key_gate import KeyGate
 from outboxd.policy.rows.records import NO_HISTORY, Record
+from outboxd.policy.topics.breakers import Breaker
 from outboxd.policy.topics.topic_holds import HoldReason, TopicHolds
 from outboxd.relay.memory.held_records import HeldRecord, HeldRecords, HeldState
 from outboxd.relay.memory.lanes import Lanes
@@ -14,6 +15,8 @@ from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.ports import Observer
 from outboxd.relay.report.histories import STRAGGLERS_SECONDS, Histories
 from outboxd.relay.report.stuck_partitions import StuckPartitions
+
+LEFT = "is left to the next owner, which tries it anew,"
 
 
 class Holding:
@@ -65,17 +68,30 @@ class Holding:
             return
         self._topics.release(topic, HoldReason.BREAKER, now)
         self._held.want_parked(topic)
-        self._observer.event(
-            "breaker_closed", topic=topic, error_code=breaker.fault.name, open_seconds=round(now - breaker.opened_at, 3)
-        )
+        self._tell_closed(topic, breaker, now, "goes on")
+
+    def _tell_closed(self, topic: str, breaker: Breaker, now: float, then: str) -> None:
+        seconds = round(now - breaker.opened_at, 3)
+        code = breaker.fault.name
+        self._observer.event("breaker_closed", topic=topic, error_code=code, open_seconds=seconds, then=then)
 
     def let_all_go(self, now: float) -> None:
-        """The ownership begins anew with another producer than that under which topics came to wait: all go on with it,
-        as whoever was told that they wait has to hear, and wait again where the fault lasts.
+        """The producer under which topics came to wait ends: all go on with the next, as whoever was told that they
+        wait has to hear, and wait again where the fault lasts.
         """
         for topic in list(self._lanes.breakers.open):
             self._stuck.release_all(topic, now)
             self.close_breaker(topic, now)
+
+    def leave_all(self, now: float) -> None:
+        """The ownership ends: whoever was told that topics wait hears that this daemon holds them no longer. The next
+        owner begins without holds, and tells its own.
+        """
+        for topic, breaker in self._lanes.breakers.open.items():
+            if topic in self._stuck.topics:
+                self._stuck.tell_left(topic)
+            else:
+                self._tell_closed(topic, breaker, now, LEFT)
 
     def open_breaker(self, topic: str, fault: Fault, message: str, now: float) -> None:
         """The topic waits, until a probe or what is in flight gets through."""

@@ -20,6 +20,8 @@ from outboxd.policy.topics.partitioners import Placement
 from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.ports import Observer, Publisher, Report
 
+LEFT = "are left to the next owner, which tries them anew"
+
 
 class StuckPartitions:
     """Finds, holds and releases them, with the breakers of their topics."""
@@ -166,7 +168,7 @@ class StuckPartitions:
         ids = self._ids.get(topic, {})
         for partition in partitions:
             ids.pop(partition, None)
-        self._observer.event("partitions_released", topic=topic, partitions=_listed(partitions))
+        self._observer.event("partitions_released", topic=topic, partitions=_listed(partitions), then="go on")
         if topic in self._holds:
             self._note(topic, now)
         else:
@@ -176,6 +178,11 @@ class StuckPartitions:
     def release_all(self, topic: str, now: float) -> None:
         """Nothing of the topic is held by its partition any more: it is well, or waits as a whole."""
         self.release(topic, self._holds.held_of(topic), now)
+
+    def tell_left(self, topic: str) -> None:
+        """The ownership ends, and with it the hold of these partitions."""
+        partitions = _listed(self._holds.held_of(topic))
+        self._observer.event("partitions_released", topic=topic, partitions=partitions, then=LEFT)
 
     def stuck_records(self) -> list[Record]:
         """Return the records in memory that are stuck in held partitions, or in ones that nobody can tell."""
