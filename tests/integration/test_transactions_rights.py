@@ -16,13 +16,13 @@ from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(180)
 
-USER = "relay"
+USER, STRANGER = "relay", "stranger"
 
 
 @pytest.fixture(scope="module")
 def guarded_kafka() -> Iterator[KafkaCluster]:
     """A broker that denies what no grant allows."""
-    yield from started(lambda: KafkaCluster(brokers=1, sasl=True, plain_users={USER: "s3cret"}))
+    yield from started(lambda: KafkaCluster(brokers=1, sasl=True, plain_users={USER: "s3cret", STRANGER: "0ther"}))
 
 
 @pytest.fixture
@@ -33,19 +33,24 @@ def guarded(database: Database, guarded_kafka: KafkaCluster, tmp_path: Path) -> 
     guarded_kafka.create_topic(progress, partitions=1, config={"cleanup.policy": "compact"})
     for operation in (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE):
         guarded_kafka.grant(USER, progress, operation)
-    bindings = [
-        AclBinding(
-            ResourceType.TRANSACTIONAL_ID, "outboxd-", ResourcePatternType.PREFIXED, f"User:{USER}", "*", operation,
-            AclPermissionType.ALLOW,
-        )
-        for operation in (AclOperation.WRITE, AclOperation.DESCRIBE)
-    ]  # fmt: skip
-    for granted in guarded_kafka.admin.create_acls(bindings).values():
-        granted.result(20)
+    allow_transactions(guarded_kafka, USER)
     try:
         yield rig
     finally:
         rig.close()
+
+
+def allow_transactions(kafka: KafkaCluster, user: str) -> None:
+    """Let the user begin transactions of outboxd."""
+    bindings = [
+        AclBinding(
+            ResourceType.TRANSACTIONAL_ID, "outboxd-", ResourcePatternType.PREFIXED, f"User:{user}", "*", operation,
+            AclPermissionType.ALLOW,
+        )
+        for operation in (AclOperation.WRITE, AclOperation.DESCRIBE)
+    ]  # fmt: skip
+    for granted in kafka.admin.create_acls(bindings).values():
+        granted.result(20)
 
 
 def topic_of(rig: Rig) -> str:
@@ -93,3 +98,32 @@ def test_a_topic_whose_grant_was_taken_back_waits_while_others_go(guarded: Rig) 
     verdict = guarded.check()
     verdict.assert_holds()
     assert verdict.duplicates == 0
+
+
+def test_a_recovery_that_is_refused_says_by_which_right(
+    database: Database, guarded_kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    rig = Rig(database, guarded_kafka, tmp_path, kafka_properties=guarded_kafka.client_config(STRANGER))
+    progress = f"outboxd-progress-{database.name}-outboxd-default"
+    daemon = daemon_of(rig)
+    try:
+        daemon.start()
+        refused = daemon.wait_for_event("recovery_failed")["cause"]
+        assert "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" in refused
+        assert "Grant it WRITE and DESCRIBE on the transactional id" in refused
+
+        allow_transactions(guarded_kafka, STRANGER)
+        unseen = daemon.wait_for_event("recovery_failed", count=2)["cause"]
+        assert "TOPIC_AUTHORIZATION_FAILED" in unseen
+        assert f"{progress} cannot be read" in unseen
+        assert "allow READ, WRITE and DESCRIBE" in unseen
+
+        for operation in (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE):
+            guarded_kafka.grant(STRANGER, progress, operation)
+        missing = daemon.wait_for_event("recovery_failed", count=3)["cause"]
+        assert f"the progress topic {progress} is not there, and cannot be made" in missing
+
+        guarded_kafka.create_topic(progress, partitions=1, config={"cleanup.policy": "compact"})
+        daemon.wait_for_event("recovered")
+    finally:
+        rig.close()
