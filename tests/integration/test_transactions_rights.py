@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
+from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import started
@@ -106,22 +109,33 @@ def test_a_recovery_that_is_refused_says_by_which_right(
     rig = Rig(database, guarded_kafka, tmp_path, kafka_properties=guarded_kafka.client_config(STRANGER))
     progress = f"outboxd-progress-{database.name}-outboxd-default"
     daemon = daemon_of(rig)
+
+    def causes(words: str) -> list[str]:
+        return [event["cause"] for event in daemon.events("recovery_failed") if words in event["cause"]]
+
+    def cause_with(words: str) -> str:
+        wait_for(lambda: bool(causes(words)), timeout_seconds=40, what=words)
+        return causes(words)[0]
+
     try:
         daemon.start()
-        refused = daemon.wait_for_event("recovery_failed")["cause"]
-        assert "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" in refused
+        refused = cause_with("TRANSACTIONAL_ID_AUTHORIZATION_FAILED")
         assert "Grant it WRITE and DESCRIBE on the transactional id" in refused
+        looked = subprocess.run(
+            [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert (looked.returncode, looked.stderr) == (77, "")
+        assert "allow WRITE and DESCRIBE on the transactional id" in looked.stdout
 
         allow_transactions(guarded_kafka, STRANGER)
-        unseen = daemon.wait_for_event("recovery_failed", count=2)["cause"]
-        assert "TOPIC_AUTHORIZATION_FAILED" in unseen
-        assert f"{progress} cannot be read" in unseen
+        unseen = cause_with(f"{progress} cannot be read: TOPIC_AUTHORIZATION_FAILED")
         assert "allow READ, WRITE and DESCRIBE" in unseen
 
         for operation in (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE):
             guarded_kafka.grant(STRANGER, progress, operation)
-        missing = daemon.wait_for_event("recovery_failed", count=3)["cause"]
-        assert f"the progress topic {progress} is not there, and cannot be made" in missing
+        missing = cause_with(f"the progress topic {progress} is not there, and cannot be made")
+        assert "create it with one partition" in missing
 
         guarded_kafka.create_topic(progress, partitions=1, config={"cleanup.policy": "compact"})
         daemon.wait_for_event("recovered")
