@@ -21,7 +21,8 @@ from outboxd.relay.state import State
 
 OUTAGE_SECONDS = 30.0
 NO_TROUBLE = (
-    "nothing; `outboxd check` says whether the topic is there and has leaders, else look at the brokers that lead it"
+    "nothing; `outboxd check` says whether the topic is there, with leaders and enough replicas, else look at the "
+    "brokers that lead it"
 )
 LOOKS = 10
 """So many looks are taken in the time after which a topic is taken for stuck."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
+from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import started
@@ -16,13 +19,13 @@ from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(180)
 
-USER = "relay"
+USER, STRANGER = "relay", "stranger"
 
 
 @pytest.fixture(scope="module")
 def guarded_kafka() -> Iterator[KafkaCluster]:
     """A broker that denies what no grant allows."""
-    yield from started(lambda: KafkaCluster(brokers=1, sasl=True, plain_users={USER: "s3cret"}))
+    yield from started(lambda: KafkaCluster(brokers=1, sasl=True, plain_users={USER: "s3cret", STRANGER: "0ther"}))
 
 
 @pytest.fixture
@@ -33,19 +36,24 @@ def guarded(database: Database, guarded_kafka: KafkaCluster, tmp_path: Path) -> 
     guarded_kafka.create_topic(progress, partitions=1, config={"cleanup.policy": "compact"})
     for operation in (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE):
         guarded_kafka.grant(USER, progress, operation)
-    bindings = [
-        AclBinding(
-            ResourceType.TRANSACTIONAL_ID, "outboxd-", ResourcePatternType.PREFIXED, f"User:{USER}", "*", operation,
-            AclPermissionType.ALLOW,
-        )
-        for operation in (AclOperation.WRITE, AclOperation.DESCRIBE)
-    ]  # fmt: skip
-    for granted in guarded_kafka.admin.create_acls(bindings).values():
-        granted.result(20)
+    allow_transactions(guarded_kafka, USER)
     try:
         yield rig
     finally:
         rig.close()
+
+
+def allow_transactions(kafka: KafkaCluster, user: str) -> None:
+    """Let the user begin transactions of outboxd."""
+    bindings = [
+        AclBinding(
+            ResourceType.TRANSACTIONAL_ID, "outboxd-", ResourcePatternType.PREFIXED, f"User:{user}", "*", operation,
+            AclPermissionType.ALLOW,
+        )
+        for operation in (AclOperation.WRITE, AclOperation.DESCRIBE)
+    ]  # fmt: skip
+    for granted in kafka.admin.create_acls(bindings).values():
+        granted.result(20)
 
 
 def topic_of(rig: Rig) -> str:
@@ -93,3 +101,43 @@ def test_a_topic_whose_grant_was_taken_back_waits_while_others_go(guarded: Rig) 
     verdict = guarded.check()
     verdict.assert_holds()
     assert verdict.duplicates == 0
+
+
+def test_a_recovery_that_is_refused_says_by_which_right(
+    database: Database, guarded_kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    rig = Rig(database, guarded_kafka, tmp_path, kafka_properties=guarded_kafka.client_config(STRANGER))
+    progress = f"outboxd-progress-{database.name}-outboxd-default"
+    daemon = daemon_of(rig)
+
+    def causes(words: str) -> list[str]:
+        return [event["cause"] for event in daemon.events("recovery_failed") if words in event["cause"]]
+
+    def cause_with(words: str) -> str:
+        wait_for(lambda: bool(causes(words)), timeout_seconds=40, what=words)
+        return causes(words)[0]
+
+    try:
+        daemon.start()
+        refused = cause_with("TRANSACTIONAL_ID_AUTHORIZATION_FAILED")
+        assert "Grant it WRITE and DESCRIBE on the transactional id" in refused
+        looked = subprocess.run(
+            [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert (looked.returncode, looked.stderr) == (77, "")
+        assert "allow WRITE and DESCRIBE on the transactional id" in looked.stdout
+
+        allow_transactions(guarded_kafka, STRANGER)
+        unseen = cause_with(f"{progress} cannot be read: TOPIC_AUTHORIZATION_FAILED")
+        assert "allow READ, WRITE and DESCRIBE" in unseen
+
+        for operation in (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE):
+            guarded_kafka.grant(STRANGER, progress, operation)
+        missing = cause_with(f"the progress topic {progress} is not there, and cannot be made")
+        assert "create it with one partition" in missing
+
+        guarded_kafka.create_topic(progress, partitions=1, config={"cleanup.policy": "compact"})
+        daemon.wait_for_event("recovered")
+    finally:
+        rig.close()

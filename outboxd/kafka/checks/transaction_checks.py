@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollectio
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription
 
 from outboxd.kafka.checks.replication import replication_warnings
-from outboxd.kafka.client.client_config import DEFAULTS, silent, transaction_timeout_ms
+from outboxd.kafka.client.client_config import CLIENT_LOGGER, DEFAULTS, silent, transaction_timeout_ms
 from outboxd.kafka.client.codes import FORBIDDEN, why_unanswered
 from outboxd.kafka.transactional.progress import TOPIC_CONFIG
 from outboxd.policy.exchange.findings import Finding, Weight
@@ -56,7 +56,8 @@ def _producer(properties: Mapping[str, str], transactional_id: str) -> Iterator[
         "transactional.id": transactional_id + CHECK_SUFFIX,
     }
     try:
-        Producer(config).init_transactions(ANSWER_SECONDS)
+        # A refusal is fatal to the client, which says that at any level; a logger hears only what is polled for.
+        Producer(config, logger=CLIENT_LOGGER).init_transactions(ANSWER_SECONDS)
     except KafkaException as refused:
         error: KafkaError = refused.args[0]
         if error.code() in _FORBIDDEN:

@@ -19,13 +19,16 @@ def in_words(error: KafkaError) -> str:
     return f"{error.name()}: {error.str()}"
 
 
-def why_unread(error: KafkaError) -> str:
-    """Return why a partition that the cluster lists is not read: where nobody leads it the client calls it unknown, as
-    if it were not there.
+def why_unread(topic: str, error: KafkaError) -> str:
+    """Return why a topic of one partition, which the cluster lists, is not read, with the remedy: where nobody leads
+    its partition the client calls that unknown, as if it were not there.
     """
+    if error.code() in FORBIDDEN:
+        return f"{topic} cannot be read: {in_words(error)}; allow READ, WRITE and DESCRIBE on it"
     if error.code() == KafkaError._UNKNOWN_PARTITION:
-        return f"its partition has no leader; start the brokers that have its replicas ({in_words(error)})"
-    return in_words(error)
+        what = "its partition has no leader; start the brokers that have its replicas"
+        return f"{topic} cannot be read: {what} ({in_words(error)})"
+    return f"{topic} cannot be read: {in_words(error)}"
 
 
 def why_unanswered(error: KafkaException | TimeoutError) -> str:

@@ -31,7 +31,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from outboxd.errors import BrokerUnavailableError, OutboxdError
 from outboxd.kafka.client.answers import answer_of
 from outboxd.kafka.client.client_config import CLIENT_LOGGER, QUICK_CONNECTION
-from outboxd.kafka.client.codes import why_unread
+from outboxd.kafka.client.codes import FORBIDDEN, why_unread
 from outboxd.kafka.client.consumers import is_groups_alone, without_producers_own
 from outboxd.policy.exchange.messages import ProgressRow, Report
 from outboxd.policy.rows.event_pieces import event_pieces
@@ -237,6 +237,8 @@ def read_above(
                 "cannot be known, and rows might go twice. Create the topic again (one partition, compacted) to go on "
                 "all the same"
             )
+        if error is not None and error.code() in FORBIDDEN:
+            raise BrokerUnavailableError(f"the progress topic {why_unread(topic, error)}")
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout_seconds)
         look_back = _FIRST_LOOK_BACK
 
@@ -252,7 +254,7 @@ def read_above(
                 return sorted((r for r in ours if is_wanted(r.number, r.lineage)), key=lambda record: record.number)
             look_back *= 8
     except KafkaException as said:
-        raise BrokerUnavailableError(f"the progress topic {topic} cannot be read: {why_unread(said.args[0])}") from said
+        raise BrokerUnavailableError(f"the progress topic {why_unread(topic, said.args[0])}") from said
     finally:
         consumer.close()
 

@@ -10,6 +10,9 @@ import threading
 import time
 from collections.abc import Sequence
 
+from confluent_kafka import KafkaException
+
+from outboxd.kafka.client.codes import in_words
 from outboxd.kafka.transactional.progress import ProgressMissingError, ProgressRecord
 from outboxd.kafka.transactional.shard_clients import ShardClients
 from outboxd.kafka.transactional.transaction_client import TransactionClient
@@ -36,12 +39,21 @@ class Recovery:
         except ProgressMissingError:
             if settled:
                 raise
-            self._clients.ensure_topic()
+            self._make_topic()
             records = self._read_new(settled, lineage)
         number = records[-1].number if records else settled
         self._client.begin(lineage, number)
         # Later records may state rows of earlier ones again.
         return Recovered(number, list(dict.fromkeys(row for record in records for row in record.rows)))
+
+    def _make_topic(self) -> None:
+        try:
+            self._clients.ensure_topic()
+        except KafkaException as refused:
+            raise ProgressMissingError(
+                f"the progress topic {self._clients.topic} is not there, and cannot be made "
+                f"({in_words(refused.args[0])}); create it with one partition, compacted"
+            ) from refused
 
     def _read_new(self, settled: int, lineage: str) -> Sequence[ProgressRecord]:
         """Read a topic that was just made: not every broker may know it yet."""

@@ -11,8 +11,9 @@ from confluent_kafka import KafkaException
 from outboxd.errors import OutboxdError
 from outboxd.kafka.client.codes import in_words
 from outboxd.kafka.transactional.transactional_producer import TransactionsEndedError
+from outboxd.policy.blame.cause import cause
 from outboxd.policy.exchange.messages import DeliveryFault
-from outboxd.policy.faults import own_fault
+from outboxd.policy.faults import FaultClass, own_fault
 from outboxd.stopwatch import Stopwatch
 
 IDLE_SECONDS = 1.0
@@ -52,7 +53,9 @@ def work_off(jobs: Jobs, idle: Job, fail: Callable[[DeliveryFault], None], watch
 
 
 def told(error: Exception) -> str:
-    """Return what people are told of an error that ended a job."""
+    """Return what people are told of an error that ended a job, with the remedy where it is the cluster's."""
+    if isinstance(error, TransactionsEndedError) and error.fault.fault.fault_class is FaultClass.CLUSTER:
+        return cause(error.fault.fault, error.fault.text)
     if isinstance(error, KafkaException):
         return in_words(error.args[0])
     return str(error) if isinstance(error, OutboxdError) else f"{type(error).__name__}: {error}"
