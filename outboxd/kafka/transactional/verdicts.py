@@ -77,8 +77,8 @@ class SortedOut:
 
 @dataclass(slots=True)
 class Pieces:
-    """A batch under way: the transactions still to be tried, and the reports until now. `asked_again` are the ids of
-    doubted records that were tried once more after others of their topic had passed.
+    """A batch under way: the transactions still to be tried, and the reports until now, `committed` the last one's.
+    `asked_again` are the ids of doubted records that were tried once more after others of their topic had passed.
     """
 
     parts: deque[Attempt]
@@ -86,6 +86,7 @@ class Pieces:
     doubted: list[Report] = field(default_factory=list)
     passed_topics: set[str] = field(default_factory=set)
     asked_again: set[int] = field(default_factory=set)
+    committed: list[Report] = field(default_factory=list)
 
     def next(self) -> Attempt | None:
         """Return what is tried next, None at the end.
@@ -105,10 +106,15 @@ class Pieces:
     def _is_open(self, report: Report) -> bool:
         return report.record.topic in self.passed_topics and report.record.id not in self.asked_again
 
-    def delivered(self, part: Attempt, reports: Sequence[Report]) -> None:
+    def delivered(self, part: Attempt, reports: list[Report]) -> None:
         """A transaction was committed."""
-        self.reports += reports
+        self.committed = reports
         self.passed_topics.update(map(topic_of, part.records))
+
+    def take_committed(self) -> list[Report]:
+        """Return the reports of what the last transaction committed: whatever the others come to, these stand."""
+        committed, self.committed = self.committed, []
+        return committed
 
     def take(self, sorted_out: SortedOut) -> None:
         """Go on after an abort: what is tried again goes first, what stands behind a blamed one not at all."""
@@ -130,7 +136,7 @@ class Pieces:
                 self.parts.append(part._replace(records=going))
 
     def conclude(self) -> list[Report]:
-        """Return all reports, now that it is known what others of the doubted ones' topics met.
+        """Return all reports that were not taken, now that it is known what others of the doubted ones' topics met.
 
         Failures stand before what was sent back for them. One that would be due again stands behind whatever of its
         key was not delivered: a successor would read its retry first, and send it before.
@@ -142,7 +148,7 @@ class Pieces:
             for report in self.doubted
         ]
         left = [sent_back(record) for part in self.parts for record in part.records]
-        reports = told + self.reports + left
+        reports = told + self.take_committed() + self.reports + left
         if not any(map(error_of, reports)):
             return reports
         first_ids: dict[tuple[str, str], int] = {}
