@@ -221,6 +221,26 @@ def test_a_poison_row_among_thousands_is_found_in_few_transactions() -> None:
     assert sum(outcome == "abort" for _, outcome, _ in broker.transactions) <= 8
 
 
+def test_of_a_row_that_the_broker_refuses_and_a_later_one_of_its_key_that_the_client_does_the_first_is_blamed() -> None:
+    class RefusingClient(Client):
+        def produce(self, topic: str, payload: bytes, *rest: Any, **named: Any) -> None:
+            if len(payload) > 9_000:
+                raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+            super().produce(topic, payload, *rest, **named)
+
+    batch = [
+        record(1, key="k"),
+        record(2, key="k", payload_bytes=5_000),
+        record(3, key="k", payload_bytes=9_500),
+        record(4, key="k"),
+        record(5, key="other", payload_bytes=9_500),
+    ]
+    delivered, failed, back = split(deliver(transactions_on(Broker(), make=RefusingClient), batch))
+    assert delivered == [1]
+    assert failed == {2: "MSG_SIZE_TOO_LARGE", 5: "MSG_SIZE_TOO_LARGE"}
+    assert sorted(back) == [3, 4]
+
+
 def test_what_was_committed_is_told_before_the_next_transaction_begins_and_the_blamed_at_the_end() -> None:
     broker = Broker()
     transactions = transactions_on(broker)

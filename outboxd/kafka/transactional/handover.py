@@ -17,6 +17,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from outboxd.kafka.transactional.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
+from outboxd.kafka.transactional.refusals import Key, key_of
 from outboxd.kafka.transactional.transaction_worker import Jobs
 from outboxd.kafka.transactional.transactional_producer import TransactionsEndedError
 from outboxd.kafka.transactional.transactions import Transactions
@@ -82,6 +83,7 @@ class Handover:
         self._lock = threading.Lock()
         self._gathered: list[Record] = []
         self._gathered_bytes = 0
+        self._under_way: Sequence[Record] = ()
         self._unsettled: set[int] = set()
         self._told = 0
         self._restated: Sequence[ProgressRow] = ()
@@ -101,6 +103,18 @@ class Handover:
         The worker may take what gathered meanwhile: there is never less room than is seen here.
         """
         return self._size.rows - len(self._gathered), self._size.size_bytes - self._gathered_bytes
+
+    def keys(self) -> set[Key]:
+        """Return the keys of what gathered and of the batch under way."""
+        with self._lock:
+            return self._keys()
+
+    def take_ended(self, taken: list[EndedBatch]) -> set[Key]:
+        """Take what is through, and return the keys of what is not as of then."""
+        with self._lock:
+            while not self.ended.empty():
+                taken.append(self.ended.get())
+            return self._keys()
 
     def add(self, records: Sequence[Record], size_bytes: int) -> None:
         """Let these gather, and give the worker all that did, where it waits for that."""
@@ -156,6 +170,9 @@ class Handover:
 
     # On either thread, under the lock.
 
+    def _keys(self) -> set[Key]:
+        return {*map(key_of, self._gathered), *map(key_of, self._under_way)}
+
     def _go_on_where_idle(self) -> None:
         if not self.is_busy:
             self._go_on()
@@ -165,6 +182,7 @@ class Handover:
         self.is_busy = bool(self._gathered) and self._may_begin()
         if self.is_busy:
             batch, self._gathered, self._gathered_bytes = self._gathered, [], 0
+            self._under_way = batch
             restated = self._restated if len(self._unsettled) >= self.restated_from else ()
             self._jobs.put(partial(self._deliver, batch, restated))
 
@@ -189,6 +207,7 @@ class Handover:
             if self._gone.is_set():
                 return
             self._size.took(self._monotonic() - began_at)
+            self._under_way = ()
             if not self._put(reports, restated).has_failed:
                 self._go_on()
         self._post(TransactionEnded())

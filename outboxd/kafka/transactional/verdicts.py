@@ -27,6 +27,7 @@ DOUBTED_MAX = 3
 """So many records of a topic with a verdict that may be the topic's, and none delivered, are enough to say so."""
 
 _TOPIC_WIDE = (FaultClass.TOPIC, FaultClass.CLUSTER)
+_OF_ROW = (FaultClass.ROW_PASSING, FaultClass.ROW_PERMANENT)
 
 
 class Way(enum.Enum):
@@ -138,8 +139,9 @@ class Pieces:
     def conclude(self) -> list[Report]:
         """Return all reports that were not taken, now that it is known what others of the doubted ones' topics met.
 
-        Failures stand before what was sent back for them. One that would be due again stands behind whatever of its
-        key was not delivered: a successor would read its retry first, and send it before.
+        Failures stand before what was sent back for them. A row's own stands behind whatever of its key was not
+        delivered: of two that are due again a successor would send the later one first, and of two that are to die
+        only the first may, where it holds the key.
         """
         told = [
             report._replace(error=_own(report.error))
@@ -231,7 +233,7 @@ def sent_back(record: Record) -> Report:
 
 def _stands_behind(report: Report, first_ids: Mapping[tuple[str, str], int]) -> bool:
     record, error = report.record, report.error
-    if error is None or record.key is None or error.fault.fault_class is not FaultClass.ROW_PASSING:
+    if error is None or record.key is None or error.fault.fault_class not in _OF_ROW:
         return False
     return first_ids[record.topic, record.key] < record.id
 
