@@ -154,7 +154,9 @@ class Relay:
             case StopRequested():
                 self._drain()
             case TransactionEnded():
-                pass  # The turn that it wakes takes the reports.
+                # The turn that it wakes takes the reports.
+                if self._pipelined:
+                    self.ownership.watch.transaction_ended(self._ports.clock.monotonic())
             case Woken():
                 self.ownership.reading.woken()
             case Recovered() | RecoverFailed():

@@ -76,6 +76,12 @@ class Watch:
             self._hold_whole(topic, now)
         self._count_beside(stuck & (self._watched() | large) - relieved)
 
+    def transaction_ended(self, now: float) -> None:
+        """One transaction at a time has the records of all topics, so that nothing is stuck while they end. Where many
+        rows are refused, one batch is many transactions, and the first of its records may wait for the last of them.
+        """
+        self._oldest = {topic: (record_id, now) for topic, (record_id, _) in self._oldest.items()}
+
     @property
     def stalled(self) -> tuple[str, str]:
         """The topic of which people were told that its oldest record is stuck, and why, while that is so and nothing

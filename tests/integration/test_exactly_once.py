@@ -150,6 +150,47 @@ def test_of_many_bad_rows_of_one_key_only_the_first_dies_and_holds_it_as_in_othe
     assert ids_by_key(rig, topic) == {"good": [good]}
 
 
+@pytest.mark.parametrize("later", ["the client", "outboxd"])
+def test_of_a_row_that_only_the_broker_refuses_and_a_later_one_of_its_key_that_another_does_only_the_first_dies(
+    rig: Rig, later: str
+) -> None:
+    topic = rig.topic(partitions=1, config={"max.message.bytes": "50000"}, prefix="held")
+    first = rig.insert(topic, "a", b"x" * 60_000)
+    rig.insert(
+        topic, "a", b"x" * (1_100_000 if later == "the client" else 10), headers="1" if later == "outboxd" else "{}"
+    )
+    rig.insert(topic, "a")
+    good = [rig.insert(topic, "good") for _ in range(5)]
+
+    ended = daemon_of(rig, {"topic": "held-*", "on_dead_letter": "hold-key"}).run("--until-empty", timeout_seconds=60)
+
+    assert ended.code == 0, ended.err
+    assert list(rig.dead_letters()) == [first]
+    assert rig.pending() == 2
+    assert ids_by_key(rig, topic) == {"good": good}
+
+
+def test_a_batch_of_which_many_rows_are_refused_is_not_taken_for_stuck_while_its_transactions_end(rig: Rig) -> None:
+    topic = rig.topic(partitions=3, config={"max.message.bytes": "50000"})
+    rows = [rig.insert(topic, f"key-{n}", b"x" * (60_000 if n % 10 == 5 else 10)) for n in range(300)]
+    bad, good = rows[5::10], [row_id for place, row_id in enumerate(rows) if place % 10 != 5]
+    daemon = daemon_of(rig)
+    daemon.module = "tests.support.impatient_daemon"
+
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+
+    assert ended.code == 0, ended.err
+    assert daemon.events("in_flight_stalled") == daemon.events("breaker_opened") == []
+    assert sorted(rig.dead_letters()) == bad
+    # What was committed was settled before the batch came to its end, which tells who is to blame.
+    first_death = "SELECT min(died_at) FROM outboxd.dead_letter"
+    assert rig.count(f"SELECT count(*) FROM outboxd.outbox WHERE published_at < ({first_death})") > 0
+    verdict = rig.check()
+    verdict.assert_holds(dead=len(bad))
+    assert verdict.duplicates == 0
+    assert sorted(id_of(record) for record in rig.kafka.consume(topic)) == good
+
+
 def test_a_topic_that_is_not_there_waits_while_others_go_and_comes_in_order_once_it_is(rig: Rig) -> None:
     there, missing = rig.topic(), "missing-" + rig.topic()
     rig.insert_many([missing, there], 200, keys=5)

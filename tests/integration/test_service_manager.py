@@ -20,6 +20,7 @@ from outboxd.config import DatabaseSettings, HttpSettings, KafkaSettings, RelayS
 from outboxd.config.sections import ClusterSettings
 from outboxd.daemon import Daemon
 from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.transactional.transactions import Tell
 from outboxd.policy.exchange.messages import ProgressRow, Report
 from outboxd.policy.rows.records import Record
 from outboxd.relay.ports import Publisher
@@ -206,9 +207,9 @@ def test_the_watchdog_is_not_told_while_a_call_of_a_transaction_is_stuck(rig: Ri
         assert isinstance(publisher, TransactionalPublisher)
         deliver = publisher._transactions.deliver
 
-        def stuck(records: Sequence[Record], restated: Sequence[ProgressRow] = ()) -> list[Report]:
+        def stuck(records: Sequence[Record], restated: Sequence[ProgressRow], tell: Tell) -> list[Report]:
             free.wait()
-            return deliver(records, restated)
+            return deliver(records, restated, tell)
 
         publisher._transactions.deliver = stuck  # type: ignore[method-assign]  # the worker's one way to Kafka
         rig.insert(topic)

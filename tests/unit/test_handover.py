@@ -1,4 +1,6 @@
-"""How many transactions may be unsettled, and when the next one states rows that cannot be settled."""
+"""How many transactions may be unsettled, when the next one states rows that cannot be settled, and what is told of a
+batch before its end.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from typing import Any, cast
 
 from outboxd.kafka.transactional.handover import Handover
 from outboxd.kafka.transactional.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
-from outboxd.kafka.transactional.transactions import Transactions
-from outboxd.policy.exchange.messages import ProgressRow, Recovered, Report
+from outboxd.kafka.transactional.transactions import Tell, Transactions
+from outboxd.policy.exchange.messages import Event, ProgressRow, Recovered, Report
 from outboxd.policy.rows.records import Record
 from outboxd.policy.rows.transaction_size import TransactionSize
 from tests.unit.records import record
@@ -21,23 +23,36 @@ OTHER = ProgressRow(2, 0, 20, False, 22)
 
 
 class Scene:
-    """A handover whose worker's jobs are done when the test says so; each of them commits one transaction."""
+    """A handover whose worker's jobs are done when the test says so; each of them commits one transaction, or what
+    `parts` says: as many rows each, none where it is aborted.
+    """
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.client = SimpleNamespace(number=0)
         self.stated: list[Sequence[ProgressRow]] = []
+        self.parts: list[int] = []
+        self.posted = 0
+        self.posted_within: list[int] = []
         self.handover = Handover(
             cast(Transactions, cast(Any, SimpleNamespace(client=self.client, deliver=self._deliver))),
             self.jobs,
             threading.Event(),
             TransactionSize(100, 1_000),
-            post=lambda _: None,
+            post=self._post,
             monotonic=lambda: 0.0,
         )
         self.handover.answer(Recovered(0, []))
 
-    def _deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow]) -> list[Report]:
+    def _post(self, _: Event) -> None:
+        self.posted += 1
+
+    def _deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow], tell: Tell) -> list[Report]:
+        for rows in self.parts:
+            self.client.number += rows > 0
+            tell([Report(each, None, 0, each.id) for each in records[:rows]])
+            records = records[rows:]
+            self.posted_within.append(self.posted)
         self.client.number += 1
         self.stated.append(restated)
         return [Report(each, None, 0, each.id) for each in records]
@@ -85,3 +100,46 @@ def test_rows_are_stated_again_no_sooner_than_it_is_needed_and_that_is_told_with
     told = [scene.handover.ended.get() for _ in scene.stated]
     assert (told[-1].number, told[-1].restated) == (RESTATED_FROM + 1, [ROW, OTHER])
     assert not any(each.restated for each in told[:-1])
+
+
+def test_what_a_part_of_a_batch_committed_is_told_with_its_transaction_and_once() -> None:
+    scene = Scene()
+    scene.parts = [2, 0, 1]
+    scene.handover.add([record(each) for each in range(1, 6)], 5)
+    job = scene.jobs.get()
+    assert job is not None
+    posted = scene.posted
+    job()
+    told = [scene.handover.ended.get() for _ in range(scene.handover.ended.qsize())]
+    assert [([report.record.id for report in each.reports], each.number) for each in told] == [
+        ([1, 2], 1),
+        ([3], 2),
+        ([4, 5], 3),
+    ]
+    assert not any(each.has_failed for each in told)
+    assert scene.posted_within == [posted + 1, posted + 2, posted + 3], "an abort wakes the relay too"
+
+
+def test_each_transaction_of_a_batch_counts_among_the_unsettled() -> None:
+    scene = Scene()
+    scene.parts = [1] * (UNSETTLED_MAX - 1)
+    scene.handover.add([record(each) for each in range(1, UNSETTLED_MAX + 1)], 1)
+    job = scene.jobs.get()
+    assert job is not None
+    job()
+    assert scene.send(1) == 0
+    scene.handover.settled(1)
+    assert not scene.jobs.empty()
+
+
+def test_nobody_hears_of_what_is_committed_by_a_worker_that_is_gone() -> None:
+    scene = Scene()
+    scene.parts = [1]
+    scene.handover.add([record(1), record(2)], 2)
+    job = scene.jobs.get()
+    assert job is not None
+    posted = scene.posted
+    scene.handover.end()
+    job()
+    assert scene.handover.ended.empty()
+    assert scene.posted == posted

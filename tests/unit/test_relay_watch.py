@@ -145,6 +145,17 @@ def test_a_topic_that_is_stuck_and_not_held_is_shown_with_the_cause_until_it_mov
     assert bench.watch.stalled == ("", "")
 
 
+def test_nothing_is_stuck_while_transactions_end_though_the_oldest_record_waits_for_the_last_of_its_batch() -> None:
+    bench = Bench()
+    bench.send("refused", 1, 5)
+    for _ in range(3):
+        bench.wait(STALL_SECONDS - WATCH_SECONDS)
+        bench.watch.transaction_ended(bench.now)
+    assert (bench.held, bench.events) == (set(), [])
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.events == [("in_flight_stalled", "refused")]
+
+
 def test_a_topic_that_is_held_needs_nobody_else_to_say_that_it_is_stuck() -> None:
     bench = Bench()
     bench.send("stuck", 1, 25)

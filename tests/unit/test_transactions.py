@@ -149,6 +149,13 @@ def transactions_on(broker: Broker, **options: Any) -> Transactions:
     return Transactions(client)
 
 
+def deliver(transactions: Transactions, records: Sequence[Record]) -> list[Report]:
+    """Deliver them; return all reports, whenever they were told."""
+    told: list[Report] = []
+    reports = transactions.deliver(records, [], told.extend)
+    return told + reports
+
+
 def record(record_id: int, *, topic: str = "t", key: str | None = None, payload_bytes: int = 10) -> Record:
     payload = b"x" * payload_bytes
     event_id = str(UUID(int=record_id))
@@ -166,14 +173,14 @@ def split(reports: Sequence[Report]) -> tuple[list[int], dict[int, str], list[in
 def test_records_of_the_empty_key_meet_in_one_partition_and_the_partitioner_places_all_others() -> None:
     broker = Broker()
 
-    transactions_on(broker).deliver([record(1, key=""), record(2, key="k"), record(3, key=None)])
+    deliver(transactions_on(broker), [record(1, key=""), record(2, key="k"), record(3, key=None)])
 
     assert broker.partitions_by_key == {"": 0, "k": ANY_PARTITION, None: ANY_PARTITION}
 
 
 def test_one_transaction_delivers_a_sound_batch_and_says_where_each_row_went() -> None:
     broker = Broker()
-    reports = transactions_on(broker).deliver([record(n) for n in range(1, 6)])
+    reports = deliver(transactions_on(broker), [record(n) for n in range(1, 6)])
     assert split(reports)[0] == broker.committed == [1, 2, 3, 4, 5]
     assert [(row.outbox_id, row.offset) for row in broker.progress[0].rows] == [(n, 7) for n in range(1, 6)]
     assert broker.transactions == [(Way.SHARED, "commit", 5)]
@@ -190,7 +197,7 @@ def test_only_poison_is_blamed_and_all_others_are_delivered_or_sent_back_behind_
         for n in range(1, rows + 1)
     ]
 
-    delivered, failed, back = split(transactions_on(broker).deliver(batch))
+    delivered, failed, back = split(deliver(transactions_on(broker), batch))
 
     assert set(failed) <= poison
     assert set(failed.values()) <= {"MSG_SIZE_TOO_LARGE"}
@@ -209,9 +216,47 @@ def test_only_poison_is_blamed_and_all_others_are_delivered_or_sent_back_behind_
 def test_a_poison_row_among_thousands_is_found_in_few_transactions() -> None:
     broker = Broker()
     batch = [record(n, payload_bytes=5_000 if n == 4_321 else 10) for n in range(1, 10_001)]
-    delivered, failed, back = split(transactions_on(broker).deliver(batch))
+    delivered, failed, back = split(deliver(transactions_on(broker), batch))
     assert (len(delivered), failed, back) == (9_999, {4_321: "MSG_SIZE_TOO_LARGE"}, [])
     assert sum(outcome == "abort" for _, outcome, _ in broker.transactions) <= 8
+
+
+def test_of_a_row_that_the_broker_refuses_and_a_later_one_of_its_key_that_the_client_does_the_first_is_blamed() -> None:
+    class RefusingClient(Client):
+        def produce(self, topic: str, payload: bytes, *rest: Any, **named: Any) -> None:
+            if len(payload) > 9_000:
+                raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+            super().produce(topic, payload, *rest, **named)
+
+    batch = [
+        record(1, key="k"),
+        record(2, key="k", payload_bytes=5_000),
+        record(3, key="k", payload_bytes=9_500),
+        record(4, key="k"),
+        record(5, key="other", payload_bytes=9_500),
+    ]
+    delivered, failed, back = split(deliver(transactions_on(Broker(), make=RefusingClient), batch))
+    assert delivered == [1]
+    assert failed == {2: "MSG_SIZE_TOO_LARGE", 5: "MSG_SIZE_TOO_LARGE"}
+    assert sorted(back) == [3, 4]
+
+
+def test_what_was_committed_is_told_before_the_next_transaction_begins_and_the_blamed_at_the_end() -> None:
+    broker = Broker()
+    transactions = transactions_on(broker)
+    batch = [record(n, key=f"k{n}", payload_bytes=5_000 if n in (5, 9) else 10) for n in range(1, 13)]
+    told: list[list[int]] = []
+    committed: list[list[int]] = []
+
+    def tell(reports: list[Report]) -> None:
+        told.append([report.record.id for report in reports])
+        committed.append(list(broker.committed))
+
+    reports = transactions.deliver(batch, [], tell)
+
+    assert told == [[], [], [1, 2, 3, 4], [], [6, 7, 8]]
+    assert committed == [[], [], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4, 6, 7, 8]]
+    assert split(reports) == ([10, 11, 12], {5: "MSG_SIZE_TOO_LARGE", 9: "MSG_SIZE_TOO_LARGE"}, [])
 
 
 @pytest.mark.parametrize("why", ["a record failed", "the library wants it"])
@@ -224,7 +269,7 @@ def test_an_aborted_producer_is_destroyed_where_nobody_waits_for_its_threads(why
 
     broker = Broker(causeless_aborts=int(why != "a record failed"))
     transactions = transactions_on(broker, make=MortalClient)
-    transactions.deliver([record(1, payload_bytes=5_000 if why == "a record failed" else 10), record(2)])
+    deliver(transactions, [record(1, payload_bytes=5_000 if why == "a record failed" else 10), record(2)])
     assert destroyed_on.get(timeout=10) == "former-producer"
 
 
@@ -252,7 +297,7 @@ def test_a_producer_that_is_let_go_of_has_reported_all_that_it_had() -> None:
     transactions = transactions_on(Broker(), make=ClosedClient)
     producer = transactions.client._producer
     assert producer is not None
-    transactions.deliver([record(1), record(2)])
+    deliver(transactions, [record(1), record(2)])
     assert [len(client) for client in made] == [0], "the transaction had no answer and was aborted"
     assert len(producer.inbox) == 0
 
@@ -282,7 +327,7 @@ def test_a_row_that_failed_while_its_topic_was_sick_is_asked_again_before_it_is_
     # The first is refused alone while the topic is sick; once it is not, the others pass.
     batch = [record(1, key="a", payload_bytes=11), record(2, key="b"), record(3, key="a"), record(4, key="c")]
 
-    delivered, failed, back = split(transactions_on(broker).deliver(batch))
+    delivered, failed, back = split(deliver(transactions_on(broker), batch))
 
     assert (sorted(delivered), back) == ([1, 2, 4] if heals else [2, 4], [3])
     assert failed == ({} if heals else {1: "INVALID_TIMESTAMP"})
@@ -295,7 +340,7 @@ def aborts_of(broker: Broker) -> int:
 def test_a_topic_that_is_not_there_keeps_no_transaction_waiting() -> None:
     broker = Broker(missing={"gone"})
     batch = [record(1, topic="gone"), record(2), record(3, topic="gone"), record(4)]
-    delivered, failed, back = split(transactions_on(broker).deliver(batch))
+    delivered, failed, back = split(deliver(transactions_on(broker), batch))
     assert (delivered, failed, back) == ([2, 4], {1: "UNKNOWN_TOPIC_OR_PART"}, [3])
     assert broker.transactions == [(Way.SHARED, "commit", 2)]
 
@@ -304,15 +349,15 @@ def test_a_silent_topic_is_blamed_once_and_goes_behind_all_others_from_then_on()
     broker = Broker(silent={"sick"})
     transactions = transactions_on(broker)
     batch = [record(1, topic="sick"), record(2), record(3, topic="sick"), record(4)]
-    delivered, failed, back = split(transactions.deliver(batch))
+    delivered, failed, back = split(deliver(transactions, batch))
     assert (delivered, failed, back) == ([2, 4], {1: "_MSG_TIMED_OUT"}, [3])
 
     broker.transactions.clear()
-    assert split(transactions.deliver([record(1, topic="sick"), record(5)])) == ([5], {1: "_MSG_TIMED_OUT"}, [])
+    assert split(deliver(transactions, [record(1, topic="sick"), record(5)])) == ([5], {1: "_MSG_TIMED_OUT"}, [])
     assert broker.transactions[0] == (Way.SHARED, "commit", 1)
 
     broker.silent.clear()
-    assert sorted(split(transactions.deliver([record(1, topic="sick"), record(6)]))[0]) == [1, 6]
+    assert sorted(split(deliver(transactions, [record(1, topic="sick"), record(6)]))[0]) == [1, 6]
 
 
 def test_of_topics_that_are_there_and_of_those_that_are_sick_a_bounded_number_is_remembered(
@@ -323,7 +368,7 @@ def test_of_topics_that_are_there_and_of_those_that_are_sick_a_bounded_number_is
     transactions = transactions_on(broker)
     for number in range(9):
         batch = [record(number + 1, topic=f"sick-{number}"), record(number + 100, topic=f"sound-{number}")]
-        delivered, failed, _ = split(transactions.deliver(batch))
+        delivered, failed, _ = split(deliver(transactions, batch))
         assert (delivered, failed) == ([number + 100], {number + 1: "_MSG_TIMED_OUT"})
         assert max(len(transactions._known_topics), len(transactions._sick_topics)) <= 3
 
@@ -332,12 +377,12 @@ def test_a_bad_time_is_the_rows_fault_where_others_pass_and_the_topics_where_non
     code = KafkaError.INVALID_TIMESTAMP
     broker = Broker(refuses=lambda _, payload: code if len(payload) > TOO_LARGE_BYTES else None)
     batch = [record(1, payload_bytes=5_000), *[record(n) for n in range(2, 9)]]
-    reports = transactions_on(broker).deliver(batch)
+    reports = deliver(transactions_on(broker), batch)
     assert [r.error.fault.fault_class.value for r in reports if r.error] == ["row_permanent"]
     assert sorted(broker.committed) == list(range(2, 9))
 
     broker = Broker(refuses=lambda _, __: code)
-    reports = transactions_on(broker).deliver(batch)
+    reports = deliver(transactions_on(broker), batch)
     told = [r.error.fault for r in reports if r.error and r.error.fault.name != "SENT_BACK"]
     assert [fault.fault_class.value for fault in told] == ["topic"] * 3
     assert broker.committed == []
@@ -345,10 +390,10 @@ def test_a_bad_time_is_the_rows_fault_where_others_pass_and_the_topics_where_non
 
 def test_aborts_without_a_cause_are_tried_again_and_not_for_ever() -> None:
     broker = Broker(causeless_aborts=3)
-    assert split(transactions_on(broker).deliver([record(1)]))[0] == [1]
+    assert split(deliver(transactions_on(broker), [record(1)]))[0] == [1]
     broker = Broker(causeless_aborts=100)
     with pytest.raises(TransactionsEndedError, match="again and again: abort it"):
-        transactions_on(broker).deliver([record(1)])
+        deliver(transactions_on(broker), [record(1)])
     assert broker.committed == []
 
 
@@ -367,7 +412,7 @@ def test_an_abort_that_waits_for_what_is_on_its_way_is_left_to_the_next_producer
     monkeypatch.setattr(transactional_producer, "CALLS_SECONDS_MAX", 0.0)
     broker = Broker(silent={"gone"})
     transactions = transactions_on(broker, make=ClientThatWaits)
-    delivered, failed, _ = split(transactions.deliver([record(1, topic="gone"), record(2, topic="there")]))
+    delivered, failed, _ = split(deliver(transactions, [record(1, topic="gone"), record(2, topic="there")]))
     assert (delivered, failed) == ([2], {1: "_MSG_TIMED_OUT"})
     assert broker.committed == [2]
 
@@ -418,11 +463,11 @@ def test_a_zombie_that_takes_a_new_producer_sends_nothing_that_its_successor_com
     def frozen() -> None:
         original()
         if not broker.progress:
-            transactions_on(broker).deliver([record(2), record(3)])
+            deliver(transactions_on(broker), [record(2), record(3)])
 
     zombie.client.drop_producer = frozen  # type: ignore[method-assign]  # the moment at which it freezes
     with pytest.raises(TransactionsEndedError, match="another producer committed transaction 1"):
-        zombie.deliver(batch)
+        deliver(zombie, batch)
     assert broker.committed == [2, 3]
 
 
@@ -437,7 +482,7 @@ def test_a_commit_that_went_through_though_the_client_wants_it_aborted_is_no_oth
 
     broker = Broker()
     with pytest.raises(TransactionsEndedError, match="transaction 1 went through, and was to be aborted") as caught:
-        transactions_on(broker, make=HastyClient).deliver([record(1), record(2)])
+        deliver(transactions_on(broker, make=HastyClient), [record(1), record(2)])
     assert broker.committed == [1, 2]
     assert caught.value.fault.fault.name not in FENCED_CODES
 
@@ -447,7 +492,7 @@ def test_a_producer_that_was_fenced_commits_nothing_and_says_so() -> None:
     former = transactions_on(broker)
     transactions_on(broker)
     with pytest.raises(TransactionsEndedError, match="_FENCED"):
-        former.deliver([record(1)])
+        deliver(former, [record(1)])
     assert broker.committed == []
 
 
@@ -456,7 +501,7 @@ def test_nothing_is_begun_once_nobody_wants_it() -> None:
     transactions = transactions_on(broker, is_wanted=lambda: wanted[0])
     wanted[0] = False
     with pytest.raises(TransactionsEndedError):
-        transactions.deliver([record(1)])
+        deliver(transactions, [record(1)])
     assert broker.committed == []
 
 

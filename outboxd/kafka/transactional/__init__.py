@@ -12,7 +12,8 @@ rows.
 - What the progress topic holds above the settled number was committed; what it lacks never will be.
 
 `transactional_publisher` is the relay's port. `handover` stands between the relay's thread and the
-`transaction_worker`'s; `transactions`, `verdicts` and `aborts` decide what goes in which; `transaction_client` sends
-one at a time, by the calls of `transactional_producer`, which says what their failures mean; `transaction_recovery`,
-`progress` and `shard_clients` are the way back in.
+`transaction_worker`'s; `refusals` keeps what outboxd itself refuses until that may be told. `transactions`, `verdicts`
+and `aborts` decide what goes in which; `transaction_client` sends one at a time, by the calls of
+`transactional_producer`, which says what their failures mean; `transaction_recovery`, `progress` and `shard_clients`
+are the way back in.
 """

@@ -1,6 +1,6 @@
 """The handover between the relay's thread and the worker's: what gathers for the next transaction, and what is through.
 
-    add ──▶ gathered ──the worker waits──▶ a job of the worker ──▶ ended
+    add ──▶ gathered ──the worker waits──▶ a job of the worker ──▶ ended, what it commits as soon as that is done
                ▲                                 │
                └──────── what gathered meanwhile is the next job, unless a record failed
 
@@ -17,6 +17,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from outboxd.kafka.transactional.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
+from outboxd.kafka.transactional.refusals import Key, key_of
 from outboxd.kafka.transactional.transaction_worker import Jobs
 from outboxd.kafka.transactional.transactional_producer import TransactionsEndedError
 from outboxd.kafka.transactional.transactions import Transactions
@@ -36,8 +37,8 @@ from outboxd.policy.rows.transaction_size import TransactionSize
 
 @dataclass(frozen=True, slots=True)
 class EndedBatch:
-    """A batch is through. `number` is its last transaction, None where nothing of it was committed; `restated` are the
-    rows of earlier ones that its progress record states too.
+    """A batch is through, or a part of it committed. `number` is the last transaction, None where none was committed
+    since the part before; `restated` are the rows of earlier ones that its progress record states too.
     """
 
     reports: list[Report]
@@ -82,13 +83,15 @@ class Handover:
         self._lock = threading.Lock()
         self._gathered: list[Record] = []
         self._gathered_bytes = 0
+        self._under_way: Sequence[Record] = ()
         self._unsettled: set[int] = set()
+        self._told = 0
         self._restated: Sequence[ProgressRow] = ()
         self._is_restated = True
         self.is_busy = True
         """Whether the worker has a job, or waits for the relay."""
         self.ended: SimpleQueue[EndedBatch] = SimpleQueue()
-        """The batches that are through, in their order."""
+        """The batches that are through, and the parts of them, in their order."""
         self.failure: DeliveryFault | None = None
         """What ended the producer."""
 
@@ -100,6 +103,18 @@ class Handover:
         The worker may take what gathered meanwhile: there is never less room than is seen here.
         """
         return self._size.rows - len(self._gathered), self._size.size_bytes - self._gathered_bytes
+
+    def keys(self) -> set[Key]:
+        """Return the keys of what gathered and of the batch under way."""
+        with self._lock:
+            return self._keys()
+
+    def take_ended(self, taken: list[EndedBatch]) -> set[Key]:
+        """Take what is through, and return the keys of what is not as of then."""
+        with self._lock:
+            while not self.ended.empty():
+                taken.append(self.ended.get())
+            return self._keys()
 
     def add(self, records: Sequence[Record], size_bytes: int) -> None:
         """Let these gather, and give the worker all that did, where it waits for that."""
@@ -155,6 +170,9 @@ class Handover:
 
     # On either thread, under the lock.
 
+    def _keys(self) -> set[Key]:
+        return {*map(key_of, self._gathered), *map(key_of, self._under_way)}
+
     def _go_on_where_idle(self) -> None:
         if not self.is_busy:
             self._go_on()
@@ -164,6 +182,7 @@ class Handover:
         self.is_busy = bool(self._gathered) and self._may_begin()
         if self.is_busy:
             batch, self._gathered, self._gathered_bytes = self._gathered, [], 0
+            self._under_way = batch
             restated = self._restated if len(self._unsettled) >= self.restated_from else ()
             self._jobs.put(partial(self._deliver, batch, restated))
 
@@ -178,22 +197,42 @@ class Handover:
     def _deliver(self, batch: Sequence[Record], restated: Sequence[ProgressRow]) -> None:
         """Deliver the batch; then go on with what gathered meanwhile, unless a record failed."""
         transactions = self._transactions
-        began_at, former = self._monotonic(), transactions.client.number
+        began_at, self._told = self._monotonic(), transactions.client.number
         try:
-            reports = transactions.deliver(batch, restated)
+            reports = transactions.deliver(batch, restated, partial(self._tell, restated))
         except TransactionsEndedError as failed:
             self.fail(failed.fault)
             return
-        number = transactions.client.number if transactions.client.number > former else None
-        ended = EndedBatch(reports, number, any(map(error_of, reports)), restated=() if number is None else restated)
         with self._lock:
             if self._gone.is_set():
                 return
             self._size.took(self._monotonic() - began_at)
-            if number is not None:
-                self._unsettled.add(number)
-                self._is_restated = self._is_restated or restated is self._restated
-            self.ended.put(ended)
-            if not ended.has_failed:
+            self._under_way = ()
+            if not self._put(reports, restated).has_failed:
                 self._go_on()
         self._post(TransactionEnded())
+
+    def _tell(self, restated: Sequence[ProgressRow], reports: list[Report]) -> None:
+        """A transaction of the batch under way ended, and others follow: these are the reports of what it committed.
+
+        Where none was, that it came to an end is news all the same: the batch may be under way for long.
+        """
+        with self._lock:
+            if self._gone.is_set():
+                return
+            if reports:
+                self._put(reports, restated)
+        self._post(TransactionEnded())
+
+    def _put(self, reports: list[Report], restated: Sequence[ProgressRow]) -> EndedBatch:
+        """Leave them for the relay, and what was committed with them; under the lock."""
+        number = self._transactions.client.number
+        if number == self._told:
+            ended = EndedBatch(reports, None, any(map(error_of, reports)))
+        else:
+            ended = EndedBatch(reports, number, any(map(error_of, reports)), restated)
+            self._told = number
+            self._unsettled.add(number)
+            self._is_restated = self._is_restated or restated is self._restated
+        self.ended.put(ended)
+        return ended

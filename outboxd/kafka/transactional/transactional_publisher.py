@@ -21,6 +21,7 @@ from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.transactional.handover import EndedBatch, Handover
 from outboxd.kafka.transactional.progress import restated_max, rows_max
+from outboxd.kafka.transactional.refusals import Refusals, key_of
 from outboxd.kafka.transactional.shard_clients import ShardClients
 from outboxd.kafka.transactional.transaction_client import TransactionClient
 from outboxd.kafka.transactional.transaction_recovery import Recovery
@@ -74,7 +75,6 @@ class TransactionalPublisher:
         self._start_worker()
 
     def _forget(self) -> None:
-        self._refusals: list[Report] = []
         self._taken: list[EndedBatch] = []
         self._committed: int | None = None
         self._restated: tuple[int, Sequence[ProgressRow]] = (0, ())
@@ -104,6 +104,7 @@ class TransactionalPublisher:
         self._handover = Handover(
             self._transactions, self._jobs, gone, self._size, post=self._post, monotonic=self._monotonic
         )
+        self._refusals = Refusals(self._handover.keys)
         self._begin(partial(work_off, self._jobs, client.serve, self._handover.fail, watch))
 
     # Clients, time, queue and thread: a simulation has its own.
@@ -148,7 +149,8 @@ class TransactionalPublisher:
     def publish(self, records: Sequence[Record], start: int) -> int:
         """Take records for the next transaction, from index `start` on; return the index of the first one not taken."""
         rows_free, bytes_free = self._handover.room()
-        refused_keys: set[tuple[str, str | None]] = set()
+        refusals = self._refusals
+        stopped_keys = refusals.begin()
         accepted: list[Record] = []
         accepted_bytes = 0
         taken = start
@@ -156,14 +158,13 @@ class TransactionalPublisher:
             if len(accepted) >= rows_free or accepted_bytes >= bytes_free:
                 break
             taken += 1
-            if refused_keys and record.key is not None and (record.topic, record.key) in refused_keys:
+            if stopped_keys and key_of(record) in stopped_keys:
                 # Whether its key goes on, only the relay knows: what else would be refused waits for that, too.
-                self._refusals.append(sent_back(record))
+                refusals.put_behind(record)
                 continue
             fault = self._checks.fault_of(record)
             if fault is not None:
-                self._refusals.append(Report(record, fault, record.partition, None, True))
-                refused_keys.add((record.topic, record.key))
+                refusals.add(record, fault, accepted)
             else:
                 accepted.append(record)
                 accepted_bytes += record[9]
@@ -202,10 +203,10 @@ class TransactionalPublisher:
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call; those of one transaction come together."""
-        if not self._taken and not self._refusals:
+        if not self._taken and not self._refusals.ready and self._handover.ended.empty():
             return []
+        keys_before = self._handover.take_ended(self._taken) if self._refusals else set()
         taken, self._taken = self._taken, []
-        refusals, self._refusals = self._refusals, []
         reports = [report for ended in taken for report in ended.reports]
         if any(ended.number is not None for ended in taken):
             self._clients.failure.clear()
@@ -219,7 +220,7 @@ class TransactionalPublisher:
         if any(ended.has_failed for ended in taken):
             # What gathered behind a failed record passes the relay's gates once more.
             reports += map(sent_back, self._handover.take_back())
-        return reports + refusals
+        return reports + self._refusals.take(reports, keys_before)
 
     def committed(self) -> int | None:
         """Return the last transaction whose reports were taken since the last call, None when there is none."""

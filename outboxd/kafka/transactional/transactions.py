@@ -7,6 +7,9 @@
                     └─ a batch's verdict: the others go at once; the suspects are halved, and at last sent one record
                        a batch
 
+What was committed is told before the next transaction begins; who is to blame, at the end, since that may depend on
+what others met.
+
 Within a transaction the keys are pipelined: order holds, since all of it becomes visible or none. When a record of
 a key is to blame, later ones of its key are sent back, since only the relay knows whether the key goes on. After an
 abort that a poison record caused, the next transaction on the same producer failed (measured), so a new one is
@@ -16,7 +19,7 @@ taken.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from outboxd.kafka.messages import TOPICS_REMEMBERED_MAX
 from outboxd.kafka.transactional.aborts import AbortedError, halved
@@ -30,6 +33,8 @@ from outboxd.policy.rows.records import Record, id_of, topic_of
 TRANSACTIONS_MAX = 24
 """How many transactions one batch is tried in before the relay gets back what is left."""
 CAUSELESS_ABORTS_MAX = 5
+
+Tell = Callable[[list[Report]], None]
 
 
 class Transactions:
@@ -46,32 +51,37 @@ class Transactions:
         """Send this record in a batch of its own. May be called on any thread."""
         self._suspects.add(record_id)
 
-    def deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow] = ()) -> list[Report]:
-        """Deliver records in as many transactions as their faults make necessary; return a report for each.
+    def deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow], tell: Tell) -> list[Report]:
+        """Deliver records in as many transactions as their faults make necessary; return a report for each of which
+        `tell` was not given one.
 
         Args:
             records: in the order that they are to be read in.
             restated: rows of earlier transactions that the progress record of each of these states too.
+            tell: is given the reports of what a transaction committed, none where it was aborted, before another one
+                begins.
 
         Raises:
             TransactionsEndedError: the producer is fenced or failed; outcomes are unknown.
         """
         try:
-            return self._deliver(records, restated)
+            return self._deliver(records, restated, tell)
         except TransactionsEndedError:
             if not self.client.is_wanted():
                 self.client.abandon()
             raise
 
-    def _deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow]) -> list[Report]:
+    def _deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow], tell: Tell) -> list[Report]:
         client = self.client
         absent, there = self._without_absent(records)
         pieces = Pieces(deque(plan(there, self._suspects, self._sick_topics)), absent)
         causeless = 0
-        for _ in range(TRANSACTIONS_MAX):
+        for ended in range(TRANSACTIONS_MAX):
             part = pieces.next()
             if part is None:
                 break
+            if ended:
+                tell(pieces.take_committed())
             try:
                 pieces.delivered(part, client.transact(part, restated))
             except AbortedError as aborted:

@@ -27,6 +27,7 @@ DOUBTED_MAX = 3
 """So many records of a topic with a verdict that may be the topic's, and none delivered, are enough to say so."""
 
 _TOPIC_WIDE = (FaultClass.TOPIC, FaultClass.CLUSTER)
+_OF_ROW = (FaultClass.ROW_PASSING, FaultClass.ROW_PERMANENT)
 
 
 class Way(enum.Enum):
@@ -77,8 +78,8 @@ class SortedOut:
 
 @dataclass(slots=True)
 class Pieces:
-    """A batch under way: the transactions still to be tried, and the reports until now. `asked_again` are the ids of
-    doubted records that were tried once more after others of their topic had passed.
+    """A batch under way: the transactions still to be tried, and the reports until now, `committed` the last one's.
+    `asked_again` are the ids of doubted records that were tried once more after others of their topic had passed.
     """
 
     parts: deque[Attempt]
@@ -86,6 +87,7 @@ class Pieces:
     doubted: list[Report] = field(default_factory=list)
     passed_topics: set[str] = field(default_factory=set)
     asked_again: set[int] = field(default_factory=set)
+    committed: list[Report] = field(default_factory=list)
 
     def next(self) -> Attempt | None:
         """Return what is tried next, None at the end.
@@ -105,10 +107,15 @@ class Pieces:
     def _is_open(self, report: Report) -> bool:
         return report.record.topic in self.passed_topics and report.record.id not in self.asked_again
 
-    def delivered(self, part: Attempt, reports: Sequence[Report]) -> None:
+    def delivered(self, part: Attempt, reports: list[Report]) -> None:
         """A transaction was committed."""
-        self.reports += reports
+        self.committed = reports
         self.passed_topics.update(map(topic_of, part.records))
+
+    def take_committed(self) -> list[Report]:
+        """Return the reports of what the last transaction committed: whatever the others come to, these stand."""
+        committed, self.committed = self.committed, []
+        return committed
 
     def take(self, sorted_out: SortedOut) -> None:
         """Go on after an abort: what is tried again goes first, what stands behind a blamed one not at all."""
@@ -130,10 +137,11 @@ class Pieces:
                 self.parts.append(part._replace(records=going))
 
     def conclude(self) -> list[Report]:
-        """Return all reports, now that it is known what others of the doubted ones' topics met.
+        """Return all reports that were not taken, now that it is known what others of the doubted ones' topics met.
 
-        Failures stand before what was sent back for them. One that would be due again stands behind whatever of its
-        key was not delivered: a successor would read its retry first, and send it before.
+        Failures stand before what was sent back for them. A row's own stands behind whatever of its key was not
+        delivered: of two that are due again a successor would send the later one first, and of two that are to die
+        only the first may, where it holds the key.
         """
         told = [
             report._replace(error=_own(report.error))
@@ -142,7 +150,7 @@ class Pieces:
             for report in self.doubted
         ]
         left = [sent_back(record) for part in self.parts for record in part.records]
-        reports = told + self.reports + left
+        reports = told + self.take_committed() + self.reports + left
         if not any(map(error_of, reports)):
             return reports
         first_ids: dict[tuple[str, str], int] = {}
@@ -225,7 +233,7 @@ def sent_back(record: Record) -> Report:
 
 def _stands_behind(report: Report, first_ids: Mapping[tuple[str, str], int]) -> bool:
     record, error = report.record, report.error
-    if error is None or record.key is None or error.fault.fault_class is not FaultClass.ROW_PASSING:
+    if error is None or record.key is None or error.fault.fault_class not in _OF_ROW:
         return False
     return first_ids[record.topic, record.key] < record.id
 

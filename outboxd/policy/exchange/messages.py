@@ -223,7 +223,10 @@ class Woken:
 
 @dataclass(frozen=True, slots=True)
 class TransactionEnded:
-    """A Kafka transaction came to its end, its producer did, or a suspect's report is in: the publisher has news."""
+    """A Kafka transaction came to its end, its producer did, or a suspect's report is in: the publisher has news.
+
+    A transaction that was aborted within a batch leaves no reports yet: that it ended is all there is to it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

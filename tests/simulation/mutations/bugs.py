@@ -5,6 +5,7 @@ from __future__ import annotations
 from outboxd.kafka.transactional.transaction_client import TransactionClient
 from outboxd.kafka.transactional.transaction_recovery import Recovery
 from outboxd.kafka.transactional.transactional_producer import TransactionalProducer
+from outboxd.kafka.transactional.verdicts import Pieces
 from outboxd.policy.blame import verdicts
 from outboxd.policy.fetch.gaps import Gaps
 from outboxd.policy.keys.deferrals import Deferrals
@@ -81,7 +82,7 @@ BUGS = [
         "readmit",
         "self._gate.put_behind(record)",
         "self._gate.admit([record])",
-        first_seed=2_150,
+        first_seed=1_290,
         where=_exactly_once,
     ),
     Mutation(
@@ -329,6 +330,14 @@ BUGS = [
         "recover",
         "records = self._clients.read_above(settled, lineage)",
         "records = []",
+        where=_exactly_once,
+    ),
+    Mutation(
+        "what a transaction committed is told once more at the end of its batch",
+        Pieces,
+        "take_committed",
+        "committed, self.committed = self.committed, []",
+        "committed = self.committed",
         where=_exactly_once,
     ),
     Mutation(
