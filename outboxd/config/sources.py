@@ -232,12 +232,10 @@ def from_flags(flags: Mapping[str, str]) -> Gathered:
                 origin, name, f"a secret among the arguments is seen by `ps`; allowed: {name}_file or a credential"
             )
         elif redact_url(text) not in (text, HIDDEN):
-            instead = (
-                "a URL without one, and the password in database.password_file, OUTBOXD_DATABASE__PASSWORD or a "
-                "credential"
-                if section == "database"
-                else "the same in the file or in a variable of the environment"
-            )
+            instead = "the same in the file or in a variable of the environment"
+            if section == "database":
+                ways = "database.password_file, OUTBOXD_DATABASE__PASSWORD or a credential"
+                instead = f"a URL without one, and the password in {ways}"
             layer.refuse(origin, name, f"a password among the arguments is seen by `ps`; allowed: {instead}")
         else:
             _take_textual(layer, name, Entry(Textual(text), origin))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.fetch.reading import Reading
-from outboxd.relay.memory.held_records import HeldState
+from outboxd.relay.memory.held_record import HeldState
 from outboxd.relay.state import State
 from outboxd.relay.watch import Watch
 

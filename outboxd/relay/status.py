@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
-from outboxd.relay.memory.held_records import HeldState
+from outboxd.relay.memory.held_record import HeldState
 
 if TYPE_CHECKING:
     from outboxd.relay.relay import Relay

@@ -20,7 +20,8 @@ from outboxd.policy.topics.topic_holds import CatchUp, HoldReason, TopicHolds
 from outboxd.relay.admit.admission import Admission, Admitted
 from outboxd.relay.admit.probing import Probing
 from outboxd.relay.admit.wishes import FOUND_MAX, Wishes
-from outboxd.relay.memory.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
+from outboxd.relay.memory.held_records import HeldRecords
 from outboxd.relay.memory.lanes import Lanes
 from outboxd.relay.memory.ledger import Ledger
 from tests.unit.records import record

@@ -16,7 +16,7 @@ from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.ending import RelayEnd, consider_empty
 from outboxd.relay.fetch.reading import Reading
 from outboxd.relay.fetch.recovering import TRIED_SECONDS
-from outboxd.relay.memory.held_records import HeldRecord, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
 from outboxd.relay.memory.refusals import STUCK_TRIES
 from outboxd.relay.ports import RecoverFailed
 from outboxd.relay.state import Ports, RelayLimits, State

@@ -14,7 +14,7 @@ from outboxd.policy.rows.records import NO_HISTORY
 from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.fetch.forgetting import forget_idle_topics
 from outboxd.relay.fetch.reading import Reading
-from outboxd.relay.memory.held_records import HeldRecord, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
 from outboxd.relay.memory.lanes import LOOK_SECONDS
 from outboxd.relay.ports import Fetched, Pause
 from outboxd.relay.report.histories import NEIGHBOURS_SECONDS

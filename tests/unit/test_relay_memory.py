@@ -7,7 +7,8 @@ from outboxd.policy.faults import fault_of
 from outboxd.policy.fetch.limits import REPLAYS_MAX
 from outboxd.policy.keys.key_gate import KeyGate
 from outboxd.policy.rows.records import NO_HISTORY, FailureHistory
-from outboxd.relay.memory.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
+from outboxd.relay.memory.held_records import HeldRecords
 from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.memory.settling import Settling
 from tests.unit.records import record

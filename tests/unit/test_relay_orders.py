@@ -10,7 +10,7 @@ import pytest
 from outboxd.policy.blame.routes import Route
 from outboxd.policy.rows.records import FIRST_ID
 from outboxd.relay.fetch.orders import Orders
-from outboxd.relay.memory.held_records import HeldState
+from outboxd.relay.memory.held_record import HeldState
 from outboxd.relay.ports import DueReplay, Fetched, HoldingLetters, KeyHolder
 from outboxd.relay.state import Ports, RelayLimits, State
 from tests.unit.records import record

@@ -12,7 +12,8 @@ from outboxd.policy.topics.breakers import LOOK_ON_SECONDS, Breakers
 from outboxd.policy.topics.topic_holds import HoldReason, TopicHolds
 from outboxd.relay.admit import probing as probing_module
 from outboxd.relay.admit.probing import TOPICS_READ_MAX, Probing
-from outboxd.relay.memory.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
+from outboxd.relay.memory.held_records import HeldRecords
 from outboxd.relay.memory.ledger import Ledger
 from tests.unit.records import record
 

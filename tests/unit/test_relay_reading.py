@@ -23,7 +23,7 @@ from outboxd.relay.fetch.reading import (
     REPORTS_WAIT_SECONDS_MAX,
     Reading,
 )
-from outboxd.relay.memory.held_records import HeldRecord, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
 from outboxd.relay.ports import (
     IMPATIENT,
     DueReplay,

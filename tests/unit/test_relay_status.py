@@ -14,7 +14,7 @@ from outboxd.policy.faults import own_fault
 from outboxd.policy.rows.records import FailureHistory, Record
 from outboxd.policy.topics.breakers import storm_note
 from outboxd.policy.topics.topic_holds import HoldReason
-from outboxd.relay.memory.held_records import HeldRecord, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
 from outboxd.relay.relay import Ports, Relay, RelayEnd, RelayLimits
 from outboxd.relay.status import SHOWN_MAX, status_of
 from tests.unit.test_status_board import Clock

@@ -21,7 +21,7 @@ from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import Backlog, StatusBoard
 from outboxd.postgres.operators.overview import HeldKey, LeaseFacts, Overview
 from outboxd.postgres.operators.pauses import PausedTopics
-from outboxd.relay.memory.held_records import HeldState
+from outboxd.relay.memory.held_record import HeldState
 from outboxd.relay.status import BreakerStatus, HeldStatus, HeldTopicStatus, PauseStatus, RelayStatus
 
 NO_BROKER = (

@@ -16,7 +16,8 @@ from outboxd.policy.topics.topic_holds import TopicHolds
 from outboxd.relay.admit.answers import NotRead, Refused, completeness, cut_arm_of, divide, end_before_position, merge
 from outboxd.relay.admit.probing import Probing
 from outboxd.relay.admit.wishes import Wishes
-from outboxd.relay.memory.held_records import HeldRecord, HeldRecords
+from outboxd.relay.memory.held_record import HeldRecord
+from outboxd.relay.memory.held_records import HeldRecords
 from outboxd.relay.memory.lanes import Lanes
 from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.ports import Fetched, FetchRequest

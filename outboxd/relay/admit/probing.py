@@ -14,7 +14,8 @@ from outboxd.policy.rows.records import ID_MAX, Arm, Record
 from outboxd.policy.topics.breakers import Breaker, Breakers
 from outboxd.policy.topics.topic_holds import CatchUp, HoldReason, TopicHolds
 from outboxd.relay.admit.answers import end_before_position
-from outboxd.relay.memory.held_records import HeldRecords, HeldState
+from outboxd.relay.memory.held_record import HeldState
+from outboxd.relay.memory.held_records import HeldRecords
 from outboxd.relay.memory.ledger import Ledger
 
 PROBE_ROWS_MAX = 500

@@ -15,7 +15,8 @@ from outboxd.policy.topics.partition_holds import PartitionHolds
 from outboxd.policy.topics.topic_holds import TopicHolds
 from outboxd.relay.admit.answers import end_before_position
 from outboxd.relay.admit.probing import PROBE_ROWS_MAX, Probing
-from outboxd.relay.memory.held_records import HeldRecord, HeldRecords
+from outboxd.relay.memory.held_record import HeldRecord
+from outboxd.relay.memory.held_records import HeldRecords
 from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.ports import FetchRequest
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outboxd.policy.rows.records import FailureHistory
-from outboxd.relay.memory.held_records import HeldRecord, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
 from outboxd.relay.ports import DueReplay, Fetched, HoldingLetters, KeyHolder, Pause
 from outboxd.relay.state import State
 

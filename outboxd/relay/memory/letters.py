@@ -6,13 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from outboxd.policy.keys.key_gate import KeyGate
 from outboxd.policy.rows.records import GateKey
-
-if TYPE_CHECKING:
-    from outboxd.relay.memory.held_records import HeldRecord
+from outboxd.relay.memory.held_record import HeldRecord
 
 
 class Letters:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from outboxd.policy.blame.cause import cause
 from outboxd.policy.rows.records import Record, id_of
 from outboxd.policy.topics.topic_holds import HoldReason
-from outboxd.relay.memory.held_records import HeldState
+from outboxd.relay.memory.held_record import HeldState
 from outboxd.relay.publish.producer_ends import ProducerEnds
 from outboxd.relay.state import State
 

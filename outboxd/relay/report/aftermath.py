@@ -19,7 +19,8 @@ from outboxd.policy.keys.key_gate import KeyGate
 from outboxd.policy.rows.records import NO_HISTORY, Record
 from outboxd.policy.topics.breakers import storm_note
 from outboxd.policy.topics.topic_holds import HoldReason, TopicHolds
-from outboxd.relay.memory.held_records import HeldRecord, HeldRecords, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
+from outboxd.relay.memory.held_records import HeldRecords
 from outboxd.relay.memory.lanes import Lanes
 from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.memory.settling import Settling

@@ -10,7 +10,7 @@ from outboxd.policy.blame.fencings import MOVED, RIVAL
 from outboxd.policy.blame.outcomes import DeadLetter, Retry
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import NO_HISTORY, FailureHistory, Record
-from outboxd.relay.memory.held_records import HeldRecord, HeldState
+from outboxd.relay.memory.held_record import HeldRecord, HeldState
 from outboxd.relay.memory.refusals import TRIES_A_SECOND_MAX
 from outboxd.relay.ports import Settled, SettleFailed, Settlement
 from outboxd.relay.settle.restating import keep_from_reading, progress_row
