@@ -38,7 +38,8 @@ demo: venv ## 1,000 rows through an embedded PostgreSQL and an in-process Kafka;
 
 # Lint takes one core for a quarter of a minute, which the tests mostly leave it: they go side by side.
 test: venv ## Lint, and beside it every test but the long chaos: needs Java 17 and Maven for a real Kafka, and PostgreSQL 15 or newer
-	@$(MAKE) --no-print-directory -j 2 lint suite
+	@$(MAKE) --no-print-directory -j 2 lint suite || \
+		{ echo 'make test: lint or a test failed; `make lint` says in seconds which it was' >&2; exit 1; }
 
 suite: venv ## The tests of `make test`, without lint
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
