@@ -75,11 +75,13 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
                 continue
             found.append(f"{name} does not answer" + (f": {cause}" if cause else ""))
     relay = status.get("relay")
-    if isinstance(relay, dict) and relay.get("recovery_failure"):
+    if not isinstance(relay, dict):
+        return found
+    if relay.get("recovery_failure"):
         found.append(f"nothing is sent until what was sent before is known: {relay['recovery_failure']}")
-    if isinstance(relay, dict) and relay.get("stalled_topic") and _answers(status.get("kafka")):
+    if relay.get("stalled_topic") and _answers(status.get("kafka")):
         found.append(f"the oldest record of topic {relay['stalled_topic']} gets no answer: {relay['stalled_cause']}")
-    if isinstance(relay, dict) and relay.get("refused_rows"):
+    if relay.get("refused_rows"):
         waits = ", and all else waits for that" if relay.get("waits_for_refused") else ""
         why = relay.get("refusal") or refusal or "the event row_not_settled in the log says why"
         found.append(f"PostgreSQL refuses to settle rows that were sent ({relay['refused_rows']:,}){waits}: {why}")

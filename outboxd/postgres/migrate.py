@@ -167,6 +167,7 @@ def _connection(database: str | Engine | Connection, password: str) -> Iterator[
             with explained():
                 return open_driver(conninfo, autocommit=False)
 
+        # Without hstore, which SQLAlchemy would look for on the new connection, before the path is set.
         engine = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=connect, use_native_hstore=False)
         with engine.connect() as connection:
             yield connection

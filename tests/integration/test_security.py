@@ -103,6 +103,14 @@ def daemon_of(secured: Rig, **sections: dict[str, object]) -> DaemonProcess:
     return secured.daemon(**sections)  # type: ignore[arg-type]  # sections are mappings
 
 
+def checked(daemon: DaemonProcess) -> subprocess.CompletedProcess[str]:
+    """What `outboxd check` says of the daemon's configuration."""
+    return subprocess.run(
+        [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+
+
 def connect_as(secured: Rig, role: str) -> psycopg.Connection[tuple[object, ...]]:
     url = secured.database.server.secured_url(secured.database.name, f"the_{role}")
     return psycopg.connect(url, password=PASSWORDS[role], autocommit=True)
@@ -204,10 +212,7 @@ def test_a_wrong_password_of_the_broker_holds_everything_and_is_told_without_it(
 def test_the_check_says_all_that_may_be_wrong_with_a_brokers_certificate(secured: Rig, tmp_path: Path) -> None:
     make_certificates(tmp_path / "stranger")
     daemon = daemon_of(secured, kafka={"ssl.ca.location": str(tmp_path / "stranger" / "ca.crt")})
-    done = subprocess.run(
-        [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
-        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
-    )  # fmt: skip
+    done = checked(daemon)
     assert done.returncode == 69, done.stderr
     assert "certificate verify failed" in done.stdout
     assert "of another host than the one asked, or not valid at this time" in done.stdout
@@ -218,10 +223,7 @@ def test_the_check_says_all_that_may_be_wrong_with_the_databases_certificate(sec
     url = secured.database_url or ""
     theirs = str(secured.database.server.certificate_authority)
     daemon = daemon_of(secured, database={"url": url.replace(theirs, str(tmp_path / "stranger" / "ca.crt"))})
-    done = subprocess.run(
-        [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
-        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
-    )  # fmt: skip
+    done = checked(daemon)
     assert done.returncode == 69, done.stderr
     assert "certificate verify failed" in done.stdout
     assert "of another authority than sslrootcert of database.url has, or not valid at this time" in done.stdout
@@ -231,10 +233,7 @@ def test_a_client_without_tls_or_login_is_told_by_the_check_and_the_daemon_what_
     secured: Rig,
 ) -> None:
     daemon = daemon_of(secured, kafka={"security.protocol": "plaintext"})
-    done = subprocess.run(
-        [sys.executable, "-m", "outboxd", "check", "-c", str(daemon.config)],
-        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
-    )  # fmt: skip
+    done = checked(daemon)
     assert done.returncode == 69, done.stderr
     assert "may want TLS, and then security.protocol of [kafka] is ssl or sasl_ssl" in done.stdout
     daemon.start()

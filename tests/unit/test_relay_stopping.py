@@ -376,7 +376,8 @@ def test_a_renewal_says_whether_the_configuration_or_an_operators_replay_asked_f
     assert told == [REPLAYS_CHANGED, RECONFIGURED]
 
 
-def test_a_renewal_tells_that_what_waited_under_the_producer_before_goes_on() -> None:
+def bench_with_holds() -> tuple[Bench, list[tuple[str, dict[str, object]]]]:
+    """A relay that has just put the topic `closed` on hold, and a partition of `stuck`; and its events as they come."""
     bench = Bench()
     told: list[tuple[str, dict[str, object]]] = []
     cast(Any, bench.relay.state.ports.observer).event = lambda name, **fields: told.append((name, fields))
@@ -384,6 +385,11 @@ def test_a_renewal_tells_that_what_waited_under_the_producer_before_goes_on() ->
     state = bench.relay.state
     state.aftermath.holding.open_breaker("closed", fault_of(29), "no right to write", bench.now)
     state.stuck.hold("stuck", (Placement("murmur2_random", 3), {2}), [], bench.now)
+    return bench, told
+
+
+def test_a_renewal_tells_that_what_waited_under_the_producer_before_goes_on() -> None:
+    bench, told = bench_with_holds()
     opened_at = bench.now
     bench.turns(4, RENEWS)
     waits = [each for each in told if each[0] in ("breaker_closed", "partitions_released", "producer_renewed")]
@@ -407,13 +413,7 @@ def test_a_renewal_tells_that_what_waited_under_the_producer_before_goes_on() ->
 def test_where_an_ownership_ends_whoever_was_told_that_a_topic_waits_hears_that_it_is_left_to_the_next_owner(
     events: list[Event], last: str
 ) -> None:
-    bench = Bench()
-    told: list[tuple[str, dict[str, object]]] = []
-    cast(Any, bench.relay.state.ports.observer).event = lambda name, **fields: told.append((name, fields))
-    bench.turns()
-    state = bench.relay.state
-    state.aftermath.holding.open_breaker("closed", fault_of(29), "no right to write", bench.now)
-    state.stuck.hold("stuck", (Placement("murmur2_random", 3), {2}), [], bench.now)
+    bench, told = bench_with_holds()
     opened_at = bench.now
     bench.turns(1, *events)
     ends = [each for each in told if each[0] in ("breaker_closed", "partitions_released", last)]

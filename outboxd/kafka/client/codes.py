@@ -23,12 +23,12 @@ def why_unread(topic: str, error: KafkaError) -> str:
     """Return why a topic of one partition, which the cluster lists, is not read, with the remedy: where nobody leads
     its partition the client calls that unknown, as if it were not there.
     """
+    why = in_words(error)
     if error.code() in FORBIDDEN:
-        return f"{topic} cannot be read: {in_words(error)}; allow READ, WRITE and DESCRIBE on it"
-    if error.code() == KafkaError._UNKNOWN_PARTITION:
-        what = "its partition has no leader; start the brokers that have its replicas"
-        return f"{topic} cannot be read: {what} ({in_words(error)})"
-    return f"{topic} cannot be read: {in_words(error)}"
+        why = f"{why}; allow READ, WRITE and DESCRIBE on it"
+    elif error.code() == KafkaError._UNKNOWN_PARTITION:
+        why = f"its partition has no leader; start the brokers that have its replicas ({why})"
+    return f"{topic} cannot be read: {why}"
 
 
 def why_unanswered(error: KafkaException | TimeoutError) -> str:

@@ -204,8 +204,8 @@ def ensure_topic(properties: Mapping[str, str], topic: str, timeout_seconds: flo
     """
     # Kept alive until its futures are through.
     admin = AdminClient(dict(properties), logger=CLIENT_LOGGER)
-    as_wanted = [NewTopic(topic, 1, config=dict(TOPIC_CONFIG))]
-    future = admin.create_topics(as_wanted, request_timeout=timeout_seconds)[topic]
+    wanted = NewTopic(topic, num_partitions=1, config=dict(TOPIC_CONFIG))
+    future = admin.create_topics([wanted], request_timeout=timeout_seconds)[topic]
     try:
         made = answer_of(future, timeout_seconds)
     except TimeoutError as late:

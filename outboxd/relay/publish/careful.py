@@ -125,6 +125,11 @@ class CarefulPublisher(ForwardingPublisher):
             self._record([record])
         return False
 
+    @property
+    def _suspects_nothing(self) -> bool:
+        """Whether care is over and no suspect waits, so that nothing has to be looked at."""
+        return not self._is_careful and not self._suspects
+
     def _go_freely(self, records: Iterable[Record]) -> bool:
         """Say whether these go as if nothing had happened: care is over, and none of them is a suspect that waited."""
         return not self._is_careful and (not self._suspects or self._suspects.isdisjoint(map(id_of, records)))
@@ -185,7 +190,7 @@ class CarefulPublisher(ForwardingPublisher):
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
         reports = self._within.take_reports()
-        if not self._is_careful and not self._suspects:
+        if self._suspects_nothing:
             return reports
         tried = self._trial.take_reports()
         for report in tried:

@@ -98,10 +98,6 @@ class CarefulTransactions(CarefulPublisher):
         return taken
 
     @property
-    def _suspects_nothing(self) -> bool:
-        return not self._is_careful and not self._suspects
-
-    @property
     def _may_publish(self) -> bool:
         return self._opening is not None and not self._session and self._session_ended is None
 
