@@ -14,6 +14,7 @@ from benchmarks.held_key import held_key
 from benchmarks.idle import idle
 from benchmarks.latency import latency
 from benchmarks.memory import memory
+from benchmarks.naive import naive
 from benchmarks.stand import Section, Stand
 
 
@@ -91,6 +92,8 @@ def benchmarks(sizes: Sizes) -> dict[str, Run]:
     found: dict[str, Run] = {}
     for name, relay in DRAINS.items():
         found[name] = partial(drain, relay=relay, rows=sizes.rows, bare_rows=sizes.rows)
+    for settles in ("delete", "mark"):
+        found[f"naive-{settles}"] = partial(naive, settles=settles, rows=sizes.rows)
     for name, (relay, keys) in DRAINS_OF_KEYS.items():
         slow = "delivery" not in relay
         rows = max(2_000, min(sizes.rows, keys * ROWS_A_KEY_MAX)) if slow else sizes.rows

@@ -13,17 +13,10 @@ from typing import Protocol
 from outboxd.policy.exchange.messages import (
     ClusterChanged,
     DeliveryFault,
-    DueReplay,
     Event,
-    Fetched,
-    FetchFailed,
-    HoldingLetters,
-    KeyHolder,
     LeaseGranted,
     LeaseLost,
     Listening,
-    Loaded,
-    Pause,
     ProgressRow,
     Reconfigured,
     Recovered,
@@ -32,9 +25,19 @@ from outboxd.policy.exchange.messages import (
     Settled,
     SettleFailed,
     StopRequested,
-    Swept,
     TransactionEnded,
     Woken,
+)
+from outboxd.policy.exchange.reads import (
+    Arrived,
+    DueReplay,
+    Fetched,
+    FetchFailed,
+    HoldingLetters,
+    KeyHolder,
+    Loaded,
+    Pause,
+    Swept,
 )
 from outboxd.policy.exchange.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
 from outboxd.policy.rows.records import Record
@@ -42,6 +45,7 @@ from outboxd.policy.topics.partitioners import Placement
 
 __all__ = [
     "IMPATIENT",
+    "Arrived",
     "Clock",
     "ClusterChanged",
     "DeliveryFault",
@@ -109,7 +113,7 @@ class OutboxStore(Protocol):
 
     def begin_fetch(self, request: FetchRequest, delay_seconds: float = 0.0, patience: Patience = IMPATIENT) -> None:
         """Read pending records, no sooner than `delay_seconds` from now, and again while nothing shows, as `patience`
-        says; answers Fetched or FetchFailed.
+        says; answers Fetched, Arrived or FetchFailed.
         """
         ...
 

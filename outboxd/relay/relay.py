@@ -16,6 +16,7 @@ from outboxd.policy.blame.routes import Route
 from outboxd.relay.ending import RelayEnd, consider_empty
 from outboxd.relay.ownership import CLUSTER_CHANGED, Ownership
 from outboxd.relay.ports import (
+    Arrived,
     ClusterChanged,
     Event,
     Fetched,
@@ -145,7 +146,7 @@ class Relay:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Fetched() | Swept() | Loaded() | FetchFailed():
+            case Arrived() | Fetched() | Swept() | Loaded() | FetchFailed():
                 self._take_answer(event)
             case Settled() | SettleFailed():
                 self._take_settled(event)
@@ -180,23 +181,24 @@ class Relay:
         elif ownership.state.token is not None:
             ownership.stand_down(event.reason)
 
-    def _take_answer(self, event: Fetched | Swept | Loaded | FetchFailed) -> None:
+    def _take_answer(self, event: Arrived | Fetched | Swept | Loaded | FetchFailed) -> None:
         ownership = self.ownership
         if ownership.stale_reads:
             ownership.stale_read_answered()
             return
-        match event:
-            case Loaded() | Fetched() if event.fenced or event.moved:
+        answer = event.read() if isinstance(event, Arrived) else event
+        match answer:
+            case Loaded() | Fetched() if answer.fenced or answer.moved:
                 ownership.state.reading = None
-                ownership.stand_down(MOVED if event.moved else RIVAL)
+                ownership.stand_down(MOVED if answer.moved else RIVAL)
             case Fetched():
-                ownership.reading.on_fetched(event)
+                ownership.reading.on_fetched(answer)
             case Swept():
-                ownership.reading.on_swept(event)
+                ownership.reading.on_swept(answer)
             case Loaded():
-                ownership.reading.on_loaded(event)
+                ownership.reading.on_loaded(answer)
             case FetchFailed():
-                ownership.reading.on_failed(event)
+                ownership.reading.on_failed(answer)
 
     def _take_settled(self, event: Settled | SettleFailed) -> None:
         ownership = self.ownership

@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import psycopg
 
-from outboxd.policy.exchange.messages import Event, Fetched, Loaded, Settled, Swept
+from outboxd.policy.exchange.messages import Event, Settled
+from outboxd.policy.exchange.reads import Arrived, Fetched, Loaded, Swept
 from outboxd.policy.exchange.requests import FetchRequest, Patience, Settlement, SweepRequest
 from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.lease.ownership import Owner
@@ -64,8 +65,13 @@ class StoreBench(ABC):
     def succeed(self) -> None:
         """Another daemon acquires the lease."""
 
-    @abstractmethod
     def answer(self) -> Event:
+        """Wait for the store's next event, and read it where it is a long answer."""
+        event = self.next_event()
+        return event.read() if isinstance(event, Arrived) else event
+
+    @abstractmethod
+    def next_event(self) -> Event:
         """Wait for the store's next event."""
 
     @abstractmethod
@@ -190,7 +196,7 @@ class PostgresBench(StoreBench):
     def succeed(self) -> None:
         self._acquire()
 
-    def answer(self) -> Event:
+    def next_event(self) -> Event:
         return self._events.get(timeout=ANSWER_SECONDS_MAX)
 
     def wait_until_asked(self) -> None:
@@ -323,7 +329,7 @@ class SimulatedBench(StoreBench):
     def succeed(self) -> None:
         self._acquire("another")
 
-    def answer(self) -> Event:
+    def next_event(self) -> Event:
         while not self._events:
             assert self._timeline.step(), "the store never answers"
         return self._events.pop(0)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from outboxd.policy.blame.outcomes import DeadLetter, DeathReason, Retry
-from outboxd.policy.exchange.messages import Fetched, HoldingLetters, Loaded, Settled, SettleFailed
+from outboxd.policy.exchange.messages import Settled, SettleFailed
+from outboxd.policy.exchange.reads import Fetched, HoldingLetters, Loaded
 from outboxd.policy.exchange.requests import Known, Settlement
 from outboxd.policy.faults import fault_of
 from outboxd.policy.keys.deferrals import Reread
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import FIRST_ID, Arm
 from outboxd.policy.topics.topic_holds import CatchUp
+from outboxd.postgres.store.prepared import PIECE_ROWS
 from tests.contract.stores import PAYLOAD_BYTES, PostgresBench, SimulatedBench, StoreBench
 from tests.simulation.statements import LISTED_MAX, REPLAYS_LOADED_MAX
 from tests.support.children import wait_for
@@ -59,6 +61,12 @@ def test_the_forward_read_shows_pending_rows_above_the_position_in_id_order_up_t
     assert shown(bench.fetch(position=a, rows_max=2)) == forward(b, c)
     assert shown(bench.fetch(position=d)) == []
     assert shown(bench.fetch(forward=False)) == []
+
+
+def test_an_answer_of_many_rows_is_read_whole_and_in_order(bench: StoreBench) -> None:
+    ids = bench.insert_together(2 * PIECE_ROWS + 1, available_in_seconds=-1.0)
+    for rows_max in (PIECE_ROWS - 2, PIECE_ROWS - 1, PIECE_ROWS, 2 * PIECE_ROWS - 1, 2 * PIECE_ROWS, len(ids) + 1):
+        assert shown(bench.fetch(rows_max=rows_max)) == forward(*ids[:rows_max])
 
 
 def test_a_patient_fetch_tells_of_the_next_row_and_of_nothing_before(bench: StoreBench) -> None:

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from outboxd.policy.exchange.messages import FetchFailed
+from outboxd.policy.exchange.reads import FetchFailed
 from outboxd.policy.exchange.requests import FetchRequest, SweepRequest
 from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.connections.sessions import Connection, Session

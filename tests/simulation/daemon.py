@@ -6,7 +6,8 @@ import random
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from outboxd.policy.exchange.messages import Event, Fetched, LeaseGranted, Loaded, Report, StopRequested
+from outboxd.policy.exchange.messages import Event, LeaseGranted, Report, StopRequested
+from outboxd.policy.exchange.reads import Arrived, Fetched, Loaded
 from outboxd.policy.rows.records import Record
 from outboxd.relay.ports import Publisher
 from outboxd.relay.publish.careful import CarefulPublisher
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
 IDLE_POLL_SECONDS_MAX = 0.1
 WAKE_SECONDS = 0.0008
+LONG_ROWS = 4
+"""An answer with so many rows is left to the relay to be read, as the store leaves it several hundred."""
+
+
+def _unread(fetched: Fetched) -> Fetched | Arrived:
+    """Leave a longer answer to the relay to be read."""
+    return Arrived(lambda: fetched) if len(fetched.records) >= LONG_ROWS else fetched
 
 
 class Killed(BaseException):
@@ -130,7 +138,7 @@ class Daemon:
                 self.shown.update(dict.fromkeys([record.event_id for record in event.records], self.world.timeline.now))
             if isinstance(event, Fetched | Loaded):
                 self.pauses = [pause.topic_pattern for pause in event.pauses]
-        return mail
+        return [_unread(event) if isinstance(event, Fetched) else event for event in mail]
 
     def wait(self, timeout_seconds: float) -> None:
         self._sleep_until = self.world.timeline.now + (0.0 if self._mail else max(timeout_seconds, 0.0002))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from operator import itemgetter
 
-from outboxd.policy.exchange.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
+from outboxd.policy.exchange.reads import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.exchange.requests import FetchRequest, Known, Settlement, SweepRequest
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import FIRST_ID, ID_MAX, Arm, Record

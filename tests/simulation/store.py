@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from outboxd.policy.exchange.messages import Event, Fetched, FetchFailed, Loaded, Settled, SettleFailed
+from outboxd.policy.exchange.messages import Event, Settled, SettleFailed
+from outboxd.policy.exchange.reads import Fetched, FetchFailed, Loaded
 from outboxd.policy.exchange.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
 from tests.simulation import statements
 from tests.simulation.database import Database

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
-from outboxd.policy.exchange.messages import Event, Fetched, LeaseGranted, Settled
+from outboxd.policy.exchange.messages import Event, LeaseGranted, Settled
+from outboxd.policy.exchange.reads import Arrived, Fetched
 from outboxd.policy.exchange.requests import FetchRequest, Settlement
 from outboxd.policy.fetch.limits import RelayLimits
 from outboxd.postgres.connections.engine import make_engine
@@ -129,8 +130,9 @@ class Pieces:
         except queue.Empty:
             self._late += 1
             raise
-        assert isinstance(event, kind), event
-        return event
+        answer = event.read() if isinstance(event, Arrived) else event
+        assert isinstance(answer, kind), answer
+        return answer
 
     def _store(self, engine: Engine, *, deletes: bool) -> PostgresStore:
         return PostgresStore(

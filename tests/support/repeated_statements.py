@@ -14,7 +14,7 @@ from typing import Any
 
 from outboxd.maintenance.purge import BATCH_ROWS as PURGED_ROWS
 from outboxd.policy.blame.outcomes import DeadLetter, DeathReason, Retry
-from outboxd.policy.exchange.messages import Loaded, Swept
+from outboxd.policy.exchange.reads import Loaded, Swept
 from outboxd.policy.exchange.requests import Known, Settlement, SweepRequest
 from outboxd.policy.faults import KAFKA_FAULTS
 from outboxd.policy.keys.deferrals import Reread

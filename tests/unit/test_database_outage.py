@@ -16,18 +16,8 @@ from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import GAUGES, StatusBoard
-from outboxd.policy.exchange.messages import (
-    Event,
-    Fetched,
-    FetchFailed,
-    LeaseGranted,
-    LeaseLost,
-    Loaded,
-    Report,
-    Settled,
-    SettleFailed,
-    Swept,
-)
+from outboxd.policy.exchange.messages import Event, LeaseGranted, LeaseLost, Report, Settled, SettleFailed
+from outboxd.policy.exchange.reads import Arrived, Fetched, FetchFailed, Loaded, Swept
 from outboxd.policy.exchange.requests import Settlement
 from outboxd.policy.rows.records import Record
 from outboxd.relay.relay import Ports, Relay, RelayLimits
@@ -85,7 +75,8 @@ class Bench:
 
     def begin_fetch(self, *_: object) -> None:
         rows, self.rows = ([], self.rows) if "fetch" in self.failing else (self.rows, [])
-        self.answer("fetch", Fetched(rows, 0))
+        fetched = Fetched(rows, 0)
+        self.answer("fetch", Arrived(lambda: fetched) if rows else fetched)
 
     def begin_sweep(self, *_: object) -> None:
         self.answer("sweep", Swept([], None))

@@ -12,7 +12,7 @@ from outboxd.observability.logs import Log
 from outboxd.observability.metrics import OTHER, Metrics, TopicLabels
 from outboxd.observability.observer import DaemonObserver
 from outboxd.observability.status import StatusBoard
-from outboxd.policy.exchange.messages import Pause
+from outboxd.policy.exchange.reads import Pause
 from outboxd.policy.faults import own_fault
 from outboxd.relay.ports import Observer
 from outboxd.relay.status import SHOWN_MAX, status_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outboxd.policy.blame.routes import Route
-from outboxd.policy.exchange.messages import DueReplay, Fetched
+from outboxd.policy.exchange.reads import DueReplay, Fetched
 from outboxd.policy.exchange.requests import FetchRequest
 from outboxd.policy.faults import fault_of
 from outboxd.policy.fetch.gaps import Gaps

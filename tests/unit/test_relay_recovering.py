@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from outboxd.policy.blame.routes import Route
-from outboxd.policy.exchange.messages import KeyHolder, ProgressRow, Recovered, RecoverFailed
+from outboxd.policy.exchange.messages import ProgressRow, Recovered, RecoverFailed
+from outboxd.policy.exchange.reads import KeyHolder
 from outboxd.relay.fetch.orders import Orders
 from outboxd.relay.fetch.recovering import NEWS_SECONDS, PAUSE_SECONDS, TOLD_SECONDS, Recovering
 from outboxd.relay.ports import Loaded, Settlement

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
-from outboxd.policy.exchange.messages import Pause, StopRequested
+from outboxd.policy.exchange.messages import StopRequested
+from outboxd.policy.exchange.reads import Pause
 from outboxd.policy.exchange.requests import Settlement
 from outboxd.policy.faults import own_fault
 from outboxd.policy.rows.records import FailureHistory, Record

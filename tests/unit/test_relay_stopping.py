@@ -13,17 +13,15 @@ from outboxd.policy.exchange.messages import (
     ClusterChanged,
     DeliveryFault,
     Event,
-    Fetched,
     LeaseGranted,
     LeaseLost,
-    Loaded,
     Reconfigured,
     Report,
     Settled,
     SettleFailed,
     StopRequested,
-    Swept,
 )
+from outboxd.policy.exchange.reads import Fetched, Loaded, Swept
 from outboxd.policy.exchange.requests import FetchRequest, Settlement
 from outboxd.policy.faults import fault_of
 from outboxd.policy.rows.records import Arm, Record

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from outboxd.policy.blame.routes import Confirm, Route
-from outboxd.policy.exchange.messages import Fetched, Report
+from outboxd.policy.exchange.messages import Report
+from outboxd.policy.exchange.reads import Fetched
 from outboxd.policy.faults import fault_named, own_fault
 from outboxd.policy.rows.records import Record
 from outboxd.policy.topics.breakers import STORM_KEYS

@@ -16,16 +16,17 @@ from psycopg.pq import Format
 
 INT8_OID = 20
 INT8_ARRAY_OID = 1016
+UNKNOWN = -1
 _HEAD = struct.Struct(">iiIii")
 
 
 class Int8Array:
-    """A `bigint[]` parameter without nulls."""
+    """A `bigint[]` parameter without nulls: in their place stands UNKNOWN, which the statement turns into them."""
 
     __slots__ = ("values",)
 
-    def __init__(self, values: Sequence[int]) -> None:
-        """`values` are dumped when the statement is executed."""
+    def __init__(self, values: Sequence[int | None]) -> None:
+        """`values` are dumped when a statement is executed that has the parameter."""
         self.values = values
 
 
@@ -38,8 +39,8 @@ class _Int8ArrayDumper(Dumper):
         count = len(values)
         if not count:
             return struct.pack(">iiI", 0, 0, INT8_OID)
-        body = [8] * (2 * count)
-        body[1::2] = values
+        body: list[int] = [8] * (2 * count)
+        body[1::2] = [UNKNOWN if value is None else value for value in values]
         return _HEAD.pack(1, 0, INT8_OID, count, 1) + struct.pack(">" + "iq" * count, *body)
 
 

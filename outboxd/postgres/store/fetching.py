@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
-from outboxd.policy.exchange.messages import DueReplay, Fetched, HoldingLetters, KeyHolder, Pause
+from outboxd.policy.exchange.reads import Arrived, DueReplay, Fetched, FetchFailed, HoldingLetters, KeyHolder, Pause
 from outboxd.policy.exchange.requests import FetchRequest
 from outboxd.policy.keys.deferrals import Reread
 from outboxd.policy.rows.records import FIRST_ID, ID_MAX, Arm, Record
 from outboxd.postgres.connections.arrays import Int8Array
+from outboxd.postgres.connections.failures import in_words
 from outboxd.postgres.lease.ownership import Owner
 from outboxd.postgres.schema.names import quoted
 from outboxd.postgres.store.fetch_sql import LISTED_MAX, FetchSql, Parts
+from outboxd.postgres.store.prepared import PIECE_ROWS
 from outboxd.postgres.store.record_rows import records_of
 
 
@@ -86,22 +89,43 @@ class FetchStatement:
             arguments |= _read_again(request, by_key, serial)
         return self._sql.text(parts), arguments
 
-    def answer(self, request: FetchRequest, rows: list[tuple[Any, ...]], waited_seconds: float) -> Fetched:
-        """Return what these rows mean to the request; the META row is taken out of them.
+    def answer(
+        self, request: FetchRequest, pieces: Iterator[list[tuple[Any, ...]]], waited_seconds: float
+    ) -> Fetched | Arrived:
+        """Return what these rows mean to the request; of a long answer only what stands first is read here.
 
         `waited_seconds` is how long after it was asked for the statement was given. Raises
         psycopg.errors.ReadOnlySqlTransaction where the server is a standby.
         """
-        place = 0 if rows[0][0] == Arm.META else next(at for at, row in enumerate(rows) if row[0] == Arm.META)
-        meta = orjson.loads(rows.pop(place)[6])
+        rows, meta_text = _to_meta(pieces)
+        meta = orjson.loads(meta_text)
         if meta["standby"]:
             raise psycopg.errors.ReadOnlySqlTransaction("the server is a read-only standby")
+        values: dict[object, Any] = {}
+        fetched = self._fetched(request, meta, records_of(rows, self._record_type, values), waited_seconds)
+        if len(rows) + 1 < PIECE_ROWS:
+            return fetched
+        return Arrived(partial(self._read, fetched, pieces, values))
+
+    def _read(
+        self, fetched: Fetched, pieces: Iterator[list[tuple[Any, ...]]], values: dict[object, Any]
+    ) -> Fetched | FetchFailed:
+        try:
+            for rows in pieces:
+                fetched.records.extend(records_of(rows, self._record_type, values))
+        except Exception as error:  # noqa: BLE001 - as in a session: whatever it is, the relay waits for an answer
+            return FetchFailed(in_words(error))
+        return fetched
+
+    def _fetched(
+        self, request: FetchRequest, meta: Mapping[str, Any], records: list[Record], waited_seconds: float
+    ) -> Fetched:
         now = datetime.fromisoformat(meta["now"])
         due = meta.get("due", [])
         delayed = meta.get("available", [])
         is_cut = len(delayed) >= LISTED_MAX
         return Fetched(
-            records=records_of(rows, self._record_type),
+            records=records,
             now_ms=int(now.timestamp() * 1000),
             locks=frozenset(meta.get("locks", ())),
             due_ids=[entry[0] for entry in due],
@@ -116,6 +140,17 @@ class FetchStatement:
             moved=meta["moved"],
             waited_seconds=waited_seconds,
         )
+
+
+def _to_meta(pieces: Iterator[list[tuple[Any, ...]]]) -> tuple[list[tuple[Any, ...]], str]:
+    """Return the rows up to the end of the piece with the META row, mostly the first, without it; and its text."""
+    rows: list[tuple[Any, ...]] = []
+    while True:
+        rows += next(pieces)
+        for place, row in enumerate(rows):
+            if row[0] == Arm.META:
+                del rows[place]
+                return rows, row[6]
 
 
 def _read_again(request: FetchRequest, by_key: Sequence[Reread], serial: Sequence[Reread]) -> dict[str, object]:

@@ -11,7 +11,7 @@ Behind a pooler, where a prepared statement may be unknown or taken, a cursor ex
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,9 @@ from outboxd.postgres.connections.sessions import Connection
 
 PREPARED_MAX = 60
 """Of so many texts and types the server keeps the plans for a connection; those prepared first are forgotten first."""
+
+PIECE_ROWS = 256
+"""So many rows of an answer become Python objects at a time."""
 
 _PLACEHOLDER = re.compile(r"%%|%\((\w+)\)s")
 
@@ -43,9 +46,28 @@ class PreparedStatements:
 
     def rows(self, connection: Connection, text: str, arguments: Mapping[str, object]) -> list[tuple[Any, ...]]:
         """Execute a statement with `%(name)s` parameters and return all of its rows. Raises psycopg.Error."""
+        return [row for piece in self.pieces(connection, text, arguments) for row in piece]
+
+    def pieces(
+        self, connection: Connection, text: str, arguments: Mapping[str, object]
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Execute a statement as `rows` does; its rows come some hundred at a time, so that whoever makes something of
+        them finds them in the processor's cache. Raises psycopg.Error, at the first piece.
+        """
         if connection.prepare_threshold is None:
             with connection.cursor(binary=True) as cursor:
-                return cursor.execute(text, arguments).fetchall()
+                cursor.execute(text, arguments)
+                while rows := cursor.fetchmany(PIECE_ROWS):
+                    yield rows
+            return
+        transformer, rows_count = self._executed(connection, text, arguments)
+        for first in range(0, rows_count, PIECE_ROWS):
+            yield transformer.load_rows(first, min(rows_count, first + PIECE_ROWS), tuple)
+
+    def _executed(
+        self, connection: Connection, text: str, arguments: Mapping[str, object]
+    ) -> tuple[abc.Transformer, int]:
+        """Return what holds the answer, and how many rows it has."""
         if connection is not self._connection:
             self._connection = connection
             self._prepared.clear()
@@ -62,7 +84,7 @@ class PreparedStatements:
         if result.status != ExecStatus.TUPLES_OK:
             raise _error(pgconn, result)
         transformer.set_pgresult(result)
-        return transformer.load_rows(0, result.ntuples, tuple)
+        return transformer, result.ntuples
 
     def release(self) -> None:
         """Let go of the answer; what is prepared stays."""

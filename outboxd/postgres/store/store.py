@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 
 from outboxd.alarm import Alarm
 from outboxd.policy.blame.outcomes import DeadLetter
-from outboxd.policy.exchange.messages import Event, FetchFailed, KeyHolder, Loaded, Pause, Settled, SettleFailed, Swept
+from outboxd.policy.exchange.messages import Event, Settled, SettleFailed
+from outboxd.policy.exchange.reads import Arrived, FetchFailed, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.exchange.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
 from outboxd.policy.rows.records import Record, size_of
 from outboxd.postgres.connections.arrays import Int8Array
@@ -155,13 +156,13 @@ class PostgresStore:
             if delay_seconds > 0:
                 is_hurried = self._alarm.sleep(delay_seconds)
             given_at = time.monotonic()
-            rows = self._reads.rows(connection, text, arguments)
-            fetched = self._fetching.answer(request, rows, given_at - asked_at)
-            if sum(map(size_of, fetched.records)) > KEPT_ANSWER_BYTES_MAX:
+            pieces = self._reads.pieces(connection, text, arguments)
+            fetched = self._fetching.answer(request, pieces, given_at - asked_at)
+            if isinstance(fetched, Arrived) or sum(map(size_of, fetched.records)) > KEPT_ANSWER_BYTES_MAX:
                 self._reads.release()
             delay_seconds = patience.interval_seconds
             is_over = is_hurried or given_at + delay_seconds >= asked_at + patience.seconds
-            if is_over or not fetched.shows_nothing:
+            if is_over or isinstance(fetched, Arrived) or not fetched.shows_nothing:
                 break
             self.fetching.lap()
         self._post(fetched)
@@ -222,8 +223,8 @@ class PostgresStore:
             "daemon": self._daemon,
             "transaction": settlement.transaction,
             "delivered_ids": Int8Array(settlement.delivered_ids),
-            "delivered_partitions": Int8Array(_no_nulls(settlement.delivered_partitions)),
-            "delivered_offsets": Int8Array(_no_nulls(settlement.delivered_offsets)),
+            "delivered_partitions": Int8Array(settlement.delivered_partitions),
+            "delivered_offsets": Int8Array(settlement.delivered_offsets),
             "out_of_retry": Int8Array(settlement.out_of_retry),
         }
         if writes.pieces:
@@ -257,11 +258,6 @@ class PostgresStore:
         return said if holder is None else f"{said}. {holder[0].upper()}{holder[1:]}"
 
 
-def _no_nulls(values: Sequence[int | None]) -> list[int]:
-    """Write -1 for what is unknown; the statement turns it into null."""
-    return [-1 if value is None else value for value in values]
-
-
 def _exceptional(settlement: Settlement) -> dict[str, object]:
     return {
         "retry_ids": [record_id for record_id, _ in settlement.retries],
@@ -273,8 +269,8 @@ def _exceptional(settlement: Settlement) -> dict[str, object]:
         **_deaths("dead", settlement.dead),
         **_deaths("again", settlement.died_again),
         "replayed_ids": Int8Array([entry[0] for entry in settlement.replayed]),
-        "replayed_partitions": Int8Array(_no_nulls([entry[1] for entry in settlement.replayed])),
-        "replayed_offsets": Int8Array(_no_nulls([entry[2] for entry in settlement.replayed])),
+        "replayed_partitions": Int8Array([entry[1] for entry in settlement.replayed]),
+        "replayed_offsets": Int8Array([entry[2] for entry in settlement.replayed]),
         "storm_topics": [topic for topic, _ in settlement.storms],
         "storm_notes": [note for _, note in settlement.storms],
     }
