@@ -7,6 +7,7 @@ import random
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -91,6 +92,12 @@ class StoreBench(ABC):
 
     @abstractmethod
     def replay(self, letter_id: int) -> None: ...
+
+    @abstractmethod
+    def take_back(self, letter_id: int) -> None: ...
+
+    @abstractmethod
+    def mend(self, letter_id: int, key: str) -> None: ...
 
     @abstractmethod
     def discard(self, letter_id: int) -> None: ...
@@ -227,6 +234,12 @@ class PostgresBench(StoreBench):
     def replay(self, letter_id: int) -> None:
         self._sql.execute("SELECT outboxd.replay(%s::bigint, true)", (letter_id,))
 
+    def take_back(self, letter_id: int) -> None:
+        self._sql.execute("UPDATE outboxd.dead_letter SET status = 'dead' WHERE id = %s", (letter_id,))
+
+    def mend(self, letter_id: int, key: str) -> None:
+        self._sql.execute("UPDATE outboxd.dead_letter SET key = %s WHERE id = %s", (key, letter_id))
+
     def discard(self, letter_id: int) -> None:
         self._sql.execute("SELECT outboxd.discard(%s, 'a test')", (letter_id,))
 
@@ -351,6 +364,13 @@ class SimulatedBench(StoreBench):
 
     def replay(self, letter_id: int) -> None:
         self._db.replay(self._db.dead[letter_id])
+
+    def take_back(self, letter_id: int) -> None:
+        self._db.dead[letter_id].status = "dead"
+
+    def mend(self, letter_id: int, key: str) -> None:
+        letter = self._db.dead[letter_id]
+        letter.row = replace(letter.row, key=key)
 
     def discard(self, letter_id: int) -> None:
         self._db.discard(self._db.dead[letter_id])

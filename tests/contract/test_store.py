@@ -12,6 +12,7 @@ from outboxd.policy.exchange.reads import Fetched, HoldingLetters, Loaded
 from outboxd.policy.exchange.requests import Known, Settlement
 from outboxd.policy.faults import fault_of
 from outboxd.policy.keys.deferrals import Reread
+from outboxd.policy.rows.content import content_digest
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import FIRST_ID, Arm
 from outboxd.policy.topics.topic_holds import CatchUp
@@ -34,6 +35,12 @@ def bench(request: pytest.FixtureRequest) -> Iterator[StoreBench]:
 
 def shown(fetched: Fetched) -> list[tuple[Arm, int]]:
     return [(Arm(record.arm), record.id) for record in fetched.records]
+
+
+def sent(bench: StoreBench, letter: int) -> str:
+    """The digest of what a replay of the letter sends now."""
+    (record,) = (each for each in bench.fetch(replay_ids=[letter]).records if each.arm == Arm.REPLAY)
+    return content_digest(record)
 
 
 def forward(*ids: int) -> list[tuple[Arm, int]]:
@@ -416,8 +423,30 @@ def test_a_dead_row_leaves_the_outbox_and_its_attempts_and_is_replayed_in_place(
     assert bench.letter(row) == (letter, "dead")
     assert shown(bench.fetch(replay_ids=[letter])) == []
     bench.replay(letter)
-    bench.settle(token, replayed=[(letter, 0, 9)])
+    bench.settle(token, replayed=[(letter, 0, 9, sent(bench, letter))])
     assert bench.letter(row) == (letter, "replayed")
+
+
+def test_a_replay_that_was_taken_back_too_late_is_resolved_unless_the_letter_says_something_else(
+    bench: StoreBench,
+) -> None:
+    token = bench.take_over()
+    row, keyless = bench.insert("orders", "x"), bench.insert("orders", None)
+    for each in (row, keyless):
+        letter = buried(bench, token, each)
+        bench.replay(letter)
+        content = sent(bench, letter)
+        bench.take_back(letter)
+        bench.mend(letter, "mended")
+        bench.settle(token, replayed=[(letter, 0, 9, content)])
+        assert bench.letter(each) == (letter, "dead")
+        bench.replay(letter)
+        bench.settle(token, replayed=[(letter, 0, 9, content)])
+        assert bench.letter(each) == (letter, "replaying")
+        content = sent(bench, letter)
+        bench.take_back(letter)
+        bench.settle(token, replayed=[(letter, 0, 10, content)])
+        assert bench.letter(each) == (letter, "replayed")
 
 
 def test_a_dead_letter_that_holds_its_key_is_known_to_the_next_owner_until_it_is_discarded(bench: StoreBench) -> None:
@@ -493,7 +522,7 @@ def test_a_replay_is_behind_an_earlier_one_of_its_key_that_stands_before_where_t
     bench.replay(letters[first])
     assert behind(other) == {second: True, keyless: False, last: False, elsewhere: False}
     assert behind() == dict.fromkeys((first, second, keyless, last, elsewhere), False)
-    bench.settle(token, replayed=[(letters[first], 0, 1)])
+    bench.settle(token, replayed=[(letters[first], 0, 1, sent(bench, letters[first]))])
     assert behind(other) == {second: False, keyless: False, last: False, elsewhere: False}
 
 

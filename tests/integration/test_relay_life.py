@@ -383,6 +383,18 @@ def test_until_empty_lists_what_it_leaves(rig: Rig) -> None:
     assert [id_of(record) for record in rig.kafka.consume(topic)] == [sent]
 
 
+def test_until_empty_tells_how_many_rows_are_of_topics_that_it_does_not_list(rig: Rig) -> None:
+    rig.insert_many([f"paused-{number:02}" for number in range(60)], rows=120, keys=1)
+    rig.sql.execute("SELECT outboxd.pause('*')")
+
+    ended = rig.daemon().run("--until-empty")
+
+    told = [line for line in ended.err.splitlines() if line.startswith("still pending: ")]
+    assert (ended.code, len(told)) == (0, 51), ended.err
+    assert told[0].startswith("still pending: 2 rows of topic 'paused-00', paused")
+    assert told[-1] == "still pending: 20 rows of other topics; `outboxd status` counts them all"
+
+
 def test_until_empty_leaves_retries_and_replays_of_a_paused_topic(rig: Rig) -> None:
     topic = rig.topic()
     letters = Letters(rig.sql)

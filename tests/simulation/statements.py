@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from outboxd.policy.exchange.reads import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.exchange.requests import FetchRequest, Known, Settlement, SweepRequest
+from outboxd.policy.rows.content import content_digest
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import FIRST_ID, ID_MAX, Arm, Record
 from tests.simulation.database import Database, DeadRow, RetryRow, Row
@@ -301,9 +302,9 @@ def _buried(db: Database, settlement: Settlement) -> int:
 
 
 def _replayed(db: Database, settlement: Settlement) -> None:
-    for dead_id, partition, offset in settlement.replayed:
+    for dead_id, partition, offset, content in settlement.replayed:
         dead = db.dead[dead_id]
-        if dead.status == "replaying":
+        if dead.status in ("dead", "replaying") and content == content_digest(dead.row.record(Arm.REPLAY, 0)):
             dead.status, dead.resolved_at = "replayed", db.now
             dead.row.published = (partition, offset)
     for row_id, partition, offset, piece in settlement.recovered_replays:

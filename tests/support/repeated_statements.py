@@ -217,7 +217,7 @@ def every_outcome(pieces: Pieces) -> None:
         **_delivered(pieces),
         retries=[(record_id, Retry(FAULT, "again", 1, 5.0)) for record_id in pieces.outbox.take(50)],
         dead=[(record_id, death) for record_id in pieces.outbox.take(50)],
-        replayed=[(letter_id, 0, 1) for letter_id in replaying[:25]],
+        replayed=[(letter_id, 0, 1, "a digest") for letter_id in replaying[:25]],
         died_again=[(letter_id, death) for letter_id in replaying[25:]],
         out_of_retry=[pieces.outbox.first_pending_id + number for number in range(50)],
         storms=[("stormy", "why")],

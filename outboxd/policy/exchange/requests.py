@@ -108,8 +108,9 @@ class Settlement:
     empty where the rows are surely those that this owner read. Else only rows of the same event are written;
     `dead_pieces` are the same for `dead`.
 
-    `replayed` are dead letters that were delivered: by their own ids, with partition and offset. `recovered_replays`
-    are those that an owner before delivered: by the ids of their rows, with partition, offset and event piece.
+    `replayed` are dead letters that were delivered: by their own ids, with partition, offset and the digest of what was
+    sent; of one that says something else by now nothing is written. `recovered_replays` are those that an owner before
+    delivered: by the ids of their rows, with partition, offset and event piece.
     `again`: it failed before, and may be written already. `is_part`: it is what is left of one that was refused.
     `is_recovered`: its rows were delivered by an owner before, which may have settled some of them. `above`: the
     progress records of what it delivers are those of Kafka transactions above this one.
@@ -122,7 +123,7 @@ class Settlement:
     retries: Sequence[tuple[int, Retry]] = ()
     dead: Sequence[tuple[int, DeadLetter]] = ()
     dead_pieces: Sequence[int | None] = ()
-    replayed: Sequence[tuple[int, int | None, int | None]] = ()
+    replayed: Sequence[tuple[int, int | None, int | None, str]] = ()
     recovered_replays: Sequence[tuple[int, int, int, int | None]] = ()
     died_again: Sequence[tuple[int, DeadLetter]] = ()
     out_of_retry: Sequence[int] = ()

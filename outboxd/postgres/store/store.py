@@ -6,7 +6,7 @@ Each begun job leaves exactly one event in the mailbox. A failed one says so, an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import psycopg
@@ -14,7 +14,6 @@ from psycopg import errors
 from sqlalchemy import Engine
 
 from outboxd.alarm import Alarm
-from outboxd.policy.blame.outcomes import DeadLetter
 from outboxd.policy.exchange.messages import Event, Settled, SettleFailed
 from outboxd.policy.exchange.reads import Arrived, FetchFailed, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.exchange.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
@@ -29,6 +28,7 @@ from outboxd.postgres.store.fetching import FetchStatement
 from outboxd.postgres.store.kept_rows import KEPT, are_kept
 from outboxd.postgres.store.load_sql import load_text, pauses_text, progress_text, sweep_text
 from outboxd.postgres.store.lock_holders import holder_of
+from outboxd.postgres.store.outcome_arguments import exceptional, recovered
 from outboxd.postgres.store.prepared import PreparedStatements
 from outboxd.postgres.store.settle_sql import SettleSql, Writes
 
@@ -231,9 +231,9 @@ class PostgresStore:
             arguments["delivered_pieces"] = list(settlement.delivered_pieces)
             arguments["dead_pieces"] = list(settlement.dead_pieces)
         if writes.recovered_replays:
-            arguments |= _recovered(settlement)
+            arguments |= recovered(settlement)
         if any((writes.retries, writes.dead, writes.replayed, writes.died_again, writes.storms)):
-            arguments |= _exceptional(settlement)
+            arguments |= exceptional(settlement)
         try:
             (owned, matched) = self._writes.rows(connection, self._settle_sql.text(writes), arguments)[0]
         except psycopg.Error as error:
@@ -256,41 +256,3 @@ class PostgresStore:
         rows = [*settlement.delivered_ids, *(record_id for record_id, _ in settlement.dead)]
         holder = holder_of(connection, self._schema, self._table, rows if len(rows) == 1 else ())
         return said if holder is None else f"{said}. {holder[0].upper()}{holder[1:]}"
-
-
-def _exceptional(settlement: Settlement) -> dict[str, object]:
-    return {
-        "retry_ids": [record_id for record_id, _ in settlement.retries],
-        "retry_attempts": [retry.attempts for _, retry in settlement.retries],
-        "retry_delays": [retry.delay_seconds for _, retry in settlement.retries],
-        "retry_ages": [retry.own_age_seconds for _, retry in settlement.retries],
-        "retry_codes": [retry.fault.name for _, retry in settlement.retries],
-        "retry_messages": [retry.message for _, retry in settlement.retries],
-        **_deaths("dead", settlement.dead),
-        **_deaths("again", settlement.died_again),
-        "replayed_ids": Int8Array([entry[0] for entry in settlement.replayed]),
-        "replayed_partitions": Int8Array([entry[1] for entry in settlement.replayed]),
-        "replayed_offsets": Int8Array([entry[2] for entry in settlement.replayed]),
-        "storm_topics": [topic for topic, _ in settlement.storms],
-        "storm_notes": [note for _, note in settlement.storms],
-    }
-
-
-def _recovered(settlement: Settlement) -> dict[str, object]:
-    return {
-        "recovered_ids": Int8Array([entry[0] for entry in settlement.recovered_replays]),
-        "recovered_partitions": Int8Array([entry[1] for entry in settlement.recovered_replays]),
-        "recovered_offsets": Int8Array([entry[2] for entry in settlement.recovered_replays]),
-        "recovered_pieces": [entry[3] for entry in settlement.recovered_replays],
-    }
-
-
-def _deaths(prefix: str, deaths: Sequence[tuple[int, DeadLetter]]) -> dict[str, object]:
-    return {
-        f"{prefix}_ids": [record_id for record_id, _ in deaths],
-        f"{prefix}_attempts": [death.attempts for _, death in deaths],
-        f"{prefix}_reasons": [death.reason.value for _, death in deaths],
-        f"{prefix}_codes": [death.fault.name for _, death in deaths],
-        f"{prefix}_messages": [death.message for _, death in deaths],
-        f"{prefix}_holds": [death.holds_key for _, death in deaths],
-    }

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from outboxd.policy.blame.outcomes import DeadLetter, Retry
 from outboxd.policy.exchange.messages import ProgressRow
+from outboxd.policy.rows.content import content_digest
+from outboxd.policy.rows.records import Record
 from outboxd.relay.memory.refusals import Refusals
 from outboxd.relay.ports import Settlement
 
@@ -33,7 +35,7 @@ class Settling:
         """Of the rows of an owner before this one, which are all that waits then; empty otherwise."""
         self._retries: dict[int, Retry] = {}
         self._dead: dict[int, DeadLetter] = {}
-        self._replayed: list[tuple[int, int | None, int | None]] = []
+        self._replayed: list[tuple[int, int | None, int | None, str]] = []
         self._died_again: list[tuple[int, DeadLetter]] = []
         self._letters: dict[int, int] = {}
         self.recovered_replays: list[tuple[int, int, int, int | None]] = []
@@ -111,10 +113,10 @@ class Settling:
         """The record moves to the dead-letter table."""
         self._dead[record_id] = outcome
 
-    def replayed(self, record_id: int, dead_letter_id: int, partition: int | None, offset: int | None) -> None:
+    def replayed(self, record: Record, dead_letter_id: int, partition: int | None, offset: int | None) -> None:
         """The record, a dead letter that was replayed, was delivered."""
-        self._replayed.append((dead_letter_id, partition, offset))
-        self._letters[record_id] = dead_letter_id
+        self._replayed.append((dead_letter_id, partition, offset, content_digest(record)))
+        self._letters[record.id] = dead_letter_id
 
     def died_again(self, record_id: int, dead_letter_id: int, outcome: DeadLetter) -> None:
         """The record, a dead letter that was replayed, failed again."""

@@ -167,7 +167,7 @@ class Deliveries:
                 kept.append(report)
             else:
                 # It stays in memory until that is written: the database would else show it as still to be sent.
-                self._settling.replayed(record_id, history.dead_letter_id, report.partition, report.offset)
+                self._settling.replayed(report.record, history.dead_letter_id, report.partition, report.offset)
             if history is not None and history.attempts and history.dead_letter_id is None:
                 self._settling.out_of_retry(record_id)
         return kept

@@ -27,7 +27,7 @@ def progress_row(state: State, settlement: Settlement) -> ProgressRow | None:
         row_id: int | None = settlement.delivered_ids[0]
         partition, record_offset = settlement.delivered_partitions[0], settlement.delivered_offsets[0]
     elif settlement.replayed:
-        dead_letter_id, partition, record_offset = settlement.replayed[0]
+        dead_letter_id, partition, record_offset, _ = settlement.replayed[0]
         row_id = state.settling.record_of(dead_letter_id)
     else:
         return None

@@ -120,7 +120,7 @@ class Writing:
             self._on_retry_written(record_id, retry, now)
         for record_id, death in settlement.dead:
             self._on_death_written(record_id, death, None, now)
-        written = [state.settling.letter_written(dead_letter_id) for dead_letter_id, _, _ in settlement.replayed]
+        written = [state.settling.letter_written(dead_letter_id) for dead_letter_id, *_ in settlement.replayed]
         self._let_go([replayed_id for replayed_id in written if replayed_id is not None])
         for dead_letter_id, death in settlement.died_again:
             self._on_death_written(state.settling.letter_written(dead_letter_id), death, dead_letter_id, now)
