@@ -121,6 +121,7 @@ class Ownership:
             self.state.aftermath.holding.leave_all(now)
         else:
             self.state.aftermath.holding.let_all_go(now)
+        self.watch.end(goes_on=token is not None)
         # The next ownership begins with the answer of what is read.
         self.reading.hurry()
         self.stale_reads += self.state.reading is not None
