@@ -194,6 +194,18 @@ def test_what_needs_force_is_passed_over_and_does_not_count_against_the_limit(
     assert [rows.status_of(each) for each in (blocked[2], safe[3], beyond)] == ["discarded", "dead", "dead"]
 
 
+@pytest.mark.parametrize("verb", ["replay_where", "discard_where"])
+def test_a_bulk_command_with_a_limit_takes_others_for_those_that_somebody_else_resolved_meanwhile(
+    letters: DeadLetters, rows: Letters, verb: str
+) -> None:
+    ids = [rows.bury(rows.enqueue()) for _ in range(6)]
+    batches = getattr(letters, verb)(Filters(), limit=4, batch_rows=3)
+    taken = list(next(batches).ids)
+    letters.discard([ids[3]])
+    taken += [each for batch in batches for each in batch.ids]
+    assert taken == [*ids[:3], ids[4]]
+
+
 def test_a_bulk_replay_does_not_chase_what_dies_meanwhile(letters: DeadLetters, rows: Letters) -> None:
     for _ in range(3):
         rows.bury(rows.enqueue())
