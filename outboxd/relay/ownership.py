@@ -129,7 +129,10 @@ class Ownership:
         self._ports.publisher.rebuild()
         # Without the lease, what is unsettled is the successor's; and what transactions did is always found out.
         keeps_doubt = token is not None and not self._pipelined
+        untried = self.state.lanes.storms.untried()
         self._begin(token, self.state.left_in_doubt() if keeps_doubt else ())
+        if token is not None:
+            self.state.aftermath.holding.try_all_again(untried, now)
 
     def resolve(self, failure: DeliveryFault) -> None:
         """The transactional producer ended with outcomes unknown, by plan or not: own the outbox as if anew, so that

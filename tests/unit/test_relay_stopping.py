@@ -453,6 +453,22 @@ def test_whoever_was_told_that_a_topic_is_stuck_hears_what_becomes_of_that(
     assert (over[0][1]["topic"], over[0][1]["then"]) == ("orders", then)
 
 
+@pytest.mark.parametrize("is_delivered", [False, True])
+def test_a_topic_that_was_let_go_after_a_storm_and_not_tried_yet_is_tried_with_care_by_the_next_producer_too(
+    is_delivered: bool,
+) -> None:
+    bench = Bench()
+    bench.turns()
+    code = fault_of(10).code
+    bench.relay.state.aftermath.holding.try_all_again({"stormed": code}, bench.now)
+    if is_delivered:
+        bench.relay.state.lanes.storms.delivered("stormed", bench.now)
+    bench.turns(4, RENEWS)
+    lanes = bench.relay.state.lanes
+    assert {topic: breaker.fault.code for topic, breaker in lanes.breakers.open.items()} == lanes.storms.untried()
+    assert lanes.storms.untried() == ({} if is_delivered else {"stormed": code})
+
+
 def test_a_topic_that_waited_behind_a_breaker_does_not_make_a_stop_a_clean_one() -> None:
     bench = Bench()
     bench.turns()
