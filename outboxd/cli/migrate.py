@@ -60,6 +60,18 @@ def migrate(
     for revision in applied:
         print_line(f"applied {revision}")
     print_line(f"schema {schema}: {'now' if applied else 'already'} at revision {required_revision()}")
+    _warn_of_dropped(schema)
+
+
+def _warn_of_dropped(schema: str) -> None:
+    """No revision makes anew what somebody dropped since: whoever migrates to have it has to hear that."""
+    from outboxd.cli.database import opened
+    from outboxd.postgres.checks.sql_interface import missing_objects
+
+    with opened() as (_, engine), engine.connect() as connection:
+        found = list(missing_objects(connection, schema))
+    with errors_told():
+        sys.stderr.writelines(f"warning: {each.message}; {each.remedy}\n" for each in found)
 
 
 def _say_waiting(holder: str | None) -> None:

@@ -8,13 +8,15 @@ from typing import IO, TYPE_CHECKING
 
 import orjson
 
+from outboxd.policy.rows import control_characters
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 #: Wide enough that nothing anybody prints is wrapped or cropped.
 UNWRAPPED_COLUMNS = 100_000
 # What JSON may hold as it is, and a terminal takes as a command or reads the other way round.
-_DRIVES_TERMINAL = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_DRIVES_TERMINAL = re.compile(f"[{control_characters.ABOVE_ASCII}]")
 
 
 def console() -> Console:

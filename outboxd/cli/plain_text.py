@@ -7,14 +7,15 @@ import shlex
 from datetime import datetime
 
 from outboxd.policy.blame.cause import plain
+from outboxd.policy.rows import control_characters
 
 CELL_CHARS_MAX = 60
 #: How an empty text is shown, which a missing one must not look like.
 NOTHING = '""'
 _BYTES_A_LINE = 16
 _STORED = re.compile(r"(?P<date>\d+-\d\d-\d\d)T(?P<time>\d\d:\d\d:\d\d)[^ ]*(?P<era>(?: BC)?)")
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-_UNSAFE_OR_LINE = re.compile(rf"[\t\n]|{_UNSAFE.pattern}")
+_UNSAFE = re.compile(f"[{control_characters.ALL_BUT_TAB_AND_NEWLINE}]")
+_UNSAFE_OR_LINE = re.compile(f"[{control_characters.ALL}]")
 
 
 def cell(text: object, chars_max: int = CELL_CHARS_MAX) -> str:

@@ -121,6 +121,7 @@ class Ownership:
             self.state.aftermath.holding.leave_all(now)
         else:
             self.state.aftermath.holding.let_all_go(now)
+        self.watch.end(goes_on=token is not None)
         # The next ownership begins with the answer of what is read.
         self.reading.hurry()
         self.stale_reads += self.state.reading is not None
@@ -128,7 +129,10 @@ class Ownership:
         self._ports.publisher.rebuild()
         # Without the lease, what is unsettled is the successor's; and what transactions did is always found out.
         keeps_doubt = token is not None and not self._pipelined
+        untried = self.state.lanes.storms.untried()
         self._begin(token, self.state.left_in_doubt() if keeps_doubt else ())
+        if token is not None:
+            self.state.aftermath.holding.try_all_again(untried, now)
 
     def resolve(self, failure: DeliveryFault) -> None:
         """The transactional producer ended with outcomes unknown, by plan or not: own the outbox as if anew, so that

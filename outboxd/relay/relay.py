@@ -249,5 +249,6 @@ class Relay:
             emptied = drained and reason == "empty"
             self._ports.lease.give_up(state.token, drained=drained, emptied=emptied)
         state.aftermath.holding.leave_all(self._ports.clock.monotonic())
+        self.ownership.watch.end(goes_on=False)
         self.end = RelayEnd(reason, blocked_topics)
         self._ports.observer.event("ended", reason=reason, unsettled_rows=unsettled)

@@ -20,6 +20,7 @@ from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.state import State
 
 OUTAGE_SECONDS = 30.0
+LEFT = "is left to the next owner, which tries it anew"
 NO_TROUBLE = (
     "nothing; `outboxd check` says whether the topic is there, with leaders and enough replicas, else look at the "
     "brokers that lead it"
@@ -222,10 +223,8 @@ class Watch:
         """
         state = self._state
         if self._stalled_topic is not None and self._stalled_topic not in stuck:
+            self._tell_over("moves again")
             self._stalled_topic = None
-            if self._is_told:
-                state.ports.observer.event("in_flight_moving", in_memory=len(state.ledger))
-            self._is_told = False
         if self._is_told or not stuck:
             return
         settling = state.settling.known_ids()
@@ -239,6 +238,20 @@ class Watch:
             )
         elif self._stalled_topic is None and found:
             self._stalled_topic = found[0]
+
+    def end(self, *, goes_on: bool) -> None:
+        """What the producer has is not watched any more: it goes on with another one, or is left to the next owner. As
+        whoever was told that something is stuck has to hear, and hears again where that lasts.
+        """
+        self._tell_over("goes on with another producer" if goes_on else LEFT)
+
+    def _tell_over(self, then: str) -> None:
+        if self._stalled_topic is not None and self._is_told:
+            state = self._state
+            state.ports.observer.event(
+                "in_flight_moving", topic=self._stalled_topic, then=then, in_memory=len(state.ledger)
+            )
+        self._is_told = False
 
     def _is_explained(self, topic: str) -> bool:
         """Whether the topic is on hold, and for another reason than that nothing moves."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Row
 
 from outboxd.errors import SchemaError, UsageError
 from outboxd.postgres.connections.engine import make_engine
@@ -192,6 +194,24 @@ def test_what_needs_force_is_passed_over_and_does_not_count_against_the_limit(
     assert (forced.ids, forced.refused) == (blocked[:2], ())
     assert sum(done.taken for done in letters.discard_where(Filters(), limit=1, batch_rows=batch_rows)) == 1
     assert [rows.status_of(each) for each in (blocked[2], safe[3], beyond)] == ["discarded", "dead", "dead"]
+
+
+@pytest.mark.parametrize("verb", ["replay_where", "discard_where"])
+def test_a_bulk_command_with_a_limit_takes_others_for_those_that_somebody_else_resolved_meanwhile(
+    letters: DeadLetters, rows: Letters, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    ids = [rows.bury(rows.enqueue()) for _ in range(4)]
+    ask = letters._rows
+
+    def ask_while_another_discards(sql: str, *arguments: str, **values: Any) -> Sequence[Row[Any]]:
+        found = ask(sql, *arguments, **values)
+        if sql == module._PAGE:
+            rows.connection.execute("SELECT outboxd.discard(%s)", (ids[0],))
+        return found
+
+    monkeypatch.setattr(letters, "_rows", ask_while_another_discards)
+    (taken,) = getattr(letters, verb)(Filters(), limit=2)
+    assert taken.ids == ids[1:3]
 
 
 def test_a_bulk_replay_does_not_chase_what_dies_meanwhile(letters: DeadLetters, rows: Letters) -> None:

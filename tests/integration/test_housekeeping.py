@@ -261,6 +261,25 @@ def test_what_one_look_does_not_reach_later_ones_do(database: Database, connecti
     assert found == [False, True, True]
 
 
+def test_what_one_look_does_not_reach_is_found_where_its_last_row_has_the_id_zero(
+    database: Database, connection: Connection
+) -> None:
+    connection.execute(
+        "INSERT INTO outboxd.outbox (id, topic, available_at) OVERRIDING SYSTEM VALUE"
+        " SELECT n, 'later', now() + interval '1 day' FROM generate_series(%s::int, 0) AS n",
+        (1 - 2 * STEP_ROWS,),
+    )
+    schedule(connection, STEPS_MAX * STEP_ROWS)
+    publish(connection, 1, created="1 hour", published=None)
+    engine = make_engine(database.url)
+    try:
+        search = OldestDue(engine, "outboxd", "outbox")
+        found = [search.at() is not None for _ in range(2)]
+    finally:
+        engine.dispose()
+    assert found == [False, True]
+
+
 def test_a_row_that_comes_late_among_those_that_wait_for_their_time_is_found(
     housekeeping: Housekeeping, connection: Connection
 ) -> None:

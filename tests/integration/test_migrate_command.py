@@ -43,6 +43,16 @@ def test_migrate_makes_the_tables_says_so_and_then_has_nothing_to_do(empty_datab
     assert again.stdout == f'schema Out"box: already at revision {required_revision()}\n'
 
 
+def test_migrate_names_what_it_made_once_and_somebody_dropped_since(database: Database) -> None:
+    with database.connect(autocommit=True) as connection:
+        connection.execute("DROP VIEW outboxd.held_keys CASCADE")
+    done = migrate(database.url)
+    assert done.returncode == 0
+    assert done.stdout == f"schema outboxd: already at revision {required_revision()}\n"
+    assert "views or functions are missing that `outboxd migrate` made: held_keys, status" in done.stderr
+    assert "pg_dump" in done.stderr
+
+
 def test_a_schema_of_a_newer_version_is_left_alone_in_a_sentence(empty_database: Database) -> None:
     migrate(empty_database.url)
     with empty_database.connect() as connection:

@@ -83,8 +83,36 @@ def test_who_lost_the_lease_and_has_it_again_knows_that_it_did_not_die(
 ) -> None:
     with start_log(database, "here") as log:
         assert opening_of(log, take(connection)).was_clean
-        record(log, 1, 2)
         assert opening_of(log, take(connection)).was_clean
 
     rows = connection.execute("SELECT clean, published_ids FROM outboxd.start ORDER BY id").fetchall()
     assert rows == [(True, None), (False, None)]
+
+
+def test_who_loses_the_lease_during_care_and_has_it_again_suspects_what_it_suspected_until_care_is_over(
+    database: Database, connection: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    with start_log(database, "died") as died:
+        opening_of(died, take(connection))
+        record(died, 1, 2)
+    with start_log(database, "here") as log:
+        assert opening_of(log, take(connection)).suspects == {1, 2}
+        record(log, 2, 3)
+        again = opening_of(log, take(connection))
+        assert (again.was_clean, again.suspects) == (False, frozenset({2, 3}))
+        record(log)
+        assert opening_of(log, take(connection)).was_clean
+
+    rows = connection.execute("SELECT clean, published_ids FROM outboxd.start ORDER BY id").fetchall()
+    assert rows == [(False, [1, 2]), (True, None), (True, None), (False, None)]
+
+
+def test_care_goes_on_with_the_lease_taken_again_though_nobody_was_suspected_and_nothing_recorded_yet(
+    database: Database, connection: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    with start_log(database, "died") as died:
+        opening_of(died, take(connection))
+    with start_log(database, "here") as log:
+        for _ in range(2):
+            opening = opening_of(log, take(connection))
+            assert (opening.was_clean, opening.suspects) == (False, frozenset())

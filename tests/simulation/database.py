@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,10 +105,10 @@ class LeaseRow:
 
 @dataclass(frozen=True, slots=True)
 class StartRow:
-    """A row of `start`: an ownership, how it ended, and the ids that it recorded as in the air."""
+    """A row of `start`: an ownership, how it ended, and the ids that it recorded as in the air; None without care."""
 
     id: int
-    published_ids: frozenset[int]
+    published_ids: frozenset[int] | None
     was_clean: bool = False
 
 
@@ -344,17 +343,17 @@ class Database:
     def last_start(self) -> StartRow | None:
         return self.start_log[-1] if self.start_log else None
 
-    def add_start(self, published_ids: Iterable[int]) -> StartRow:
-        row = StartRow(self.start_log[-1].id + 1 if self.start_log else 1, frozenset(published_ids))
+    def add_start(self, published_ids: frozenset[int] | None) -> StartRow:
+        row = StartRow(self.start_log[-1].id + 1 if self.start_log else 1, published_ids)
         self.start_log.append(row)
         self.committed()
         return row
 
     def note_published(self, start_id: int, published_ids: frozenset[int]) -> None:
-        self._change_start(start_id, published_ids=published_ids)
+        self._change_start(start_id, published_ids=published_ids or None)
 
     def end_start(self, start_id: int) -> None:
-        self._change_start(start_id, published_ids=frozenset(), was_clean=True)
+        self._change_start(start_id, published_ids=None, was_clean=True)
         self.committed()
 
     def _change_start(self, start_id: int, **values: Any) -> None:

@@ -49,12 +49,20 @@ class SimulatedStarts:
             db = self._db
             if db.lease.holder != holder:
                 return
-            if self._row is not None:
-                self._end(self._row)
             before = db.last_start()
-            suspects = frozenset() if before is None or before.was_clean else before.published_ids
-            found.append(Opening(before is None or before.was_clean, suspects))
-            self._row = db.add_start(suspects)
+            is_own = before is not None and self._row is not None and before.id == self._row.id
+            if before is None or before.was_clean or (is_own and before.published_ids is None):
+                opening, recorded = Opening(was_clean=True), None
+            else:
+                recorded = before.published_ids or frozenset()
+                opening = Opening(was_clean=False, suspects=recorded)
+            if self._row is not None and opening.was_clean:
+                self._end(self._row)
+            elif self._row is not None:
+                # It did not die; what it suspects of the death of another it suspects still.
+                db.end_start(self._row.id)
+            found.append(opening)
+            self._row = db.add_start(recorded)
 
         def told() -> None:
             self._opening = found[0] if found else self._opening

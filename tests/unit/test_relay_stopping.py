@@ -426,6 +426,47 @@ def test_where_an_ownership_ends_whoever_was_told_that_a_topic_waits_hears_that_
     assert ends[1][1]["then"] == "are left to the next owner, which tries them anew"
 
 
+@pytest.mark.parametrize(
+    ("events", "then", "last"),
+    [
+        ([LeaseLost("the connection is gone")], "is left to the next owner, which tries it anew", "lease_lost"),
+        ([StopRequested(), StopRequested()], "is left to the next owner, which tries it anew", "ended"),
+        ([RENEWS], "goes on with another producer", "producer_renewed"),
+    ],
+    ids=["lease lost", "stop", "another producer"],
+)
+def test_whoever_was_told_that_a_topic_is_stuck_hears_what_becomes_of_that(
+    events: list[Event], then: str, last: str
+) -> None:
+    bench = Bench(record(1))
+    told: list[tuple[str, dict[str, object]]] = []
+    cast(Any, bench.relay.state.ports.observer).event = lambda name, **fields: told.append((name, fields))
+    while not any(name == "in_flight_stalled" for name, _ in told):
+        bench.turns()
+    bench.turns(1, *events)
+    while not any(name == last for name, _ in told):
+        bench.turns()
+    over = [each for each in told if each[0] in ("in_flight_moving", last)]
+    assert [name for name, _ in over] == ["in_flight_moving", last]
+    assert (over[0][1]["topic"], over[0][1]["then"]) == ("orders", then)
+
+
+@pytest.mark.parametrize("is_delivered", [False, True])
+def test_a_topic_that_was_let_go_after_a_storm_and_not_tried_yet_is_tried_with_care_by_the_next_producer_too(
+    is_delivered: bool,
+) -> None:
+    bench = Bench()
+    bench.turns()
+    code = fault_of(10).code
+    bench.relay.state.aftermath.holding.try_all_again({"stormed": code}, bench.now)
+    if is_delivered:
+        bench.relay.state.lanes.storms.delivered("stormed", bench.now)
+    bench.turns(4, RENEWS)
+    lanes = bench.relay.state.lanes
+    assert {topic: breaker.fault.code for topic, breaker in lanes.breakers.open.items()} == lanes.storms.untried()
+    assert lanes.storms.untried() == ({} if is_delivered else {"stormed": code})
+
+
 def test_a_topic_that_waited_behind_a_breaker_does_not_make_a_stop_a_clean_one() -> None:
     bench = Bench()
     bench.turns()

@@ -177,7 +177,7 @@ def test_a_stuck_topic_that_takes_a_quarter_is_held_until_it_moves() -> None:
     assert bench.held == set()
     assert bench.events == [
         ("in_flight_stalled", "stuck"), ("breaker_opened", "stuck"), ("breaker_closed", "stuck"),
-        ("in_flight_moving", None),
+        ("in_flight_moving", "stuck"),
     ]  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def test_a_probe_that_waits_in_a_topic_on_hold_is_no_news_and_hides_none() -> No
     assert not bench.watch.nothing_moves(bench.now)
     bench.deliver("small", 2, 1)
     bench.wait(WATCH_SECONDS * 2)
-    assert bench.events[2:] == [("in_flight_moving", None)]
+    assert bench.events[2:] == [("in_flight_moving", "small")]
 
 
 def test_a_broker_that_is_away_is_seen_by_a_probe_too_that_waits_in_a_topic_on_hold() -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from outboxd.kafka.transactional.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
 from outboxd.kafka.transactional.refusals import Key, key_of
@@ -109,12 +110,22 @@ class Handover:
         with self._lock:
             return self._keys()
 
+    def await_ended(self, taken: list[EndedBatch], timeout_seconds: float) -> None:
+        """Take what is through; where nothing was taken before, wait for it so long, unless the worker is idle."""
+        if self.is_busy and not taken and timeout_seconds > 0:
+            with suppress(Empty):
+                taken.append(self.ended.get(timeout=timeout_seconds))
+        self._take_ended(taken)
+
     def take_ended(self, taken: list[EndedBatch]) -> set[Key]:
         """Take what is through, and return the keys of what is not as of then."""
         with self._lock:
-            while not self.ended.empty():
-                taken.append(self.ended.get())
+            self._take_ended(taken)
             return self._keys()
+
+    def _take_ended(self, taken: list[EndedBatch]) -> None:
+        while not self.ended.empty():
+            taken.append(self.ended.get())
 
     def add(self, records: Sequence[Record], size_bytes: int) -> None:
         """Let these gather, and give the worker all that did, where it waits for that."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from outboxd.kafka.client.client_config import empty_key_partition, record_bytes_max
 from outboxd.kafka.cluster.acknowledged import AcknowledgedPlaces, OnLost
@@ -190,12 +189,7 @@ class TransactionalPublisher:
 
     def poll(self, timeout_seconds: float) -> None:
         """Wait for a transaction's end, no longer than this."""
-        ended = self._handover.ended
-        if self._handover.is_busy and not self._taken and timeout_seconds > 0:
-            with suppress(Empty):
-                self._taken.append(ended.get(timeout=timeout_seconds))
-        while not ended.empty():
-            self._taken.append(ended.get())
+        self._handover.await_ended(self._taken, timeout_seconds)
 
     def flush(self, timeout_seconds: float) -> None:
         """Wait for a transaction's end: its commit waits for nothing more anyway."""

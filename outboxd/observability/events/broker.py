@@ -71,7 +71,11 @@ BROKER_EVENTS: Final = (
         alerts=True,
     ),
     EventKind(
-        "in_flight_moving", "info", "Records move again. Records in memory: {in_memory}.", ("in_memory",), alerts=True
+        "in_flight_moving",
+        "info",
+        "What was stuck of topic {topic} {then}. Records in memory: {in_memory}.",
+        ("topic", "then", "in_memory"),
+        alerts=True,
     ),
     # The producer and its transactions.
     EventKind(

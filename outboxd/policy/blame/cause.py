@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from outboxd.policy.faults import Fault
+from outboxd.policy.rows import control_characters
 
 CAUSE_CHARS_MAX: Final = 2000
 _TEXT_CHARS_MAX: Final = 600
@@ -14,7 +15,7 @@ _ELLIPSIS: Final = "…"
 
 # Control characters would break the one line, drive a terminal or turn its direction round; PostgreSQL takes neither
 # NUL nor lone surrogates.
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+_CONTROLS: Final = re.compile(f"[{control_characters.ALL}]+")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 

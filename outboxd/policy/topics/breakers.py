@@ -226,6 +226,10 @@ class StormGuard:
         self._storms.pop(topic, None)
         self._watched[topic] = _Watched(code)
 
+    def untried(self) -> dict[str, int]:
+        """Return the topics that are watched and of which nothing was delivered since, with the storm's code."""
+        return {topic: watched.code for topic, watched in self._watched.items() if watched.until == float("inf")}
+
     def forget(self, topic: str) -> None:
         """Nothing is left of the topic, so that nothing fails in it that was sent before an operator let it go."""
         self._watched.pop(topic, None)

@@ -124,12 +124,14 @@ class StartLog:
         # Nothing where the lease is another's by now, as after a freeze or a failure: a row of this daemon would stand
         # above that of its successor, whose record nobody would look at.
         rows = connection.execute(
-            f"WITH former AS (SELECT s.ended_at IS NOT NULL OR s.id IS NOT DISTINCT FROM %(own)s::bigint AS clean,"
-            f" s.published_ids FROM {self._table} AS s WHERE s.outbox = %(outbox)s ORDER BY s.id DESC LIMIT 1),"
+            # Its own row before: it lost the lease and did not die. But what it suspects of the death of another, it
+            # suspects still, and care that was not over goes on.
+            "WITH former AS (SELECT s.ended_at IS NOT NULL OR (s.id IS NOT DISTINCT FROM %(own)s::bigint"
+            " AND s.published_ids IS NULL) AS clean, coalesce(s.published_ids, '{}') AS published_ids"
+            f" FROM {self._table} AS s WHERE s.outbox = %(outbox)s ORDER BY s.id DESC LIMIT 1),"
             f" began AS (INSERT INTO {self._table} (outbox, daemon, published_ids) SELECT %(outbox)s, %(daemon)s,"
             # What is not cleared stays suspected, should this owner die before it writes anything itself.
             f" (SELECT f.published_ids FROM former AS f WHERE NOT f.clean) WHERE {self._is_owned} RETURNING id),"
-            # Its own row before: it lost the lease and did not die.
             f" ended AS (UPDATE {self._table} AS s SET {_CLEAN_END} FROM began WHERE s.id = %(own)s)"
             " SELECT b.id, f.clean, f.published_ids FROM began AS b LEFT JOIN former AS f ON true",
             {"outbox": self._outbox, "daemon": self._daemon, "holder": holder, "own": self._id},
@@ -138,16 +140,17 @@ class StartLog:
             return
         self._id, clean, published_ids = rows[0]
         was_clean = clean is None or clean
-        self._opening = Opening(was_clean, frozenset() if was_clean else frozenset(published_ids or ()))
+        self._opening = Opening(was_clean, frozenset() if was_clean else frozenset(published_ids))
 
     def _write_end(self, connection: Connection, start_id: int | None) -> None:
         connection.execute(f"UPDATE {self._table} SET {_CLEAN_END} WHERE id = %s", (start_id,))
 
     def _write(self, number: int, record_ids: Sequence[int], connection: Connection) -> None:
-        # It has to outlive this process, not the server: the commit need not wait for the disk.
+        # It has to outlive this process, not the server: the commit need not wait for the disk. Nothing is recorded any
+        # more where care is over and nobody suspected: NULL, as after a clean end.
         connection.execute(
             f"UPDATE {self._table} SET published_ids = %s"
             " WHERE id = %s AND set_config('synchronous_commit', 'off', true) IS NOT NULL",
-            (Int8Array(record_ids), self._id),
+            (Int8Array(record_ids) if record_ids else None, self._id),
         )
         self._written = number

@@ -176,12 +176,7 @@ class DeadLetters:
 
     def discard(self, ids: Sequence[int], *, note: str | None = None, who: str = "", dry_run: bool = False) -> Taken:
         """Give these up: they are never sent, and the rows that their keys hold may go. Arguments as of `replay`."""
-        dead = [row.id for row in self._rows(_DEAD_IDS, ids=ids)]
-        skipped = len(set(ids)) - len(dead)
-        if dead and not dry_run:
-            taken = self._changed(_DISCARD, ids=dead, note=signed(note, who))
-            return Taken(taken, skipped=skipped + len(dead) - taken, ids=dead)
-        return Taken(len(dead), skipped=skipped, ids=dead)
+        return self._discard(ids, ID_MAX, note=note, who=who, dry_run=dry_run)
 
     def discard_where(
         self,
@@ -196,18 +191,32 @@ class DeadLetters:
         """`discard` of all that match, as `replay_where`."""
 
         def discard(ids: Sequence[int], at_most: int) -> Taken:
-            return self.discard(ids[:at_most], note=note, who=who, dry_run=dry_run)
+            return self._discard(ids, at_most, note=note, who=who, dry_run=dry_run)
 
         return self._in_batches(filters, limit, batch_rows, discard)
 
     # --- Inside
 
+    def _discard(self, ids: Sequence[int], at_most: int, *, note: str | None, who: str, dry_run: bool) -> Taken:
+        """Discard the first of these that are dead still, and look at none of the others once they are so many."""
+        dead = self._dead_of(ids)
+        chosen = dead[:at_most]
+        skipped = len(set(ids)) - len(dead)
+        if chosen and not dry_run:
+            taken = self._changed(_DISCARD, ids=chosen, note=signed(note, who))
+            return Taken(taken, skipped=skipped + len(chosen) - taken, ids=chosen)
+        return Taken(len(chosen), skipped=skipped, ids=chosen)
+
+    def _dead_of(self, ids: Sequence[int]) -> Sequence[int]:
+        """Those of them that are dead, in their order."""
+        found = {row.id for row in self._rows(_DEAD_IDS, ids=ids)}
+        return [each for each in dict.fromkeys(ids) if each in found]
+
     def _replay(
         self, ids: Sequence[int], at_most: int, *, force: bool, note: str | None, who: str, dry_run: bool
     ) -> Taken:
         """Replay the first of these that may go, and look no further once they are so many."""
-        found = {row.id for row in self._rows(_DEAD_IDS, ids=ids)}
-        dead = [each for each in dict.fromkeys(ids) if each in found]
+        dead = self._dead_of(ids)
         skipped = len(set(ids)) - len(dead)
         obstacles = {} if force else {obstacle.id: obstacle for obstacle in self.obstacles(dead)}
         chosen = [each for each in dead if each not in obstacles][:at_most]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from outboxd.policy.rows import control_characters
 from outboxd.postgres.schema.names import quoted
 
 if TYPE_CHECKING:
     from outboxd.postgres.operators.dead_letter_rows import Filters, Letter, WholeLetter
 
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile(f"[{control_characters.ALL}]")
 
 
 def sql_by_hand(whole: WholeLetter, schema: str) -> dict[str, str]:

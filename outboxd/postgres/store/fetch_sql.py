@@ -18,6 +18,7 @@ from outboxd.postgres.lease.ownership import HAS_MOVED, is_owned_text
 from outboxd.postgres.schema.finite import finite, finite_ms
 from outboxd.postgres.schema.names import quoted_beside_parameters
 from outboxd.postgres.store.record_sizes import SHIPPED_HEADERS, SHIPPED_PAYLOAD, SIZE, SIZE_AT_SIGHT
+from outboxd.postgres.store.table_parts import TABLES
 
 LISTED_MAX = 500
 """How many due retries, replays, delayed records and dead letters that hold their keys one fetch lists."""
@@ -257,7 +258,7 @@ class FetchSql:
             else None,
             "locks": "(SELECT json_agg(DISTINCT l.virtualtransaction) FROM pg_locks AS l WHERE l.locktype = 'relation'"
             " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-            " AND l.relation = %(table)s::regclass AND l.granted AND l.mode IN"
+            f" AND l.relation IN {TABLES} AND l.granted AND l.mode IN"
             " ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))"
             if parts.locks
             else None,

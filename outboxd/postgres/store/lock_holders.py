@@ -12,12 +12,13 @@ import psycopg
 
 from outboxd.postgres.connections.sessions import Connection
 from outboxd.postgres.schema.names import quoted, quoted_beside_parameters
+from outboxd.postgres.store.table_parts import TABLES
 
 _TOLD = (
     "SELECT l.pid, a.application_name, a.state, date_part('epoch', clock_timestamp() - a.xact_start)::bigint"
     " FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid"
 )
-_OF_TABLE = "l.locktype = 'relation' AND l.relation = %(table)s::regclass"
+_OF_TABLE = f"l.locktype = 'relation' AND l.relation IN {TABLES}"
 
 
 def holder_of(connection: Connection, schema: str, table: str, record_ids: Sequence[int]) -> str | None:
@@ -33,7 +34,7 @@ def holder_of(connection: Connection, schema: str, table: str, record_ids: Seque
     of_row = (
         f"{_TOLD} JOIN {qualified} AS o ON o.xmax = l.transactionid WHERE l.locktype = 'transactionid' AND l.granted"
         " AND o.id = ANY(%(ids)s::bigint[]) AND EXISTS (SELECT FROM pg_locks AS r WHERE r.locktype = 'relation'"
-        " AND r.relation = %(table)s::regclass AND r.virtualtransaction = l.virtualtransaction) LIMIT 1"
+        f" AND r.relation IN {TABLES} AND r.virtualtransaction = l.virtualtransaction) LIMIT 1"
     )
     with suppress(psycopg.Error):
         found = connection.execute(of_table, arguments).fetchone()

@@ -69,7 +69,10 @@ class OldestDue:
             if row.due_id is not None or row.rows < STEP_ROWS:
                 break
             row = self._ask(connection, self._step, cursor=self._passed_id)
-            self._passed_id = row.due_id - 1 if row.due_id is not None else (row.last_id or self._passed_id)
+            if row.due_id is not None:
+                self._passed_id = row.due_id - 1
+            elif row.last_id is not None:
+                self._passed_id = row.last_id
         due_at: datetime | None = row.due_at
         return due_at
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from outboxd.policy.faults import Fault
+from outboxd.policy.faults import Fault, fault_of
 from outboxd.policy.keys.key_gate import KeyGate
 from outboxd.policy.rows.records import NO_HISTORY, Record
 from outboxd.policy.topics.breakers import Breaker
@@ -108,6 +108,14 @@ class Holding:
     def try_again(self, topic: str, fault: Fault, now: float) -> None:
         """An operator let the topic go after a storm: one record at a time tries it, until one is delivered."""
         self.open_breaker(topic, fault, f"it stormed, and nothing was delivered since: {fault.meaning}", now)
+
+    def try_all_again(self, untried: Mapping[str, int], now: float) -> None:
+        """The same of topics that operators let go when the producer before this one had not tried them yet, each with
+        the code that it stormed with.
+        """
+        for topic, code in untried.items():
+            self._lanes.storms.calm(topic, code)
+            self.try_again(topic, fault_of(code), now)
 
     def leave(self, record: Record, state: HeldState, why: str, now: float, due_at: float = 0.0) -> None:
         """The record leaves memory and is kept as held."""
