@@ -59,8 +59,8 @@ _REMEDIES = (
         "look at max_connections, at CONNECTION LIMIT of role and database, and in pg_stat_activity at who has them",
     ),
     (
-        # The server tells its own log alone that a password is too old. Where sslmode allows it, the library tries again
-        # without TLS (or with), for which pg_hba.conf may have no entry: what was said of the password goes deeper.
+        # The server tells its own log alone that a password is too old. Where sslmode allows it, the library tries once
+        # more with or without TLS, for which pg_hba.conf may have no entry: what is said of the password is the cause.
         ("password authentication failed",),
         "look at database.url and its password, and at the role's VALID UNTIL",
     ),
