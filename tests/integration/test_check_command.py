@@ -256,6 +256,22 @@ def test_files_are_looked_at_without_a_connection(tmp_path: Path, shell_with: Ca
     assert shell("check", "--offline", "--json", "-c", str(file)).document["warnings"] == 0
 
 
+@pytest.mark.parametrize(("command", "warnings"), [("/absent/page --all", 1), ("sh -c true", 0), ("", 0)])
+def test_an_alert_program_that_is_not_there_is_warned_of(
+    command: str, warnings: int, shell_with: Callable[..., Shell]
+) -> None:
+    answer = shell_with("h:1", OUTBOXD_ALERTS__COMMAND=command).ok("check", "--offline", "--json")
+    assert answer.document["warnings"] == warnings
+    assert ("/absent/page" in answer.out) == bool(warnings)
+
+
+def test_sasl_without_a_mechanism_is_told_with_what_to_set(shell_with: Callable[..., Shell]) -> None:
+    shell = shell_with("127.0.0.1:1", OUTBOXD_KAFKA__SECURITY_PROTOCOL="sasl_plaintext")
+    answer = shell("check")
+    assert answer.code == 78
+    assert "→ set sasl.mechanism of [kafka]" in answer.out
+
+
 def test_without_brokers_configured_it_says_how_to_name_them(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
