@@ -68,11 +68,21 @@ def test_topics_of_pending_rows_are_told_apart_missing_illegal_unsafe(
     answer = shell_with(kafka.bootstrap)("check", "--json")
     by_message = {finding["message"]: finding["weight"] for finding in answer.document["findings"]}
     assert answer.code == answer.document["exit_code"] == 69
-    assert by_message[f"{missing} is not there, or may not be seen: 1 pending row wait"] == "unavailable"
+    assert by_message[f"{missing} is not there, or may not be seen: 1 pending row waits"] == "unavailable"
     assert by_message[f"{there}: one replica: a lost broker loses acknowledged records"] == "warning"
     assert by_message[f"{compacted}: it is compacted: rows without a key are refused"] == "warning"
     assert any("INVALID_TOPIC" in message and weight == "warning" for message, weight in by_message.items())
     assert not any("published-long-ago" in message for message in by_message)
+
+
+def test_a_missing_topic_for_copies_is_told_as_one(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    missing = fresh_name("copies")
+    answer = shell_with(kafka.bootstrap, OUTBOXD_ALERTS__DEAD_LETTER_TOPIC=missing)("check")
+    assert answer.code == 69
+    assert f"{missing} is not there, or may not be seen: copies of dead letters wait for it" in answer.out
+    assert "pending row" not in answer.out
 
 
 def test_warnings_do_not_change_the_exit_code(
