@@ -201,6 +201,9 @@ class Daemon:
         if not manager.is_ready and self._is_ready(relay):
             self.board.look(relay, at_once=True)
             manager.ready(self.board.sentence())
+            if relay.state.token is None:
+                # Without it a second daemon would say nothing at all, for as long as it waits.
+                self.observer.event("standing_by")
         if relay.is_stopping and not manager.is_stopping:
             manager.stopping(self.settings.relay.shutdown_timeout_seconds + CLOSING_SECONDS)
         manager.advanced(relay.turns, self.board.sentence)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,7 +115,18 @@ def _files(settings: Settings) -> Iterator[Finding]:
             weight = Weight.FORBIDDEN if there else Weight.MISCONFIGURED
             what = "cannot be read by this user" if there else "is not there"
             yield Finding("configuration", weight, f"{path} {what}", f"look at kafka.{name}")
+    yield from _alert_program(settings)
     yield from _exposed(settings)
+
+
+def _alert_program(settings: Settings) -> Iterator[Finding]:
+    """A program that is not there would be found out by the first alert, which nobody would hear of."""
+    words = shlex.split(settings.alerts.command)
+    if words and shutil.which(words[0]) is None:
+        yield Finding(
+            "configuration", Weight.WARNING, f"alerts.command: there is no program {words[0]} that this user may run",
+            "look at its path and rights: nobody would hear of an alert. The daemon may have another PATH than you",
+        )  # fmt: skip
 
 
 def _exposed(settings: Settings) -> Iterator[Finding]:

@@ -68,11 +68,21 @@ def test_topics_of_pending_rows_are_told_apart_missing_illegal_unsafe(
     answer = shell_with(kafka.bootstrap)("check", "--json")
     by_message = {finding["message"]: finding["weight"] for finding in answer.document["findings"]}
     assert answer.code == answer.document["exit_code"] == 69
-    assert by_message[f"{missing} is not there, or may not be seen: 1 pending row wait"] == "unavailable"
+    assert by_message[f"{missing} is not there, or may not be seen: 1 pending row waits"] == "unavailable"
     assert by_message[f"{there}: one replica: a lost broker loses acknowledged records"] == "warning"
     assert by_message[f"{compacted}: it is compacted: rows without a key are refused"] == "warning"
     assert any("INVALID_TOPIC" in message and weight == "warning" for message, weight in by_message.items())
     assert not any("published-long-ago" in message for message in by_message)
+
+
+def test_a_missing_topic_for_copies_is_told_as_one(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], database: Database
+) -> None:
+    missing = fresh_name("copies")
+    answer = shell_with(kafka.bootstrap, OUTBOXD_ALERTS__DEAD_LETTER_TOPIC=missing)("check")
+    assert answer.code == 69
+    assert f"{missing} is not there, or may not be seen: copies of dead letters wait for it" in answer.out
+    assert "pending row" not in answer.out
 
 
 def test_warnings_do_not_change_the_exit_code(
@@ -254,6 +264,22 @@ def test_files_are_looked_at_without_a_connection(tmp_path: Path, shell_with: Ca
     assert answer.document["warnings"] == 1
     file.chmod(0o640)
     assert shell("check", "--offline", "--json", "-c", str(file)).document["warnings"] == 0
+
+
+@pytest.mark.parametrize(("command", "warnings"), [("/absent/page --all", 1), ("sh -c true", 0), ("", 0)])
+def test_an_alert_program_that_is_not_there_is_warned_of(
+    command: str, warnings: int, shell_with: Callable[..., Shell]
+) -> None:
+    answer = shell_with("h:1", OUTBOXD_ALERTS__COMMAND=command).ok("check", "--offline", "--json")
+    assert answer.document["warnings"] == warnings
+    assert ("/absent/page" in answer.out) == bool(warnings)
+
+
+def test_sasl_without_a_mechanism_is_told_with_what_to_set(shell_with: Callable[..., Shell]) -> None:
+    shell = shell_with("127.0.0.1:1", OUTBOXD_KAFKA__SECURITY_PROTOCOL="sasl_plaintext")
+    answer = shell("check")
+    assert answer.code == 78
+    assert "→ set sasl.mechanism of [kafka]" in answer.out
 
 
 def test_without_brokers_configured_it_says_how_to_name_them(

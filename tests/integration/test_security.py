@@ -16,6 +16,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from outboxd.errors import AccessDeniedError
+from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.migrate import upgrade
 from tests.integration.test_roles import make_roles
 from tests.support.children import free_ports
@@ -120,6 +122,16 @@ def granted(secured: Rig) -> str:
     topic = secured.topic()
     secured.kafka.grant("relay", topic)
     return topic
+
+
+def test_a_wrong_password_is_told_as_such_though_the_server_lets_nobody_in_without_tls(
+    secured_server: PostgresServer,
+) -> None:
+    address = secured_server.url(TEMPLATE, "the_relay").replace("@", ":wrong@")
+    with pytest.raises(AccessDeniedError) as told:
+        make_engine(f"{address}?sslmode=prefer").connect()
+    assert "no pg_hba.conf entry" in str(told.value), "the library tried without TLS too"
+    assert str(told.value).endswith("look at database.url and its password, and at the role's VALID UNTIL")
 
 
 def test_every_role_does_its_work_with_the_whole_daemon_by_tls_and_password(secured: Rig) -> None:

@@ -59,6 +59,19 @@ def test_a_standby_is_ready_too(rig: Rig, notify_socket: NotifySocket) -> None:
     notify_socket.wait_for("STATUS=standing by")
 
 
+def test_a_standby_says_so_in_its_log_and_an_owner_does_not(rig: Rig) -> None:
+    owner, standby = rig.daemon(), rig.daemon()
+    owner.start()
+    owner.wait_for_event("owner")
+    standby.start()
+    standby.wait_for_event("standing_by")
+    assert not owner.events("standing_by")
+    assert owner.stop().code == 0
+    standby.wait_for_event("owner")
+    assert standby.stop().code == 0
+    assert len(standby.events("standing_by")) == 1
+
+
 def test_without_a_broker_it_is_not_ready_says_why_and_asks_for_more_time(
     rig: Rig, notify_socket: NotifySocket
 ) -> None:

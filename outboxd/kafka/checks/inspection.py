@@ -208,7 +208,7 @@ def _missing(topic: str, rows: int, *, creates: bool) -> Finding:
             "create it with the partitions and replicas that it should have",
         )  # fmt: skip
     return Finding(
-        "topics", Weight.UNAVAILABLE, f"{topic} is not there, or may not be seen: {_rows(rows)} wait",
+        "topics", Weight.UNAVAILABLE, f"{topic} is not there, or may not be seen: {_waiting(rows)}",
         "create it, or allow DESCRIBE and WRITE on it; nothing is lost meanwhile",
     )  # fmt: skip
 
@@ -278,3 +278,9 @@ def _result(future: Future[Any]) -> Any:
 
 def _rows(count: int) -> str:
     return f"{count:,} pending row{'s' * (count != 1)}"
+
+
+def _waiting(rows: int) -> str:
+    if not rows:
+        return "copies of dead letters wait for it, as alerts.dead_letter_topic has it"
+    return f"{_rows(rows)} wait{'s' * (rows == 1)}"

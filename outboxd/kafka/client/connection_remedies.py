@@ -107,6 +107,11 @@ def remedy_of_refused(text: str) -> str:
         return "the key is not in PEM, or ssl.key.password of [kafka] is missing or not the one that it is locked with"
     if "key values mismatch" in text:
         return "the key of ssl.key.location is not that of the certificate of ssl.certificate.location"
+    if "No provider for SASL mechanism GSSAPI" in text:
+        return (
+            "set sasl.mechanism of [kafka] to what the brokers take, such as SCRAM-SHA-512 or PLAIN: without it it is "
+            "GSSAPI (Kerberos), which this build of the client has not"
+        )
     return "change the property, or look at the file that it names and at its rights"
 
 

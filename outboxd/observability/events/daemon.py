@@ -17,6 +17,11 @@ DAEMON_EVENTS: Final = (
         ends="lease_lost",
     ),
     EventKind(
+        "standing_by",
+        "info",
+        "Another daemon relays the outbox, or died and its lease has not expired yet: this one is ready and stands by.",
+    ),
+    EventKind(
         "lease_lost",
         "warning",
         "This daemon does not relay the outbox any more: {reason}. Records that stay pending: {unsettled_rows}.",

@@ -59,15 +59,16 @@ _REMEDIES = (
         "look at max_connections, at CONNECTION LIMIT of role and database, and in pg_stat_activity at who has them",
     ),
     (
+        # The server tells its own log alone that a password is too old. Where sslmode allows it, the library tries once
+        # more with or without TLS, for which pg_hba.conf may have no entry: what is said of the password is the cause.
+        ("password authentication failed",),
+        "look at database.url and its password, and at the role's VALID UNTIL",
+    ),
+    (
         ("no pg_hba.conf entry", "pg_hba.conf rejects"),
         "look at the server's pg_hba.conf, and at sslmode of database.url",
     ),
     (("is not permitted to log in",), "ALTER ROLE … LOGIN, or use a role that may"),
-    (
-        # The server tells its own log alone that a password is too old.
-        ("password authentication failed",),
-        "look at database.url and its password, and at the role's VALID UNTIL",
-    ),
     (
         ("query_wait_timeout", "no more connections allowed"),
         (
