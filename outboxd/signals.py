@@ -47,6 +47,21 @@ def ending_as_an_interrupt() -> Iterator[None]:
         yield
 
 
+class _NotedHangups:
+    """A handler that remembers whether a SIGHUP came."""
+
+    came = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self.came = True
+
+
+def note_hangups() -> None:
+    """A SIGHUP that comes before a daemon takes its signals makes it reload then; without this it would be its end."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, _NotedHangups())
+
+
 class Signals:
     """Takes the signals of one daemon."""
 
@@ -71,8 +86,11 @@ class Signals:
         def hang_up(_number: int, _frame: FrameType | None) -> None:
             self._hangups.put(True)
 
+        before = signal.getsignal(signal.SIGHUP)
         threading.Thread(target=self._take_hangups, name="reload", daemon=True).start()
         with doing({signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hang_up}):
+            if isinstance(before, _NotedHangups) and before.came:
+                self._hangups.put(True)
             yield
 
     def end_hangups(self) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from outboxd.cli.context import config_path, load_settings, overrides
 from outboxd.cli.leaving import leave_out_exit_handlers
+from outboxd.signals import note_hangups
 
 app = typer.Typer(add_completion=False)
 
@@ -30,6 +31,8 @@ def run(
     SIGTERM or SIGINT drains: nothing new is read, reports are awaited and settled, within `relay.shutdown_timeout`. A
     second signal ends at once. Unsettled rows stay pending either way. SIGHUP reads the configuration again.
     """
+    # Before all that takes its time, to load the packages first of all.
+    note_hangups()
     from outboxd.config import load
     from outboxd.daemon import run_daemon
 

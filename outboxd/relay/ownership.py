@@ -28,6 +28,8 @@ from outboxd.relay.watch import Watch
 
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
+PROBED_SECONDS = 2.0
+"""So long it does where only topics on hold are still tried."""
 
 RECONFIGURED = "its configuration changed"
 CLUSTER_CHANGED = "another Kafka cluster answers"
@@ -194,7 +196,12 @@ class Ownership:
             self._begin_renewal(now, REPLAYS_CHANGED)
         if self.renewing_until is None:
             return
-        is_drained = self.state.is_drained or self.state.is_drained_but_for_refused
+        is_probed = now >= self.renewing_until - RENEWAL_SECONDS_MAX + PROBED_SECONDS
+        is_drained = (
+            self.state.is_drained
+            or self.state.is_drained_but_for_refused
+            or (is_probed and self.state.is_drained_but_for_probes)
+        )
         if not is_drained and now < self.renewing_until:
             return
         unsettled = 0 if self.state.is_drained else len(self.state.ledger)

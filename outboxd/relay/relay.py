@@ -37,8 +37,8 @@ from outboxd.relay.ports import (
 )
 from outboxd.relay.state import Ports, RelayLimits, State
 
-REFUSED_SECONDS = 2.0
-"""So long a drain still tries what PostgreSQL refuses to settle again and again."""
+TRIED_SECONDS = 2.0
+"""So long a drain still tries what PostgreSQL refuses to settle again and again, and topics on hold."""
 
 __all__ = ["Ports", "Relay", "RelayEnd", "RelayLimits"]
 
@@ -217,7 +217,7 @@ class Relay:
             return
         now = self._ports.clock.monotonic()
         self._draining_until = now + self.state.limits.shutdown_timeout_seconds
-        self._tried_until = min(self._draining_until, now + REFUSED_SECONDS)
+        self._tried_until = min(self._draining_until, now + TRIED_SECONDS)
         self.state.settling.refusals.hurry(now)
         self.ownership.drain()
 
@@ -231,6 +231,9 @@ class Relay:
                 self._finish("shutdown_timeout")
             elif now >= self._tried_until and state.is_drained_but_for_refused:
                 self._finish("unsettled")
+            elif now >= self._tried_until and state.is_drained_but_for_probes:
+                # Of all other topics nothing goes before the next owner comes.
+                self._finish("probing")
         elif self._until_empty and state.token is not None and ownership.reading.loading.is_done:
             end = consider_empty(state, ownership.reading, ownership.watch, now)
             if end is not None:

@@ -205,6 +205,19 @@ class State:
         return is_settled and self.reading is None and settling.refusals.are_stuck
 
     @property
+    def is_drained_but_for_probes(self) -> bool:
+        """The same, but for records that try topics on hold: one of a missing topic is with the client for half a
+        minute, and was never sent.
+        """
+        settling = self.settling
+        is_written = settling.is_empty or (settling.is_written and settling.refusals.are_stuck)
+        breakers = self.lanes.breakers.open.items()
+        # What a breaker that opened on age waits for may have been sent, and be answered yet.
+        probes = sum(self.lanes[topic].in_flight for topic, breaker in breakers if not breaker.is_watched)
+        is_all = 0 < self.lanes.rows_in_flight == probes and not self.aftermath.undecided
+        return is_all and is_written and self.reading is None
+
+    @property
     def leaves_no_doubt(self) -> bool:
         """No record that was tried, or that one before may have tried, is unsettled; dead letters may wait."""
         waits = self.topics.held or self.topics.deferred or self.partitions.deferred or self.gate.deferred_keys

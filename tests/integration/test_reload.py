@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import urllib.request
@@ -211,3 +212,19 @@ def test_with_exactly_once_what_the_transactions_client_refuses_is_a_mistake_and
     assert (ended.code, "socket.timeout.ms" in ended.err) == (78, True), ended.err
     daemon.config.write_text(usable)
     assert daemon.run("--until-empty").code == 0
+
+
+def test_a_reload_that_is_asked_for_while_the_daemon_starts_is_no_end_and_is_made_once_it_relays(rig: Rig) -> None:
+    daemon = rig.daemon(relay={"batch_rows": 500})
+    former = daemon.config.read_text()
+    daemon.config.unlink()
+    os.mkfifo(daemon.config)
+    daemon.start()
+    # Opened once the daemon opens it too: so it has begun, and takes no signals yet.
+    with daemon.config.open("w") as pipe:
+        daemon.signal(signal.SIGHUP)
+        daemon.config.unlink()
+        daemon.config.write_text(former.replace("batch_rows = 500", "batch_rows = 300"))
+        pipe.write(former)
+    daemon.wait_for_event("config_reloaded", changed="relay.batch_rows")
+    assert daemon.stop().code == 0

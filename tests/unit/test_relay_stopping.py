@@ -27,8 +27,8 @@ from outboxd.policy.faults import fault_of
 from outboxd.policy.rows.records import Arm, Record
 from outboxd.policy.topics.partitioners import Placement
 from outboxd.relay.ending import RelayEnd
-from outboxd.relay.ownership import RECONFIGURED, RENEWAL_SECONDS_MAX, REPLAYS_CHANGED
-from outboxd.relay.relay import REFUSED_SECONDS, Ports, Relay, RelayLimits
+from outboxd.relay.ownership import PROBED_SECONDS, RECONFIGURED, RENEWAL_SECONDS_MAX, REPLAYS_CHANGED
+from outboxd.relay.relay import TRIED_SECONDS, Ports, Relay, RelayLimits
 from tests.unit.records import record
 
 FATAL = DeliveryFault(fault_of(45), "fatal")
@@ -144,6 +144,8 @@ class Bench:
     def purge(self) -> None:
         self.calls.append("purge")
 
+    def placement(self, _topic: str) -> None: ...
+
 
 OBSERVED = (
     "event", "delivered", "acknowledged_after", "failed", "retried", "died", "duplicates_possible", "phase",
@@ -241,7 +243,7 @@ def test_a_stop_waits_a_moment_for_what_postgresql_refuses_to_settle_again_and_a
     bench = refusing(rows)
     stopped_at = bench.now
     bench.turns(1_000, StopRequested())
-    assert bench.now - stopped_at == pytest.approx(REFUSED_SECONDS, abs=0.2)
+    assert bench.now - stopped_at == pytest.approx(TRIED_SECONDS, abs=0.2)
     assert bench.relay.end == RelayEnd("unsettled")
     assert not bench.given_up["drained"]
 
@@ -260,10 +262,53 @@ def test_a_stop_waits_for_what_was_refused_only_a_few_times() -> None:
     bench.turns()
     bench.turns(1, StopRequested())
     bench.deliver()
-    bench.turns(round(REFUSED_SECONDS / 0.05))
+    bench.turns(round(TRIED_SECONDS / 0.05))
     assert bench.relay.end is None
     bench.turns(1_000)
     assert bench.relay.end == RelayEnd("unsettled")
+
+
+UNKNOWN_TOPIC = DeliveryFault(fault_of(3), "no such topic")
+
+
+def probing(*others: Record) -> Bench:
+    """A relay whose producer has a record that tries a missing topic, and what else is there."""
+    bench = Bench(record(1, topic="missing"), *others)
+    bench.turns()
+    bench.reports = [Report(row, UNKNOWN_TOPIC, 0, None, True) for row in bench.with_producer if row.id == 1]
+    bench.with_producer = [row for row in bench.with_producer if row.id != 1]
+    bench.turns(20)
+    assert "missing" in bench.relay.state.lanes.breakers.open
+    assert 1 in {row.id for row in bench.with_producer}
+    return bench
+
+
+def test_a_stop_waits_a_moment_only_for_what_tries_a_topic_on_hold() -> None:
+    bench = probing()
+    stopped_at = bench.now
+    bench.turns(1_000, StopRequested())
+    assert bench.now - stopped_at == pytest.approx(TRIED_SECONDS, abs=0.2)
+    assert bench.relay.end == RelayEnd("probing")
+    assert bench.calls[-2:] == ["purge", "give up"]
+    assert not bench.given_up["drained"]
+
+
+def test_a_stop_waits_for_another_topics_records_beside_what_tries_a_topic_on_hold() -> None:
+    bench = probing(record(2))
+    bench.turns(round(2 * TRIED_SECONDS / 0.05), StopRequested())
+    assert "give up" not in bench.calls
+    bench.reports = [Report(row, None, 0, row.id) for row in bench.with_producer if row.id == 2]
+    bench.turns()
+    assert bench.relay.end == RelayEnd("probing")
+    assert list(bench.pending) == [1]
+
+
+def test_a_renewal_waits_a_moment_only_for_what_tries_a_topic_on_hold() -> None:
+    bench = probing()
+    bench.turns(round(PROBED_SECONDS / 0.05) - 2, RENEWS)
+    assert "rebuild" not in bench.calls
+    bench.turns()
+    assert bench.calls.count("rebuild") == 1
 
 
 def test_what_a_renewal_did_not_wait_for_is_in_doubt_no_more_once_it_went_again_and_is_settled() -> None:
