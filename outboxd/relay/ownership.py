@@ -30,9 +30,8 @@ RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
 
 RECONFIGURED = "its configuration changed"
-CLUSTER_CHANGED = "another Kafka cluster answers"
 REPLAYS_CHANGED = "somebody took back or changed a replay that was under way"
-"""Why a producer is renewed; the last is so that all that is held is loaded anew."""
+"""Why a producer is renewed, beside what `TopicsChanged` says; the last is so that all that is held is loaded anew."""
 
 
 class Ownership:

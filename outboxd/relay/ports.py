@@ -11,7 +11,6 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from outboxd.policy.exchange.messages import (
-    ClusterChanged,
     DeliveryFault,
     DueReplay,
     Event,
@@ -33,6 +32,7 @@ from outboxd.policy.exchange.messages import (
     SettleFailed,
     StopRequested,
     Swept,
+    TopicsChanged,
     TransactionEnded,
     Woken,
 )
@@ -43,7 +43,6 @@ from outboxd.policy.topics.partitioners import Placement
 __all__ = [
     "IMPATIENT",
     "Clock",
-    "ClusterChanged",
     "DeliveryFault",
     "Dice",
     "DueReplay",
@@ -75,6 +74,7 @@ __all__ = [
     "StopRequested",
     "SweepRequest",
     "Swept",
+    "TopicsChanged",
     "TransactionEnded",
     "Woken",
 ]

@@ -53,6 +53,9 @@ class Watch:
         """and what was said of the connections then."""
         self._sent_since: dict[int, float] = {}
         """Of each record that is with the producer: since when it is known to be there, while anything is still."""
+        self.still_topics: frozenset[str] = frozenset()
+        """The topics of records that have been with the producer for so long that no restart of a broker explains it.
+        Other threads may read it."""
 
     def look(self, now: float) -> None:
         """Look, where it is time again."""
@@ -168,11 +171,15 @@ class Watch:
         sent: dict[str, list[Record]] = {}
         self._sent_since = {}
         state.stuck.watch(topics if self._still_for(1, now) or state.stuck.topics else ())
+        still: set[str] = set()
         if state.stuck.is_watching:
             for record in state.with_producer():
-                self._sent_since[record.id] = known.get(record.id, now)
+                since = self._sent_since[record.id] = known.get(record.id, now)
+                if now - since >= OUTAGE_SECONDS:
+                    still.add(record.topic)
                 if record.topic in topics:
                     sent.setdefault(record.topic, []).append(record)
+        self.still_topics = frozenset(still)
         return sent
 
     def _relieve(self, topics: set[str], now: float) -> set[str]:
