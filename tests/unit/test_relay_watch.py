@@ -237,6 +237,26 @@ def test_topics_stand_still_whose_records_are_with_the_producer_for_longer_than_
     assert bench.watch.still_topics == set()
 
 
+def test_a_topic_of_fire_and_forget_records_may_stand_still_while_the_producer_owes_reports_of_it_all_the_time() -> (
+    None
+):
+    bench = Bench(routes=[Route("telemetry", confirm=Confirm.NONE)])
+    for topic, first_id in (("telemetry", 1), ("telemetry", 2)):
+        bench.send(topic, first_id, 1)
+        # They are settled as soon as they are sent.
+        bench.state.ledger.leave([first_id])
+    bench.wait(OUTAGE_SECONDS)
+    assert bench.watch.still_topics == set()
+    bench.wait(2 * WATCH_SECONDS)
+    assert bench.watch.still_topics == {"telemetry"}
+    bench.deliver("telemetry", 1, 1)
+    bench.wait(WATCH_SECONDS)
+    assert bench.watch.still_topics == {"telemetry"}
+    bench.deliver("telemetry", 2, 1)
+    bench.wait(WATCH_SECONDS)
+    assert bench.watch.still_topics == set()
+
+
 def test_a_topic_that_is_still_stuck_when_its_hold_is_over_is_told() -> None:
     bench = Bench()
     bench.send("missing", 1, 1)
