@@ -36,6 +36,7 @@ def create(kafka: KafkaCluster, topic: str, replicas: Sequence[Sequence[int]] = 
     """Create the topic with these replicas of each partition; the first one leads it."""
     made = NewTopic(topic, num_partitions=len(replicas), replica_assignment=[list(each) for each in replicas])
     kafka.admin.create_topics([made], operation_timeout=20)[topic].result(20)
+    wait_for(lambda: len(kafka.leaders(topic)) == len(replicas), timeout_seconds=20, what="all have leaders")
     kafka.end_offsets(topic)
 
 
@@ -51,12 +52,14 @@ def test_rows_for_a_topic_that_was_made_again_after_its_leaders_moved_are_delive
     rig.wait_until_settled()
     # Another broker leads what this one led, in a later epoch; the client learns of it.
     rig.kafka.restart(0)
-    assert rig.kafka.leaders(topic)[0] != 0
+    wait_for(lambda: len(rig.kafka.leaders(topic)) == 3, timeout_seconds=20, what="all have leaders")
+    leaders = rig.kafka.leaders(topic)
     rig.insert_many([topic], rows=60, keys=30)
     rig.wait_until_settled()
 
     rig.kafka.delete_topic(topic)
-    create(rig.kafka, topic)
+    # Each partition is led by another broker than before.
+    create(rig.kafka, topic, [[(leaders[number] + step) % 3 for step in (1, 2, 3)] for number in range(3)])
     rows = [rig.insert(topic, f"key-{number}") for number in range(60)]
     rig.wait_until_settled(timeout_seconds=MENDED_SECONDS)
     if delivery == "at-least-once":
