@@ -15,7 +15,7 @@ from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trials.trial import TrialProcess
 from outboxd.mailbox import QueueMailbox
-from outboxd.policy.exchange.messages import ClusterChanged, Reconfigured
+from outboxd.policy.exchange.messages import Reconfigured, TopicsChanged
 from outboxd.postgres.lease.leases import LeaseKeeper
 from outboxd.postgres.lease.starts import StartLog
 from outboxd.postgres.store.store import PostgresStore
@@ -79,10 +79,12 @@ class Assembly:
         self.trial.take_properties(settings.kafka.properties, anew=renews)
         self.mailbox.post(Reconfigured(limits, *routes(settings), renews=renews))
 
-    def renew_clients(self) -> None:
-        """Have the relay take a new producer: another Kafka cluster answers. May be called on any thread."""
+    def renew_clients(self, reason: str) -> None:
+        """Have the relay take a new producer, since the topics are not those that this one knows. May be called on any
+        thread.
+        """
         self.trial.take_properties(anew=True)
-        self.mailbox.post(ClusterChanged())
+        self.mailbox.post(TopicsChanged(reason))
 
     def close(self) -> None:
         """End what was started: the lease is given up, threads end, connections close."""

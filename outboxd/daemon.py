@@ -196,6 +196,7 @@ class Daemon:
     def _on_turn(self, relay: Relay) -> None:
         if self.board.look(relay):
             self.surroundings.jobs.follow_clock()
+            self.surroundings.look(relay)
             self._database_watch.look(is_owner=relay.state.token is not None)
         manager = self._manager
         if not manager.is_ready and self._is_ready(relay):

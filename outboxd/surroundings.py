@@ -1,4 +1,5 @@
-"""The surroundings of the relay: the page, housekeeping, alerts, the wake-up, and whether a broker answers.
+"""The surroundings of the relay: the page, housekeeping, alerts, the wake-up, and the questions to brokers: whether one
+answers, and whether a topic that stands still is another one.
 
 All of it may fail or be slow, and the relay goes on.
 """
@@ -6,7 +7,9 @@ All of it may fail or be slow, and the relay goes on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
@@ -14,6 +17,7 @@ from outboxd.assembly import Assembly
 from outboxd.config import Settings
 from outboxd.errors import ConfigError
 from outboxd.kafka.client.cluster_failure import in_full
+from outboxd.kafka.cluster.remade_topics import RemadeTopicsWatch
 from outboxd.kafka.dead_letter_copies import DeadLetterCopier
 from outboxd.maintenance.alerts import Alerts
 from outboxd.maintenance.jobs import Jobs
@@ -30,12 +34,19 @@ from outboxd.web.app import App
 from outboxd.web.guard import Guard
 from outboxd.web.listening import Listening
 
+if TYPE_CHECKING:
+    from outboxd.relay.relay import Relay
+
 SEEN_WITHIN_SECONDS = 15.0
 """After so long at most the board and the metrics know that no broker answers, whether anything is sent or not."""
 CONTACT_SECONDS = 5.0
 CONTACT_PAUSE_SECONDS = SEEN_WITHIN_SECONDS - CONTACT_SECONDS - 1.0
 """The second is for threads that wait for the processor."""
 CONTACT_RETRY_SECONDS = 1.0
+
+CLUSTER_CHANGED = "another Kafka cluster answers"
+TOPICS_REMADE = "a topic that stands still was deleted and created again"
+"""Why the relay takes a new producer."""
 
 
 class BrokerContact:
@@ -131,8 +142,15 @@ class Surroundings:
         self.alerts = alerts
         publisher = assembly.publisher
         self.contact = BrokerContact(
-            publisher.contact, board, observer.event, lambda: publisher.cluster_error, assembly.renew_clients
+            publisher.contact,
+            board,
+            observer.event,
+            lambda: publisher.cluster_error,
+            partial(assembly.renew_clients, CLUSTER_CHANGED),
         )
+        self._assembly, self._event, self._monotonic = assembly, observer.event, board.monotonic
+        self._kafka_properties = settings.kafka.properties
+        self._remade_topics = RemadeTopicsWatch(lambda: self._kafka_properties, self._take_remade)
         self._copier = _copier(settings)
         self.jobs = Jobs(
             Housekeeping(assembly.engine, schema, settings.outbox.table, outbox),
@@ -167,8 +185,20 @@ class Surroundings:
         if self.wake_up is not None:
             self.wake_up.start()
 
+    def look(self, relay: Relay) -> None:
+        """Look at the relay, on its own thread, a few times a second."""
+        if relay.state.token is not None:
+            topics = [lane.topic for lane in relay.state.lanes.topics()]
+            self._remade_topics.look(topics, relay.ownership.watch.still_topics, self._monotonic())
+
+    def _take_remade(self, topics: Sequence[str]) -> None:
+        for topic in topics:
+            self._event("topic_remade", topic=topic)
+        self._assembly.renew_clients(TOPICS_REMADE)
+
     def reconfigure(self, settings: Settings) -> None:
         """Take what may change while it runs."""
+        self._kafka_properties = settings.kafka.properties
         self.jobs.published_retention_seconds = settings.housekeeping.published_retention_seconds
         self.jobs.dead_letter_retention_seconds = settings.housekeeping.dead_letter_retention_seconds
         self.alerts.set_command(settings.alerts.command)

@@ -32,9 +32,8 @@ PROBED_SECONDS = 2.0
 """So long it does where only topics on hold are still tried."""
 
 RECONFIGURED = "its configuration changed"
-CLUSTER_CHANGED = "another Kafka cluster answers"
 REPLAYS_CHANGED = "somebody took back or changed a replay that was under way"
-"""Why a producer is renewed; the last is so that all that is held is loaded anew."""
+"""Why a producer is renewed, beside what `TopicsChanged` says; the last is so that all that is held is loaded anew."""
 
 
 class Ownership:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from outboxd.policy.exchange.messages import (
-    ClusterChanged,
     DeliveryFault,
     Event,
     LeaseGranted,
@@ -25,6 +24,7 @@ from outboxd.policy.exchange.messages import (
     Settled,
     SettleFailed,
     StopRequested,
+    TopicsChanged,
     TransactionEnded,
     Woken,
 )
@@ -47,7 +47,6 @@ __all__ = [
     "IMPATIENT",
     "Arrived",
     "Clock",
-    "ClusterChanged",
     "DeliveryFault",
     "Dice",
     "DueReplay",
@@ -79,6 +78,7 @@ __all__ = [
     "StopRequested",
     "SweepRequest",
     "Swept",
+    "TopicsChanged",
     "TransactionEnded",
     "Woken",
 ]

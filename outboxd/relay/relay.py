@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from outboxd.policy.blame.fencings import MOVED, RIVAL
 from outboxd.policy.blame.routes import Route
 from outboxd.relay.ending import RelayEnd, consider_empty
-from outboxd.relay.ownership import CLUSTER_CHANGED, Ownership
+from outboxd.relay.ownership import Ownership
 from outboxd.relay.ports import (
     Arrived,
-    ClusterChanged,
     Event,
     Fetched,
     FetchFailed,
@@ -32,6 +31,7 @@ from outboxd.relay.ports import (
     SettleFailed,
     StopRequested,
     Swept,
+    TopicsChanged,
     TransactionEnded,
     Woken,
 )
@@ -162,17 +162,17 @@ class Relay:
                 self.ownership.reading.woken()
             case Recovered() | RecoverFailed():
                 self.ownership.reading.recovering.take(event)
-            case Listening() | Reconfigured() | ClusterChanged():
+            case Listening() | Reconfigured() | TopicsChanged():
                 self._take_change(event)
 
-    def _take_change(self, event: Listening | Reconfigured | ClusterChanged) -> None:
+    def _take_change(self, event: Listening | Reconfigured | TopicsChanged) -> None:
         match event:
             case Listening():
                 self.ownership.listen(active=event.active)
             case Reconfigured():
                 self.ownership.reconfigure(event)
-            case ClusterChanged():
-                self.ownership.renew_producer(CLUSTER_CHANGED)
+            case TopicsChanged():
+                self.ownership.renew_producer(event.reason)
 
     def _take_lease(self, event: LeaseGranted | LeaseLost) -> None:
         ownership = self.ownership

@@ -54,6 +54,11 @@ class Watch:
         """and what was said of the connections then."""
         self._sent_since: dict[int, float] = {}
         """Of each record that is with the producer: since when it is known to be there, while anything is still."""
+        self.still_topics: frozenset[str] = frozenset()
+        """The topics of which the producer has had something for so long that no restart of a broker explains it. Other
+        threads may read it."""
+        self._owing_since: dict[str, float] = {}
+        """Of each topic of fire-and-forget records: since when the producer has owed reports at every look."""
 
     def look(self, now: float) -> None:
         """Look, where it is time again."""
@@ -169,12 +174,25 @@ class Watch:
         sent: dict[str, list[Record]] = {}
         self._sent_since = {}
         state.stuck.watch(topics if self._still_for(1, now) or state.stuck.topics else ())
+        still = self._owing(now)
         if state.stuck.is_watching:
             for record in state.with_producer():
-                self._sent_since[record.id] = known.get(record.id, now)
+                since = self._sent_since[record.id] = known.get(record.id, now)
+                if now - since >= OUTAGE_SECONDS:
+                    still.add(record.topic)
                 if record.topic in topics:
                     sent.setdefault(record.topic, []).append(record)
+        self.still_topics = frozenset(still)
         return sent
+
+    def _owing(self, now: float) -> set[str]:
+        """Return the topics of fire-and-forget records for which the producer has owed reports all the time. They leave
+        memory when they are sent, so that nobody knows which ones are stuck: a topic that is busy is among these.
+        """
+        lanes = self._state.lanes
+        owing = [topic for topic in lanes.unconfirmed_topics if lanes[topic].in_flight]
+        self._owing_since = {topic: self._owing_since.get(topic, now) for topic in owing}
+        return {topic for topic, since in self._owing_since.items() if now - since >= OUTAGE_SECONDS}
 
     def _relieve(self, topics: set[str], now: float) -> set[str]:
         """Drop from memory what waits behind stuck records of these topics. Return those of which anything did."""

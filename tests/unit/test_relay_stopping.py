@@ -10,7 +10,6 @@ import pytest
 
 from outboxd.policy.blame.routes import Route
 from outboxd.policy.exchange.messages import (
-    ClusterChanged,
     DeliveryFault,
     Event,
     LeaseGranted,
@@ -20,6 +19,7 @@ from outboxd.policy.exchange.messages import (
     Settled,
     SettleFailed,
     StopRequested,
+    TopicsChanged,
 )
 from outboxd.policy.exchange.reads import Fetched, Loaded, Swept
 from outboxd.policy.exchange.requests import FetchRequest, Settlement
@@ -200,7 +200,7 @@ def test_what_a_failed_producer_had_is_in_doubt_no_more_once_it_went_again_and_i
     assert stopped_as_drained(bench)
 
 
-@pytest.mark.parametrize("event", [RENEWS, ClusterChanged()], ids=["reload", "another cluster"])
+@pytest.mark.parametrize("event", [RENEWS, TopicsChanged("another cluster answers")], ids=["reload", "another cluster"])
 def test_what_a_renewal_did_not_wait_for_is_in_doubt(event: Event) -> None:
     bench = Bench(record(1))
     bench.turns()

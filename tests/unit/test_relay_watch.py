@@ -220,6 +220,44 @@ def test_a_broker_that_is_away_is_seen_by_a_probe_too_that_waits_in_a_topic_on_h
     assert bench.watch.nothing_moves(bench.now)
 
 
+def test_topics_stand_still_whose_records_are_with_the_producer_for_longer_than_a_restart_of_a_broker_takes() -> None:
+    bench = Bench()
+    bench.send("stuck", 1, 1)
+    bench.send("held", 2, 1)
+    bench.open_breaker("held", "UNKNOWN_TOPIC_OR_PART")
+    for number in range(round(OUTAGE_SECONDS / WATCH_SECONDS) + 2):
+        assert bench.watch.still_topics == set()
+        bench.send("moving", 10 + number, 1)
+        bench.wait(WATCH_SECONDS)
+        bench.deliver("moving", 10 + number, 1)
+    bench.wait(WATCH_SECONDS)
+    assert bench.watch.still_topics == {"stuck", "held"}
+    bench.deliver("stuck", 1, 1)
+    bench.deliver("held", 2, 1)
+    bench.wait(WATCH_SECONDS)
+    assert bench.watch.still_topics == set()
+
+
+def test_a_topic_of_fire_and_forget_records_may_stand_still_while_the_producer_owes_reports_of_it_all_the_time() -> (
+    None
+):
+    bench = Bench(routes=[Route("telemetry", confirm=Confirm.NONE)])
+    for topic, first_id in (("telemetry", 1), ("telemetry", 2)):
+        bench.send(topic, first_id, 1)
+        # They are settled as soon as they are sent.
+        bench.state.ledger.leave([first_id])
+    bench.wait(OUTAGE_SECONDS)
+    assert bench.watch.still_topics == set()
+    bench.wait(2 * WATCH_SECONDS)
+    assert bench.watch.still_topics == {"telemetry"}
+    bench.deliver("telemetry", 1, 1)
+    bench.wait(WATCH_SECONDS)
+    assert bench.watch.still_topics == {"telemetry"}
+    bench.deliver("telemetry", 2, 1)
+    bench.wait(WATCH_SECONDS)
+    assert bench.watch.still_topics == set()
+
+
 def test_a_topic_that_is_still_stuck_when_its_hold_is_over_is_told() -> None:
     bench = Bench()
     bench.send("missing", 1, 1)

@@ -2,7 +2,7 @@
 limit.
 
 `topic_limits` (sizes, compaction, how many partitions), `partitions` (is the one that a row names really missing?),
-`acknowledged` (is what was acknowledged still in the log, after a failure as of a lossy election?) by way of the
-`log_reader`, which `outboxd audit` reads with too. No answer means that nothing is known, never that a row is to
-blame.
+`remade_topics` (is one that stands still another than before?), `acknowledged` (is what was acknowledged still in the
+log, after a failure as of a lossy election?) by way of the `log_reader`, which `outboxd audit` reads with too. No
+answer means that nothing is known, never that a row is to blame.
 """

@@ -63,6 +63,15 @@ BROKER_EVENTS: Final = (
         alerts=True,
     ),
     EventKind(
+        "topic_remade",
+        "error",
+        "The topic {topic} stands still, and is another one than before under that name: it was deleted and created "
+        "again. A new producer sends what waits for it. What was published to the former one is lost with it: "
+        "`outboxd audit` names the rows, `outboxd audit --republish` sends them again.",
+        ("topic",),
+        alerts=True,
+    ),
+    EventKind(
         "in_flight_stalled",
         "error",
         "The oldest record of topic {topic} in memory is stuck: no answer for 10 s. Records in memory: {in_memory}. "

@@ -140,8 +140,10 @@ class Reconfigured:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterChanged:
-    """Another Kafka cluster answers where one did before: the producer is built anew, which knows that one's topics."""
+class TopicsChanged:
+    """The topics are not those that the producer knows any more, for this `reason`: it is built anew."""
+
+    reason: str
 
 
 Event = (
@@ -161,7 +163,7 @@ Event = (
     | Woken
     | Listening
     | Reconfigured
-    | ClusterChanged
+    | TopicsChanged
 )
 
 
