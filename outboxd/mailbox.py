@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from queue import Empty, SimpleQueue
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
 
 from outboxd.policy.exchange.messages import Event
 
 
 class QueueMailbox:
-    """Implements the relay's `Mailbox` on a queue whose waiting needs no Python lock."""
+    """Implements the relay's `Mailbox`. It is waited for on a lock of its own: where a signal's handler outlasts the
+    time-out of `SimpleQueue.get`, Python 3.11 takes what is left of it, less than nothing, for no limit.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self._queue: SimpleQueue[Event] = SimpleQueue()
-        self._waiting: list[Event] = []
-        self.post = self._queue.put
+        self._silence = threading.Lock()
+        """Held while nothing came since the last look; who posts releases it."""
+        self._silence.acquire()
+
+    def post(self, event: Event) -> None:
+        """Leave an event, on any thread, in a signal's handler too."""
+        self._queue.put(event)
+        # It may have been released by another event before this one.
+        with suppress(RuntimeError):
+            self._silence.release()
 
     def take(self) -> list[Event]:
         """Return what came since the last call, without waiting."""
-        events, self._waiting = self._waiting, []
+        # First, so that whatever is not taken here releases it anew.
+        self._silence.acquire(blocking=False)
+        events: list[Event] = []
         while not self._queue.empty():
             events.append(self._queue.get())
         return events
 
     def wait(self, timeout_seconds: float) -> None:
         """Return when something is there, or after `timeout_seconds`."""
-        if self._waiting or timeout_seconds <= 0:
+        if timeout_seconds <= 0 or not self._queue.empty():
             return
-        try:
-            self._waiting.append(self._queue.get(timeout=timeout_seconds))
-        except Empty:
+        if self._silence.acquire(timeout=timeout_seconds):
+            # What released it is there to be taken.
             return

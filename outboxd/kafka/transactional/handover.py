@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 
 from outboxd.kafka.transactional.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
 from outboxd.kafka.transactional.refusals import Key, key_of
@@ -91,7 +91,8 @@ class Handover:
         self._is_restated = True
         self.is_busy = True
         """Whether the worker has a job, or waits for the relay."""
-        self.ended: SimpleQueue[EndedBatch] = SimpleQueue()
+        # No SimpleQueue: a signal may have the relay's thread wait for one without limit, see `outboxd.mailbox`.
+        self.ended: Queue[EndedBatch] = Queue()
         """The batches that are through, and the parts of them, in their order."""
         self.failure: DeliveryFault | None = None
         """What ended the producer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 
 from sqlalchemy import Engine
 
@@ -83,7 +83,8 @@ class StartLog:
 
     def _try_to_end(self) -> str | None:
         """Return why the clean end could not be written; None when it is."""
-        told: SimpleQueue[str | None] = SimpleQueue()
+        # No SimpleQueue: a signal may have the main thread wait for one without limit, see `outboxd.mailbox`.
+        told: Queue[str | None] = Queue()
 
         def end(connection: Connection) -> None:
             self._write_end(connection, self._id)
