@@ -27,16 +27,20 @@ def bare(stand: Stand, rows: int) -> Bare:
     """Run the bare produce loop with so many rows."""
     with stand.topic("bare") as topic:
         broker_before = cpu_seconds(stand.kafka.pid(0))
-        command = [
-            *(sys.executable, "-m", "benchmarks.bare_produce", stand.kafka.bootstrap),
-            *("--topic", topic, "--rows", str(rows), "--json"),
-        ]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * SECONDS_MAX)
-        if answer.returncode != 0:
-            raise RuntimeError(f"the bare produce loop failed:\n{answer.stderr[-3000:]}")
+        options = ("--topic", topic, "--rows", str(rows), "--json")
+        found = figures_of("bare_produce", stand.kafka.bootstrap, *options)
         broker = cpu_seconds(stand.kafka.pid(0)) - broker_before
-    found = json.loads(answer.stdout)
     return Bare(found["rows_per_second"], found["cpu_us_per_row"], broker / rows * 1e6)
+
+
+def figures_of(loop: str, *arguments: str) -> dict[str, float]:
+    """Run a loop of this package in a process of its own; return the figures that it prints as JSON."""
+    command = [sys.executable, "-m", f"benchmarks.{loop}", *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * SECONDS_MAX)
+    if answer.returncode != 0:
+        raise RuntimeError(f"{loop} failed:\n{answer.stderr[-3000:]}")
+    figures: dict[str, float] = json.loads(answer.stdout)
+    return figures
 
 
 def mean(loops: Sequence[Bare]) -> Bare:

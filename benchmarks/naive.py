@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 
-from benchmarks.bare import bare, mean
+from benchmarks.bare import bare, figures_of, mean
 from benchmarks.database import empty, insert_rows, pending_rows
 from benchmarks.drain import KEYS
-from benchmarks.naive_loop import BATCH_ROWS
 from benchmarks.stand import SCHEMA, Stand
-
-_SECONDS_MAX = 300.0
 
 
 @dataclass(frozen=True)
@@ -42,9 +36,9 @@ def naive(stand: Stand, name: str, *, settles: str, rows: int) -> Naive:
     before = bare(stand, rows)
     with stand.topic("naive") as topic, stand.connect() as connection:
         empty(connection)
-        insert_rows(connection, topic, max(rows, BATCH_ROWS), KEYS)
+        insert_rows(connection, topic, rows, KEYS)
         connection.execute(f"ANALYZE {SCHEMA}.outbox")
-        found = _run(stand, settles)
+        found = figures_of("naive_loop", stand.url, stand.kafka.bootstrap, settles)
         assert pending_rows(connection) == 0, "rows are left"
     bare_rows_per_second = mean((before, bare(stand, rows))).rows_per_second
     return Naive(
@@ -55,12 +49,3 @@ def naive(stand: Stand, name: str, *, settles: str, rows: int) -> Naive:
         ratio=found["rows_per_second"] / bare_rows_per_second,
         cpu_us_per_row=found["cpu_us_per_row"],
     )
-
-
-def _run(stand: Stand, settles: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.naive_loop", stand.url, stand.kafka.bootstrap, settles]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS_MAX)
-    if answer.returncode != 0:
-        raise RuntimeError(f"the naive loop failed:\n{answer.stderr[-3000:]}")
-    figures: dict[str, float] = json.loads(answer.stdout)
-    return figures

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 
 class Alarm:
-    """One thread sleeps by it, one other rings it."""
+    """One thread sleeps by it, any other rings it, and so may a signal's handler."""
 
     def __init__(self) -> None:
         """Nobody sleeps."""
@@ -19,6 +20,6 @@ class Alarm:
 
     def ring(self) -> None:
         """End the sleep, or the next one."""
-        if self._silence.locked():
-            # Only this thread releases it, so it is locked still.
+        # Another may have rung before.
+        with suppress(RuntimeError):
             self._silence.release()

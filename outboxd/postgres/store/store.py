@@ -158,11 +158,14 @@ class PostgresStore:
             given_at = time.monotonic()
             pieces = self._reads.pieces(connection, text, arguments)
             fetched = self._fetching.answer(request, pieces, given_at - asked_at)
-            if isinstance(fetched, Arrived) or sum(map(size_of, fetched.records)) > KEPT_ANSWER_BYTES_MAX:
+            if isinstance(fetched, Arrived):
+                self._reads.release()
+                break
+            if sum(map(size_of, fetched.records)) > KEPT_ANSWER_BYTES_MAX:
                 self._reads.release()
             delay_seconds = patience.interval_seconds
             is_over = is_hurried or given_at + delay_seconds >= asked_at + patience.seconds
-            if is_over or isinstance(fetched, Arrived) or not fetched.shows_nothing:
+            if is_over or not fetched.shows_nothing:
                 break
             self.fetching.lap()
         self._post(fetched)
