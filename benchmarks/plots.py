@@ -76,7 +76,7 @@ def cpu_plot(results: Results) -> str | None:
     found = {
         name: runs
         for name, runs in results.runs.items()
-        if runs and "cpu_us_per_row" in runs[0] and name not in WAITING
+        if runs and "daemon_cpu_us_per_row" in runs[0] and name not in WAITING
     }
     if not found:
         return None
