@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from outboxd.bench.bare import BareProduce, bare_produce, quiet_clients
 from outboxd.config import Settings
-from outboxd.daemon import Daemon
+from outboxd.daemon.daemon import Daemon
 from outboxd.errors import BugError, OutboxdError, UnavailableError
 from outboxd.observability.logs import open_log
 

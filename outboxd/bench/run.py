@@ -13,7 +13,7 @@ from outboxd.bench.measuring import Bounds, measure_drain, measure_latency
 from outboxd.bench.scratch import Scratch
 from outboxd.bench.verdict import Drain, Latency, Tuning, Verdict, judge, judge_latency
 from outboxd.config import Settings
-from outboxd.signals import ending_as_an_interrupt, ignore_signals
+from outboxd.daemon.signals import ending_as_an_interrupt, ignore_signals
 
 LATENCY: Final = "latency"
 DRAINS: Final = {

@@ -18,7 +18,7 @@ from outboxd.config.librdkafka import GUARDS, KafkaSettings
 from outboxd.config.model import SECTIONS
 from outboxd.config.section import Section, kind_of
 from outboxd.config.sections import RetryOverrides, RouteSettings
-from outboxd.reload import NEEDS_RESTART
+from outboxd.daemon.reload import NEEDS_RESTART
 
 EXIT_STATUS = (
     (0, "All is well; for a daemon: it was told to stop, and drained."),

@@ -10,7 +10,7 @@ import typer
 
 from outboxd.cli.context import config_path, load_settings, overrides
 from outboxd.cli.leaving import leave_out_exit_handlers
-from outboxd.signals import note_hangups
+from outboxd.daemon.signals import note_hangups
 
 app = typer.Typer(add_completion=False)
 
@@ -34,7 +34,7 @@ def run(
     # Before all that takes its time, to load the packages first of all.
     note_hangups()
     from outboxd.config import load
-    from outboxd.daemon import run_daemon
+    from outboxd.daemon.daemon import run_daemon
 
     settings = load_settings(needs_brokers=True)
     # A reload runs on another thread, which does not know what this command line asked for.

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from outboxd.daemon.signals import ending_as_an_interrupt
 from outboxd.demo.findings import Place, problems
 from outboxd.demo.reader import ReadLog, read_log
 from outboxd.demo.stage import Progress, Stage
 from outboxd.demo.writer import CUSTOMERS, ROWS, TOPICS, WrittenRow
 from outboxd.errors import BugError
 from outboxd.policy.blame.cause import plain
-from outboxd.signals import ending_as_an_interrupt
 
 if TYPE_CHECKING:
     from rich.console import Console

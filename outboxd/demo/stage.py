@@ -16,7 +16,8 @@ from typing import Self
 from sqlalchemy import text
 
 from outboxd.config import DatabaseSettings, HttpSettings, KafkaSettings, RetrySettings, Settings
-from outboxd.daemon import Daemon
+from outboxd.daemon.daemon import Daemon
+from outboxd.daemon.signals import ENDING, doing
 from outboxd.demo.database import EmbeddedPostgres
 from outboxd.demo.findings import Place
 from outboxd.demo.stumble import StumblingPublisher
@@ -29,7 +30,6 @@ from outboxd.postgres.migrate import upgrade
 from outboxd.postgres.operators.dead_letter_rows import Letter
 from outboxd.postgres.operators.dead_letters import DeadLetters
 from outboxd.relay.ports import Publisher
-from outboxd.signals import ENDING, doing
 
 RELAY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0

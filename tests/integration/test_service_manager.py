@@ -18,7 +18,7 @@ import pytest
 
 from outboxd.config import DatabaseSettings, HttpSettings, KafkaSettings, RelaySettings, Settings
 from outboxd.config.sections import ClusterSettings
-from outboxd.daemon import Daemon
+from outboxd.daemon.daemon import Daemon
 from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.transactional.transactions import Tell
 from outboxd.policy.exchange.messages import ProgressRow, Report

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from outboxd.config import load
-from outboxd.daemon import Daemon
-from outboxd.wiring import DecoratePublisher
+from outboxd.daemon.daemon import Daemon
+from outboxd.daemon.wiring import DecoratePublisher
 
 
 def run_decorated(decorate: DecoratePublisher) -> int:

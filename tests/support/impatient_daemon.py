@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from outboxd import wiring
 from outboxd.cli import main
 from outboxd.config import Settings
+from outboxd.daemon import wiring
+from outboxd.daemon.relay_configuration import relay_limits
 from outboxd.policy.fetch.limits import RelayLimits
-from outboxd.relay_configuration import relay_limits
 
 STALL_SECONDS = 2.5
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.assembly import Assembly
+from outboxd.daemon.assembly import Assembly
 
 
 def test_nothing_is_left_to_be_sent_when_the_lease_is_given_up() -> None:

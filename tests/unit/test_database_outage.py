@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from outboxd.database_watch import STEADY_SECONDS, DatabaseWatch
+from outboxd.daemon.database_watch import STEADY_SECONDS, DatabaseWatch
 from outboxd.observability.logs import Log
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.observer import DaemonObserver

@@ -11,8 +11,8 @@ import pytest
 
 from outboxd.cli.main import main
 from outboxd.config import load
+from outboxd.daemon.reload import NEEDS_RESTART
 from outboxd.policy.faults import FaultClass, fault_named
-from outboxd.reload import NEEDS_RESTART
 from tests.support.documents import GUIDES, ROOT, Block, blocks
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

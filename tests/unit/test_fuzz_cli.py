@@ -48,7 +48,7 @@ def nothing_answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("OUTBOXD_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
         patch.setenv("OUTBOXD_HTTP__LISTEN", "")
         for where in (
-            "outboxd.daemon.run_daemon",
+            "outboxd.daemon.daemon.run_daemon",
             "outboxd.demo.show.run",
             "outboxd.bench.run.run",
             "outboxd.kafka.checks.inspection._Client",

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from outboxd.config import Settings, load
 from outboxd.config.model import SECTIONS
 from outboxd.config.sections import RouteSettings
+from outboxd.daemon.relay_configuration import relay_limits, retry_limits, routes
 from outboxd.errors import ConfigError
-from outboxd.relay_configuration import relay_limits, retry_limits, routes
 
 KNOWN = {name: list(model.fields_by_key()) for name, model in SECTIONS.items()}
 ODD_TEXTS = [

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from outboxd.daemon.surroundings import _listening
 from outboxd.errors import ConfigError
-from outboxd.surroundings import _listening
 from outboxd.web import listening
 from outboxd.web.listening import Listening, why_missing
 from outboxd.web.server import HttpServer

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from outboxd.config import load
-from outboxd.daemon import Daemon
+from outboxd.daemon.daemon import Daemon
 from outboxd.observability.logs import SECRETS_MAX, Log, choose_format, open_log
 
 DEADLINE_SECONDS = 10
@@ -231,7 +231,7 @@ def test_a_daemon_hides_its_secrets_in_a_log_that_it_is_given_too(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = {"OUTBOXD_DATABASE__URL": "postgresql://u:of-the-url@h/d", "OUTBOXD_KAFKA__SASL_PASSWORD": "of-kafka"}
-    monkeypatch.setattr("outboxd.daemon.StatusBoard", lambda **_: sys.exit("its parts matter not here"))
+    monkeypatch.setattr("outboxd.daemon.daemon.StatusBoard", lambda **_: sys.exit("its parts matter not here"))
     log = Log(lines.write, "json")
     with pytest.raises(SystemExit):
         Daemon(load(Path("/dev/null"), env=secrets), log=log)

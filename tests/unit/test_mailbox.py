@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from outboxd.mailbox import QueueMailbox
+from outboxd.daemon.mailbox import QueueMailbox
 from outboxd.policy.exchange.messages import Event, StopRequested, Woken
 
 WAIT_SECONDS = 0.2

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from outboxd.daemon.wiring import CONNECTIONS
 from outboxd.errors import DatabaseUnavailableError
 from outboxd.maintenance.gauges import Gauges
 from outboxd.maintenance.jobs import Jobs
@@ -19,7 +20,6 @@ from outboxd.observability.status import StatusBoard
 from outboxd.policy.rows.records import FIRST_ID
 from outboxd.postgres.upkeep.housekeeping import COUNTED_MAX, Kind, Measured, Walked
 from outboxd.web.app import QUERIES_MAX
-from outboxd.wiring import CONNECTIONS
 from tests.support.children import wait_for
 from tests.unit.test_status_board import IDLE, Clock
 

@@ -15,7 +15,7 @@ from outboxd.config.sections import (
     HttpSettings,
     OutboxSettings,
 )
-from outboxd.reload import NEEDS_RESTART, Reload, compare
+from outboxd.daemon.reload import NEEDS_RESTART, Reload, compare
 
 BROKERS = {"bootstrap.servers": "a:9092", "sasl.username": "relay", "sasl.password": "old"}
 PRESENT = Settings(kafka=KafkaSettings(properties=BROKERS))

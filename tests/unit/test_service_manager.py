@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from outboxd.service_manager import STATUS_PAUSE_SECONDS, ServiceManager
+from outboxd.daemon.service_manager import STATUS_PAUSE_SECONDS, ServiceManager
 
 QUEUE_MAX = 10_000
 

@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from outboxd.daemon.surroundings import CONTACT_RETRY_SECONDS, BrokerContact
 from outboxd.observability.library_lines import QUIET_SECONDS, LibraryLines
 from outboxd.observability.status import StatusBoard
-from outboxd.surroundings import CONTACT_RETRY_SECONDS, BrokerContact
 from tests.support.children import wait_for
 
 WAIT_SECONDS = 10.0
@@ -20,8 +20,8 @@ WAIT_SECONDS = 10.0
 def test_that_no_broker_answers_is_told_once_with_the_reason_and_that_one_does_again_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("outboxd.surroundings.CONTACT_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("outboxd.surroundings.CONTACT_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.daemon.surroundings.CONTACT_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.daemon.surroundings.CONTACT_PAUSE_SECONDS", 0.0)
     answers: SimpleQueue[bool] = SimpleQueue()
     events: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
     board = StatusBoard()
@@ -45,8 +45,8 @@ def test_that_no_broker_answers_is_told_once_with_the_reason_and_that_one_does_a
 
 
 def test_that_another_cluster_answers_is_told_once_and_the_producer_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outboxd.surroundings.CONTACT_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr("outboxd.surroundings.CONTACT_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.daemon.surroundings.CONTACT_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.daemon.surroundings.CONTACT_PAUSE_SECONDS", 0.0)
     answers: SimpleQueue[str | Exception | None] = SimpleQueue()
     told: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
     changes: SimpleQueue[int] = SimpleQueue()
@@ -88,7 +88,7 @@ def test_that_another_cluster_answers_is_told_once_and_the_producer_is_renewed(m
 def test_that_no_broker_answers_is_told_in_words_where_the_producer_knows_no_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("outboxd.surroundings.CONTACT_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("outboxd.daemon.surroundings.CONTACT_RETRY_SECONDS", 0.0)
     causes: SimpleQueue[object] = SimpleQueue()
     board = StatusBoard()
 

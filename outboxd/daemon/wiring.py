@@ -17,14 +17,15 @@ from queue import SimpleQueue
 
 from sqlalchemy import Engine
 
-from outboxd.assembly import Assembly, PresentPassword
 from outboxd.config import Settings
+from outboxd.daemon.assembly import Assembly, PresentPassword
+from outboxd.daemon.mailbox import QueueMailbox
+from outboxd.daemon.relay_configuration import relay_limits, routes
 from outboxd.kafka.client.client_config import check_client, record_bytes_max
 from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trials.lone_transactions import LoneTransactions, TransactionTrialProcess
 from outboxd.kafka.trials.trial import TrialProcess
-from outboxd.mailbox import QueueMailbox
 from outboxd.policy.exchange.messages import Event, TransactionEnded
 from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.lease.leases import LeaseKeeper
@@ -35,7 +36,6 @@ from outboxd.relay.ports import Observer, Publisher
 from outboxd.relay.publish.careful import CarefulPublisher
 from outboxd.relay.publish.careful_transactions import CarefulTransactions
 from outboxd.relay.relay import Ports, Relay
-from outboxd.relay_configuration import relay_limits, routes
 
 CONNECTIONS = 11
 """What one daemon may open: fetch, settle, lease, starts, wake-up, four jobs of housekeeping (one copies dead letters),

@@ -1,12 +1,4 @@
-"""The daemon: one relay from start to end, under a service manager or by hand.
-
-    started ──schema checked──▶ standing by or owner ──first fetch and a broker's answer──▶ READY
-            ──SIGHUP──▶ reloaded, and goes on
-            ──SIGTERM or SIGINT──▶ draining (STOPPING) ──▶ ended; a second signal ends at once
-
-The relay runs on the main thread, where signals arrive. What may end it has modules of its own: `signals`, `rivals` and
-`thread_deaths`; `conclusion` is what whoever started it sees of its end.
-"""
+"""The daemon: one relay from start to end, under a service manager or by hand. Its states are in the package's map."""
 
 from __future__ import annotations
 
@@ -16,10 +8,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from outboxd.assembly import Assembly
-from outboxd.conclusion import conclude
 from outboxd.config import Settings
-from outboxd.database_watch import DatabaseWatch
+from outboxd.daemon.assembly import Assembly
+from outboxd.daemon.conclusion import conclude
+from outboxd.daemon.database_watch import DatabaseWatch
+from outboxd.daemon.reload import compare
+from outboxd.daemon.rivals import RivalObserver, Rivals
+from outboxd.daemon.service_manager import ServiceManager
+from outboxd.daemon.signals import Signals, ignore_signals
+from outboxd.daemon.surroundings import Surroundings
+from outboxd.daemon.thread_deaths import ThreadDeaths
+from outboxd.daemon.wiring import DecoratePublisher, assemble, daemon_name
 from outboxd.errors import BugError, OutboxdError, threads_error
 from outboxd.kafka.client.client_config import check_client
 from outboxd.kafka.client.client_files import contents
@@ -35,13 +34,6 @@ from outboxd.postgres.connections.failures import explained
 from outboxd.postgres.lease.lease_obstacles import check_exactly_once
 from outboxd.postgres.schema.revisions import check_schema
 from outboxd.relay.relay import Relay, RelayEnd
-from outboxd.reload import compare
-from outboxd.rivals import RivalObserver, Rivals
-from outboxd.service_manager import ServiceManager
-from outboxd.signals import Signals, ignore_signals
-from outboxd.surroundings import Surroundings
-from outboxd.thread_deaths import ThreadDeaths
-from outboxd.wiring import DecoratePublisher, assemble, daemon_name
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits; a report's round trip hangs on it."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
-from outboxd.assembly import Assembly
 from outboxd.config import Settings
+from outboxd.daemon.assembly import Assembly
 from outboxd.errors import ConfigError
 from outboxd.kafka.client.cluster_failure import in_full
 from outboxd.kafka.cluster.remade_topics import RemadeTopicsWatch

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from outboxd.config import Settings
+from outboxd.daemon.mailbox import QueueMailbox
+from outboxd.daemon.relay_configuration import relay_limits, routes
 from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
 from outboxd.kafka.trials.trial import TrialProcess
-from outboxd.mailbox import QueueMailbox
 from outboxd.policy.exchange.messages import Reconfigured, TopicsChanged
 from outboxd.postgres.lease.leases import LeaseKeeper
 from outboxd.postgres.lease.starts import StartLog
 from outboxd.postgres.store.store import PostgresStore
 from outboxd.relay.relay import Relay
-from outboxd.relay_configuration import relay_limits, routes
 
 
 class PresentPassword:
