@@ -91,7 +91,7 @@ class Handover:
         self._is_restated = True
         self.is_busy = True
         """Whether the worker has a job, or waits for the relay."""
-        # No SimpleQueue: a signal may have the relay's thread wait for one without limit, see `outboxd.mailbox`.
+        # No SimpleQueue: a signal may have the relay's thread wait for one without limit, see `outboxd.daemon.mailbox`.
         self.ended: Queue[EndedBatch] = Queue()
         """The batches that are through, and the parts of them, in their order."""
         self.failure: DeliveryFault | None = None

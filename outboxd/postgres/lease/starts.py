@@ -83,7 +83,7 @@ class StartLog:
 
     def _try_to_end(self) -> str | None:
         """Return why the clean end could not be written; None when it is."""
-        # No SimpleQueue: a signal may have the main thread wait for one without limit, see `outboxd.mailbox`.
+        # No SimpleQueue: a signal may have the main thread wait for one without limit, see `outboxd.daemon.mailbox`.
         told: Queue[str | None] = Queue()
 
         def end(connection: Connection) -> None:
