@@ -200,7 +200,7 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
     from outboxd.postgres.connections.engine import make_engine
 
     topics: dict[str, int] = {}
-    transactional: tuple[str, str, int] | None = None
+    transactional: tuple[str, str, int, str] | None = None
     try:
         engine = make_engine(
             settings.database.url, settings.database.password, statement_timeout_seconds=30.0,
@@ -222,7 +222,12 @@ def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:
         topics |= found.pending_topics
         if exactly_once and found.database:
             names = (found.database, settings.database.schema_, settings.outbox.name)
-            transactional = (transactional_id(*names), progress_topic(*names), found.settled_transaction)
+            transactional = (
+                transactional_id(*names),
+                progress_topic(*names),
+                found.settled_transaction,
+                found.lineage,
+            )
     if settings.alerts.dead_letter_topic:
         topics.setdefault(settings.alerts.dead_letter_topic, 0)
     if has_brokers:

@@ -11,6 +11,7 @@ import pytest
 
 from outboxd.kafka.checks.transaction_checks import inspect_transactions
 from outboxd.policy.exchange.findings import Weight
+from outboxd.postgres.store.load_sql import progress_text
 from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess, Section
@@ -444,6 +445,31 @@ def test_check_warns_of_a_progress_topic_that_may_lose_what_was_acknowledged(kaf
         (Weight.WARNING, f"{topic}: min.insync.replicas is 1 of 3: acknowledged records can be lost with one broker"),
         (Weight.WARNING, f"{topic}: unclean leader election is on: acknowledged records can be lost"),
     ]
+
+
+def test_check_warns_where_a_daemon_on_another_database_of_the_same_name_wrote_the_progress_topic_last(
+    rig: Rig,
+) -> None:
+    topic = rig.topic()
+    rig.insert_many([topic], 10, keys=3)
+    assert daemon_of(rig).run("--until-empty").code == 0
+    (lineage,) = rig.sql.execute(
+        progress_text("outboxd"), {"outbox": "default", "table": "outboxd.outbox", "holder": None, "timeline": None,
+        "storage": None},
+    ).fetchall()[0][1:2]  # fmt: skip
+    progress = f"outboxd-progress-{rig.database.name}-outboxd-default"
+
+    def warnings(lineage: str) -> list[str]:
+        brokers = {"bootstrap.servers": rig.kafka.bootstrap}
+        found = inspect_transactions(brokers, "outboxd-checked", progress, 1, lineage)
+        return [each.message for each in found if "written last" in each.message]
+
+    assert warnings(str(lineage)) == []
+    server, database, table = str(lineage).split("-")
+    assert warnings(f"{server}-{database}-{int(table) + 1}") == [], "a table that was swapped is of the same database"
+    (told,) = warnings(f"{int(server) + 1}-{database}-{table}")
+    assert told.startswith(f"{progress} was written last at 20")
+    assert "for another database of the same name" in told
 
 
 # --- A progress topic that refuses

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from outboxd.policy.rows.records import FIRST_ID
 from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.rig import Rig
@@ -242,3 +243,15 @@ def test_rows_whose_ids_are_below_one_go_in_order_at_a_start_and_are_replayed(ri
     rig.wait_until("SELECT status = 'replayed' FROM outboxd.dead_letter")
     assert daemon.stop().code == 0
     assert [id_of(record) for record in rig.kafka.consume(topic)] == [-9, -5, 0, 3, -7]
+
+
+def test_the_lowest_id_of_all_is_sent(rig: Rig) -> None:
+    topic = rig.topic(partitions=1)
+    rig.insert(topic)
+    rig.sql.execute(
+        "INSERT INTO outboxd.outbox (id, topic, key, payload) OVERRIDING SYSTEM VALUE VALUES (%s, %s, 'k', 'x')",
+        (FIRST_ID, topic),
+    )
+    assert rig.daemon().run("--until-empty").code == 0
+    assert sorted(id_of(record) for record in rig.kafka.consume(topic)) == [FIRST_ID, 1]
+    rig.check(unordered=[FIRST_ID]).assert_holds()

@@ -13,6 +13,7 @@ from outboxd.policy.careful import Opening
 from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.lease.starts import StartLog
 from tests.support.children import wait_for
+from tests.support.lease_keepers import keeper_of
 from tests.support.postgres_fixtures import Database
 
 SECONDS_MAX = 20.0
@@ -116,3 +117,43 @@ def test_care_goes_on_with_the_lease_taken_again_though_nobody_was_suspected_and
         for _ in range(2):
             opening = opening_of(log, take(connection))
             assert (opening.was_clean, opening.suspects) == (False, frozenset())
+
+
+WAITING = """
+CREATE FUNCTION public.wait_for_test() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF new.daemon = 'slow' THEN
+        PERFORM pg_advisory_xact_lock(1);
+    END IF;
+    RETURN new;
+END $$;
+CREATE TRIGGER wait_for_test BEFORE INSERT ON outboxd.start FOR EACH ROW EXECUTE FUNCTION public.wait_for_test();
+"""
+
+
+def test_nobody_takes_the_lease_while_the_start_of_the_owner_before_is_being_written(
+    database: Database, connection: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    connection.execute(WAITING)
+    connection.execute("SELECT pg_advisory_lock(1)")
+    slow_holder = take(connection)
+    connection.execute("UPDATE outboxd.lease SET expires_at = now()")
+    with start_log(database, "slow") as slow:
+        slow.owned(slow_holder)
+        wait_for(
+            lambda: connection.execute("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").rowcount > 0,
+            timeout_seconds=SECONDS_MAX,
+            what="the start is being written",
+        )
+        with keeper_of(database) as next_owner, start_log(database, "next") as successor:
+            next_owner.granted()
+            holder = connection.execute("SELECT holder::text FROM outboxd.lease").fetchone()
+            assert holder is not None
+            assert opening_of(successor, str(holder[0])).was_clean
+            record(successor, 1, 2)
+            connection.execute("SELECT pg_advisory_unlock(1)")
+            wait_for(
+                lambda: slow.under_way.seconds() == 0.0, timeout_seconds=SECONDS_MAX, what="the slow one has its answer"
+            )
+    daemons = connection.execute("SELECT daemon FROM outboxd.start ORDER BY id").fetchall()
+    assert daemons == [("next",)]

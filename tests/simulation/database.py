@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from outboxd.policy.lease_watch import LeaseSight, LeaseVersion
 from outboxd.policy.rows.records import Arm, Record
 from tests.simulation.ids import Ids
 from tests.simulation.timeline import EPOCH_MS, Timeline
@@ -101,6 +102,7 @@ class LeaseRow:
     holder: str = ""
     daemon: str = ""
     expires_at: float = float("-inf")
+    renewed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +318,16 @@ class Database:
 
     # The lease.
 
-    def acquire(self, holder: str, daemon: str, ttl: float) -> int | None:
-        """Take the lease when it ran out; return the token, or None."""
+    def look_at_lease(self) -> LeaseSight:
+        """Return what a standby sees of it."""
+        lease = self.lease
+        version = LeaseVersion(lease.holder, lease.token, repr(lease.expires_at))
+        return LeaseSight(version, lease.expires_at - self.now, lease.expires_at - lease.renewed_at)
+
+    def acquire(self, holder: str, daemon: str, ttl: float) -> int:
+        """Take the lease, which is over; return the token."""
         lease, now = self.lease, self.now
-        if lease.expires_at > now:
-            return None
+        lease.renewed_at = now
         lease.token, lease.holder, lease.daemon, lease.expires_at = lease.token + 1, holder, daemon, now + ttl
         self.committed()
         return lease.token
@@ -329,13 +336,13 @@ class Database:
         lease = self.lease
         if lease.holder != holder or lease.token != token:
             return False
-        lease.expires_at = self.now + ttl
+        lease.expires_at, lease.renewed_at = self.now + ttl, self.now
         self.committed()
         return True
 
     def release(self, holder: str) -> None:
         if self.lease.holder == holder:
-            self.lease.expires_at = min(self.lease.expires_at, self.now)
+            self.lease.expires_at = self.lease.renewed_at = self.now
             self.committed()
 
     # Starts.

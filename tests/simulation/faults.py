@@ -264,8 +264,6 @@ class Faults:
         for daemon in world.daemons:
             daemon.frozen_until = min(daemon.frozen_until, world.timeline.now)
         self._set_clock_right()
-        # Where the clock was set back, an operator ends the lease of an owner that is gone.
-        world.db.lease.expires_at = min(world.db.lease.expires_at, world.db.now + world.scenario.lease_ttl)
         world.db.control.clear()
         for letter in world.db.dead.values():
             if letter.holds_key and letter.status == "dead":

@@ -1,4 +1,4 @@
-"""One daemon's side of the lease: takes it when it is free, renews it, trusts it from before each renewal was sent."""
+"""One daemon's side of the lease: takes it when it is over, renews it, trusts it from before each renewal was sent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from outboxd.policy.exchange.messages import LeaseGranted, LeaseLost
+from outboxd.policy.lease_watch import LeaseWatch
 from tests.simulation.database import Database
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class SimulatedLease:
         self._db = db
         self._dice = dice
         self._ttl = ttl
+        self._watch = LeaseWatch()
         self._token: int | None = None
         self._trusted_until = float("-inf")
         self._acquisitions = 0
@@ -58,7 +60,8 @@ class SimulatedLease:
         if timeline.now < self._db.down_until:
             return
         if token is None:
-            new_token = self._db.acquire(holder, self._daemon.name, self._ttl)
+            is_over = self._watch.is_over(self._db.look_at_lease(), timeline.now)
+            new_token = self._db.acquire(holder, self._daemon.name, self._ttl) if is_over else None
         else:
             new_token = token if self._db.renew(holder, token, self._ttl) else None
         owner = holder, self._db.server

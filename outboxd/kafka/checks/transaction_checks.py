@@ -13,6 +13,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType, TopicDescription
 
+from outboxd.kafka.checks.progress_writers import foreign_writer
 from outboxd.kafka.checks.replication import replication_warnings
 from outboxd.kafka.client.client_config import CLIENT_LOGGER, DEFAULTS, silent, transaction_timeout_ms
 from outboxd.kafka.client.codes import FORBIDDEN, why_unanswered
@@ -28,7 +29,7 @@ _FORBIDDEN = (*FORBIDDEN, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 
 
 def inspect_transactions(
-    properties: Mapping[str, str], transactional_id: str, topic: str, settled: int = 0
+    properties: Mapping[str, str], transactional_id: str, topic: str, settled: int = 0, lineage: str = ""
 ) -> Iterator[Finding]:
     """Yield what keeps exactly-once from working, or from keeping its word; brokers are known to answer.
 
@@ -37,11 +38,14 @@ def inspect_transactions(
         transactional_id: the shard's.
         topic: the progress topic.
         settled: the last transaction that the database knows as settled; 0: none.
+        lineage: which database and table it is, as progress records name it; empty where that is not known.
     """
     admin = AdminClient(silent(properties))
     try:
         yield from _producer(properties, transactional_id)
         yield from _topic(admin, topic, settled)
+        if lineage:
+            yield from foreign_writer(properties, topic, lineage, _AREA)
     except (KafkaException, TimeoutError) as error:
         yield Finding(_AREA, Weight.UNAVAILABLE, f"the cluster does not tell: {why_unanswered(error)}")
 

@@ -18,6 +18,7 @@ from outboxd.postgres.checks.sql_interface import missing_objects
 from outboxd.postgres.checks.table_habits import habits_of
 from outboxd.postgres.connections.failures import STANDBY_REMEDY, explained
 from outboxd.postgres.lease.lease_obstacles import doubt_of, other_outbox_of, same_identity_of
+from outboxd.postgres.schema.lineage import LINEAGE
 from outboxd.postgres.schema.names import quoted
 from outboxd.postgres.schema.revisions import check_schema, required_revision
 from outboxd.postgres.schema.sql_text import in_schema
@@ -48,13 +49,15 @@ _COLUMNS = """SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmo
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What was found, the topics of the pending rows that were read, with how many of them, the database's name, and
-    with exactly-once delivery the number of the last transaction that was settled; 0: none.
+    with exactly-once delivery the number of the last transaction that was settled (0: none) and the lineage of the
+    progress records.
     """
 
     findings: Sequence[Finding]
     pending_topics: Mapping[str, int]
     database: str
     settled_transaction: int = 0
+    lineage: str = ""
 
 
 def inspect(
@@ -66,7 +69,7 @@ def inspect(
     """
     findings: list[Finding] = []
     topics: dict[str, int] = {}
-    database, settled = "", 0
+    database, settled, lineage = "", 0, ""
     try:
         with explained(), engine.connect() as connection:
             database = str(connection.scalar(text("SELECT current_database()")))
@@ -92,10 +95,11 @@ def inspect(
                 if not any(finding.weight.is_problem for finding in findings):
                     findings.append(Finding("grants", Weight.FINE, "the role may do all that the daemon does"))
                     topics = _pending_topics(connection, schema, table)
+                    lineage = _lineage(connection, schema, table) if exactly_once else ""
             findings.extend(pooling_of(engine))
     except OutboxdError as error:
         findings.append(Finding("database", weight_of(error), str(error)))
-    return Inspection(findings, topics, database, settled)
+    return Inspection(findings, topics, database, settled, lineage)
 
 
 def weight_of(error: OutboxdError) -> Weight:
@@ -212,6 +216,12 @@ def _doubt(connection: Connection, schema: str, outbox: str) -> Iterator[Finding
 def _settled_transaction(connection: Connection, schema: str, outbox: str) -> int:
     question = in_schema("SELECT settled_transaction FROM @schema@.progress WHERE outbox = :name AND shard = 0", schema)
     return connection.scalar(question, {"name": outbox}) or 0
+
+
+def _lineage(connection: Connection, schema: str, table: str) -> str:
+    driver: Any = connection.connection.driver_connection
+    row = driver.execute(f"SELECT {LINEAGE}", {"table": f"{quoted(schema)}.{quoted(table)}"}).fetchone()
+    return str(row[0])
 
 
 def _pending_topics(connection: Connection, schema: str, table: str) -> dict[str, int]:

@@ -1,11 +1,12 @@
 """The lease: the right to relay an outbox, kept by a thread and a connection of its own.
 
-    standing by ──acquired (the former one expired)──▶ holding ──renewed every third of the ttl──▶ holding
+    standing by ──acquired (the former one is over)──▶ holding ──renewed every third of the ttl──▶ holding
          ▲                                                │
          └───── a renewal finds another holder, or trust runs out before one succeeds; or given up ◀┘
 
-Only the database's clock decides who holds it. What this daemon trusts is its own monotonic clock: from *before* a
-renewal was sent, for the ttl less a margin; when that runs out it stops by itself, before anybody else may start.
+The database's clock decides who holds it, or what a standby saw itself, where that clock was set: see
+`policy.lease_watch`. What this daemon trusts is its own clock: from *before* a renewal was sent, for the ttl less a
+margin; when that runs out it stops by itself, before anybody else may start.
 Every acquisition takes a new holder id and a higher token, which fence each settlement.
 """
 
@@ -25,20 +26,20 @@ from sqlalchemy import Engine
 from outboxd.errors import OutboxdError
 from outboxd.policy.blame.fencings import MOVED, RIVAL
 from outboxd.policy.exchange.messages import Event, LeaseGranted, LeaseLost
+from outboxd.policy.lease_watch import LeaseVersion, LeaseWatch
 from outboxd.postgres.connections.failures import in_words
 from outboxd.postgres.connections.lock_limit import milliseconds
 from outboxd.postgres.connections.sessions import Connection
 from outboxd.postgres.lease.lease_obstacles import doubt_of, other_outbox_of
 from outboxd.postgres.lease.lease_sql import acquire_text, end_stale_text, release_text, renew_text
 from outboxd.postgres.lease.ownership import Owner, has_moved, storage_of, timeline_of
+from outboxd.postgres.lease.sightings import as_seen, look
+from outboxd.postgres.lease.trust import Trust, wakeful_time
 from outboxd.postgres.schema.names import quoted, quoted_beside_parameters
 from outboxd.stopwatch import Stopwatch
 
-MARGIN_SHARE = 0.1
-"""The part of the ttl by which trust ends before the lease does: clocks drift, and threads wake late."""
 ACQUIRING_SECONDS_MAX = 0.5
 """So long the lease's row may be locked by others before it is looked into who does: settlements take less."""
-
 OBSTACLES_SECONDS = 2.0
 """So often a standby looks whether it is more than another daemon that keeps it from the outbox."""
 
@@ -88,7 +89,8 @@ class LeaseKeeper:
         self._obstacles_at = float("-inf")
         self._schema = schema
         self._table = f"{quoted_beside_parameters(schema)}.lease"
-        self._trusted_until = float("-inf")
+        self._watch = LeaseWatch()
+        self._trust = Trust(ttl_seconds)
         self._held: tuple[Owner, int] | None = None
         self._wake = threading.Event()
         self._closing = False
@@ -109,7 +111,7 @@ class LeaseKeeper:
 
     def trusted_until(self) -> float:
         """Return the monotonic time up to which nobody else can own the outbox."""
-        return self._trusted_until
+        return self._trust.until()
 
     def give_up(self, token: int, *, drained: bool = False, emptied: bool = False) -> None:
         """Release the lease of this token at once, if it is still ours; then stand by.
@@ -122,7 +124,7 @@ class LeaseKeeper:
             # Lost and acquired anew, while the relay still stood down from the one before.
             return
         self._drained = emptied or (drained and not self._was_undrained)
-        self._trusted_until = float("-inf")
+        self._trust.end()
         self._giving_up = token
         self._wake.set()
 
@@ -172,7 +174,12 @@ class LeaseKeeper:
             return min(0.5, self._ttl_seconds / 10)
 
     def _acquire(self) -> float:
-        sent_at = time.monotonic()
+        seen = look(self._connected(), self._table, self._outbox)
+        now = time.monotonic()
+        if seen is not None and not self._watch.is_over(seen, now):
+            return self._stand_by(now)
+        version = None if seen is None else seen.version
+        sent_at = wakeful_time()
         holder = str(uuid.uuid4())
         arguments = {
             "outbox": self._outbox,
@@ -184,33 +191,38 @@ class LeaseKeeper:
             "relayed_table": self._relayed_table,
             "exactly_once": self._exactly_once,
             "lock_timeout": milliseconds(min(ACQUIRING_SECONDS_MAX, self._lock_seconds)),
+            **as_seen(version),
         }
         try:
             row = self._connected().execute(acquire_text(self._table), arguments).fetchone()
         except errors.LockNotAvailable:
-            self._end_stale()
+            self._end_stale(version)
             return 0.0
-        self.last_error = None
         if row is None:
-            self.has_rival = True
-            if not self._is_refusal_told and sent_at >= self._obstacles_at:
-                self._obstacles_at = sent_at + OBSTACLES_SECONDS
-                self._look_for_obstacles()
-            return min(0.5, self._ttl_seconds / 10)
+            return self._stand_by(now)
+        self.last_error = None
         self._was_undrained, self._drained, self.database = bool(row[1]), False, str(row[2])
         self._is_refusal_told = False
-        token = int(row[0])
-        connection = self._connected()
+        token, connection = int(row[0]), self._connected()
         owner = Owner(holder, timeline_of(connection), storage_of(connection, self._relayed))
         self._held = (owner, token)
-        self._trust_from(sent_at)
+        self._trust.begin(sent_at)
         self._on_owner(owner)
         self._post(LeaseGranted(token))
         return self._ttl_seconds / 3
 
-    def _end_stale(self) -> None:
+    def _stand_by(self, now: float) -> float:
+        """The lease is another's, or somebody took it just before us: look again soon."""
+        self.last_error, self.has_rival = None, True
+        if not self._is_refusal_told and now >= self._obstacles_at:
+            self._obstacles_at = now + OBSTACLES_SECONDS
+            self._look_for_obstacles()
+        return min(0.5, self._ttl_seconds / 10)
+
+    def _end_stale(self, version: LeaseVersion | None) -> None:
         """Whoever was the owner has stopped by now: what it left under way must not keep its successor waiting."""
-        ended = self._connected().execute(end_stale_text(self._table), {"outbox": self._outbox}).fetchall()
+        arguments = {"outbox": self._outbox, **as_seen(version)}
+        ended = self._connected().execute(end_stale_text(self._table), arguments).fetchall()
         if ended:
             _LOGGER.warning("the last settlement of an owner whose lease has expired still locked it, and was ended")
 
@@ -226,8 +238,8 @@ class LeaseKeeper:
             _LOGGER.error(refusal)
 
     def _renew(self, owner: Owner, token: int) -> float:
-        sent_at = time.monotonic()
-        if sent_at >= self._trusted_until:
+        sent_at = wakeful_time()
+        if self._trust.is_over():
             # Too late to be sure: the relay has stopped by itself. It is told again, and the lease is asked for anew.
             self._lose("the lease could not be renewed in time")
             return 0.0
@@ -236,7 +248,7 @@ class LeaseKeeper:
         if row is None:
             self._lose(MOVED if has_moved(self._connected(), owner, self._relayed) else RIVAL)
             return 0.0
-        self._trust_from(sent_at)
+        self._trust.begin(sent_at)
         return self._ttl_seconds / 3
 
     def _proof(self, owner: Owner, token: int) -> dict[str, object]:
@@ -249,17 +261,14 @@ class LeaseKeeper:
             "lock_timeout": milliseconds(self._lock_seconds),
         }
 
-    def _trust_from(self, sent_at: float) -> None:
-        self._trusted_until = sent_at + self._ttl_seconds * (1 - MARGIN_SHARE)
-
     def _lose(self, reason: str) -> None:
         self._held = None
-        self._trusted_until = float("-inf")
+        self._trust.end()
         self._post(LeaseLost(reason))
 
     def _release(self) -> None:
         held, self._held = self._held, None
-        self._trusted_until = float("-inf")
+        self._trust.end()
         if held is None:
             return
         was_connected = self._connection is not None

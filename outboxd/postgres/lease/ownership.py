@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from psycopg import errors
 
+from outboxd.postgres.connections.lock_limit import LIMITED
 from outboxd.postgres.connections.sessions import Connection
 from outboxd.postgres.schema.names import quoted_beside_parameters
 
@@ -33,6 +34,14 @@ def is_owned_text(schema: str) -> str:
     return (
         f"EXISTS (SELECT FROM {quoted_beside_parameters(schema)}.lease AS l WHERE l.outbox = %(outbox)s AND l.shard = 0"
         " AND l.holder = %(holder)s::uuid)"
+    )
+
+
+def locked_text(schema: str) -> str:
+    """Return the query that gives a row where the lease is the owner's; nobody takes it before the statement ends."""
+    return (
+        f"SELECT l.token FROM {LIMITED}, {quoted_beside_parameters(schema)}.lease AS l WHERE l.outbox = %(outbox)s"
+        " AND l.shard = 0 AND l.holder = %(holder)s::uuid FOR SHARE OF l"
     )
 
 

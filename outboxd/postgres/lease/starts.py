@@ -17,10 +17,11 @@ from outboxd.errors import DatabaseUnavailableError
 from outboxd.policy.careful import Opening
 from outboxd.postgres.connections.arrays import Int8Array
 from outboxd.postgres.connections.sessions import Connection, Job, Session
-from outboxd.postgres.lease.ownership import is_owned_text
+from outboxd.postgres.lease.ownership import locked_text
 from outboxd.postgres.schema.names import quoted_beside_parameters
 
 RETRY_SECONDS = 0.5
+LOCK_TIMEOUT = "500ms"
 FAILURES_TOLD = 2
 ENDING_SECONDS_MAX = CLOSING_SECONDS_MAX = 5.0
 _CLEAN_END = "ended_at = now(), clean = true, published_ids = NULL"
@@ -32,7 +33,7 @@ class StartLog:
     def __init__(self, engine: Engine, schema: str, outbox: str, daemon: str) -> None:
         """`daemon` is `host:pid`."""
         self._table = f"{quoted_beside_parameters(schema)}.start"
-        self._is_owned = is_owned_text(schema)
+        self._owned = locked_text(schema)
         self._outbox, self._daemon = outbox, daemon
         self._session = Session(engine, "starts")
         self.under_way = self._session.under_way
@@ -123,19 +124,26 @@ class StartLog:
 
     def _begin(self, holder: str, connection: Connection) -> None:
         # Nothing where the lease is another's by now, as after a freeze or a failure: a row of this daemon would stand
-        # above that of its successor, whose record nobody would look at.
+        # above that of its successor, whose record nobody would look at. Nobody takes it before this is written.
         rows = connection.execute(
             # Its own row before: it lost the lease and did not die. But what it suspects of the death of another, it
             # suspects still, and care that was not over goes on.
-            "WITH former AS (SELECT s.ended_at IS NOT NULL OR (s.id IS NOT DISTINCT FROM %(own)s::bigint"
+            f"WITH owned AS MATERIALIZED ({self._owned}),"
+            " former AS (SELECT s.ended_at IS NOT NULL OR (s.id IS NOT DISTINCT FROM %(own)s::bigint"
             " AND s.published_ids IS NULL) AS clean, coalesce(s.published_ids, '{}') AS published_ids"
             f" FROM {self._table} AS s WHERE s.outbox = %(outbox)s ORDER BY s.id DESC LIMIT 1),"
             f" began AS (INSERT INTO {self._table} (outbox, daemon, published_ids) SELECT %(outbox)s, %(daemon)s,"
             # What is not cleared stays suspected, should this owner die before it writes anything itself.
-            f" (SELECT f.published_ids FROM former AS f WHERE NOT f.clean) WHERE {self._is_owned} RETURNING id),"
+            f" (SELECT f.published_ids FROM former AS f WHERE NOT f.clean) FROM owned RETURNING id),"
             f" ended AS (UPDATE {self._table} AS s SET {_CLEAN_END} FROM began WHERE s.id = %(own)s)"
             " SELECT b.id, f.clean, f.published_ids FROM began AS b LEFT JOIN former AS f ON true",
-            {"outbox": self._outbox, "daemon": self._daemon, "holder": holder, "own": self._id},
+            {
+                "outbox": self._outbox,
+                "daemon": self._daemon,
+                "holder": holder,
+                "own": self._id,
+                "lock_timeout": LOCK_TIMEOUT,
+            },
         ).fetchall()
         if not rows:
             return

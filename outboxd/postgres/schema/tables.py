@@ -192,6 +192,7 @@ def _lease(metadata: MetaData) -> Table:
         Column("deleted_through", BigInteger, nullable=True),
         _false("undrained"),
         _text("relayed_table", null=True),
+        _time("renewed_at", null=True),
         PrimaryKeyConstraint("outbox", "shard", name="lease_pkey"),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from outboxd.policy.fetch.limits import REPLAYS_MAX
 from outboxd.postgres.lease.ownership import HAS_MOVED, is_owned_text
 from outboxd.postgres.schema.finite import finite, finite_ms
+from outboxd.postgres.schema.lineage import LINEAGE
 from outboxd.postgres.schema.names import quoted_beside_parameters
 from outboxd.postgres.store.fetch_sql import limit_text
 
@@ -44,8 +45,7 @@ def progress_text(schema: str) -> str:
     return (
         f"SELECT coalesce((SELECT p.settled_transaction FROM {quoted_beside_parameters(schema)}.progress AS p"
         " WHERE p.outbox = %(outbox)s AND p.shard = 0), 0),"
-        " concat_ws('-', (SELECT system_identifier FROM pg_control_system()),"
-        " (SELECT oid FROM pg_database WHERE datname = current_database()), %(table)s::regclass::oid),"
+        f" {LINEAGE},"
         f" {is_owned_text(schema)}, {HAS_MOVED}"
     )
 
@@ -61,17 +61,19 @@ def pauses_text(schema: str) -> str:
     )
 
 
-def sweep_text(schema: str, table: str) -> str:
-    """Return the statement that looks at one chunk of the pending index, up to the position, and tells of it what is
-    not deferred anyway.
+def sweep_text(schema: str, table: str, *, is_first: bool) -> str:
+    """Return the statement that looks at one chunk of the pending index, the first or one behind the cursor, up to the
+    position, and tells of it what is not deferred anyway.
 
     Where more may follow, it gives one more row, without a topic: the last id that was looked at. A chunk is so many
     rows looked at, lest one statement pass over a whole backlog of what is deferred.
     """
     outbox = f"{quoted_beside_parameters(schema)}.{quoted_beside_parameters(table)}"
+    # Nothing is below the first cursor: the lowest id of all is read from there on.
+    behind = ">=" if is_first else ">"
     return (
         "WITH chunk AS MATERIALIZED (SELECT o.id, coalesce(o.topic, '') AS topic, o.key, o.available_at"
-        f" FROM {outbox} AS o WHERE o.published_at IS NULL AND o.id > %(cursor)s"
+        f" FROM {outbox} AS o WHERE o.published_at IS NULL AND o.id {behind} %(cursor)s"
         # A comparison of rows, lest the planner take it for a narrow range, see FetchSql.
         f" AND (o.id, 0) <= (%(position)s, 0) ORDER BY o.id {limit_text('%(rows_max)s')})"
         " SELECT c.id, c.topic, c.key FROM chunk AS c WHERE (c.available_at IS NULL OR c.available_at <= now())"

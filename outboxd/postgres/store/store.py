@@ -17,7 +17,7 @@ from outboxd.alarm import Alarm
 from outboxd.policy.exchange.messages import Event, Settled, SettleFailed
 from outboxd.policy.exchange.reads import Arrived, FetchFailed, KeyHolder, Loaded, Pause, Swept
 from outboxd.policy.exchange.requests import IMPATIENT, FetchRequest, Patience, Settlement, SweepRequest
-from outboxd.policy.rows.records import Record, size_of
+from outboxd.policy.rows.records import FIRST_ID, Record, size_of
 from outboxd.postgres.connections.arrays import Int8Array
 from outboxd.postgres.connections.failures import in_words, is_refusal
 from outboxd.postgres.connections.lock_limit import milliseconds
@@ -189,7 +189,8 @@ class PostgresStore:
         given_at = time.monotonic()
         with connection.cursor(binary=True) as cursor:
             # Planned for its very cursor: from there on, most rows of the table may be published.
-            rows = cursor.execute(sweep_text(self._schema, self._table), arguments, prepare=False).fetchall()
+            text = sweep_text(self._schema, self._table, is_first=request.cursor == FIRST_ID)
+            rows = cursor.execute(text, arguments, prepare=False).fetchall()
         last_id = rows.pop()[0] if rows and rows[-1][1] is None else None
         self._post(Swept(rows, last_id, time.monotonic() - given_at))
 

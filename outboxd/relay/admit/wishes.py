@@ -215,7 +215,7 @@ class Wishes:
         if record_id > position:
             return
         self._went_back_from = position
-        self.cursors.position = record_id - 1
+        self.cursors.position = max(FIRST_ID, record_id - 1)
         self.gaps.forget_above(record_id - 1)
         self.found = {found_id: None for found_id in self.found if found_id < record_id}
 

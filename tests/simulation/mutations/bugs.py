@@ -12,6 +12,7 @@ from outboxd.policy.keys.deferrals import Deferrals
 from outboxd.policy.keys.key_gate import KeyGate
 from outboxd.policy.keys.key_queues import KeyQueues
 from outboxd.policy.keys.key_states import KeyStates
+from outboxd.policy.lease_watch import LeaseWatch
 from outboxd.policy.topics.breakers import Breakers, StormGuard
 from outboxd.policy.topics.partition_holds import PartitionHolds
 from outboxd.policy.topics.topic_holds import TopicHolds
@@ -306,6 +307,14 @@ BUGS = [
         "settling.pieces.append(row.event_piece)",
         "settling.pieces.append(None)",
         where=lambda scenario: scenario.fails_over and scenario.exactly_once,
+    ),
+    Mutation(
+        "the lease of an owner that died is kept by a clock that was ahead",
+        LeaseWatch,
+        "is_over",
+        "if duration_seconds is None:",
+        "if True:",
+        where=lambda scenario: scenario.clock_jumps,
     ),
     Mutation(
         "retries wait for a clock that was set back",
