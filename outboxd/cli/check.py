@@ -99,6 +99,7 @@ def _configuration(*, offline: bool) -> Iterator[Finding]:
     if not offline:
         yield from _page(settings)
         yield from _servers(settings, has_brokers=has_brokers)
+        yield from _daemon(settings)
 
 
 def _mistakes(error: ConfigError) -> Iterator[Finding]:
@@ -190,6 +191,20 @@ def _page(settings: Settings) -> Iterator[Finding]:
             "configuration", Weight.WARNING, f"http.listen: this machine has no address {host} at present: {cause}",
             "without it the daemon relays, and has no page and no metrics; it takes the address once it is there",
         )  # fmt: skip
+
+
+def _daemon(settings: Settings) -> Iterator[Finding]:
+    """What a daemon that has its page on this machine is troubled by: the servers themselves may look well."""
+    from outboxd.cli.daemon_page import DaemonPage, troubles
+
+    status = DaemonPage(settings.http.address).status()
+    if status is None or status["outbox"] != settings.outbox.name:
+        return
+    found = troubles(status)
+    if not found:
+        yield Finding("daemon", Weight.FINE, f"{status['daemon']}: {status['state']}")
+    for trouble in found:
+        yield Finding("daemon", Weight.WARNING, f"{status['daemon']}: {trouble}", "look at the daemon's log")
 
 
 def _servers(settings: Settings, *, has_brokers: bool) -> Iterator[Finding]:

@@ -61,7 +61,7 @@ class DaemonPage:
 
 
 def troubles(status: Mapping[str, Any]) -> list[str]:
-    """Return which servers do not answer the daemon, what keeps it from sending at all, which topic is stuck though
+    """Return which servers do not answer the daemon, what keeps it from sending at all, which topics are stuck though
     brokers answer, and whether rows that were sent cannot be settled, each with why, from what `/status` says.
     """
     found, refusal = [], ""
@@ -79,8 +79,9 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
         return found
     if relay.get("recovery_failure"):
         found.append(f"nothing is sent until what was sent before is known: {relay['recovery_failure']}")
-    if relay.get("stalled_topic") and _answers(status.get("kafka")):
-        found.append(f"the oldest record of topic {relay['stalled_topic']} gets no answer: {relay['stalled_cause']}")
+    stalled = relay.get("stalled_topics")
+    if isinstance(stalled, dict) and _answers(status.get("kafka")):
+        found += [f"the oldest record of topic {topic} gets no answer: {cause}" for topic, cause in stalled.items()]
     if relay.get("refused_rows"):
         waits = ", and all else waits for that" if relay.get("waits_for_refused") else ""
         why = relay.get("refusal") or refusal or "the event row_not_settled in the log says why"

@@ -14,7 +14,7 @@ finds that full is dropped and counted, and the number is told later.
 - `logs`, `journal` and `sink` write; `metrics` and `histogram` count. Names and labels are a contract: never a key, an
   id or a payload in a label, and topics only up to a number.
 - `status` is the board: every write replaces a frozen value, so that readers need no lock. It keeps the last ten
-  minutes as points, and whether the servers answer (`contact`).
+  minutes as points, and whether the servers answer (`contact`); `status_words` are those of its one line.
 - `tracing` stands between the relay and its publisher, where OpenTelemetry's own variables ask for traces, and passes
   everything on.
 """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from outboxd import __version__
 from outboxd.observability.contact import NOT_ASKED, Contact
-from outboxd.policy.blame.cause import plain
+from outboxd.observability.status_words import ROLES, counted, spoken, topics_on_hold, topics_stuck
 from outboxd.relay.settle.writing import REFUSED
 from outboxd.relay.status import RelayStatus, status_of
 
@@ -27,7 +27,6 @@ POINT_SECONDS: Final = 1.0
 PUBLISH_SECONDS: Final = 0.25
 GAUGES: Final = "gauges"
 """Who asks the database beside the relay, four times a minute: what failed then is over with any answer since."""
-_TOPIC_CHARS_MAX: Final = 60
 BACKLOG_SECONDS: Final = 5.0
 """A pending row older than this is a backlog, whose age grows while nobody measures it."""
 
@@ -224,21 +223,21 @@ class StatusBoard:
         status = self.relay
         if status is None:
             return "starting"
-        parts = [_ROLES[status.role]]
+        parts = [ROLES[status.role]]
         if status.role == "owner":
             rate, lag = self.rates().ten_seconds, self.lag_seconds()
-            parts.append(f"{rate:,.0f} rows/s, lag {_spoken(lag)}" if rate or lag >= 1 else "idle")
+            parts.append(f"{rate:,.0f} rows/s, lag {spoken(lag)}" if rate or lag >= 1 else "idle")
         parts += [f"{name} {contact.trouble}" for name, contact in self._servers() if contact.answers is False]
         if status.recovery_failure:
             parts.append("nothing is sent until what was sent before is known")
-        if status.stalled_topic and self.kafka.answers is not False:
-            parts.append(f"{plain(status.stalled_topic, _TOPIC_CHARS_MAX)} is stuck")
+        if status.stalled_topics and self.kafka.answers is not False:
+            parts.append(topics_stuck(status))
         if status.topics_held:
-            parts.append(_topics_on_hold(status))
+            parts.append(topics_on_hold(status))
         if status.held_keys:
-            parts.append(f"{_counted(status.held_keys, 'key')} held")
+            parts.append(f"{counted(status.held_keys, 'key')} held")
         if self.backlog.dead:
-            parts.append(_counted(self.backlog.dead, "dead letter", "+" if self.backlog.dead_is_more else ""))
+            parts.append(counted(self.backlog.dead, "dead letter", "+" if self.backlog.dead_is_more else ""))
         return ", ".join(parts)
 
     def _servers(self) -> Sequence[tuple[str, Contact]]:
@@ -269,31 +268,5 @@ class StatusBoard:
         }
 
 
-_ROLES: Final = {"owner": "relaying", "standby": "standing by", "draining": "stopping"}
-
-
-def _topics_on_hold(status: RelayStatus) -> str:
-    """How many topics wait, and for one of them why: of one that nobody paused, where there is one."""
-    told = f"{_counted(status.topics_held, 'topic')} on hold"
-    if not status.held_topics:
-        return told
-    codes = {breaker.topic: breaker.error_code for breaker in status.breakers}
-    chosen = min(status.held_topics, key=lambda held: (list(held.reasons) == ["paused"], held.topic))
-    # A topic is whatever an application wrote, and this is one line.
-    name = plain(chosen.topic, _TOPIC_CHARS_MAX)
-    return f"{told} ({name}: {codes.get(chosen.topic) or ', '.join(chosen.reasons)})"
-
-
-def _counted(count: int, noun: str, more: str = "") -> str:
-    return f"{count:,}{more} {noun}" if count == 1 and not more else f"{count:,}{more} {noun}s"
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-def _spoken(seconds: float) -> str:
-    for unit_seconds, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * unit_seconds:
-            return f"{seconds / unit_seconds:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -29,7 +29,7 @@ from outboxd.relay.watch import Watch
 RENEWAL_SECONDS_MAX = 10.0
 """So long a renewal waits for the producer's reports; what it never reports then goes again by the new one."""
 PROBED_SECONDS = 2.0
-"""So long it does where only topics on hold are still tried."""
+"""So long it does where only topics on hold, or missing ones, are still tried."""
 
 RECONFIGURED = "its configuration changed"
 REPLAYS_CHANGED = "somebody took back or changed a replay that was under way"
@@ -199,7 +199,7 @@ class Ownership:
         is_drained = (
             self.state.is_drained
             or self.state.is_drained_but_for_refused
-            or (is_probed and self.state.is_drained_but_for_probes)
+            or (is_probed and self.state.is_drained_but_for_tries)
         )
         if not is_drained and now < self.renewing_until:
             return

@@ -132,9 +132,6 @@ class OutboxStore(Protocol):
         ...
 
 
-# What is asked of the broker.
-
-
 class Publisher(Protocol):
     """The broker, as the relay sees it. Reports of `publish` come by `take_reports`, one for each record it took."""
 
@@ -148,6 +145,10 @@ class Publisher(Protocol):
 
     def placement(self, topic: str) -> Placement | None:
         """Return how the producer places the topic's records, to foretell it; None while that is not known."""
+        ...
+
+    def is_missing(self, topic: str) -> bool:
+        """Say whether the cluster told lately that there is no such topic; no may mean that it told nothing."""
         ...
 
     def misplaced(self, topic: str) -> None:

@@ -38,7 +38,7 @@ from outboxd.relay.ports import (
 from outboxd.relay.state import Ports, RelayLimits, State
 
 TRIED_SECONDS = 2.0
-"""So long a drain still tries what PostgreSQL refuses to settle again and again, and topics on hold."""
+"""So long a drain still tries what PostgreSQL refuses to settle again and again, and topics on hold or missing."""
 
 __all__ = ["Ports", "Relay", "RelayEnd", "RelayLimits"]
 
@@ -212,6 +212,9 @@ class Relay:
     # Ending.
 
     def _drain(self) -> None:
+        if self.end is not None:
+            # Told once more while it did not turn.
+            return
         if self._draining_until is not None:
             self._finish("forced")
             return
@@ -231,7 +234,7 @@ class Relay:
                 self._finish("shutdown_timeout")
             elif now >= self._tried_until and state.is_drained_but_for_refused:
                 self._finish("unsettled")
-            elif now >= self._tried_until and state.is_drained_but_for_probes:
+            elif now >= self._tried_until and state.is_drained_but_for_tries:
                 # Of all other topics nothing goes before the next owner comes.
                 self._finish("probing")
         elif self._until_empty and state.token is not None and ownership.reading.loading.is_done:

@@ -205,17 +205,21 @@ class State:
         return is_settled and self.reading is None and settling.refusals.are_stuck
 
     @property
-    def is_drained_but_for_probes(self) -> bool:
-        """The same, but for records that try topics on hold: one of a missing topic is with the client for half a
-        minute, and was never sent.
+    def is_drained_but_for_tries(self) -> bool:
+        """The same, but for records of topics that are on hold, or missing: one of a missing topic is with the client
+        for half a minute, and was never sent.
         """
         settling = self.settling
         is_written = settling.is_empty or (settling.is_written and settling.refusals.are_stuck)
-        breakers = self.lanes.breakers.open.items()
-        # What a breaker that opened on age waits for may have been sent, and be answered yet.
-        probes = sum(self.lanes[topic].in_flight for topic, breaker in breakers if not breaker.is_watched)
-        is_all = 0 < self.lanes.rows_in_flight == probes and not self.aftermath.undecided
+        tries = sum(lane.in_flight for lane in self.lanes.topics() if lane.in_flight and self._is_tried(lane.topic))
+        is_all = 0 < self.lanes.rows_in_flight == tries and not self.aftermath.undecided
         return is_all and is_written and self.reading is None
+
+    def _is_tried(self, topic: str) -> bool:
+        breaker = self.lanes.breakers.open.get(topic)
+        # What a breaker that opened on age waits for may have been sent, and be answered yet.
+        is_on_hold = breaker is not None and not breaker.is_watched
+        return is_on_hold or self.ports.publisher.is_missing(topic)
 
     @property
     def leaves_no_doubt(self) -> bool:

@@ -78,8 +78,8 @@ class RelayStatus:
     `recovery_failure` says why nothing is sent, where it cannot be read what was committed before.
     `refused_rows` are those of `settling_rows` that PostgreSQL refuses to settle, `refusal` names one of them and why;
     `waits_for_refused` says whether all else waits for them.
-    `stalled_topic` is one whose oldest record gets no answer though it is not on hold, `stalled_cause` what was said of
-    the connections.
+    `stalled_topics` are those whose oldest record gets no answer though they are not on hold, a few at most, each with
+    what was said of the connections.
     `oldest_in_memory_seconds` is the age, since its creation, of the record that has been in memory for longest.
     """
 
@@ -114,8 +114,7 @@ class RelayStatus:
     refused_rows: int = 0
     refusal: str = ""
     waits_for_refused: bool = False
-    stalled_topic: str = ""
-    stalled_cause: str = ""
+    stalled_topics: Mapping[str, str] = field(default_factory=dict)
 
 
 def status_of(relay: Relay, now: float) -> RelayStatus:
@@ -128,7 +127,6 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
     oldest = state.ledger.oldest()
     settling_rows = state.settling.records
     unsettled_rows = state.lanes.rows_in_flight + len(state.aftermath.undecided) + settling_rows
-    stalled_topic, stalled_cause = relay.ownership.watch.stalled
     # The sizes of what waits behind others of its key are not kept apart, and there may be too many to add them up.
     unsettled_share = min(1.0, unsettled_rows / max(1, len(state.ledger)))
     return RelayStatus(
@@ -168,8 +166,7 @@ def status_of(relay: Relay, now: float) -> RelayStatus:
         refused_rows=state.settling.refusals.refused_rows,
         refusal=state.settling.refusals.last_told,
         waits_for_refused=state.waits_for_refused(now),
-        stalled_topic=stalled_topic,
-        stalled_cause=stalled_cause,
+        stalled_topics=relay.ownership.watch.stalled,
     )
 
 

@@ -2,8 +2,8 @@
 time-out.
 
 Ten times in ten seconds it notes the oldest record in memory, and that of each topic of which a quarter of what may be
-in memory is in flight, or of every topic where memory is full: one stuck topic must not hide another. A topic whose
-oldest record stays the same for ten seconds is stuck.
+in memory is in flight; that of every topic where memory is full, or anything stays the same: one stuck topic must not
+hide another. A topic whose oldest record stays the same for ten seconds is stuck.
 
 Mostly one partition is: its leader is away or frozen. What is stuck there is told from what is only slow by whether
 anything of its partition was delivered (see `stuck_partitions`), and such partitions are held after some seconds. Where
@@ -17,10 +17,12 @@ from __future__ import annotations
 from outboxd.policy.faults import own_fault
 from outboxd.policy.rows.records import Record
 from outboxd.policy.topics.topic_holds import HoldReason
+from outboxd.relay.report.thens import GOES_ON_BY_ANOTHER, LEFT, MOVES
 from outboxd.relay.state import State
 
 OUTAGE_SECONDS = 30.0
-LEFT = "is left to the next owner, which tries it anew"
+TOLD_MAX = 10
+"""Of so many topics at a time it is told that they are stuck: where no broker answers all are."""
 NO_TROUBLE = (
     "nothing; `outboxd check` says whether the topic is there, with leaders and enough replicas, else look at the "
     "brokers that lead it"
@@ -46,12 +48,10 @@ class Watch:
         self.next_at = 0.0
         self._oldest: dict[str, tuple[int, float]] = {}
         """By topic: the id of its oldest record in memory, and since when it is that."""
-        self._stalled_topic: str | None = None
-        """The topic of which it is known that nothing moves,"""
-        self._is_told = False
-        """whether that was told,"""
-        self._cause = ""
-        """and what was said of the connections then."""
+        self._told: dict[str, str] = {}
+        """The topics of which people were told that they are stuck, each with what was said of the connections then."""
+        self._explained: str | None = None
+        """One that is stuck and of which they were told another reason, where there is no other."""
         self._sent_since: dict[int, float] = {}
         """Of each record that is with the producer: since when it is known to be there, while anything is still."""
         self.still_topics: frozenset[str] = frozenset()
@@ -70,8 +70,8 @@ class Watch:
         # Where memory is full, nothing of any topic is read because of them, however small they are.
         large = {lane.topic for lane in state.lanes.topics() if lane.in_flight} if state.is_crowded else filling
         watched = self._watched()
-        told = set() if self._stalled_topic is None else {self._stalled_topic}
-        self._note(large | watched | told, now)
+        explained = set() if self._explained is None else {self._explained}
+        self._note(large | watched | self._told.keys() | explained | self._flying_while_still(now), now)
         stuck = self._still_for(LOOKS, now)
         sent = self._note_sent(large | watched | self._oldest.keys(), now)
         self._let_go(watched, stuck, sent, now)
@@ -89,14 +89,12 @@ class Watch:
         self._oldest = {topic: (record_id, now) for topic, (record_id, _) in self._oldest.items()}
 
     @property
-    def stalled(self) -> tuple[str, str]:
-        """The topic of which people were told that its oldest record is stuck, and why, while that is so and nothing
-        else says that the topic waits; empty texts where there is none.
+    def stalled(self) -> dict[str, str]:
+        """The topics of which people were told that their oldest record is stuck, each with why, while that is so and
+        nothing else says that the topic waits.
         """
-        topic = self._stalled_topic
-        if topic is None or not self._is_told or topic in self._state.topics.held:
-            return "", ""
-        return topic, self._cause
+        held = self._state.topics.held
+        return {topic: cause for topic, cause in self._told.items() if topic not in held}
 
     def _seconds(self, looks: int) -> float:
         """Return how long so many looks are."""
@@ -110,6 +108,11 @@ class Watch:
         """Return the topics that wait as a whole, whatever for, and those of which partitions do."""
         state = self._state
         return {*state.lanes.breakers.open, *state.topics.held}
+
+    def _flying_while_still(self, now: float) -> set[str]:
+        """Return all topics of which the producer has something, once anything is still."""
+        still = self._still_for(1, now)
+        return {lane.topic for lane in self._state.lanes.topics() if lane.in_flight} if still else set()
 
     def _still_for(self, looks: int, now: float) -> set[str]:
         """Return the topics whose oldest record has been the same for so many looks."""
@@ -208,10 +211,10 @@ class Watch:
         """Whether a topic has been stuck for so long that no restart of a broker explains it, and nothing of any topic
         was delivered since.
         """
-        if self._stalled_topic is None:
-            return False
-        since = self._oldest[self._stalled_topic][1]
-        return now - since >= OUTAGE_SECONDS and self._state.lanes.last_delivered_at <= since
+        stuck = self._told or ([] if self._explained is None else [self._explained])
+        last_delivered_at = self._state.lanes.last_delivered_at
+        times = [self._oldest[topic][1] for topic in stuck]
+        return any(now - since >= OUTAGE_SECONDS and last_delivered_at <= since for since in times)
 
     def _note(self, topics: set[str], now: float) -> None:
         """Note the oldest record of all, and that of each of these topics."""
@@ -239,37 +242,31 @@ class Watch:
 
         A probe that waits in a topic on hold is no news: that of a missing topic does so for longer than this.
         """
-        state = self._state
-        if self._stalled_topic is not None and self._stalled_topic not in stuck:
-            self._tell_over("moves again")
-            self._stalled_topic = None
-        if self._is_told or not stuck:
-            return
-        settling = state.settling.known_ids()
-        found = [topic for topic in stuck if self._oldest[topic][0] not in settling]
-        news = [topic for topic in found if not self._is_explained(topic)]
-        if news:
-            self._stalled_topic, self._is_told = news[0], True
-            self._cause = state.ports.publisher.connection_trouble() or NO_TROUBLE
-            state.ports.observer.event(
-                "in_flight_stalled", topic=news[0], in_memory=len(state.ledger), cause=self._cause
-            )
-        elif self._stalled_topic is None and found:
-            self._stalled_topic = found[0]
+        state, self._explained = self._state, None
+        self._tell_over(self._told.keys() - stuck, MOVES)
+        settling = state.settling.known_ids() if stuck else set()
+        found = [topic for topic in self._oldest if topic in stuck and self._oldest[topic][0] not in settling]
+        news = [topic for topic in found if topic not in self._told and not self._is_explained(topic)]
+        cause = (state.ports.publisher.connection_trouble() or NO_TROUBLE) if news else ""
+        # A transaction that stands still keeps the records of all topics: one of them says it.
+        room = (1 if state.pipelined else TOLD_MAX) - len(self._told)
+        for topic in news[:room]:
+            self._told[topic] = cause
+            state.ports.observer.event("in_flight_stalled", topic=topic, in_memory=len(state.ledger), cause=cause)
+        if found and not self._told:
+            self._explained = found[0]
 
     def end(self, *, goes_on: bool) -> None:
         """What the producer has is not watched any more: it goes on with another one, or is left to the next owner. As
         whoever was told that something is stuck has to hear, and hears again where that lasts.
         """
-        self._tell_over("goes on with another producer" if goes_on else LEFT)
+        self._tell_over(set(self._told), GOES_ON_BY_ANOTHER if goes_on else LEFT)
 
-    def _tell_over(self, then: str) -> None:
-        if self._stalled_topic is not None and self._is_told:
-            state = self._state
-            state.ports.observer.event(
-                "in_flight_moving", topic=self._stalled_topic, then=then, in_memory=len(state.ledger)
-            )
-        self._is_told = False
+    def _tell_over(self, topics: set[str], then: str) -> None:
+        state = self._state
+        for topic in [topic for topic in self._told if topic in topics]:
+            del self._told[topic]
+            state.ports.observer.event("in_flight_moving", topic=topic, then=then, in_memory=len(state.ledger))
 
     def _is_explained(self, topic: str) -> bool:
         """Whether the topic is on hold, and for another reason than that nothing moves."""

@@ -105,7 +105,7 @@ def test_of_no_topic_it_says_that_it_goes_while_a_server_does_not_answer(browser
 
 def test_a_topic_that_is_stuck_is_named_with_the_cause(browser: Browser, site: Site) -> None:
     assert site.board.relay is not None
-    site.board.publish(replace(site.board.relay, stalled_topic="orders", stalled_cause="broker 2 hangs up"))
+    site.board.publish(replace(site.board.relay, stalled_topics={"orders": "broker 2 hangs up"}))
     open_page(browser, site)
     assert "the oldest record of topic orders gets no answer: broker 2 hangs up" in text(browser, "servers")
     assert "orders is stuck" in text(browser, "sentence")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from outboxd.cli.daemon_page import DaemonPage
 from outboxd.policy.exchange.findings import Weight
 from outboxd.postgres.checks.inspection import inspect
 from outboxd.postgres.checks.sql_interface import FUNCTIONS, VIEWS, missing_objects
@@ -372,3 +373,20 @@ def test_every_view_and_function_that_the_migrations_make_is_looked_for(database
         ).fetchone()
     assert {row[0] for row in views} == set(VIEWS)
     assert functions == (len(FUNCTIONS),)
+
+
+def test_what_a_daemon_on_this_machine_is_troubled_by_is_told_though_the_servers_look_well(
+    kafka: KafkaCluster, shell_with: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page: dict[str, Any] = {"outbox": "default", "daemon": "here:7", "state": "relaying, idle", "relay": {}}
+    monkeypatch.setattr(DaemonPage, "status", lambda _: page)
+
+    def told() -> list[tuple[str, str]]:
+        found = shell_with(kafka.bootstrap).ok("check", "--json").document["findings"]
+        return [(each["weight"], each["message"]) for each in found if each["area"] == "daemon"]
+
+    assert told() == [("ok", "here:7: relaying, idle")]
+    page["relay"] = {"stalled_topics": {"orders": "refused"}}
+    assert told() == [("warning", "here:7: the oldest record of topic orders gets no answer: refused")]
+    page["outbox"] = "another"
+    assert told() == []

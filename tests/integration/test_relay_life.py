@@ -359,6 +359,21 @@ def test_rows_of_a_missing_topic_wait_for_it_uncounted_and_in_order(rig: Rig) ->
     rig.check().assert_holds()
 
 
+def test_a_stop_takes_a_moment_only_while_the_client_does_not_say_yet_that_a_topic_is_missing(rig: Rig) -> None:
+    (port,) = free_ports(1)
+    daemon = rig.daemon(http={"listen": f"127.0.0.1:{port}"}, relay={"shutdown_timeout": "30s"})
+    daemon.start()
+    rig.insert(fresh_name("missing"))
+    daemon.wait_for_event("owner")
+    wait_for(lambda: in_memory(port) == 1, timeout_seconds=10, what="the producer has it")
+    began_at = time.monotonic()
+    assert daemon.stop().code == 0
+    assert daemon.events("breaker_opened") == []
+    assert daemon.events("ended", reason="probing", unsettled_rows=1)
+    assert time.monotonic() - began_at < 10
+    assert rig.pending() == 1
+
+
 def test_until_empty_ends_with_server_unavailable_behind_an_open_breaker(rig: Rig) -> None:
     missing = fresh_name("missing")
     rig.insert(missing)

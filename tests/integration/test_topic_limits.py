@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from outboxd.kafka.cluster.topic_limits import ANY_KEY, KnownTopics
+import time
+
+from outboxd.kafka.cluster.topic_limits import ANY_KEY, MISSING_SECONDS, KnownTopics
 from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.policy.exchange.messages import Report
 from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
 from tests.support.children import wait_for
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import MakeTopic
@@ -83,3 +86,24 @@ def test_without_an_answer_rows_go_as_before(kafka: KafkaCluster, topic: MakeTop
         ANY_KEY,
         before.look_above_bytes,
     )
+
+
+def test_questions_for_a_topic_do_not_have_brokers_make_it_that_make_what_is_written_to_and_tell_once_it_is_there() -> (
+    None
+):
+    with KafkaCluster(options={"auto.create.topics.enable": "true"}) as cluster:
+        topics = KnownTopics(lambda: {"bootstrap.servers": cluster.bootstrap}, 1_000_000)
+        topics.of("gone")
+        wait_for(lambda: topics.is_missing("gone") and not topics.is_asking, timeout_seconds=20, what="an answer")
+        for _ in range(3):
+            topics.refresh(time.monotonic() + MISSING_SECONDS)
+            wait_for(lambda: not topics.is_asking, timeout_seconds=20, what="an answer")
+        assert "gone" not in cluster.admin.list_topics(timeout=10).topics
+
+        cluster.create_topic("gone", partitions=2)
+        topics.refresh(time.monotonic())
+        assert topics.is_missing("gone"), "it was asked for a moment ago"
+        topics.refresh(time.monotonic() + MISSING_SECONDS)
+        wait_for(lambda: not topics.is_asking, timeout_seconds=20, what="an answer")
+        assert not topics.is_missing("gone")
+        assert topics.placement("gone") == Placement(DEFAULT_PARTITIONER, 2)

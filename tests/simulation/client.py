@@ -70,6 +70,9 @@ class SimulatedPublisher:
         told = self._told[topic]
         return None if told is None else Placement(DEFAULT_PARTITIONER, told)
 
+    def is_missing(self, topic: str) -> bool:
+        return False
+
     def misplaced(self, topic: str) -> None:
         self._told[topic] = None
         partitions = len(self._broker.topics[topic].logs)

@@ -64,6 +64,7 @@ class RetryRow:
     attempts: int
     next_attempt_at: float
     own_age: float = 0.0
+    error_code: str = ""
 
 
 @dataclass(slots=True)

@@ -38,6 +38,7 @@ def load(db: Database) -> Loaded:
                     replaying=False,
                     due_in_seconds=due,
                     own_age_seconds=retry.own_age,
+                    error_code=retry.error_code,
                 )
             )
     holders += map(_key_holder, _loaded_letters(db))
@@ -257,7 +258,7 @@ def settle(db: Database, settlement: Settlement) -> int:
         row = db.rows.get(row_id)
         if row is not None and not row.ever_dead and (row_id in db.pending or not db.deletes):
             due = now + retry.delay_seconds
-            db.retry[row_id] = RetryRow(retry.attempts, due, retry.own_age_seconds)
+            db.retry[row_id] = RetryRow(retry.attempts, due, retry.own_age_seconds, retry.fault.name)
     _replayed(db, settlement)
     for row_id in settlement.out_of_retry:
         db.retry.pop(row_id, None)

@@ -49,6 +49,9 @@ class FakePublisher(NoTransactions):
     def placement(self, topic: str) -> None:
         return None
 
+    def is_missing(self, topic: str) -> bool:
+        return False
+
     def misplaced(self, topic: str) -> None:
         return None
 

@@ -36,6 +36,9 @@ class Within(NoTransactions):
     def placement(self, topic: str) -> None:
         return None
 
+    def is_missing(self, topic: str) -> bool:
+        return False
+
     def misplaced(self, topic: str) -> None:
         return None
 

@@ -6,12 +6,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from confluent_kafka import KafkaError
 
 from outboxd.policy.blame.routes import Route
+from outboxd.policy.faults import fault_of
 from outboxd.policy.rows.records import FIRST_ID
+from outboxd.policy.topics.breakers import storm_note
 from outboxd.relay.fetch.orders import Orders
 from outboxd.relay.memory.held_record import HeldState
-from outboxd.relay.ports import DueReplay, Fetched, HoldingLetters, KeyHolder
+from outboxd.relay.ports import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause
 from outboxd.relay.state import Ports, RelayLimits, State
 from tests.unit.records import record
 
@@ -27,8 +30,12 @@ class Bench:
 
     def __init__(self, *loaded: KeyHolder) -> None:
         self.now = 100.0
+        self.events: list[tuple[str, object]] = []
         ports = SimpleNamespace(
-            clock=SimpleNamespace(monotonic=lambda: self.now), observer=None, dice=None, publisher=None
+            clock=SimpleNamespace(monotonic=lambda: self.now),
+            observer=SimpleNamespace(event=lambda name, **fields: self.events.append((name, fields.get("topic")))),
+            dice=None,
+            publisher=None,
         )
         self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)
         self.orders = Orders(self.state)
@@ -135,6 +142,22 @@ def test_a_replay_waits_for_the_retry_of_a_row_that_was_given_its_id() -> None:
     assert not bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 10)]))
     assert bench.state.held.by_id[1].state is HeldState.SCHEDULED
     assert not bench.state.wants_reload
+
+
+def of_a_storm(outbox_id: int, topic: str, *, attempts: int = 0) -> KeyHolder:
+    return KeyHolder(
+        outbox_id, topic, "k", attempts, None, replaying=False, due_in_seconds=0.0, error_code="MSG_SIZE_TOO_LARGE"
+    )
+
+
+def test_a_topic_that_stormed_under_an_owner_before_is_tried_with_care_unless_it_is_held_for_that_still() -> None:
+    holders = [of_a_storm(1, "resumed"), of_a_storm(2, "held"), of_a_storm(3, "ordinary", attempts=1), letter(4, "a")]
+    bench = Bench(*holders)
+    note = storm_note(fault_of(KafkaError.MSG_SIZE_TOO_LARGE))
+    pauses = [Pause("held", 0, "daemon", note), Pause("res*", 0, "somebody", "for the night")]
+    bench.orders.try_stormed(Loaded(holders, pauses, 0))
+    assert bench.events == [("breaker_opened", "resumed")]
+    assert bench.state.lanes.storms.untried() == {"resumed": KafkaError.MSG_SIZE_TOO_LARGE}
 
 
 def test_a_replay_that_was_changed_before_it_went_has_all_loaded_anew() -> None:

@@ -163,11 +163,10 @@ def test_a_dead_letter_is_not_due_though_a_new_owner_loads_it_with_a_time() -> N
     assert [held.due_in_seconds for held in status_of(relay, 100.0).held] == [None, None]
 
 
-def test_a_topic_that_is_stuck_is_in_the_status_with_the_cause() -> None:
+def test_topics_that_are_stuck_are_in_the_status_with_the_cause() -> None:
     relay = make_relay()
-    watch = relay.ownership.watch
-    watch._stalled_topic, watch._is_told, watch._cause = "orders", True, "refused"
-    assert (status_of(relay, 100.0).stalled_topic, status_of(relay, 100.0).stalled_cause) == ("orders", "refused")
+    relay.ownership.watch._told |= {"orders": "refused", "payments": "refused"}
+    assert status_of(relay, 100.0).stalled_topics == {"orders": "refused", "payments": "refused"}
 
 
 def test_a_held_record_of_a_topic_that_goes_one_at_a_time_shows_its_key() -> None:

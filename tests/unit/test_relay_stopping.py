@@ -29,6 +29,7 @@ from outboxd.policy.topics.partitioners import Placement
 from outboxd.relay.ending import RelayEnd
 from outboxd.relay.ownership import PROBED_SECONDS, RECONFIGURED, RENEWAL_SECONDS_MAX, REPLAYS_CHANGED
 from outboxd.relay.relay import TRIED_SECONDS, Ports, Relay, RelayLimits
+from outboxd.relay.report.thens import GOES_ON, GOES_ON_BY_ANOTHER, LEFT
 from tests.unit.records import record
 
 FATAL = DeliveryFault(fault_of(45), "fatal")
@@ -50,6 +51,7 @@ class Bench:
         self.fault: DeliveryFault | None = None
         self.is_full = False
         self.refused: set[int] = set()
+        self.missing: set[str] = set()
         self.now = 100.0
         self.trusted_until = float("inf")
         observer = SimpleNamespace(wants_rows=False, **dict.fromkeys(OBSERVED, lambda *_, **__: None))
@@ -145,6 +147,9 @@ class Bench:
         self.calls.append("purge")
 
     def placement(self, _topic: str) -> None: ...
+
+    def is_missing(self, topic: str) -> bool:
+        return topic in self.missing
 
 
 OBSERVED = (
@@ -303,6 +308,23 @@ def test_a_stop_waits_for_another_topics_records_beside_what_tries_a_topic_on_ho
     assert list(bench.pending) == [1]
 
 
+def test_a_stop_and_a_renewal_wait_a_moment_only_for_rows_of_a_topic_that_the_cluster_does_not_have() -> None:
+    bench = Bench(record(1, topic="missing"))
+    bench.missing.add("missing")
+    bench.turns()
+    assert bench.relay.state.lanes.breakers.open == {}
+    bench.turns(round(PROBED_SECONDS / 0.05) - 2, RENEWS)
+    assert "rebuild" not in bench.calls
+    bench.turns()
+    assert bench.calls.count("rebuild") == 1
+    bench.turns()
+    stopped_at = bench.now
+    bench.turns(1_000, StopRequested())
+    assert bench.now - stopped_at == pytest.approx(TRIED_SECONDS, abs=0.2)
+    assert bench.relay.end == RelayEnd("probing")
+    assert not bench.given_up["drained"]
+
+
 def test_a_renewal_waits_a_moment_only_for_what_tries_a_topic_on_hold() -> None:
     bench = probing()
     bench.turns(round(PROBED_SECONDS / 0.05) - 2, RENEWS)
@@ -403,6 +425,14 @@ def test_fire_and_forget_records_that_are_on_their_way_are_not_dropped_where_all
     assert bench.calls == ["give up"]
 
 
+def test_what_is_told_to_stop_three_times_while_it_does_not_turn_ends_once() -> None:
+    bench = Bench(record(1))
+    bench.turns()
+    bench.turns(1, StopRequested(), StopRequested(), StopRequested())
+    assert bench.relay.end == RelayEnd("forced")
+    assert bench.calls == ["purge", "give up"]
+
+
 def test_a_renewal_says_whether_the_configuration_or_an_operators_replay_asked_for_it() -> None:
     bench = Bench()
     told: list[object] = []
@@ -439,8 +469,8 @@ def test_a_renewal_tells_that_what_waited_under_the_producer_before_goes_on() ->
     assert [name for name, _ in waits] == ["breaker_closed", "partitions_released", "producer_renewed"]
     assert waits[0][1]["topic"] == "closed"
     assert waits[0][1]["open_seconds"] == round(bench.now - 3 * 0.05 - opened_at, 3)
-    assert waits[0][1]["then"] == "goes on"
-    assert waits[1][1] == {"topic": "stuck", "partitions": "2", "then": "go on"}
+    assert waits[0][1]["then"] == GOES_ON
+    assert waits[1][1] == {"topic": "stuck", "partitions": "2", "then": GOES_ON}
     assert bench.relay.state.lanes.breakers.open == {}
 
 
@@ -465,18 +495,18 @@ def test_where_an_ownership_ends_whoever_was_told_that_a_topic_waits_hears_that_
         "topic": "closed",
         "error_code": "TOPIC_AUTHORIZATION_FAILED",
         "open_seconds": round(bench.now - opened_at, 3),
-        "then": "is left to the next owner, which tries it anew,",
+        "then": LEFT,
     }
     assert ends[1][1]["partitions"] == "2"
-    assert ends[1][1]["then"] == "are left to the next owner, which tries them anew"
+    assert ends[1][1]["then"] == LEFT
 
 
 @pytest.mark.parametrize(
     ("events", "then", "last"),
     [
-        ([LeaseLost("the connection is gone")], "is left to the next owner, which tries it anew", "lease_lost"),
-        ([StopRequested(), StopRequested()], "is left to the next owner, which tries it anew", "ended"),
-        ([RENEWS], "goes on with another producer", "producer_renewed"),
+        ([LeaseLost("the connection is gone")], LEFT, "lease_lost"),
+        ([StopRequested(), StopRequested()], LEFT, "ended"),
+        ([RENEWS], GOES_ON_BY_ANOTHER, "producer_renewed"),
     ],
     ids=["lease lost", "stop", "another producer"],
 )

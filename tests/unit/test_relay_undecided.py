@@ -116,3 +116,15 @@ def test_rows_refused_for_what_no_topic_can_mend_are_a_storm_where_nothing_is_de
 
     assert bench.told == ["storm_guard"]
     assert len(bench.died) == STORM_KEYS - 1
+
+
+def test_one_row_of_a_storm_goes_to_retry_without_an_attempt_so_that_an_owner_to_come_knows_of_the_storm() -> None:
+    bench = Bench()
+    bench.take([], SILENCE_SECONDS)
+    assert bench.told == ["storm_guard"]
+    settlement = bench.state.settling.take()
+    assert settlement is not None
+    assert [topic for topic, _ in settlement.storms] == ["a"]
+    ((record_id, retry),) = settlement.retries
+    assert (retry.attempts, retry.fault) == (0, REFUSED.fault)
+    assert record_id in bench.state.ledger.records, "until that is written"

@@ -18,7 +18,7 @@ from outboxd.policy.topics.breakers import STORM_KEYS
 from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
 from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.state import Ports, RelayLimits, State
-from outboxd.relay.watch import OUTAGE_SECONDS, Watch
+from outboxd.relay.watch import OUTAGE_SECONDS, TOLD_MAX, Watch
 from tests.unit.records import record
 
 STALL_SECONDS = RelayLimits().stall_seconds
@@ -137,13 +137,44 @@ def test_a_topic_that_is_stuck_and_not_held_is_shown_with_the_cause_until_it_mov
     bench.trouble = "refused"
     bench.send("stuck", 1, 5)
     bench.wait(STALL_SECONDS)
-    assert bench.watch.stalled == ("", "")
+    assert bench.watch.stalled == {}
     bench.wait(WATCH_SECONDS)
     assert bench.held == set()
-    assert bench.watch.stalled == ("stuck", "refused")
+    assert bench.watch.stalled == {"stuck": "refused"}
     bench.deliver("stuck", 1, 5)
     bench.wait(WATCH_SECONDS)
-    assert bench.watch.stalled == ("", "")
+    assert bench.watch.stalled == {}
+
+
+def test_each_of_several_small_topics_that_are_stuck_is_told_with_its_end() -> None:
+    bench = Bench()
+    bench.send("first", 1, 1)
+    bench.send("second", 2, 1)
+    bench.wait(STALL_SECONDS)
+    bench.send("third", 3, 1)
+    bench.wait(2 * WATCH_SECONDS)
+    assert bench.events == [("in_flight_stalled", "first"), ("in_flight_stalled", "second")]
+    bench.deliver("first", 1, 1)
+    bench.wait(STALL_SECONDS + WATCH_SECONDS)
+    assert bench.events[2:] == [("in_flight_moving", "first"), ("in_flight_stalled", "third")]
+    assert list(bench.watch.stalled) == ["second", "third"]
+
+
+def test_where_all_topics_are_stuck_a_few_are_told() -> None:
+    bench = Bench()
+    for number in range(TOLD_MAX + 5):
+        bench.send(f"topic-{number}", number, 1)
+    bench.wait(2 * STALL_SECONDS)
+    assert bench.events == [("in_flight_stalled", f"topic-{number}") for number in range(TOLD_MAX)]
+
+
+def test_a_transaction_that_stands_still_is_told_by_one_of_its_topics() -> None:
+    bench = Bench()
+    bench.state.pipelined = True
+    bench.send("first", 1, 1)
+    bench.send("second", 2, 1)
+    bench.wait(2 * STALL_SECONDS)
+    assert bench.events == [("in_flight_stalled", "first")]
 
 
 def test_nothing_is_stuck_while_transactions_end_though_the_oldest_record_waits_for_the_last_of_its_batch() -> None:
@@ -162,7 +193,7 @@ def test_a_topic_that_is_held_needs_nobody_else_to_say_that_it_is_stuck() -> Non
     bench.send("stuck", 1, 25)
     bench.wait(STALL_SECONDS + 2 * WATCH_SECONDS)
     assert bench.held == {"stuck"}
-    assert bench.watch.stalled == ("", "")
+    assert bench.watch.stalled == {}
 
 
 def test_a_stuck_topic_that_takes_a_quarter_is_held_until_it_moves() -> None:

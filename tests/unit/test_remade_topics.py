@@ -7,9 +7,17 @@ from queue import SimpleQueue
 
 import pytest
 
+from outboxd.kafka.client import kept_admin
 from outboxd.kafka.cluster import remade_topics
 from outboxd.kafka.cluster.remade_topics import RemadeTopicsWatch
-from outboxd.policy.topics.remade_topics import IDS_KNOWN_MAX, PAUSE_SECONDS, TOPICS_KNOWN_MAX, RemadeTopics, TopicSight
+from outboxd.policy.topics.remade_topics import (
+    IDS_KNOWN_MAX,
+    PAUSE_SECONDS,
+    TOPICS_KNOWN_MAX,
+    UNKNOWN_SECONDS,
+    RemadeTopics,
+    TopicSight,
+)
 from tests.support.children import wait_for
 
 STILL = {"orders"}
@@ -17,7 +25,7 @@ WAIT_SECONDS = 10.0
 
 
 def told(topic_id: str, *, is_led: bool = True, topic: str = "orders") -> Mapping[str, TopicSight]:
-    return {topic: TopicSight(topic_id, is_led)}
+    return {topic: TopicSight(topic_id, is_led, 3)}
 
 
 def knowing(topic_id: str) -> RemadeTopics:
@@ -31,9 +39,11 @@ def test_a_topic_is_asked_for_when_it_is_met_and_again_only_while_its_id_is_unkn
     topics = RemadeTopics()
     assert topics.wanted(["orders", "missing"], (), 0.0) == ["orders", "missing"]
     topics.take(told("one"), ())
-    assert topics.wanted(["orders", "missing"], STILL, PAUSE_SECONDS - 1) == []
-    assert topics.wanted(["orders", "missing"], (), PAUSE_SECONDS) == ["missing"]
-    assert topics.wanted(["orders", "missing"], STILL, PAUSE_SECONDS + 1) == ["orders"]
+    assert topics.wanted(["orders", "missing"], STILL, UNKNOWN_SECONDS - 1) == []
+    assert topics.wanted(["orders", "missing"], STILL, UNKNOWN_SECONDS) == ["missing"]
+    assert topics.wanted(["orders"], STILL, PAUSE_SECONDS - 1) == []
+    assert topics.wanted(["orders"], (), PAUSE_SECONDS) == []
+    assert topics.wanted(["orders"], STILL, PAUSE_SECONDS) == ["orders"]
 
 
 def test_a_topic_that_stands_still_and_has_another_id_needs_another_producer_once() -> None:
@@ -75,10 +85,10 @@ def test_the_cluster_is_asked_beside_the_relay_for_topics_of_legal_names_and_no_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: SimpleQueue[list[str]] = SimpleQueue()
-    answers: SimpleQueue[Mapping[str, TopicSight] | Exception] = SimpleQueue()
+    answers: SimpleQueue[Mapping[str, TopicSight | None] | Exception] = SimpleQueue()
     found: SimpleQueue[Sequence[str]] = SimpleQueue()
 
-    def sights_of(_: Mapping[str, str], topics: list[str]) -> Mapping[str, TopicSight]:
+    def sights_of(_: object, topics: list[str]) -> Mapping[str, TopicSight | None]:
         asked.put(topics)
         answer = answers.get(timeout=WAIT_SECONDS)
         if isinstance(answer, Exception):
@@ -86,10 +96,14 @@ def test_the_cluster_is_asked_beside_the_relay_for_topics_of_legal_names_and_no_
         return answer
 
     monkeypatch.setattr(remade_topics, "sights_of", sights_of)
+    monkeypatch.setattr(kept_admin, "AdminClient", lambda _: object())
     watch = RemadeTopicsWatch(dict, found.put)
     now = 0.0
+    dropped: list[bool] = []
+    monkeypatch.setattr(watch._admin, "drop", lambda: dropped.append(True))
     for answer, still in (
         (TimeoutError(), frozenset[str]()),
+        ({"orders": None}, frozenset()),
         (told("one"), frozenset()),
         (told("two"), frozenset(STILL)),
     ):
@@ -101,3 +115,4 @@ def test_the_cluster_is_asked_beside_the_relay_for_topics_of_legal_names_and_no_
         now += PAUSE_SECONDS
     assert found.get(timeout=WAIT_SECONDS) == ["orders"]
     assert asked.empty(), "one question at a time"
+    assert len(dropped) == 2, "another client after a question in vain, and for a topic that stands still"

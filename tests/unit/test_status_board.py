@@ -122,8 +122,10 @@ def test_a_database_that_refuses_to_settle_is_told_from_one_that_does_not_answer
 
 def test_the_sentence_names_a_topic_that_is_stuck_while_brokers_answer(board: StatusBoard) -> None:
     board.kafka_answers(True)
-    board.publish(replace(IDLE, stalled_topic="orders\nREADY=1"))
+    board.publish(replace(IDLE, stalled_topics={"orders\nREADY=1": "refused"}))
     assert board.sentence() == "relaying, idle, orders READY=1 is stuck"
+    board.publish(replace(IDLE, stalled_topics={"orders": "refused", "audit": "refused"}))
+    assert board.sentence() == "relaying, idle, orders and 1 other topic are stuck"
     board.kafka_answers(False, "refused")
     assert board.sentence() == "relaying, idle, Kafka does not answer"
 

@@ -82,12 +82,14 @@ def test_an_owner_that_cannot_know_what_was_sent_before_says_why_it_sends_nothin
 
 
 def test_a_topic_that_is_stuck_while_brokers_answer_is_told_with_what_was_said_of_the_connections() -> None:
-    relay = {"stalled_topic": "orders", "stalled_cause": "refused"}
-    (told,) = troubles({"relay": relay, "kafka": {"up": True, "cause": "", "since": 1.0}})
-    assert told == "the oldest record of topic orders gets no answer: refused"
+    relay = {"stalled_topics": {"orders": "refused", "audit": "silent"}}
+    assert troubles({"relay": relay, "kafka": {"up": True, "cause": "", "since": 1.0}}) == [
+        "the oldest record of topic orders gets no answer: refused",
+        "the oldest record of topic audit gets no answer: silent",
+    ]
     (told,) = troubles({"relay": relay, "kafka": {"up": False, "cause": "refused", "since": 1.0}})
     assert told == "Kafka does not answer: refused"
-    assert troubles({"relay": {**relay, "stalled_topic": ""}}) == []
+    assert troubles({"relay": {"stalled_topics": {}}}) == []
 
 
 def test_that_rows_cannot_be_settled_is_told_with_the_cause_and_whether_all_else_waits() -> None:

@@ -32,6 +32,7 @@ class ScriptedPublisher:
         self._notes = notes
         self._properties = properties
         self._reports: list[Report] = []
+        self._waiting: list[Record] = []
 
     def publish_alone(self, record: Record) -> bool:
         tries = len(list(self._notes.iterdir()))
@@ -45,6 +46,9 @@ class ScriptedPublisher:
                 os.kill(os.getpid(), signal.SIGKILL)
             case b"silence":
                 return True
+            case b"until told":
+                self._waiting.append(record)
+                return True
             case b"silence while old" if self._properties == OLD:
                 return True
             case b"die of the old" if self._properties == OLD:
@@ -54,7 +58,9 @@ class ScriptedPublisher:
         self._reports.append(Report(record, None, 1, 10 + record.id, True))
         return True
 
-    def poll(self, timeout_seconds: float) -> None: ...
+    def poll(self, timeout_seconds: float) -> None:
+        if self._waiting and (self._notes / "told").exists():
+            self._reports.append(Report(self._waiting.pop(), None, 1, 11, True))
 
     def flush(self, timeout_seconds: float) -> None: ...
 
@@ -137,6 +143,20 @@ def test_a_process_that_died_once_proves_nothing(trial: TrialProcess) -> None:
     trial.send(row(1, b"kill once"))
     (report,) = answers(trial, 1)
     assert report.error is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_goes_to_all_processes_of_a_service_or_a_terminal_ends_none_and_blames_no_row(
+    trial: TrialProcess, tmp_path: Path, number: signal.Signals
+) -> None:
+    note = tmp_path / "1-0"
+    trial.send(row(1, b"until told"))
+    wait_for(lambda: note.exists() and note.read_text() != "", timeout_seconds=60, what="the child has it")
+    os.kill(int(note.read_text()), number)
+    (tmp_path / "told").touch()
+    (report,) = answers(trial, 1)
+    assert report.error is None
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["1-0", "told"], "no other child had it"
 
 
 def test_what_is_abandoned_is_never_reported_and_blames_nobody(trial: TrialProcess, tmp_path: Path) -> None:

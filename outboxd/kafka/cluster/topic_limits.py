@@ -1,14 +1,14 @@
-"""What a topic refuses, as far as the cluster tells: its size limit, and whether it is compacted; and how many
-partitions it has.
+"""What a topic refuses, as far as the cluster tells: its size limit, and whether it is compacted; how many partitions
+it has; and whether there is one of that name.
 
-Asked on a thread of its own when a topic is first met, and again every few minutes. What a topic refuses only decides
-*how* a record is sent: one that it is likely to refuse goes in a batch of its own, where it spoils nothing for others.
-The broker has the last word; where it does not tell (an ACL, an old broker), all records go by the batch as before.
+Asked on a thread of its own when a topic is first met, and again every few minutes, or twice a minute where it is
+missing. What a topic refuses only decides *how* a record is sent: one that it is likely to refuse goes in a batch of
+its own, where it spoils nothing for others. The broker has the last word; where it does not tell (an ACL, an old
+broker), all records go by the batch as before.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,15 +20,19 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from outboxd.kafka.client.answers import answer_of
 from outboxd.kafka.client.client_config import partitioner_of, silent
+from outboxd.kafka.client.kept_admin import KeptAdmin
 from outboxd.kafka.client.lots import Lots
-from outboxd.kafka.cluster.partitions import MostPartitions, count_partitions
+from outboxd.kafka.cluster.partitions import MostPartitions
+from outboxd.kafka.cluster.topic_sights import ASK_SECONDS_MAX, sights_of
 from outboxd.policy.rows.headers import InvalidHeaders, parse_headers
 from outboxd.policy.rows.records import Record
 from outboxd.policy.rows.row_checks import lone_batch_size_bytes
 from outboxd.policy.topics.partitioners import Placement
+from outboxd.policy.topics.remade_topics import TopicSight
 
-ASK_SECONDS_MAX = 10.0
 REFRESH_SECONDS = 300.0
+MISSING_SECONDS = 30.0
+"""So long after it was asked for a topic that is missing is asked for again."""
 TOPICS_REMEMBERED_MAX = 10_000
 OWN_HEADERS_BYTES: Final = 256
 """More than the three headers that outboxd adds ever take, but for a very long outbox name."""
@@ -77,6 +81,8 @@ class KnownTopics:
         self._unknown = TopicLimits(record_bytes_max // 2)
         self._known: dict[str, TopicLimits] = {}
         self._partitions: dict[str, int] = {}
+        self._missing: set[str] = set()
+        self._admin = KeptAdmin(properties, "topics")
         self.most_partitions = MostPartitions()
         # Without an answer batches are only a little less clean.
         self._lots: Lots[str] = Lots("topic-limits", self._ask_all, may_wait=True)
@@ -93,6 +99,7 @@ class KnownTopics:
             if len(self._known) >= TOPICS_REMEMBERED_MAX:
                 self._known.clear()
                 self._partitions.clear()
+                self._missing.clear()
             limits = self._known[topic] = self._unknown
             self.ask([topic])
         return limits
@@ -104,15 +111,23 @@ class KnownTopics:
         partitions = self._partitions.get(topic)
         return None if partitions is None else Placement(partitioner_of(self._properties()), partitions)
 
+    def is_missing(self, topic: str) -> bool:
+        """Say whether there was no such topic when the cluster told last."""
+        return topic in self._missing
+
     def misplaced(self, topic: str) -> None:
         """A record of the topic went elsewhere than was foretold: it has other partitions by now."""
         self._partitions.pop(topic, None)
         self.ask([topic])
 
     def refresh(self, now: float) -> None:
-        """Ask again for what was asked for long ago; `now` is monotonic seconds."""
-        stale = [topic for topic, limits in list(self._known.items()) if now - limits.asked_at >= REFRESH_SECONDS]
-        self.ask(stale)
+        """Ask again for what is missing, or was asked for long ago; `now` is monotonic seconds."""
+
+        def is_stale(topic: str, limits: TopicLimits) -> bool:
+            return now - limits.asked_at >= (MISSING_SECONDS if topic in self._missing else REFRESH_SECONDS)
+
+        self.ask([topic for topic, limits in list(self._known.items()) if is_stale(topic, limits)])
+        self._admin.rest()
 
     def ask(self, topics: list[str]) -> None:
         """Have the cluster asked for these topics; several wishes become one question."""
@@ -121,23 +136,29 @@ class KnownTopics:
     def _ask_all(self, topics: list[str]) -> None:
         # Not allowed, not there, not now, or properties that a reload made unfit: without an answer batches are only a
         # little less clean, and stuck partitions are not told apart.
-        with contextlib.suppress(KafkaException, ValueError):
+        try:
             self._ask(set(topics))
+        except (KafkaException, ValueError, TimeoutError):
+            self._admin.drop()
 
     def _ask(self, topics: set[str]) -> None:
         now = time.monotonic()
         self._known.update((topic, replace(self._known.get(topic, self._unknown), asked_at=now)) for topic in topics)
-        properties = self._properties()
-        client = _client(properties)
+        properties, client = self._properties(), self._admin.client()
+        sights = sights_of(client, sorted(topics))
         for topic in topics:
-            count = count_partitions(client, topic, ASK_SECONDS_MAX)
-            if count is None:
-                self._partitions.pop(topic, None)
-            else:
-                self._partitions[topic] = count
-                self.most_partitions.note(topic, count)
-        for topic, values in _configs(client, topics):
+            self._take(topic, sights.get(topic))
+        missing = {topic for topic, sight in sights.items() if sight is None}
+        self._missing = (self._missing - topics) | missing
+        for topic, values in _configs(client, topics - missing):
             self._known[topic] = self._limits(values, properties, now)
+
+    def _take(self, topic: str, sight: TopicSight | None) -> None:
+        if sight is None:
+            self._partitions.pop(topic, None)
+        else:
+            self._partitions[topic] = sight.partitions
+            self.most_partitions.note(topic, sight.partitions)
 
     def _limits(self, values: Mapping[str, str | None], properties: Mapping[str, str], now: float) -> TopicLimits:
         compression = properties.get("compression.type") or properties.get("compression.codec") or "none"
@@ -165,6 +186,8 @@ def topic_configs(
 
 def _configs(client: AdminClient, topics: Iterable[str]) -> Iterator[tuple[str, Mapping[str, str | None]]]:
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+    if not resources:
+        return
     for resource, future in client.describe_configs(resources, request_timeout=ASK_SECONDS_MAX).items():
         try:
             entries = answer_of(future, ASK_SECONDS_MAX + 1)

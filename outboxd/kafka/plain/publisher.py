@@ -69,6 +69,7 @@ class KafkaPublisher(NoTransactions):
         )
         self._checks = MessageChecks(source, record_bytes_max(properties), empty_key_partition(properties))
         self.topics = KnownTopics(lambda: self._properties, record_bytes_max(properties))
+        self.is_missing = self.topics.is_missing
         self._acknowledged = None if on_lost is None else AcknowledgedPlaces(lambda: self._properties, source, on_lost)
         self._failure: DeliveryFault | None = None
         self._maker = maker = ProducerMaker()

@@ -173,6 +173,11 @@ class TransactionalPublisher:
     def placement(self, topic: str) -> None:
         """Tell nothing: one stuck partition stops its whole transaction, so that nobody asks where records go."""
 
+    def is_missing(self, topic: str) -> bool:
+        """Say no: such a record never waits, since it is refused before its transaction begins."""
+        del topic
+        return False
+
     def misplaced(self, topic: str) -> None:
         """Nothing was foretold."""
 

@@ -270,8 +270,9 @@ class TrialProcess:
 
 def serve(pipe: Connection[Any, Any], make_publisher: Callable[[], LonePublisher]) -> None:
     """Be the child: send each record that comes by the pipe, answer with its report; end when the pipe does."""
-    # The terminal's Ctrl+C goes to all; the daemon decides, and the pipe tells.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal, or a service manager, sends them to all: the daemon decides, and the pipe tells.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     publisher = make_publisher()
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)

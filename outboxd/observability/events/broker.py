@@ -18,7 +18,7 @@ BROKER_EVENTS: Final = (
     EventKind(
         "breaker_closed",
         "info",
-        "The topic {topic} {then} after {open_seconds} s on hold for {error_code}.",
+        "The topic {topic}, on hold for {error_code} for {open_seconds} s, {then}.",
         ("topic", "error_code", "open_seconds", "then"),
         alerts=True,
     ),
@@ -33,7 +33,7 @@ BROKER_EVENTS: Final = (
     EventKind(
         "partitions_released",
         "info",
-        "Of topic {topic} these partitions {then}: {partitions}.",
+        "What was held of topic {topic} {then}. Partitions: {partitions}.",
         ("topic", "partitions", "then"),
         alerts=True,
     ),

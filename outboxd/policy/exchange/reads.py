@@ -31,7 +31,8 @@ class KeyHolder(NamedTuple):
     """A record that held its key when the daemon before this one ended: in `retry`, or dead and holding.
 
     `own_age_seconds` is the time between its counted failures, without that on hold or paused, `waited_seconds` how
-    long ago it failed first, or died.
+    long ago it failed first, or died, `error_code` what one in `retry` failed with last: where no attempt is counted,
+    in a storm of its topic.
     """
 
     outbox_id: int
@@ -43,6 +44,7 @@ class KeyHolder(NamedTuple):
     due_in_seconds: float
     own_age_seconds: float = 0.0
     waited_seconds: float = 0.0
+    error_code: str = ""
 
 
 class HoldingLetters(NamedTuple):

@@ -13,17 +13,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 PAUSE_SECONDS = 30.0
-"""So long after a question for a topic the next one comes at the earliest."""
+"""So long after a question for a topic that stands still the next one comes at the earliest."""
+UNKNOWN_SECONDS = 5.0
+"""So long for one of unknown id: that of a topic which was made again meanwhile would be taken for its first."""
 TOPICS_KNOWN_MAX = 10_000
 IDS_KNOWN_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSight:
-    """What the cluster tells of one topic: its id, and whether each of its partitions has a leader."""
+    """What the cluster tells of one topic: its id, whether each of its partitions has a leader, and how many it has."""
 
     id: str
     is_led: bool
+    partitions: int
 
 
 class RemadeTopics:
@@ -39,7 +42,7 @@ class RemadeTopics:
         """Return the topics to ask for now, which counts as asked: those of which no id is known, and those that stand
         still.
         """
-        wanted = [topic for topic in met if (topic not in self._ids or topic in still) and self._may_ask(topic, now)]
+        wanted = [topic for topic in met if self._may_ask(topic, still, now)]
         if len(self._asked_at) + len(wanted) > TOPICS_KNOWN_MAX:
             # Those that are met still are asked for anew.
             self._ids.clear()
@@ -47,8 +50,16 @@ class RemadeTopics:
         self._asked_at.update(dict.fromkeys(wanted, now))
         return wanted
 
-    def _may_ask(self, topic: str, now: float) -> bool:
-        return now - self._asked_at.get(topic, float("-inf")) >= PAUSE_SECONDS
+    def _may_ask(self, topic: str, still: Collection[str], now: float) -> bool:
+        is_known = topic in self._ids
+        if is_known and topic not in still:
+            return False
+        pause_seconds = PAUSE_SECONDS if is_known else UNKNOWN_SECONDS
+        return now - self._asked_at.get(topic, float("-inf")) >= pause_seconds
+
+    def are_new(self, topics: Iterable[str]) -> bool:
+        """Say whether the id of none of these is known yet."""
+        return not any(topic in self._ids for topic in topics)
 
     def take(self, sights: Mapping[str, TopicSight], still: Collection[str]) -> list[str]:
         """Take what was told; return the topics for which another producer is needed: they stand still, and each is

@@ -18,12 +18,12 @@ def load_text(schema: str, table: str) -> str:
     outbox = f"{s}.{quoted_beside_parameters(table)}"
     letters = (
         "SELECT l.outbox_id, l.topic, l.key, l.attempts, l.id, l.status = 'replaying', 0::float8,"
-        f" 0::float8, {_seconds_since('l.died_at')} FROM {s}.dead_letter AS l WHERE l.outbox = %(outbox)s AND"
+        f" 0::float8, {_seconds_since('l.died_at')}, '' FROM {s}.dead_letter AS l WHERE l.outbox = %(outbox)s AND"
     )
     return (
         f"SELECT r.outbox_id, o.topic, o.key, r.attempts, NULL::bigint, false,"
         f" greatest(0, date_part('epoch', {finite('r.next_attempt_at')} - now())),"
-        f" date_part('epoch', r.own_age), {_seconds_since('r.first_failed_at')}"
+        f" date_part('epoch', r.own_age), {_seconds_since('r.first_failed_at')}, r.error_code"
         # Row by row: a join the planner may begin with all that is pending.
         f" FROM {s}.retry AS r CROSS JOIN LATERAL (SELECT p.topic, p.key FROM {outbox} AS p WHERE p.id = r.outbox_id"
         " AND p.published_at IS NULL LIMIT 1) AS o"

@@ -58,6 +58,7 @@ class Loading:
         now = state.ports.clock.monotonic()
         for holder in loaded.holders:
             self._orders.hold(holder, now)
+        self._orders.try_stormed(loaded)
         state.ports.observer.event("owner", token=state.token, held_records=len(state.held))
         if state.pipelined:
             self._recovering.begin(loaded)

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from outboxd.policy.blame.routes import matches_pattern
+from outboxd.policy.faults import fault_named
 from outboxd.policy.rows.records import FailureHistory
+from outboxd.policy.topics.breakers import storm_of
 from outboxd.relay.memory.held_record import HeldRecord, HeldState
-from outboxd.relay.ports import DueReplay, Fetched, HoldingLetters, KeyHolder, Pause
+from outboxd.relay.ports import DueReplay, Fetched, HoldingLetters, KeyHolder, Loaded, Pause
 from outboxd.relay.state import State
 
 
@@ -99,6 +102,18 @@ class Orders:
                 key=holder.key,
             )
         )
+
+    def try_stormed(self, loaded: Loaded) -> None:
+        """Topics that stormed under an owner before, and that an operator let go since, are tried by one row at a time:
+        nothing was delivered of them yet.
+        """
+        noted = [pause for pause in loaded.pauses if storm_of(pause.note) is not None]
+        for holder in loaded.holders:
+            fault = fault_named(holder.error_code) if not holder.attempts and holder.dead_letter_id is None else None
+            is_noted = any(matches_pattern(holder.topic, pause.topic_pattern) for pause in noted)
+            if fault is not None and not is_noted:
+                now = self._state.ports.clock.monotonic()
+                self._state.aftermath.holding.try_all_again({holder.topic: fault.code}, now)
 
     def on_holding(self, after: int, listed: HoldingLetters, asked_at: float) -> None:
         """Take the dead letters that hold their keys, above the id `after`, as they were at `asked_at` or later.

@@ -29,6 +29,10 @@ class ForwardingPublisher:
         """Return how the producer places the topic's records, to foretell it; None while that is not known."""
         return self._within.placement(topic)
 
+    def is_missing(self, topic: str) -> bool:
+        """Say whether the cluster told lately that there is no such topic."""
+        return self._within.is_missing(topic)
+
     def misplaced(self, topic: str) -> None:
         """A record of the topic went elsewhere than was foretold: forget how it is placed, and find out anew."""
         self._within.misplaced(topic)

@@ -7,6 +7,7 @@
 
 - A row is settled only by its own report, and dies only where its neighbours show that the topic is well: `histories`
   and `suspicion` remember what tells that, `undecided` ones wait for it.
-- Partitions that give no answer are held by themselves: `stuck_partitions`. `row_events` are for the log's level
-  debug.
+- Partitions that give no answer are held by themselves: `stuck_partitions`. A topic whose rows fail for good, one after
+  the other, is held by `storming`. `thens` are the words for what became of a topic that waited; `row_events` are for
+  the log's level debug.
 """

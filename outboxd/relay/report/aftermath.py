@@ -17,8 +17,7 @@ from outboxd.policy.exchange.messages import error_of
 from outboxd.policy.faults import Fault, FaultClass
 from outboxd.policy.keys.key_gate import KeyGate
 from outboxd.policy.rows.records import NO_HISTORY, Record
-from outboxd.policy.topics.breakers import storm_note
-from outboxd.policy.topics.topic_holds import HoldReason, TopicHolds
+from outboxd.policy.topics.topic_holds import TopicHolds
 from outboxd.relay.memory.held_record import HeldRecord, HeldState
 from outboxd.relay.memory.held_records import HeldRecords
 from outboxd.relay.memory.lanes import Lanes
@@ -29,6 +28,7 @@ from outboxd.relay.report.deliveries import Deliveries
 from outboxd.relay.report.histories import Histories
 from outboxd.relay.report.holding import Holding
 from outboxd.relay.report.row_events import tell_rows
+from outboxd.relay.report.storming import Storming
 from outboxd.relay.report.stuck_partitions import StuckPartitions
 from outboxd.relay.report.suspicion import Finding
 from outboxd.relay.report.undecided import Undecided
@@ -78,6 +78,15 @@ class Aftermath:
             histories=histories,
             holding=self.holding,
             stuck=stuck,
+            observer=observer,
+        )
+        self.storming = Storming(
+            gate=gate,
+            topics=topics,
+            lanes=lanes,
+            settling=settling,
+            histories=histories,
+            holding=self.holding,
             observer=observer,
         )
         self.suspects: list[Record] = []
@@ -208,9 +217,9 @@ class Aftermath:
             if fault.unless_neighbour_passes and not self.histories.suspicions.is_sent_again(record.id):
                 self._question(report, fault, since, now)
                 continue
-            if HoldReason.STORM in self._topics.held.get(record.topic, ()):
+            if self.storming.is_held(record.topic):
                 # At once: what is decided after an operator's resume only would close the topic again.
-                self._storm(report, now)
+                self.storming.hold(report, now)
             elif lane.last_delivered_at > since and fault.of_row_alone:
                 # Sent again, all of these would be refused at once with nothing between, which would look like a storm.
                 self._lanes.storms.disproved(record.topic, fault.code)
@@ -221,20 +230,7 @@ class Aftermath:
             elif failure.waits(lane, now):
                 self.undecided.append(failure)
             else:
-                self._storm(report, now)
-
-    def _storm(self, report: Report, now: float) -> None:
-        error = report.error
-        if error is None:
-            return
-        record, fault = report.record, error.fault
-        message = cause(fault, error.text, record.topic, report.partition)
-        if HoldReason.STORM not in self._topics.held.get(record.topic, ()):
-            self._settling.storm(self._lanes.storm(record.topic, fault), storm_note(fault))
-            self._gate.defer_waiting([record.topic])
-            self._observer.event("storm_guard", topic=record.topic, error_code=fault.name, cause=message)
-        self._lanes.breakers.probe_ended(record.topic, record.id, now)
-        self.holding.leave(record, HeldState.WANTED, "storm guard", now)
+                self.storming.hold(report, now)
 
     def _apply(self, record: Record, outcome: Outcome, now: float) -> None:
         match outcome:

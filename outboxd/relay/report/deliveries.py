@@ -168,6 +168,6 @@ class Deliveries:
             else:
                 # It stays in memory until that is written: the database would else show it as still to be sent.
                 self._settling.replayed(report.record, history.dead_letter_id, report.partition, report.offset)
-            if history is not None and history.attempts and history.dead_letter_id is None:
+            if history is not None and history.dead_letter_id is None:
                 self._settling.out_of_retry(record_id)
         return kept

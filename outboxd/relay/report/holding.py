@@ -16,8 +16,7 @@ from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.ports import Observer
 from outboxd.relay.report.histories import STRAGGLERS_SECONDS, Histories
 from outboxd.relay.report.stuck_partitions import StuckPartitions
-
-LEFT = "is left to the next owner, which tries it anew,"
+from outboxd.relay.report.thens import GOES_ON, LEFT
 
 
 class Holding:
@@ -69,7 +68,7 @@ class Holding:
             return
         self._topics.release(topic, HoldReason.BREAKER, now)
         self._held.want_parked(topic)
-        self._tell_closed(topic, breaker, now, "goes on")
+        self._tell_closed(topic, breaker, now, GOES_ON)
 
     def _tell_closed(self, topic: str, breaker: Breaker, now: float, then: str) -> None:
         seconds = round(now - breaker.opened_at, 3)

@@ -19,8 +19,7 @@ from outboxd.policy.topics.partition_holds import PartitionHolds
 from outboxd.policy.topics.partitioners import Placement
 from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.ports import Observer, Publisher, Report
-
-LEFT = "are left to the next owner, which tries them anew"
+from outboxd.relay.report.thens import GOES_ON, LEFT
 
 
 class StuckPartitions:
@@ -168,7 +167,7 @@ class StuckPartitions:
         ids = self._ids.get(topic, {})
         for partition in partitions:
             ids.pop(partition, None)
-        self._observer.event("partitions_released", topic=topic, partitions=_listed(partitions), then="go on")
+        self._observer.event("partitions_released", topic=topic, partitions=_listed(partitions), then=GOES_ON)
         if topic in self._holds:
             self._note(topic, now)
         else:

@@ -174,7 +174,9 @@ class Writing:
         if record is None:
             return
         former = state.aftermath.histories.by_id.pop(record_id, NO_HISTORY)
-        history = FailureHistory(retry.attempts, waits_since=former.waits_since)
+        # One of a storm has no attempt counted, and is in `retry` all the same.
+        waits_since = now if former.waits_since is None else former.waits_since
+        history = FailureHistory(retry.attempts, waits_since=waits_since)
         gate_key = state.gate.key_of(record)
         due_at = now + retry.delay_seconds
         name = retry.fault.name
