@@ -66,6 +66,7 @@ BUGS = [
         "release",
         "self._topics.defer(topic, min(from_ids))",
         "pass",
+        first_seed=28,
         where=_not_exactly_once,
     ),
     Mutation(
@@ -74,6 +75,7 @@ BUGS = [
         "_go_next",
         "if state.pipelined and following and state.has_ready:",
         "if False:",
+        first_seed=60,
         where=_exactly_once,
     ),
     Mutation(
@@ -91,6 +93,7 @@ BUGS = [
         "on_told",
         "if replay.is_behind:",
         "if False:",
+        first_seed=28,
     ),
     Mutation(
         "a key is read again before what was admitted of it left memory",
@@ -98,6 +101,7 @@ BUGS = [
         "_relay",
         "ownership.publishing.take_back(now)\n    if not ownership.stale_reads:",
         "if not ownership.stale_reads:",
+        first_seed=95,
         where=_exactly_once,
     ),
     Mutation(
@@ -145,6 +149,7 @@ BUGS = [
         "_own_or_hold",
         "if fault.of_one_partition or not around.neighbours_delivered:",
         "if False:",
+        first_seed=24,
     ),
     Mutation(
         "a late record goes to the end of its key's queue",
@@ -186,7 +191,7 @@ BUGS = [
         "_rebuild",
         "unsettled + state.ready[state.ready_at :]",
         "state.ready[state.ready_at :]",
-        first_seed=140,
+        first_seed=150,
     ),
     Mutation("suspects are forgotten", Aftermath, "_apply", "self.suspects.append(record)", "pass"),
     Mutation(
@@ -195,6 +200,7 @@ BUGS = [
         "on_failed",
         "state.settling.failed(replace(event.settlement, again=True))",
         "state.settling.done()",
+        first_seed=25,
     ),
     Mutation(
         "what the owner before held is not loaded",
@@ -244,7 +250,7 @@ BUGS = [
         "unknown",
         "known, left = self.records, self._left()",
         "known, left = self.records, set()",
-        first_seed=1_000,
+        first_seed=1_010,
     ),
     Mutation(
         "no probe is an untried record",
@@ -262,6 +268,7 @@ BUGS = [
         "readmit",
         "self._lanes.breakers.probe_ended(record.topic, record.id, now)",
         "pass",
+        first_seed=75,
         where=_exactly_once,
     ),
     Mutation(
@@ -271,7 +278,7 @@ BUGS = [
         "self.keys.free(gate_key)",
         "if gate_key not in self.held: self.keys.free(gate_key)",
         where=_exactly_once,
-        first_seed=5635,
+        first_seed=6_070,
     ),
     Mutation(
         "a failover is overlooked",
@@ -279,6 +286,7 @@ BUGS = [
         "_proof",
         "self._daemon.lease.server",
         "self._db.server",
+        first_seed=340,
         where=lambda scenario: scenario.fails_over,
     ),
     Mutation(
@@ -305,6 +313,7 @@ BUGS = [
         "_on_recovered",
         "settling.pieces.append(row.event_piece)",
         "settling.pieces.append(None)",
+        first_seed=780,
         where=lambda scenario: scenario.fails_over and scenario.exactly_once,
     ),
     Mutation(
@@ -338,6 +347,7 @@ BUGS = [
         "take_committed",
         "committed, self.committed = self.committed, []",
         "committed = self.committed",
+        first_seed=550,
         where=_exactly_once,
     ),
     Mutation(
