@@ -430,23 +430,6 @@ def test_check_makes_sure_that_transactions_can_be_begun_and_that_their_progress
     assert "one replica" in said[3][1]
 
 
-def test_check_warns_of_a_progress_topic_that_may_lose_what_was_acknowledged(kafka_three: KafkaCluster) -> None:
-    topic = fresh_name("outboxd-progress")
-    config = {
-        "cleanup.policy": "delete",
-        "retention.ms": "-1",
-        "min.insync.replicas": "1",
-        "unclean.leader.election.enable": "true",
-    }
-    kafka_three.create_topic(topic, partitions=1, replication=3, config=config)
-    found = inspect_transactions({"bootstrap.servers": kafka_three.bootstrap}, "outboxd-checked", topic)
-    assert [(each.weight, each.message) for each in found][1:] == [
-        (Weight.WARNING, f"{topic} is not compacted: it grows without a limit"),
-        (Weight.WARNING, f"{topic}: min.insync.replicas is 1 of 3: acknowledged records can be lost with one broker"),
-        (Weight.WARNING, f"{topic}: unclean leader election is on: acknowledged records can be lost"),
-    ]
-
-
 def test_check_warns_where_a_daemon_on_another_database_of_the_same_name_wrote_the_progress_topic_last(
     rig: Rig,
 ) -> None:

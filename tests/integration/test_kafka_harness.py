@@ -167,20 +167,6 @@ def test_a_client_that_does_not_know_the_authority_is_kept_out(guarded: KafkaClu
     assert KafkaError._SSL in stranger.event_codes
 
 
-def test_three_brokers_keep_what_they_acknowledged_when_a_leader_dies(kafka_three: KafkaCluster) -> None:
-    name = kafka_three.create_topic(fresh_name(), partitions=3, replication=3)
-    client = Client({"bootstrap.servers": kafka_three.bootstrap})
-    assert client.send(name, count=300) == [0] * 300
-    victim = kafka_three.leaders(name)[0]
-    kafka_three.kill(victim)
-    try:
-        assert client.send(name, count=300) == [0] * 300
-        assert kafka_three.leaders(name)[0] != victim
-        assert len(kafka_three.consume(name)) == 600
-    finally:
-        kafka_three.start_broker(victim)
-
-
 def test_clients_go_through_the_proxy_and_hear_nothing_in_a_black_hole(guarded: KafkaCluster) -> None:
     proxy = guarded.proxies[0]
     name = guarded.create_topic(fresh_name(), partitions=1)

@@ -1,12 +1,15 @@
 """Every code that a broker can answer a Produce request with, one by one, through the whole daemon.
 
 What is expected is derived here from the measured facts about each code, never from the table in `outboxd.policy`.
+Most of the time a held topic waits for its next probe: several daemons, each with a broker of its own, share the codes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,13 @@ import pytest
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess
 from tests.support.mock_broker import MockCluster
-from tests.support.postgres_fixtures import Database
+from tests.support.postgres import PostgresServer
+from tests.support.postgres_fixtures import Database, fresh_database
 from tests.support.rows import value
 
 FACTS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "unit/data/kafka-error-facts.json").read_text())
 BROKER_CODES = {fact["code"]: fact for fact in FACTS if fact["code"] >= -1}
+DAEMONS = 4
 
 DIES_ALONE = {"dead_letter", "isolate_then_dead_letter"}
 CLOCK = "INVALID_TIMESTAMP"
@@ -83,17 +88,18 @@ class Bench:
         return {"dead": dead, "offsets": offsets, "tries": tries}
 
 
-@pytest.fixture
-def bench(database: Database, tmp_path: Path) -> Iterator[Bench]:
+@contextmanager
+def started(database: Database, directory: Path) -> Iterator[Bench]:
     with MockCluster() as mock:
         daemon = DaemonProcess(
-            tmp_path,
+            directory,
             {
                 "database": {"url": database.url},
                 "kafka": {"bootstrap.servers": mock.bootstrap, "linger.ms": "20", "retry.backoff.ms": "10"},
                 "retry": {"backoff_initial": "10ms", "backoff_max": "20ms"},
                 "relay": {"poll_interval_max": "10ms"},
             },
+            name=database.name,
         )
         made = Bench(database, mock, daemon)
         daemon.start()
@@ -105,41 +111,72 @@ def bench(database: Database, tmp_path: Path) -> Iterator[Bench]:
             made.sql.close()
 
 
+@pytest.fixture
+def bench(database: Database, tmp_path: Path) -> Iterator[Bench]:
+    with started(database, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def benches(postgres_server: PostgresServer, migrated_template: str, tmp_path: Path) -> Iterator[list[Bench]]:
+    with ExitStack() as stack:
+        databases = [stack.enter_context(fresh_database(postgres_server, migrated_template)) for _ in range(DAEMONS)]
+        yield [stack.enter_context(started(database, tmp_path)) for database in databases]
+
+
+def wrong_by_name(benches: list[Bench], tried: Callable[[Bench, int, dict[str, Any]], object]) -> dict[str, object]:
+    """Try every code, each on one of the benches; return what was wrong, by the code's name."""
+    codes = list(BROKER_CODES.items())
+
+    def share(place: int) -> dict[str, object]:
+        return {fact["name"]: tried(benches[place], code, fact) for code, fact in codes[place :: len(benches)]}
+
+    with ThreadPoolExecutor(len(benches)) as pool:
+        found = {name: wrong for shared in pool.map(share, range(len(benches))) for name, wrong in shared.items()}
+    assert len(found) == len(codes)
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
+def fault_alone(bench: Bench, code: int, fact: dict[str, Any]) -> object:
+    """What is wrong with what became of a row that fails with this code once in its batch, and once more alone."""
+    # More requests than these do not fail.
+    (row,) = bench.send(f"alone-{code}", ["k"], [code, code])
+    found = bench.outcome([row])
+    expected = [(row, fact["name"], "fatal", 1)] if dies(fact) else []
+    if found["dead"] != expected:
+        return f"dead {found['dead']}, expected {expected}"
+    if found["tries"] and fact["proposed_class"] not in COUNTS_TRIES | {"retry"}:
+        return f"{found['tries']} attempts counted against the row"
+    return None
+
+
 @pytest.mark.timeout(300)
-def test_a_row_dies_of_its_own_permanent_faults_alone_and_of_nothing_that_is_the_clusters(bench: Bench) -> None:
-    wrong: dict[str, Any] = {}
-    for code, fact in BROKER_CODES.items():
-        name = fact["name"]
-        # Once in its batch, once more alone: more requests than these do not fail.
-        (row,) = bench.send(f"alone-{code}", ["k"], [code, code])
-        found = bench.outcome([row])
-        expected = [(row, name, "fatal", 1)] if dies(fact) else []
-        if found["dead"] != expected:
-            wrong[name] = f"dead {found['dead']}, expected {expected}"
-        if found["tries"] and fact["proposed_class"] not in COUNTS_TRIES | {"retry"}:
-            wrong[name] = f"{found['tries']} attempts counted against the row"
-    assert wrong == {}
-    assert bench.daemon.stop().code == 0
+def test_a_row_dies_of_its_own_permanent_faults_alone_and_of_nothing_that_is_the_clusters(benches: list[Bench]) -> None:
+    assert wrong_by_name(benches, fault_alone) == {}
+    assert [bench.daemon.stop().code for bench in benches] == [0] * DAEMONS
+
+
+def fault_together(bench: Bench, code: int, fact: dict[str, Any]) -> object:
+    """What is wrong with what became of many rows of a few keys, whose batch fails with this code once."""
+    keys = [f"key-{number % 7}" for number in range(21)]
+    ids = bench.send(f"batch-{code}", keys, [code])
+    found = bench.outcome(ids)
+    if found["dead"] and fact["proposed_class"] != "dead_letter":
+        return found["dead"]
+    offsets = [found["offsets"].get(row_id) for row_id in ids]
+    for key in set(keys):
+        of_key = [offset for offset, own in zip(offsets, keys, strict=True) if own == key and offset is not None]
+        if of_key != sorted(of_key):
+            return f"{key} is at {of_key}"
+    return None
 
 
 @pytest.mark.timeout(300)
 def test_a_batch_that_fails_once_costs_none_of_its_rows_whatever_the_code_and_keeps_each_keys_order(
-    bench: Bench,
+    benches: list[Bench],
 ) -> None:
-    keys = [f"key-{number % 7}" for number in range(21)]
-    wrong: dict[str, Any] = {}
-    for code, fact in BROKER_CODES.items():
-        ids = bench.send(f"batch-{code}", keys, [code])
-        found = bench.outcome(ids)
-        if found["dead"] and fact["proposed_class"] != "dead_letter":
-            wrong[fact["name"]] = found["dead"]
-        offsets = [found["offsets"].get(row_id) for row_id in ids]
-        for key in set(keys):
-            of_key = [offset for offset, own in zip(offsets, keys, strict=True) if own == key and offset is not None]
-            if of_key != sorted(of_key):
-                wrong[fact["name"]] = f"{key} is at {of_key}"
-    assert wrong == {}
-    assert bench.daemon.stop().code == 0
+    assert wrong_by_name(benches, fault_together) == {}
+    assert [bench.daemon.stop().code for bench in benches] == [0] * DAEMONS
 
 
 def test_of_twenty_one_rows_in_one_batch_the_one_that_fails_alone_dies_and_the_others_are_delivered(

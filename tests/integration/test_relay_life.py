@@ -448,5 +448,5 @@ def test_no_exit_handler_of_a_library_keeps_a_daemon_from_its_exit_code(
     rig: Rig, elsewhere: dict[str, object], code: int
 ) -> None:
     daemon = rig.daemon(database=elsewhere)
-    daemon.module = "tests.support.aborting_daemon"
+    daemon.module, daemon.is_forked = "tests.support.aborting_daemon", False
     assert daemon.run("--until-empty").code == code

@@ -172,6 +172,8 @@ def test_a_password_is_seen_nowhere(secured: Rig) -> None:
         http={"listen": f"127.0.0.1:{port}", "token_file": str(secured.directory / "token")},
         log={"format": "json", "level": "debug"},
     )
+    # Its command line shall be its own.
+    daemon.is_forked = False
     daemon.start()
     daemon.wait_for_event("owner")
     secured.insert(topic)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 # Runs in the child and becomes the command; `preexec_fn` is unsafe beside the threads of Kafka clients. 1 is
 # PR_SET_PDEATHSIG, 9 is SIGKILL; a parent that died before the request was made shows by the changed parent id.
@@ -23,6 +24,23 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 # Below the kernel's range for outgoing connections: no client can take a port between our look and the server's bind.
 _PORT_RANGE = range(20_000, 32_000)
+
+
+class Child(Protocol):
+    """What is asked of a process that was started, `subprocess.Popen` or another."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 def free_ports(count: int) -> list[int]:
@@ -59,7 +77,7 @@ def spawn(
         )
 
 
-def end(child: subprocess.Popen[bytes], *, grace_seconds: float) -> int:
+def end(child: Child, *, grace_seconds: float) -> int:
     """Send SIGTERM, wait `grace_seconds`, then SIGKILL, which ends a frozen child too; return the exit status."""
     if child.poll() is None and grace_seconds > 0:
         child.terminate()

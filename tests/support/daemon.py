@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.children import end, spawn, wait_for
+from tests.support.children import Child, end, spawn, wait_for
+from tests.support.nursery import fork
 
 Section = Mapping[str, object]
 Event = Mapping[str, Any]
@@ -57,6 +58,8 @@ class DaemonProcess:
 
     module = "outboxd"
     """What is started: a test with ports of its own brings a launcher of its own."""
+    is_forked = True
+    """Whether a start is a fork of what has loaded the modules, or that of a shell, for tests of the process itself."""
 
     def __init__(
         self, directory: Path, sections: Mapping[str, Section], routes: Sequence[Section] = (), *, name: str = "daemon"
@@ -69,7 +72,7 @@ class DaemonProcess:
         )
         self._out = directory / f"{name}.out"
         self._log = directory / f"{name}.log"
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._seen_bytes = 0
 
     def start(self, *arguments: str) -> None:
@@ -77,12 +80,13 @@ class DaemonProcess:
         self._seen_bytes = self._log.stat().st_size if self._log.exists() else 0
         self._out.write_text("")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("OUTBOXD_", "PG"))}
-        self._child = spawn(
-            [sys.executable, "-m", self.module, "run", "-c", str(self.config), *arguments],
-            log=self._out,
-            errors=self._log,
-            env={**environ, "PYTHONPATH": str(ROOT)},
-        )
+        environ["PYTHONPATH"] = str(ROOT)
+        words = ["run", "-c", str(self.config), *arguments]
+        if self.is_forked:
+            self._child = fork(self.module, words, out=self._out, errors=self._log, env=environ)
+        else:
+            command = [sys.executable, "-m", self.module, *words]
+            self._child = spawn(command, log=self._out, errors=self._log, env=environ)
 
     @property
     def pid(self) -> int:

@@ -14,8 +14,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import uuid
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +26,12 @@ from tests.support.kafka_config import (
     LOOPBACK,
     NodePorts,
     Security,
+    beginning_of,
+    fresh_id,
     make_certificates,
     node_properties,
     write_properties,
+    write_storage,
 )
 from tests.support.kafka_jars import alone_in, class_archive, kafka_jars
 from tests.support.proxy import TcpProxy
@@ -41,6 +42,8 @@ JAVA_OPTIONS = ("-Xms96m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLeve
 _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 20.0
 _ARCHIVE_TIMEOUT_SECONDS = 120.0
+# What a new cluster begins with, as Kafka's tool wrote it for the first one.
+_beginnings: list[bytes] = []
 
 
 class KafkaCluster(KafkaAdmin):
@@ -224,17 +227,22 @@ class KafkaCluster(KafkaAdmin):
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _format_storage(self) -> None:
-        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-        formatting = []
+        """Make every broker's storage as Kafka's tool does, which is run for the first one of a test run only: it takes
+        as long as half a broker's start, and what it writes is the same for all but for their ids.
+        """
+        cluster_id = fresh_id()
         for broker in range(len(self._nodes)):
             properties = self._write_properties(broker)
-            command = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties))
-            formatting.append((broker, spawn(command, log=self._log(broker))))
-        for broker, child in formatting:
-            if child.wait(_START_TIMEOUT_SECONDS) != 0:
-                raise RuntimeError(
-                    f"formatting the storage of broker {broker} failed:\n{self.log_text(broker)[-3000:]}"
-                )
+            if _beginnings:
+                write_storage(self._data(broker), cluster_id, broker, _beginnings[0])
+            else:
+                self._run_storage_tool(cluster_id, broker, properties)
+                _beginnings.append(beginning_of(self._data(broker)))
+
+    def _run_storage_tool(self, cluster_id: str, broker: int, properties: Path) -> None:
+        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties))
+        if spawn(command, log=self._log(broker)).wait(_START_TIMEOUT_SECONDS) != 0:
+            raise RuntimeError(f"formatting the storage of broker {broker} failed:\n{self.log_text(broker)[-3000:]}")
 
     def _write_properties(self, broker: int) -> Path:
         path = self._directory / f"broker-{broker}.properties"

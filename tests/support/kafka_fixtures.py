@@ -1,4 +1,4 @@
-"""Pytest fixtures of the Kafka brokers: one broker a run, three when a test asks, fresh topics for each."""
+"""Pytest fixtures of the Kafka brokers: one broker a run, three for a file that asks, fresh topics for each test."""
 
 from __future__ import annotations
 
@@ -39,9 +39,12 @@ def kafka() -> Iterator[KafkaCluster]:
     yield from started(lambda: KafkaCluster(brokers=1))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kafka_three() -> Iterator[KafkaCluster]:
-    """Three brokers, two of them needed for `acks=all`. A test must bring back what it stops."""
+    """Three brokers, two of them needed for `acks=all`. A test must bring back what it stops.
+
+    They end with the file: an idle cluster takes a tenth of a core, and few files want one.
+    """
     yield from started(lambda: KafkaCluster(brokers=3))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tests.support.postgres import PostgresServer
-from tests.support.postgres_fixtures import Database
+from tests.support.postgres_fixtures import BY_FILE, Database
 from tests.support.rows import Connection
 
 ROWS = 1_000_000 if os.environ.get("OUTBOXD_TEST_LARGE") == "full" else 200_000
@@ -131,7 +131,7 @@ def copied(base: Database, profile: Profile, statistics: Statistics) -> Iterator
     """
     name = f"copy_{uuid.uuid4().hex[:12]}"
     with base.server.connect() as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{base.name}"'.encode())
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{base.name}" {BY_FILE}'.encode())
     database = Database(base.server, name)
     try:
         with database.connect() as connection:

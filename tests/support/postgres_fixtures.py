@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -15,6 +16,8 @@ from tests.support.postgres import SUPERUSER, PostgresMissingError, PostgresServ
 
 TEMPLATE = "outboxd_template"
 SCHEMA = "outboxd"
+BY_FILE = "STRATEGY FILE_COPY"
+"""How databases are copied: not page by page through the log, which takes a third more, for hundreds of them."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,23 @@ def migrated_template(postgres_server: PostgresServer) -> str:
 @pytest.fixture
 def database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
     """A fresh database with the tables of outboxd in the schema `outboxd`."""
-    yield from _database(postgres_server, migrated_template)
+    with fresh_database(postgres_server, migrated_template) as made:
+        yield made
 
 
 @pytest.fixture
 def empty_database(postgres_server: PostgresServer) -> Iterator[Database]:
     """A fresh database without anything of outboxd."""
-    yield from _database(postgres_server, "template0")
+    with fresh_database(postgres_server, "template0") as made:
+        yield made
 
 
-def _database(server: PostgresServer, template: str) -> Iterator[Database]:
+@contextmanager
+def fresh_database(server: PostgresServer, template: str) -> Iterator[Database]:
+    """A database of its own, a copy of `template`, for as long as it is wanted."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with server.connect() as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {BY_FILE}')
     try:
         yield Database(server, name)
     finally:

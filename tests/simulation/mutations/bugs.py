@@ -67,6 +67,7 @@ BUGS = [
         "release",
         "self._topics.defer(topic, min(from_ids))",
         "pass",
+        first_seed=28,
         where=_not_exactly_once,
     ),
     Mutation(
@@ -75,6 +76,7 @@ BUGS = [
         "_go_next",
         "if state.pipelined and following and state.has_ready:",
         "if False:",
+        first_seed=60,
         where=_exactly_once,
     ),
     Mutation(
@@ -92,6 +94,7 @@ BUGS = [
         "on_told",
         "if replay.is_behind:",
         "if False:",
+        first_seed=28,
     ),
     Mutation(
         "a key is read again before what was admitted of it left memory",
@@ -99,6 +102,7 @@ BUGS = [
         "_relay",
         "ownership.publishing.take_back(now)\n    if not ownership.stale_reads:",
         "if not ownership.stale_reads:",
+        first_seed=95,
         where=_exactly_once,
     ),
     Mutation(
@@ -146,6 +150,7 @@ BUGS = [
         "_own_or_hold",
         "if fault.of_one_partition or not around.neighbours_delivered:",
         "if False:",
+        first_seed=24,
     ),
     Mutation(
         "a late record goes to the end of its key's queue",
@@ -187,7 +192,7 @@ BUGS = [
         "_rebuild",
         "unsettled + state.ready[state.ready_at :]",
         "state.ready[state.ready_at :]",
-        first_seed=140,
+        first_seed=150,
     ),
     Mutation("suspects are forgotten", Aftermath, "_apply", "self.suspects.append(record)", "pass"),
     Mutation(
@@ -196,6 +201,7 @@ BUGS = [
         "on_failed",
         "state.settling.failed(replace(event.settlement, again=True))",
         "state.settling.done()",
+        first_seed=25,
     ),
     Mutation(
         "what the owner before held is not loaded",
@@ -245,7 +251,7 @@ BUGS = [
         "unknown",
         "known, left = self.records, self._left()",
         "known, left = self.records, set()",
-        first_seed=1_000,
+        first_seed=1_010,
     ),
     Mutation(
         "no probe is an untried record",
@@ -263,6 +269,7 @@ BUGS = [
         "readmit",
         "self._lanes.breakers.probe_ended(record.topic, record.id, now)",
         "pass",
+        first_seed=75,
         where=_exactly_once,
     ),
     Mutation(
@@ -272,7 +279,7 @@ BUGS = [
         "self.keys.free(gate_key)",
         "if gate_key not in self.held: self.keys.free(gate_key)",
         where=_exactly_once,
-        first_seed=5635,
+        first_seed=6_070,
     ),
     Mutation(
         "a failover is overlooked",
@@ -280,6 +287,7 @@ BUGS = [
         "_proof",
         "self._daemon.lease.server",
         "self._db.server",
+        first_seed=340,
         where=lambda scenario: scenario.fails_over,
     ),
     Mutation(
@@ -306,6 +314,7 @@ BUGS = [
         "_on_recovered",
         "settling.pieces.append(row.event_piece)",
         "settling.pieces.append(None)",
+        first_seed=780,
         where=lambda scenario: scenario.fails_over and scenario.exactly_once,
     ),
     Mutation(
@@ -347,6 +356,7 @@ BUGS = [
         "take_committed",
         "committed, self.committed = self.committed, []",
         "committed = self.committed",
+        first_seed=550,
         where=_exactly_once,
     ),
     Mutation(
