@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from outboxd.kafka.cluster.topic_limits import ANY_KEY, KnownTopics
+import time
+
+from outboxd.kafka.cluster.topic_limits import ANY_KEY, REFRESH_SECONDS, KnownTopics
 from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.policy.exchange.messages import Report
 from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
 from tests.support.children import wait_for
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import MakeTopic
@@ -83,3 +86,19 @@ def test_without_an_answer_rows_go_as_before(kafka: KafkaCluster, topic: MakeTop
         ANY_KEY,
         before.look_above_bytes,
     )
+
+
+def test_asking_for_a_topic_that_was_deleted_makes_none_where_brokers_make_topics_by_themselves() -> None:
+    with KafkaCluster(options={"auto.create.topics.enable": "true"}) as kafka:
+        topics = known(kafka, kafka.create_topic("deleted", 2))
+        assert topics.placement("deleted") == Placement(DEFAULT_PARTITIONER, 2)
+        kafka.delete_topic("deleted")
+
+        topics.refresh(time.monotonic() + REFRESH_SECONDS)
+        wait_for(
+            lambda: topics.placement("deleted") is None and not topics.is_asking, timeout_seconds=20, what="an answer"
+        )
+
+        # Whatever was to be made before this one would be there by now.
+        kafka.create_topic("made-since")
+        assert "deleted" not in kafka.admin.list_topics(timeout=5).topics

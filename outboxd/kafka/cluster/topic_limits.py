@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicDescription
 
 from outboxd.kafka.client.answers import answer_of
 from outboxd.kafka.client.client_config import partitioner_of, silent
 from outboxd.kafka.client.lots import Lots
-from outboxd.kafka.cluster.partitions import MostPartitions, count_partitions
+from outboxd.kafka.cluster.partitions import MostPartitions
 from outboxd.policy.rows.headers import InvalidHeaders, parse_headers
 from outboxd.policy.rows.records import Record
 from outboxd.policy.rows.row_checks import lone_batch_size_bytes
@@ -129,8 +129,7 @@ class KnownTopics:
         self._known.update((topic, replace(self._known.get(topic, self._unknown), asked_at=now)) for topic in topics)
         properties = self._properties()
         client = _client(properties)
-        for topic in topics:
-            count = count_partitions(client, topic, ASK_SECONDS_MAX)
+        for topic, count in _partition_counts(client, topics):
             if count is None:
                 self._partitions.pop(topic, None)
             else:
@@ -172,6 +171,21 @@ def _configs(client: AdminClient, topics: Iterable[str]) -> Iterator[tuple[str, 
             continue
         if not isinstance(entries, KafkaException):
             yield resource.name, {name: entry.value for name, entry in entries.items()}
+
+
+def _partition_counts(client: AdminClient, topics: Iterable[str]) -> Iterator[tuple[str, int | None]]:
+    """Give how many partitions each topic has; None where the cluster does not tell.
+
+    Described, not listed by their names: who lists a topic has brokers that make topics by themselves make it, and it
+    would come back whenever somebody deletes it.
+    """
+    wanted = TopicCollection(list(topics))
+    for topic, future in client.describe_topics(wanted, request_timeout=ASK_SECONDS_MAX).items():
+        try:
+            found = answer_of(future, ASK_SECONDS_MAX + 1)
+        except TimeoutError:
+            found = None
+        yield topic, len(found.partitions) if isinstance(found, TopicDescription) else None
 
 
 def _client(properties: Mapping[str, str]) -> AdminClient:
