@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from outboxd.kafka.cluster.topic_limits import ANY_KEY, MISSING_SECONDS, KnownTopics
+from outboxd.kafka.cluster.topic_limits import ANY_KEY, MISSING_SECONDS, REFRESH_SECONDS, KnownTopics
 from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.policy.exchange.messages import Report
 from outboxd.policy.rows.records import Record
@@ -107,3 +107,19 @@ def test_questions_for_a_topic_do_not_have_brokers_make_it_that_make_what_is_wri
         wait_for(lambda: not topics.is_asking, timeout_seconds=20, what="an answer")
         assert not topics.is_missing("gone")
         assert topics.placement("gone") == Placement(DEFAULT_PARTITIONER, 2)
+
+
+def test_asking_for_a_topic_that_was_deleted_makes_none_where_brokers_make_topics_by_themselves() -> None:
+    with KafkaCluster(options={"auto.create.topics.enable": "true"}) as kafka:
+        topics = known(kafka, kafka.create_topic("deleted", 2))
+        assert topics.placement("deleted") == Placement(DEFAULT_PARTITIONER, 2)
+        kafka.delete_topic("deleted")
+
+        topics.refresh(time.monotonic() + REFRESH_SECONDS)
+        wait_for(
+            lambda: topics.placement("deleted") is None and not topics.is_asking, timeout_seconds=20, what="an answer"
+        )
+
+        # Whatever was to be made before this one would be there by now.
+        kafka.create_topic("made-since")
+        assert "deleted" not in kafka.admin.list_topics(timeout=5).topics
