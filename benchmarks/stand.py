@@ -39,6 +39,7 @@ class NamedDaemon(DaemonProcess):
     """A daemon whose threads tell their names to the kernel."""
 
     module = "benchmarks.named_daemon"
+    is_forked = False
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 ORDER_BYTES_MAX = 200_000
 DESCRIPTORS = 3
-LOADED = ("outboxd.cli", "outboxd.cli.run", "outboxd.config", "outboxd.daemon", "psycopg_binary")
+LOADED = ("outboxd.cli", "outboxd.cli.run", "outboxd.config", "outboxd.daemon.daemon", "psycopg_binary")
 """What every daemon has loaded by the time that it relays; whatever else it loads it loads itself."""
 _SET_DEATH_SIGNAL = 1
 
