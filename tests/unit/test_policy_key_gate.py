@@ -218,6 +218,16 @@ def test_keys_of_held_topics_are_not_read_again_yet() -> None:
     assert gate.rereads.wanted(9) == [Reread(KEY, 2)]
 
 
+def test_no_more_keys_are_read_again_at_once_than_is_asked_for() -> None:
+    gate = KeyGate()
+    for key in "abc":
+        gate.admit([record(1, key=key), record(2, key=key)])
+        gate.hold(("orders", key), 1)
+        gate.release(("orders", key), 1)
+
+    assert gate.rereads.wanted(2) == [Reread(("orders", "a"), 2), Reread(("orders", "b"), 2)]
+
+
 @pytest.mark.parametrize(("read_from", "may"), [(2, True), (3, False)])
 def test_a_probe_is_the_lowest_of_its_key_in_what_was_read(read_from: int, may: bool) -> None:
     gate = gate_with(1, 2)
