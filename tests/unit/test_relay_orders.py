@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from outboxd.policy.blame.routes import Route
+from outboxd.policy.faults import fault_of
 from outboxd.policy.rows.records import FIRST_ID
 from outboxd.relay.fetch.orders import Orders
 from outboxd.relay.memory.held_record import HeldState
@@ -142,3 +143,25 @@ def test_a_replay_that_was_changed_before_it_went_has_all_loaded_anew() -> None:
     assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "a", 10)]))
     assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 10)]))
     assert bench.state.wants_reload
+
+
+@pytest.mark.parametrize("is_replay", [False, True])
+def test_a_held_record_that_somebody_took_away_frees_its_key_and_is_nobodys_probe_any_more(*, is_replay: bool) -> None:
+    """A replay that was taken back may hold its key as a dead letter, which only another load can tell."""
+    holder = letter(1, "a", replaying=True) if is_replay else letter(1, "a")._replace(dead_letter_id=None)
+    bench = Bench(holder)
+    state = bench.state
+    state.in_doubt.update({1, 2})
+    state.lanes.breakers.trip(TOPIC, fault_of(29), "denied", bench.now)
+    state.lanes.breakers.probing(TOPIC, 1)
+    assert bench.held_keys == {"a"}
+
+    bench.orders.on_vanished(state.held.by_id[1])
+
+    assert (len(state.held), bench.held_keys) == (0, set())
+    assert state.in_doubt == {2}
+    assert state.lanes.breakers.open[TOPIC].probing_id is None
+    assert state.wants_reload is is_replay
+    settlement = state.settling.take()
+    assert (None if settlement is None else settlement.out_of_retry) == (None if is_replay else [1])
+    assert state.aftermath.histories.own_age_seconds(record(1, topic=TOPIC), bench.now + 9.0) == 0.0
