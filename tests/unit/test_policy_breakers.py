@@ -186,6 +186,17 @@ def test_while_a_probe_is_on_its_way_no_read_that_showed_none_puts_the_next_one_
     assert breakers.open["t"].next_probe_at == 0.25
 
 
+def test_a_look_that_takes_longer_than_a_probe_waits_gives_what_is_parked_its_turn_until_the_next_probe() -> None:
+    breakers = open_breaker()
+    for now in (9.0, 9.1, 9.2):
+        breakers.look_on("t", now)
+    assert breakers.open["t"].turn_ends_at == 9.25
+
+    breakers.probing("t", 1)
+
+    assert breakers.open["t"].turn_ends_at == float("inf")
+
+
 def test_a_look_that_begins_again_meets_all_keys_anew() -> None:
     breaker = open_breaker().open["t"]
     breaker.keys_read.add(("t", "k"))

@@ -12,6 +12,7 @@ from outboxd.policy.blame.routes import Route
 from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import fault_of
 from outboxd.policy.rows.records import Record
+from outboxd.policy.topics.breakers import STORM_KEYS
 from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.report.suspicion import BATCH_MATES_SECONDS, Finding, Suspicions
 from outboxd.relay.state import Ports, RelayLimits, State
@@ -154,6 +155,22 @@ def test_of_a_batch_that_was_refused_for_one_rows_time_that_row_dies_and_the_oth
     assert list(bench.state.settling.ids) == [1, 3]
     assert bench.dead == [2]
     assert not bench.state.topics.held
+
+
+def test_so_many_rows_to_blame_with_none_delivered_between_are_a_storm_all_the_same() -> None:
+    bench = Bench(*range(1, STORM_KEYS + 2))
+    bench.send_alone()
+    bench.report([refused(1)._replace(error=None, partition=0, offset=7)], 0.1)
+    guilty = [refused(each) for each in range(2, STORM_KEYS + 2)]
+    bench.report(guilty, 0.2)
+    assert len(bench.send_alone()) == STORM_KEYS
+
+    bench.report(guilty, 0.3)
+
+    assert bench.state.topics.held == {"a": {HoldReason.STORM}}
+    assert bench.told == ["storm_guard"]
+    assert not bench.state.aftermath.undecided
+    assert len(bench.dead) == STORM_KEYS - 1
 
 
 def test_where_each_row_of_a_batch_is_refused_alone_too_none_dies_and_the_topic_waits() -> None:
