@@ -561,6 +561,40 @@ def test_rows_of_other_events_than_were_read_are_neither_marked_nor_moved(bench:
     assert [bench.letter(row) is not None for row in rows] == [False, False, True, False]
 
 
+def test_of_what_an_owner_before_delivered_the_rows_that_it_had_settled_itself_count_as_settled(
+    bench: StoreBench,
+) -> None:
+    token = bench.take_over()
+    rows = [bench.insert("orders", key) for key in "abc"]
+    pieces = [event_pieces([record.event_id])[0] for record in bench.fetch().records]
+    bench.settle(token, delivered_ids=rows[:1], delivered_partitions=[0], delivered_offsets=[7])
+
+    for _ in range(2):
+        settled = bench.settle(
+            token,
+            delivered_ids=rows[:2],
+            delivered_partitions=[0, 1],
+            delivered_offsets=[7, 8],
+            delivered_pieces=pieces[:2],
+            is_recovered=True,
+        )
+        assert (settled.matched_rows, settled.fenced) == (2, False)
+        assert [bench.is_pending(row) for row in rows] == [False, False, True]
+
+
+def test_the_next_owner_is_told_of_the_last_transaction_that_was_settled_which_never_goes_back(
+    bench: StoreBench,
+) -> None:
+    token = bench.take_over()
+    assert bench.load().settled_transaction == 0
+    for transaction in (5, 3):
+        bench.settle(token, transaction=transaction)
+        assert bench.load().settled_transaction == 5
+    bench.succeed()
+    assert bench.settle(token, transaction=9).fenced
+    assert bench.load().settled_transaction == 5
+
+
 @pytest.mark.parametrize("holds_now", [True, False])
 def test_a_replay_that_dies_again_holds_its_key_as_the_route_says_now(bench: StoreBench, holds_now: bool) -> None:
     token = bench.take_over()

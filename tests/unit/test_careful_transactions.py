@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from outboxd.policy.careful import CAREFUL_SECONDS, Opening, PlannedEnd
-from outboxd.policy.exchange.messages import DeliveryFault, Report
+from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.faults import fault_of, own_fault
 from outboxd.policy.rows.records import Record
 from outboxd.relay.publish.careful_transactions import SESSION_ROWS_MAX, CarefulTransactions
@@ -22,6 +22,10 @@ class FakeTransactions(FakePublisher):
     number: int = 5
     rebuilt: int = 0
     recovering: list[tuple[int, str]] = field(default_factory=list)
+    stated: list[Sequence[ProgressRow]] = field(default_factory=list)
+
+    def restate(self, rows: Sequence[ProgressRow]) -> None:
+        self.stated.append(rows)
 
     def committed(self) -> int | None:
         return self.number
@@ -293,3 +297,22 @@ def test_what_a_session_committed_that_lasted_to_the_end_of_care_is_read() -> No
     scene.answer(2)
 
     assert isinstance(scene.careful.failure(), PlannedEnd)
+
+
+def test_suspects_do_not_wait_for_a_transaction_that_a_refused_row_keeps_from_being_settled() -> None:
+    """It is stated by the progress records that come after it, whatever the other process does."""
+    scene = Scene(suspects=[3])
+    scene.publish(ROWS)
+    scene.journal.written = True
+    assert scene.publish(ROWS) == 2
+    scene.commit(ROWS[:2])
+    refused = [ProgressRow(1, 0, 1, False, 17)]
+    scene.careful.restate(refused)
+    assert scene.publisher.stated == [refused]
+
+    scene.careful.restate([])
+    assert scene.publish(ROWS[2:]) == 0, "all can be settled, so all is awaited"
+    scene.careful.restate(refused)
+
+    assert scene.publish(ROWS[2:]) == 1
+    assert (scene.trial.sent, scene.trial.begun) == ([3], [(5, "line")])

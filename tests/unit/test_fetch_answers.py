@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from outboxd.policy.exchange.reads import Arrived, Fetched, FetchFailed
+from outboxd.policy.exchange.reads import Arrived, DueReplay, Fetched, FetchFailed, HoldingLetters, Pause
 from outboxd.policy.exchange.requests import FetchRequest
 from outboxd.policy.rows.records import Arm, Record, id_of
 from outboxd.postgres.store.fetching import FetchStatement
@@ -78,3 +78,32 @@ def test_an_answer_that_cannot_be_read_to_its_end_is_a_failed_fetch() -> None:
     failed = arrived.read()
     assert isinstance(failed, FetchFailed)
     assert "invalid start byte" in failed.message
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        {"records": [Record(*rows(1, 1)[0])]},
+        {"due_ids": [1]},
+        {"replays": [DueReplay(7, 1, "orders", None, 0)]},
+        {"pauses": [Pause("orders", 0, "ops", None)]},
+        {"available_ids": [1]},
+        {"top_id": -1},
+        {"locks": frozenset({"3/1"})},
+        {"holding": HoldingLetters([], None)},
+        {"fenced": True},
+        {"moved": True},
+    ],
+    ids=lambda news: next(iter(news)),
+)
+def test_whatever_an_answer_has_for_the_relay_ends_the_databases_patience(news: dict[str, Any]) -> None:
+    empty = Fetched([], 17)
+
+    assert empty.shows_nothing
+    assert not empty._replace(**news).shows_nothing
+
+
+def test_a_read_of_a_topic_ends_at_the_position_above_which_the_forward_read_shows_all() -> None:
+    request = REQUEST._replace(position=100, reach_ids=30)
+
+    assert [request.end_of(from_id) for from_id in (1, 70, 71, 100)] == [31, 100, 100, 100]

@@ -42,3 +42,15 @@ def test_headers_count_by_what_the_client_counts(letters: int, fault: str | None
     found = checks.fault_of(record(1, size_bytes=len(text))._replace(headers=text, created_at_ms=1))
 
     assert (None if found is None else found.fault.name) == fault
+
+
+def test_what_is_found_of_topics_is_remembered_of_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr("outboxd.kafka.messages.TOPICS_REMEMBERED_MAX", 2)
+    monkeypatch.setattr("outboxd.kafka.messages.topic_name_problem", looked_at.append)
+    checks = MessageChecks("shop", 1_000_000)
+
+    for topic in ("a", "a", "b", "a", "c", "a"):
+        assert checks.topic_fault(topic) is None
+
+    assert looked_at == ["a", "b", "c", "a"]

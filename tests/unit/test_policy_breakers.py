@@ -155,3 +155,66 @@ def test_the_note_of_a_storm_names_its_fault_and_no_other_note_does() -> None:
     assert storm_of(storm_note(own_fault("INVALID_HEADERS"))) == own_fault("INVALID_HEADERS")
     assert storm_of("maintenance") is None
     assert storm_of(None) is None
+
+
+def test_a_breaker_that_what_is_in_flight_closes_has_no_time_of_a_probe_that_anybody_would_wait_for() -> None:
+    breakers = Breakers()
+    breakers.trip("old", own_fault("IN_FLIGHT_TOO_OLD"), "old", 0.0)
+    assert breakers.next_probe_at() is None
+
+    breakers.trip("denied", FAULT, "denied", 5.0)
+
+    assert breakers.next_probe_at() == 5.25
+
+
+def test_a_breaker_tells_what_its_last_probe_failed_with() -> None:
+    breakers = open_breaker()
+    breakers.probing("t", 1)
+
+    breakers.probe_failed("t", 1, fault_of(19), "too few replicas", 1.0)
+
+    assert (breakers.open["t"].fault, breakers.open["t"].message) == (fault_of(19), "too few replicas")
+
+
+def test_while_a_probe_is_on_its_way_no_read_that_showed_none_puts_the_next_one_off_or_ahead() -> None:
+    breakers = open_breaker()
+    breakers.probing("t", 1)
+
+    breakers.no_probe("t", 9.0)
+    breakers.look_on("t", 9.0)
+
+    assert breakers.open["t"].next_probe_at == 0.25
+
+
+def test_a_look_that_takes_longer_than_a_probe_waits_gives_what_is_parked_its_turn_until_the_next_probe() -> None:
+    breakers = open_breaker()
+    for now in (9.0, 9.1, 9.2):
+        breakers.look_on("t", now)
+    assert breakers.open["t"].turn_ends_at == 9.25
+
+    breakers.probing("t", 1)
+
+    assert breakers.open["t"].turn_ends_at == float("inf")
+
+
+def test_a_look_that_begins_again_meets_all_keys_anew() -> None:
+    breaker = open_breaker().open["t"]
+    breaker.keys_read.add(("t", "k"))
+    breaker.read_from, breaker.nothing_untried, breaker.began_again = 7, True, False
+
+    breaker.look_again()
+
+    assert (breaker.keys_read, breaker.begins_at(3)) == (set(), 3)
+    assert (breaker.nothing_untried, breaker.began_again) == (False, True)
+
+
+def test_a_delivery_that_disproves_failures_with_one_code_leaves_those_with_another_counted() -> None:
+    guard = StormGuard(keys_max=2)
+    for code in (10, 87):
+        guard.failed_for_good("t", code, "a", code)
+
+    guard.disproved("t", 10)
+    guard.disproved("another", 10)
+
+    assert not guard.failed_for_good("t", 10, "b", 2)
+    assert guard.failed_for_good("t", 87, "b", 3)

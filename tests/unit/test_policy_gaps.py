@@ -140,3 +140,38 @@ def test_no_gap_closes_while_a_transaction_may_fill_it(data: st.DataObject) -> N
     gaps.looked_back(1, [], data.draw(others))
 
     assert gaps.ranges() == ([1], [1]), "a snapshot after the last one's end has not been taken yet"
+
+
+def test_a_merged_gap_waits_for_the_transactions_of_all_that_it_was_made_of() -> None:
+    gaps = gaps_after(2, 2, gaps_max=4)
+    gaps.looked_back(1, [], frozenset({"3/1"}))
+    gaps.seen_below(2, 8, [4, 6, 8])
+    gaps.looked_back(4, [], frozenset({"3/1", "3/2"}))
+    gaps.seen_below(8, 100, [*range(9, 99), 100])
+    assert gaps.ranges() == ([1, 99], [7, 99])
+
+    for _ in range(3):
+        gaps.looked_back(2, [], frozenset({"3/2"}))
+    assert gaps.ranges() == ([1, 99], [7, 99]), "the first of them waited for 3/1 only"
+    for _ in range(2):
+        gaps.looked_back(2, [], NONE)
+    assert len(gaps) == 0
+
+
+def test_what_is_read_forward_once_more_is_no_gap_until_then() -> None:
+    gaps = gaps_after(20, 5, 10)
+
+    gaps.forget_above(7)
+
+    assert gaps.ranges() == ([1, 6], [4, 7])
+    gaps.seen_below(7, 20, [10])
+    assert gaps.ranges() == ([1, 6, 8, 11], [4, 7, 9, 20])
+
+
+def test_what_is_left_of_a_merged_gap_above_a_row_that_was_found_is_still_asked_for_as_one() -> None:
+    gaps = gaps_after(9, 2, 4, 6, 8, gaps_max=2)
+    assert (gaps.ranges(), gaps.merged_to) == (([1], [9]), 9)
+
+    gaps.looked_back(1, [5], frozenset({"3/1"}))
+
+    assert (gaps.ranges(), gaps.merged_to) == (([1, 6], [4, 9]), 9)

@@ -129,10 +129,26 @@ def test_a_late_record_does_not_pass_what_a_cut_reread_has_not_shown_yet() -> No
     gate.release(KEY, 2)
     (wish,) = gate.rereads.wanted(10)
     # The limit was reached before any record of this key; the look-back, read before it, shows one that came late.
-    assert gate.rereads.answered(wish, complete_to=2)
+    assert gate.rereads.answered(wish, complete_to=1)
     assert gate.admit([record(7)]) == []
     gate.rereads.settle([wish])
     assert gate.rereads.wanted(10) == [Reread(KEY, 3)]
+
+
+def test_nor_does_it_where_a_failed_record_behind_both_holds_their_key() -> None:
+    gate = gate_with(1, 2)
+    gate.hold(KEY, 9)
+    gate.take_dropped()
+    gate.release(KEY, 1)
+    (wish,) = gate.rereads.wanted(10)
+    assert wish == Reread(KEY, 2)
+
+    assert gate.rereads.answered(wish, complete_to=1)
+    assert gate.admit([record(7)]) == []
+    gate.rereads.settle([wish])
+
+    assert gate.rereads.wanted(10) == [wish]
+    assert not gate.is_turn_of(KEY, 9)
 
 
 def test_a_held_record_has_its_turn_once_a_read_of_its_topic_shows_that_nothing_before_it_is_left() -> None:
@@ -209,6 +225,43 @@ def test_held_records_go_in_order_and_one_that_ends_lets_the_next_have_its_turn(
     assert gate.keys.owner_of(KEY) is None
 
 
+def test_a_held_record_that_ends_while_an_older_one_is_with_the_producer_lets_nothing_go_before_that() -> None:
+    gate = gate_with(5)
+    gate.hold(KEY, 5)
+    assert ids(gate.admit([record(3), record(7)])) == [3]
+
+    assert gate.release(KEY, 5) is None
+
+    assert gate.is_busy(KEY)
+    assert gate.admit([record(8)]) == []
+    assert gate.rereads.wanted(9) == []
+    gate.release_all([record(3)])
+    assert gate.rereads.wanted(9) == [Reread(KEY, 7)]
+
+
+def test_where_many_records_of_a_key_go_at_once_those_behind_a_failed_one_may_not_go_any_more() -> None:
+    gate = KeyGate(pipelined=True)
+    gate.admit([record(number) for number in (3, 5, 7)])
+    assert not gate.is_behind(record(7))
+
+    gate.hold(KEY, 5)
+
+    assert [gate.is_behind(record(number)) for number in (3, 5, 7)] == [False, False, True]
+    assert not gate.is_behind(record(8, key=None))
+
+
+def test_where_many_records_of_a_key_go_at_once_a_failed_one_that_is_delivered_after_all_frees_it() -> None:
+    gate = KeyGate(pipelined=True)
+    gate.admit([record(1)])
+    gate.hold(KEY, 1)
+    assert gate.admit([record(2)]) == []
+
+    assert gate.release_all([record(1)]) == []
+
+    assert gate.held == {}
+    assert gate.rereads.wanted(9) == [Reread(KEY, 2)]
+
+
 def test_keys_of_held_topics_are_not_read_again_yet() -> None:
     gate = gate_with(1, 2)
     gate.hold(KEY, 1)
@@ -216,6 +269,16 @@ def test_keys_of_held_topics_are_not_read_again_yet() -> None:
 
     assert gate.rereads.wanted(9, {"orders"}) == []
     assert gate.rereads.wanted(9) == [Reread(KEY, 2)]
+
+
+def test_no_more_keys_are_read_again_at_once_than_is_asked_for() -> None:
+    gate = KeyGate()
+    for key in "abc":
+        gate.admit([record(1, key=key), record(2, key=key)])
+        gate.hold(("orders", key), 1)
+        gate.release(("orders", key), 1)
+
+    assert gate.rereads.wanted(2) == [Reread(("orders", "a"), 2), Reread(("orders", "b"), 2)]
 
 
 @pytest.mark.parametrize(("read_from", "may"), [(2, True), (3, False)])

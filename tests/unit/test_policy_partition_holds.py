@@ -106,6 +106,15 @@ def test_the_own_time_of_a_topic_stands_still_while_a_partition_or_all_of_it_is_
     assert topics.own_time("orders", 45.0) == 15.0
 
 
+def test_its_own_time_goes_on_with_the_last_of_what_holds_a_topic_or_a_part_of_it_whichever_that_is() -> None:
+    holds, topics = holds_of()
+    topics.hold("orders", HoldReason.PAUSED, 20.0)
+    topics.release("orders", HoldReason.PAUSED, 30.0)
+    assert topics.own_time("orders", 35.0) == 10.0
+    holds.release("orders", [0], 40.0)
+    assert topics.own_time("orders", 45.0) == 15.0
+
+
 def test_only_records_of_topics_with_a_held_partition_are_looked_at() -> None:
     holds, _ = holds_of()
     assert holds.touches(["other", "orders"])

@@ -104,3 +104,43 @@ def test_an_answer_is_of_no_use_once_the_topic_is_held_again_or_deferred_from_lo
     topics.release("t", HoldReason.BREAKER, 3.0)
     assert not topics.caught_up(CatchUp("t", 5), None)
     assert topics.caught_up(CatchUp("t", 2), None)
+
+
+def test_its_own_time_leaves_out_each_time_that_a_topic_was_held() -> None:
+    topics = TopicHolds()
+
+    for began_at in (10.0, 20.0, 30.0):
+        topics.hold("t", HoldReason.BREAKER, began_at)
+        topics.release("t", HoldReason.BREAKER, began_at + 5.0)
+
+    assert topics.own_time("t", 40.0) == 25.0
+
+
+def test_a_read_of_a_topic_from_an_id_on_says_nothing_of_what_was_dropped_below_it() -> None:
+    topics = TopicHolds()
+    topics.defer("t", 5)
+
+    topics.nothing_left("t", 6)
+    topics.nothing_left("another", 1)
+    assert topics.deferred == {"t": 5}
+    topics.nothing_left("t", 5)
+
+    assert topics.deferred == {}
+
+
+def test_a_cut_before_what_a_topic_asked_for_leaves_its_wish_as_it_was() -> None:
+    topics = TopicHolds()
+    topics.defer("t", 5)
+
+    assert topics.caught_up(CatchUp("t", 5), complete_to=3)
+
+    assert topics.catch_ups(9) == [CatchUp("t", 5)]
+
+
+def test_no_more_topics_are_read_again_at_once_than_is_asked_for() -> None:
+    topics = TopicHolds()
+    for topic in ("held", "first", "second", "third"):
+        topics.defer(topic, 1)
+    topics.hold("held", HoldReason.PAUSED, 0.0)
+
+    assert topics.catch_ups(2) == [CatchUp("first", 1), CatchUp("second", 1)]

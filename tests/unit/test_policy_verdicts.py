@@ -18,6 +18,7 @@ ROUTE = Route(retry=RetryLimits(max_attempts=3, backoff_initial_seconds=1.0, bac
 CALM = Circumstances(alone=True, neighbours_delivered=False, storming=False, own_age_seconds=0.0, random_unit=0.5)
 LIVELY = replace(CALM, neighbours_delivered=True)
 IN_BATCH = replace(CALM, alone=False)
+OF_ONE_PARTITION = [fault for fault in KAFKA_FAULTS.values() if fault.of_one_partition]
 SYSTEMIC = [fault for fault in KAFKA_FAULTS.values() if fault.fault_class in (FaultClass.TOPIC, FaultClass.CLUSTER)]
 PASSING = fault_of(7)
 
@@ -25,6 +26,13 @@ PASSING = fault_of(7)
 @pytest.mark.parametrize("fault", SYSTEMIC, ids=lambda fault: fault.name)
 def test_while_no_neighbour_is_delivered_a_systemic_fault_holds_and_counts_nothing(fault: Fault) -> None:
     outcome = judge(fault, "why", FailureHistory(99), ROUTE, CALM)
+
+    assert isinstance(outcome, Hold)
+
+
+@pytest.mark.parametrize("fault", OF_ONE_PARTITION, ids=lambda fault: fault.name)
+def test_a_fault_of_one_partition_is_no_rows_whatever_the_topics_other_partitions_deliver(fault: Fault) -> None:
+    outcome = judge(fault, "why", FailureHistory(99), ROUTE, replace(LIVELY, own_age_seconds=1e6))
 
     assert isinstance(outcome, Hold)
 

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 from outboxd.kafka.client import producer_maker
 from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.policy.exchange.messages import Report
-from outboxd.policy.rows.records import Arm
+from outboxd.policy.rows.records import Arm, Record
 
 
 class FailingProducer:
@@ -93,6 +93,42 @@ def test_what_a_former_producer_reports_at_its_end_is_not_taken_for_news(*, alon
         publisher.poll(0.01)
         reports = publisher.take_reports()
     assert [(report.record, report.alone) for report in reports] == [(record, alone)]
+    publisher.close()
+
+
+def test_rows_that_cannot_be_sent_are_refused_one_by_one_and_keep_no_other_of_their_batch() -> None:
+    publisher = KafkaPublisher(
+        {**UNREACHABLE, "message.max.bytes": "100000"}, source="shop", in_flight_rows_max=20, in_flight_bytes_max=10**6
+    )
+
+    def record(record_id: int, **changed: Any) -> Record:
+        plain = publisher.inbox.record_type(Arm.FORWARD, record_id, "event", "orders", "k", b"x", "{}", None, 1, 10)
+        return plain._replace(**changed)
+
+    refused = {
+        2: (record(2, topic="orders/created"), "INVALID_TOPIC"),
+        3: (record(3, partition=-1), "UNKNOWN_PARTITION"),
+        4: (record(4, created_at_ms=-1), "INVALID_TIMESTAMP"),
+        5: (record(5, payload=b"x" * 100_001, size_bytes=100_010), "MSG_SIZE_TOO_LARGE"),
+        6: (record(6, headers='{"outbox-id": "7"}'), "RESERVED_HEADER"),
+        7: (record(7, key="\ud800"), "INVALID_KEY"),
+        8: (record(8, payload=memoryview(b"x")), "INVALID_PAYLOAD"),
+    }
+    fine = [record(1), record(9, created_at_ms=0), record(10)]
+
+    assert publisher.publish([fine[0], *(each for each, _ in refused.values()), *fine[1:]], 0) == 10
+
+    reports = publisher.take_reports()
+    assert {each.record.id: each.error.fault.name for each in reports if each.error is not None} == {
+        record_id: name for record_id, (_, name) in refused.items()
+    }
+    assert all(report.alone for report in reports), "no other record shared the verdict"
+    publisher.purge()
+    given: list[int] = []
+    while len(given) < len(fine):
+        publisher.poll(0.01)
+        given += [report.record.id for report in publisher.take_reports()]
+    assert given == [each.id for each in fine]
     publisher.close()
 
 

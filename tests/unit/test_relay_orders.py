@@ -165,3 +165,85 @@ def test_a_replay_that_was_changed_before_it_went_has_all_loaded_anew() -> None:
     assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "a", 10)]))
     assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "b", 10)]))
     assert bench.state.wants_reload
+
+
+@pytest.mark.parametrize("is_replay", [False, True])
+def test_a_held_record_that_somebody_took_away_frees_its_key_and_is_nobodys_probe_any_more(*, is_replay: bool) -> None:
+    """A replay that was taken back may hold its key as a dead letter, which only another load can tell."""
+    holder = letter(1, "a", replaying=True) if is_replay else letter(1, "a")._replace(dead_letter_id=None)
+    bench = Bench(holder)
+    state = bench.state
+    state.in_doubt.update({1, 2})
+    state.lanes.breakers.trip(TOPIC, fault_of(29), "denied", bench.now)
+    state.lanes.breakers.probing(TOPIC, 1)
+    assert bench.held_keys == {"a"}
+
+    bench.orders.on_vanished(state.held.by_id[1])
+
+    assert (len(state.held), bench.held_keys) == (0, set())
+    assert state.in_doubt == {2}
+    assert state.lanes.breakers.open[TOPIC].probing_id is None
+    assert state.wants_reload is is_replay
+    settlement = state.settling.take()
+    assert (None if settlement is None else settlement.out_of_retry) == (None if is_replay else [1])
+    assert state.aftermath.histories.own_age_seconds(record(1, topic=TOPIC), bench.now + 9.0) == 0.0
+
+
+def test_a_retry_that_is_due_is_wanted_and_one_that_is_asked_for_already_is_not_asked_for_twice() -> None:
+    retries = [letter(each, str(each))._replace(dead_letter_id=None, due_in_seconds=60.0) for each in (1, 2, 3)]
+    bench = Bench(*retries)
+    held = bench.state.held
+    held.asked([held.by_id[2]])
+
+    assert bench.orders.on_told(Fetched([], 0, due_ids=[1, 2, 99]))
+
+    states = [held.by_id[each].state for each in (1, 2, 3)]
+    assert states == [HeldState.WANTED, HeldState.ASKED, HeldState.SCHEDULED]
+    assert [each.id for each in held.choose(10, (), ())] == [1]
+
+
+def test_a_replay_that_is_not_taken_now_is_told_as_such_so_that_nobody_takes_the_outbox_for_empty() -> None:
+    bench = Bench()
+    bench.state.ledger.enter([record(2, topic=TOPIC)])
+    taken, in_memory, behind = replay_of(1, "a", 101), replay_of(2, "b", 102), replay_of(3, "c", 103)
+
+    assert bench.orders.on_told(Fetched([], 0, replays=[taken]))
+    assert not bench.orders.on_told(Fetched([], 0, replays=[in_memory, taken]))
+    assert not bench.orders.on_told(Fetched([], 0, replays=[behind._replace(is_behind=True), taken]))
+
+    assert [(held.id, held.state) for held in bench.state.held.by_id.values()] == [(1, HeldState.WANTED)]
+    assert bench.held_keys == {"a"}
+
+
+def test_where_there_is_no_room_for_more_replays_a_dead_letter_that_holds_its_key_is_replayed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("outboxd.relay.memory.held_records.REPLAYS_MAX", 1)
+    bench = Bench(letter(1, "a"))
+    assert bench.orders.on_told(Fetched([], 0, replays=[replay_of(5, "x", 105)]))
+
+    bench.orders.on_told(Fetched([], 0, replays=[replay_of(1, "a", 101), replay_of(7, "y", 107)]))
+
+    assert sorted(bench.state.held.by_id) == [1, 5]
+    assert len(bench.state.held.letters) == 0
+
+
+def test_a_new_owner_goes_on_with_a_retry_where_the_one_before_stood_but_for_a_pause_longer_than_any() -> None:
+    bench = Bench()
+    loaded = KeyHolder(1, TOPIC, "a", 3, None, False, 5.0, own_age_seconds=40.0, waited_seconds=60.0)
+    bench.orders.hold(loaded, 100.0)
+    bench.orders.hold(loaded._replace(outbox_id=2, key="b", due_in_seconds=1e9), 100.0)
+
+    retry, far = bench.state.held.by_id[1], bench.state.held.by_id[2]
+    assert (retry.state, retry.due_at, retry.waits_since) == (HeldState.SCHEDULED, 105.0, 40.0)
+    assert (retry.history.attempts, retry.why, retry.key) == (3, "retry", "a")
+    assert far.due_at == 100.0 + Route().retry.backoff_max_seconds
+    assert bench.state.aftermath.histories.own_age_seconds(record(1, topic=TOPIC), 110.0) == 50.0
+
+
+def test_a_dead_letter_that_is_loaded_does_not_age() -> None:
+    bench = Bench()
+    bench.orders.hold(letter(1, "a")._replace(own_age_seconds=40.0), 100.0)
+
+    assert [held.why for held in bench.state.held.letters] == ["dead letter"]
+    assert bench.state.aftermath.histories.own_age_seconds(record(1, topic=TOPIC), 110.0) == 0.0

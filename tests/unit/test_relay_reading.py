@@ -11,6 +11,7 @@ import pytest
 
 from outboxd.policy.blame.backoff import FAILURE_PAUSE_SECONDS_MAX, FAILURE_PAUSE_SECONDS_MIN
 from outboxd.policy.blame.routes import Route
+from outboxd.policy.faults import fault_of
 from outboxd.policy.fetch.gaps import Gaps
 from outboxd.policy.keys.deferrals import Reread
 from outboxd.policy.rows.records import FIRST_ID, NO_HISTORY, FailureHistory, Record
@@ -464,3 +465,18 @@ def test_operators_are_heard_once_a_second_while_memory_is_full() -> None:
     request = bench.state.reading
     assert isinstance(request, FetchRequest)
     assert request.forward
+
+
+def test_a_topic_of_which_nothing_is_left_to_try_it_with_waits_no_more() -> None:
+    bench = Bench()
+    bench.answer([], in_flight=0)
+    state = bench.state
+    state.lanes.meet(["orders"])
+    state.aftermath.holding.open_breaker("orders", fault_of(29), "denied", bench.seconds)
+    assert "orders" in state.topics.held
+
+    bench.seconds += 1.0
+    bench.answer([], in_flight=0)
+
+    assert (state.topics.held, state.lanes.breakers.open) == ({}, {})
+    assert not state.topics.want_catch_ups

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from outboxd.policy.blame.routes import Route
 from outboxd.policy.exchange.messages import DeliveryFault, Report
-from outboxd.policy.faults import own_fault
-from outboxd.policy.rows.records import Record
+from outboxd.policy.faults import fault_of, own_fault
+from outboxd.policy.rows.records import FailureHistory, Record
 from outboxd.policy.topics.breakers import STORM_KEYS
 from outboxd.relay.report.undecided import SILENCE_SECONDS, UNDECIDED_SECONDS
 from outboxd.relay.state import Ports, RelayLimits, State
@@ -128,3 +128,18 @@ def test_one_row_of_a_storm_goes_to_retry_without_an_attempt_so_that_an_owner_to
     ((record_id, retry),) = settlement.retries
     assert (retry.attempts, retry.fault) == (0, REFUSED.fault)
     assert record_id in bench.state.ledger.records, "until that is written"
+
+
+def test_rows_whose_attempts_are_used_up_are_no_storm_however_many_they_are() -> None:
+    """Others of their topic are delivered, else nothing of what passes would count as an attempt."""
+    bench = Bench(rows=0)
+    failed = bench.give(range(100, 100 + 2 * STORM_KEYS))
+    bench.take([Report(bench.on_their_way[0], None, 0, 7)], 1.0)
+    attempts_max = Route().retry.max_attempts
+    bench.state.aftermath.histories.by_id.update({each.id: FailureHistory(attempts_max - 1) for each in failed})
+
+    timed_out = DeliveryFault(fault_of(7), "timed out")
+    bench.take([Report(each, timed_out, 0, None, True) for each in failed], 1.0)
+
+    assert len(bench.died) == 2 * STORM_KEYS
+    assert (bench.told, bench.state.aftermath.undecided) == ([], [])

@@ -170,6 +170,16 @@ def test_a_limit_of_the_client_that_the_database_side_knows_too_waits_for_a_rest
     assert not answer.renews
 
 
+@pytest.mark.parametrize("wanted", [{"message.max.bytes": "3000000"}, {}], ids=["changed", "left out"])
+def test_a_limit_of_the_client_that_waits_for_a_restart_keeps_its_old_value_until_then(wanted: dict[str, str]) -> None:
+    properties = {**BROKERS, "message.max.bytes": "2000000"}
+    present = PRESENT.model_copy(update={"kafka": KafkaSettings(properties=properties)})
+
+    answer = compare(present, PRESENT.model_copy(update={"kafka": KafkaSettings(properties={**BROKERS, **wanted})}))
+
+    assert answer == Reload(present, (), ("kafka.message.max.bytes",), renews=False)
+
+
 def test_a_queue_of_the_client_waits_with_the_size_of_the_records_that_it_has_room_for() -> None:
     smaller = {"message.max.bytes": "100000", "queue.buffering.max.kbytes": "100"}
     answer = reload(kafka=KafkaSettings(properties={**BROKERS, **smaller}))
