@@ -198,7 +198,7 @@ def test_ctrl_c_while_a_package_that_is_loaded_makes_a_class_exits_130_too(
         def __set_name__(self, owner: type, name: str) -> None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(registry, "load_command", lambda _: type("Made", (), {"field": Interrupted()}))
+    monkeypatch.setattr(registry, "load_command", lambda *_, **__: type("Made", (), {"field": Interrupted()}))
     assert main(["version"]) == 130
     assert capsys.readouterr().err == ""
 
