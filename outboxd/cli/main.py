@@ -55,7 +55,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except OSError as error:
         return _say_unwritable(error) if streams.is_unwritable(error) else _say_bug(error)
     except Exception as error:  # noqa: BLE001 - the last place where a bug can be told in a sentence
-        return _say_bug(error)
+        # Where a package makes a class as it is loaded, Python makes an error of its own of a Ctrl+C.
+        return EXIT_INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else _say_bug(error)
     return code if isinstance(code, int) else EXIT_OK
 
 

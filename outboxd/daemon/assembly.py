@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -86,13 +87,18 @@ class Assembly:
         self.trial.take_properties(anew=True)
         self.mailbox.post(TopicsChanged(reason))
 
-    def close(self) -> None:
-        """End what was started: the lease is given up, threads end, connections close."""
+    def close(self, timeout_seconds: float) -> None:
+        """End what was started: the lease is given up, threads end, connections close. Threads that take longer than
+        this are left behind.
+        """
         # A relay that ended by an error has its lease and its records still; the next owner sends newer ones.
         self.publisher.purge()
-        self.lease.close()
-        self.trial.close()
-        self.starts.close()
-        self.store.close()
+        closings = (self.lease.close, self.trial.close, self.starts.close, self.store.close)
+        # All are told before any is waited for, since all may wait for one server that stands still.
+        for close in closings:
+            close(0.0)
+        until = time.monotonic() + timeout_seconds
+        for close in closings:
+            close(max(0.0, until - time.monotonic()))
         self.publisher.close()
         self.engine.dispose()

@@ -39,8 +39,12 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits; a report's round trip hangs on it."""
 GC_THRESHOLDS = (200_000, 50, 50)
 """Thousands of short-lived tuples a batch are no reason to look for cycles."""
-CLOSING_SECONDS = 10.0
-"""What ending takes after the relay's own `shutdown_timeout`."""
+CLOSING_SECONDS = 15.0
+"""What ending takes after the relay's own `shutdown_timeout`, whatever stands still."""
+ANSWER_SECONDS, FORCED_ANSWER_SECONDS = 5.0, 1.0
+"""So long the end waits for a database that does not answer, once for its note and once for all threads; and where it
+was asked for a second time.
+"""
 RELAY_THREAD = "relay"
 
 
@@ -69,6 +73,7 @@ class Daemon:
         self.log = log or open_log(settings.log.level, settings.log.format)
         self.log.hide(_secrets(settings))
         self._until_empty = until_empty
+        self._answer_seconds = ANSWER_SECONDS
         self.board = StatusBoard(outbox=settings.outbox.name, daemon=daemon_name())
         self.metrics = Metrics(self.board, dropped_lines=lambda: self.log.dropped)
         about = {"outbox": settings.outbox.name, "daemon": daemon_name()}
@@ -152,6 +157,8 @@ class Daemon:
             self.assembly.lease.start()
             end = self.assembly.relay.run()
             self.assembly.lease.acquire_no_more()
+            if end.is_forced:
+                self._answer_seconds = FORCED_ANSWER_SECONDS
             self._note_clean_end()
         except OutboxdError:
             raise
@@ -171,7 +178,7 @@ class Daemon:
     def _note_clean_end(self) -> None:
         """The next owner believes it a crash where this fails, and is careful; this one ended well all the same."""
         try:
-            self.assembly.starts.ended()
+            self.assembly.starts.ended(self._answer_seconds)
         except OutboxdError as error:
             self.observer.event("database_failed", during="the note of the end", cause=str(error))
 
@@ -179,7 +186,7 @@ class Daemon:
         self._manager.stopping(CLOSING_SECONDS)
         self._signals.end_hangups()
         self.surroundings.close()
-        self.assembly.close()
+        self.assembly.close(self._answer_seconds)
         if self._tracing is not None:
             self._tracing.close()
 

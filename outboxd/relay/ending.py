@@ -11,6 +11,9 @@ from outboxd.relay.memory.held_record import HeldState
 from outboxd.relay.state import State
 from outboxd.relay.watch import Watch
 
+FORCED = "forced"
+"""Why it ended that was told to stop a second time."""
+
 
 @dataclass(frozen=True, slots=True)
 class RelayEnd:
@@ -18,6 +21,11 @@ class RelayEnd:
 
     reason: str
     blocked_topics: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether it was told to stop a second time."""
+        return self.reason == FORCED
 
 
 def consider_empty(state: State, reading: Reading, watch: Watch, now: float) -> RelayEnd | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from outboxd.policy.blame.fencings import MOVED, RIVAL
 from outboxd.policy.blame.routes import Route
-from outboxd.relay.ending import RelayEnd, consider_empty
+from outboxd.relay.ending import FORCED, RelayEnd, consider_empty
 from outboxd.relay.ownership import Ownership
 from outboxd.relay.ports import (
     Arrived,
@@ -216,7 +216,7 @@ class Relay:
             # Told once more while it did not turn.
             return
         if self._draining_until is not None:
-            self._finish("forced")
+            self._finish(FORCED)
             return
         now = self._ports.clock.monotonic()
         self._draining_until = now + self.state.limits.shutdown_timeout_seconds

@@ -7,6 +7,8 @@ import re
 import signal
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import psycopg
@@ -35,6 +37,24 @@ def in_memory(port: int) -> int:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         found = re.search(r"^outboxd_in_memory_records ([0-9.]+)$", answer.read().decode(), re.MULTILINE)
     return -1 if found is None else int(float(found.group(1)))
+
+
+@contextmanager
+def standing_still(rig: Rig) -> Iterator[None]:
+    """Within it the server's processes that the daemon is connected to stand still."""
+    backends = [
+        cast(int, row[0])
+        for row in rig.sql.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'outboxd' AND datname = current_database()"
+        )
+    ]
+    for pid in backends:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in backends:
+            os.kill(pid, signal.SIGCONT)
 
 
 def is_ready(port: int) -> bool:
@@ -115,23 +135,29 @@ def test_a_server_that_stands_still_is_told_and_a_stop_ends_the_daemon_all_the_s
     daemon.start()
     rig.wait_until_settled()
     wait_for(lambda: is_ready(port), timeout_seconds=20, what="the daemon is ready")
-    backends = [
-        cast(int, row[0])
-        for row in rig.sql.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'outboxd' AND datname = current_database()"
-        )
-    ]
-    for pid in backends:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing_still(rig):
         failed = daemon.wait_for_event("database_failed", during="the wait for an answer", timeout_seconds=30)
         assert "neither an answer nor a refusal for 10 s" in str(failed["cause"])
         assert not is_ready(port)
         ended = daemon.stop(60)
-    finally:
-        for pid in backends:
-            os.kill(pid, signal.SIGCONT)
     assert ended.code == 0, ended.err
+
+
+def test_a_second_signal_ends_a_daemon_soon_whose_database_stands_still(rig: Rig) -> None:
+    daemon = rig.daemon(cluster={"lease_ttl": "60s"})
+    daemon.start()
+    rig.insert(rig.topic())
+    rig.wait_until_settled()
+    with standing_still(rig):
+        daemon.wait_for_event("database_failed", during="the wait for an answer", timeout_seconds=30)
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for_event("draining")
+        daemon.signal(signal.SIGTERM)
+        # Each thread that waits for an answer took five seconds more.
+        ended = daemon.wait(15)
+    assert ended.code == 0, ended.err
+    assert daemon.events("ended", reason="forced")
+    assert daemon.events("database_failed", cause="no answer within 1 s")
 
 
 # --- Starts that cannot succeed

@@ -191,6 +191,18 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["version"]) == 130
 
 
+def test_ctrl_c_while_a_package_that_is_loaded_makes_a_class_exits_130_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "load_command", lambda *_, **__: type("Made", (), {"field": Interrupted()}))
+    assert main(["version"]) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_a_reader_that_goes_away_is_no_error_to_talk_about(tmp_path: Path) -> None:
     # More than a pipe holds, so that writing meets the closed end.
     big = tmp_path / "big.toml"

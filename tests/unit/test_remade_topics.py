@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from queue import SimpleQueue
 
 import pytest
@@ -44,6 +45,13 @@ def test_a_topic_is_asked_for_when_it_is_met_and_again_only_while_its_id_is_unkn
     assert topics.wanted(["orders"], STILL, PAUSE_SECONDS - 1) == []
     assert topics.wanted(["orders"], (), PAUSE_SECONDS) == []
     assert topics.wanted(["orders"], STILL, PAUSE_SECONDS) == ["orders"]
+
+
+def test_a_topic_of_which_nothing_is_told_is_asked_for_ever_less_often() -> None:
+    topics = RemadeTopics()
+    asked_at = [now for now in range(200) if topics.wanted(["missing"], (), float(now))]
+    pauses = [later - earlier for earlier, later in pairwise(asked_at)]
+    assert pauses[:5] == [UNKNOWN_SECONDS, 2 * UNKNOWN_SECONDS, 4 * UNKNOWN_SECONDS, PAUSE_SECONDS, PAUSE_SECONDS]
 
 
 def test_a_topic_that_stands_still_and_has_another_id_needs_another_producer_once() -> None:

@@ -133,13 +133,13 @@ class TrialProcess:
             self._properties_since = time.monotonic()
             self._properties = dict(self._properties if properties is None else properties)
 
-    def close(self) -> None:
-        """End the child and the thread."""
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """End the child and the thread, or leave that behind after `timeout_seconds`."""
         self._closing.set()
         self.abandon()
         self._queue.put(None)
         if self._thread is not None:
-            self._thread.join(5.0)
+            self._thread.join(timeout_seconds)
 
     # The thread.
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 PAUSE_SECONDS = 30.0
 """So long after a question for a topic that stands still the next one comes at the earliest."""
 UNKNOWN_SECONDS = 5.0
-"""So long for one of unknown id: that of a topic which was made again meanwhile would be taken for its first."""
+"""So long for one of unknown id, at first: that of a topic which was made again meanwhile would be taken for its first.
+Each time twice as long, up to that of the others.
+"""
 TOPICS_KNOWN_MAX = 10_000
 IDS_KNOWN_MAX = 8
 
@@ -37,6 +39,8 @@ class RemadeTopics:
         self._ids: dict[str, tuple[str, ...]] = {}
         """By topic: the ids under which producers have known it, the present one last."""
         self._asked_at: dict[str, float] = {}
+        self._pauses: dict[str, float] = {}
+        """Of each topic of unknown id: how long after the last question the next one comes at the earliest."""
 
     def wanted(self, met: Iterable[str], still: Collection[str], now: float) -> list[str]:
         """Return the topics to ask for now, which counts as asked: those of which no id is known, and those that stand
@@ -47,14 +51,18 @@ class RemadeTopics:
             # Those that are met still are asked for anew.
             self._ids.clear()
             self._asked_at.clear()
+            self._pauses.clear()
         self._asked_at.update(dict.fromkeys(wanted, now))
+        for topic in wanted:
+            if topic not in self._ids:
+                self._pauses[topic] = min(PAUSE_SECONDS, 2 * self._pauses.get(topic, UNKNOWN_SECONDS / 2))
         return wanted
 
     def _may_ask(self, topic: str, still: Collection[str], now: float) -> bool:
         is_known = topic in self._ids
         if is_known and topic not in still:
             return False
-        pause_seconds = PAUSE_SECONDS if is_known else UNKNOWN_SECONDS
+        pause_seconds = PAUSE_SECONDS if is_known else self._pauses.get(topic, 0.0)
         return now - self._asked_at.get(topic, float("-inf")) >= pause_seconds
 
     def are_new(self, topics: Iterable[str]) -> bool:
@@ -70,6 +78,7 @@ class RemadeTopics:
             known = self._ids.get(topic, ())
             if not known:
                 self._ids[topic] = (sight.id,)
+                self._pauses.pop(topic, None)
             elif sight.id not in known and topic in still and sight.is_led:
                 # Brokers that lag tell of the one before for a while: that is known, and no other topic.
                 self._ids[topic] = (*known[1 - IDS_KNOWN_MAX :], sight.id)

@@ -7,6 +7,7 @@ relay publishes nothing before it is known how the owner before ended.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from functools import partial
 from queue import Empty, Queue
@@ -23,7 +24,6 @@ from outboxd.postgres.schema.names import quoted_beside_parameters
 RETRY_SECONDS = 0.5
 LOCK_TIMEOUT = "500ms"
 FAILURES_TOLD = 2
-ENDING_SECONDS_MAX = CLOSING_SECONDS_MAX = 5.0
 _CLEAN_END = "ended_at = now(), clean = true, published_ids = NULL"
 
 
@@ -71,19 +71,20 @@ class StartLog:
 
     # For the daemon.
 
-    def ended(self) -> None:
+    def ended(self, timeout_seconds: float) -> None:
         """Write the clean end, if this daemon ever began to relay. Raises DatabaseUnavailableError where that fails, or
-        has no answer in time.
+        has no answer within `timeout_seconds`.
         """
         self._closing.set()
+        until = time.monotonic() + timeout_seconds
         # Once more where the first finds a connection that is lost.
-        failure = None if self._id is None else self._try_to_end() and self._try_to_end()
-        self._session.close(0.0 if failure else CLOSING_SECONDS_MAX)
+        failure = None if self._id is None else self._try_to_end(until) and self._try_to_end(until)
+        self._session.close(timeout_seconds if failure is None else 0.0)
         if failure is not None:
-            raise DatabaseUnavailableError(failure)
+            raise DatabaseUnavailableError(failure or f"no answer within {timeout_seconds:.0f} s")
 
-    def _try_to_end(self) -> str | None:
-        """Return why the clean end could not be written; None when it is."""
+    def _try_to_end(self, until: float) -> str | None:
+        """Return why the clean end could not be written, nothing where nobody said so by then; None when it is."""
         # No SimpleQueue: a signal may have the main thread wait for one without limit, see `outboxd.daemon.mailbox`.
         told: Queue[str | None] = Queue()
 
@@ -93,14 +94,14 @@ class StartLog:
 
         self._session.submit(end, told.put)
         try:
-            return told.get(timeout=ENDING_SECONDS_MAX)
+            return told.get(timeout=max(0.0, until - time.monotonic()))
         except Empty:
-            return f"no answer within {ENDING_SECONDS_MAX:.0f} s"
+            return ""
 
-    def close(self) -> None:
-        """End the thread; a row that is open stays so."""
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """End the thread, or leave it behind after `timeout_seconds`; a row that is open stays so."""
         self._closing.set()
-        self._session.close()
+        self._session.close(timeout_seconds)
 
     # The thread.
 

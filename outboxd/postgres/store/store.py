@@ -102,11 +102,11 @@ class PostgresStore:
         """Take what the lease's acquisition gave, by which fetches and settlements are fenced from now on."""
         self._owner = owner
 
-    def close(self) -> None:
-        """End both threads and close their connections."""
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """End both threads and close their connections, or leave each behind after `timeout_seconds`."""
         self._alarm.ring()
-        self._reader.close()
-        self._writer.close()
+        self._reader.close(timeout_seconds)
+        self._writer.close(timeout_seconds)
 
     # Load.
 
