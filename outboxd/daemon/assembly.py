@@ -69,7 +69,7 @@ class Assembly:
         return threads
 
     def reconfigure(self, settings: Settings, *, renews: bool) -> None:
-        """Take another configuration while the relay runs, see `outboxd.reload`. May be called on any thread."""
+        """Take another configuration while the relay runs, see `outboxd.daemon.reload`. May be called on any thread."""
         limits = relay_limits(settings)
         self.password.value = settings.database.password
         self.publisher.take_properties(
