@@ -421,4 +421,12 @@ BUGS = [
         "if self._session_ended is not None and self._condemned:",
         where=_careful_transactions,
     ),
+    Mutation(
+        "all suspects of a group that kills are to blame",
+        CarefulTransactions,
+        "_tried",
+        "if len(group) > 1 and _is_death(reports[0]):",
+        "if False:",
+        where=_careful_transactions,
+    ),
 ]
