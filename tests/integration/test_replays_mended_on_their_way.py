@@ -91,6 +91,7 @@ def test_what_was_mended_on_its_way_goes_though_what_was_sent_first_is_refused(r
     daemon.start()
     rig.insert(topic, "k", b"x" * 60_000)
     rig.wait_until("SELECT count(*) = 1 FROM outboxd.dead_letter WHERE status = 'dead'")
+    wait_for(lambda: not is_sent(port, topic), timeout_seconds=20, what="the page knows of the death")
 
     rig.kafka.pause(0)
     try:
