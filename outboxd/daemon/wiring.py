@@ -1,8 +1,7 @@
 """Wiring: makes the parts of one daemon's relay from the configuration, and puts them together.
 
-Here too is made what a process that tries suspects of a crash sends them with. What runs beside the relay is made in
-`surroundings`, and the demo and the benchmark make servers and clients of their own. The rooms know neither the
-configuration nor, but through their ports, each other.
+What runs beside the relay is made in `surroundings`, and the demo and the benchmark make servers and clients of their
+own. The rooms know neither the configuration nor, but through their ports, each other.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
 
 from sqlalchemy import Engine
 
@@ -24,9 +22,10 @@ from outboxd.daemon.relay_configuration import relay_limits, routes
 from outboxd.kafka.client.client_config import check_client, record_bytes_max
 from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
-from outboxd.kafka.trials.lone_transactions import LoneTransactions, TransactionTrialProcess
+from outboxd.kafka.trials.lone_transactions import TransactionTrialProcess
+from outboxd.kafka.trials.publishers import lone_publisher, lone_transactions
 from outboxd.kafka.trials.trial import TrialProcess
-from outboxd.policy.exchange.messages import Event, TransactionEnded
+from outboxd.policy.exchange.messages import TransactionEnded
 from outboxd.postgres.connections.engine import make_engine
 from outboxd.postgres.lease.leases import LeaseKeeper
 from outboxd.postgres.lease.ownership import Owner
@@ -194,28 +193,3 @@ def _careful(
     lone = partial(lone_publisher, source=outbox, decorate=decorate)
     trial = TrialProcess(lone, properties, event, wake)
     return trial, CarefulPublisher(port, starts, trial, clock, event, rows_max=rows_max)
-
-
-def lone_publisher(properties: Mapping[str, str], *, source: str, decorate: DecoratePublisher | None) -> Publisher:
-    """Return the broker's port of a process that tries suspects of a crash; called in that process."""
-    publisher = KafkaPublisher(properties, source=source, in_flight_rows_max=1, in_flight_bytes_max=0)
-    return publisher if decorate is None else decorate(publisher)
-
-
-def lone_transactions(
-    properties: Mapping[str, str],
-    *,
-    source: str,
-    schema: str,
-    decorate: DecoratePublisher | None,
-    database: str,
-    settled: int,
-    lineage: str,
-) -> LoneTransactions:
-    """Return what sends suspects of a crash with exactly-once delivery; called in a process of its own."""
-    events: SimpleQueue[Event] = SimpleQueue()
-    publisher = TransactionalPublisher(properties, events.put, source=source, schema=schema)
-    publisher.name_after(database)
-    return LoneTransactions(
-        publisher if decorate is None else decorate(publisher), events, settled=settled, lineage=lineage
-    )

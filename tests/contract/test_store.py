@@ -12,7 +12,7 @@ from outboxd.policy.exchange.reads import Fetched, HoldingLetters, Loaded
 from outboxd.policy.exchange.requests import Known, Settlement
 from outboxd.policy.faults import fault_of
 from outboxd.policy.keys.deferrals import Reread
-from outboxd.policy.rows.content import content_digest
+from outboxd.policy.rows.content import PIECE_DIGITS, content_digest
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import FIRST_ID, Arm
 from outboxd.policy.topics.topic_holds import CatchUp
@@ -419,7 +419,7 @@ def test_a_dead_row_leaves_the_outbox_and_its_attempts_and_is_replayed_in_place(
     ]
     assert list(bench.fetch(replay_cursor=row).replays) == []
     assert shown(bench.fetch(replay_ids=[letter])) == [(Arm.REPLAY, row)]
-    bench.settle(token, died_again=[(letter, death())])
+    bench.settle(token, died_again=[(letter, death(), sent(bench, letter))])
     assert bench.letter(row) == (letter, "dead")
     assert shown(bench.fetch(replay_ids=[letter])) == []
     bench.replay(letter)
@@ -532,7 +532,11 @@ def test_a_replay_that_an_owner_before_delivered_is_resolved_by_its_rows_id_and_
     pieces = {record.id: event_pieces([record.event_id])[0] for record in bench.fetch().records}
     for row in (ours, anothers, unnoted):
         bench.replay(buried(bench, token, row))
-    delivered = [(ours, 0, 7, pieces[ours]), (anothers, 0, 8, pieces[anothers] + 1), (unnoted, 0, 9, None)]
+    delivered = [
+        (ours, 0, 7, pieces[ours], None),
+        (anothers, 0, 8, pieces[anothers] + 1, None),
+        (unnoted, 0, 9, None, None),
+    ]
 
     def states() -> list[str]:
         return [letter[1] for row in (ours, anothers, unnoted) if (letter := bench.letter(row))]
@@ -541,6 +545,44 @@ def test_a_replay_that_an_owner_before_delivered_is_resolved_by_its_rows_id_and_
     assert states() == ["replaying"] * 3
     assert not bench.settle(token, recovered_replays=delivered).fenced
     assert states() == ["replayed", "replaying", "replayed"]
+
+
+def test_a_replay_that_an_owner_before_delivered_is_resolved_unless_the_letter_says_something_else(
+    bench: StoreBench,
+) -> None:
+    token = bench.take_over()
+    row = bench.insert("orders", "x")
+    letter = buried(bench, token, row)
+    bench.replay(letter)
+    content = sent(bench, letter)[:PIECE_DIGITS]
+    bench.take_back(letter)
+    bench.mend(letter, "mended")
+    bench.settle(token, recovered_replays=[(row, 0, 7, None, content)])
+    assert bench.letter(row) == (letter, "dead")
+    bench.replay(letter)
+    bench.settle(token, recovered_replays=[(row, 0, 7, None, content)])
+    assert bench.letter(row) == (letter, "replaying")
+    content = sent(bench, letter)[:PIECE_DIGITS]
+    bench.take_back(letter)
+    bench.settle(token, recovered_replays=[(row, 0, 7, None, None)])
+    assert bench.letter(row) == (letter, "dead"), "nobody noted what was sent"
+    bench.settle(token, recovered_replays=[(row, 0, 7, None, content)])
+    assert bench.letter(row) == (letter, "replayed")
+
+
+def test_what_was_mended_and_replayed_again_has_not_died_of_what_was_sent_before(bench: StoreBench) -> None:
+    token = bench.take_over()
+    row = bench.insert("orders", "x")
+    letter = buried(bench, token, row)
+    bench.replay(letter)
+    content = sent(bench, letter)
+    bench.take_back(letter)
+    bench.mend(letter, "mended")
+    bench.replay(letter)
+    bench.settle(token, died_again=[(letter, death(), content)])
+    assert bench.letter(row) == (letter, "replaying")
+    bench.settle(token, died_again=[(letter, death(), sent(bench, letter))])
+    assert bench.letter(row) == (letter, "dead")
 
 
 def test_rows_of_other_events_than_were_read_are_neither_marked_nor_moved(bench: StoreBench) -> None:
@@ -602,7 +644,7 @@ def test_a_replay_that_dies_again_holds_its_key_as_the_route_says_now(bench: Sto
     letter = buried(bench, token, row, holds_key=not holds_now)
     bench.replay(letter)
 
-    bench.settle(token, died_again=[(letter, death(holds_key=holds_now))])
+    bench.settle(token, died_again=[(letter, death(holds_key=holds_now), sent(bench, letter))])
 
     assert [holder.outbox_id for holder in bench.load().holders] == ([row] if holds_now else [])
 

@@ -12,7 +12,7 @@ from tests.support.checker import Verdict
 from tests.support.children import wait_for
 from tests.support.daemon import DaemonProcess, Section
 from tests.support.kafka_fixtures import fresh_name
-from tests.support.killing_daemon import KILL, KILL_LATER
+from tests.support.killing_publisher import KILL, KILL_LATER
 from tests.support.rig import Rig
 
 SHORT_LEASE = {"lease_ttl": "1s"}
@@ -113,9 +113,12 @@ def test_suspects_are_delivered_once_by_the_process_apart_in_exactly_once(rig: R
     ended = daemon.run("--until-empty", timeout_seconds=60)
 
     assert ended.code == 0, ended.err
-    recovered = [event["rows"] for event in daemon.events("recovered")]
-    assert recovered[0] == 0
-    assert sum(recovered) == 40, "the process apart committed them, and the recoveries found them"
+    recovered = daemon.events("recovered")
+    assert recovered[0]["rows"] == 0
+    assert sum(event["rows"] for event in recovered) == 40, (
+        "the process apart committed them, the recoveries found them"
+    )
+    assert recovered[-1]["transaction"] - recovered[0]["transaction"] == 1, "they went together"
     verdict = rig.check()
     verdict.assert_holds()
     assert (verdict.delivered, verdict.duplicates) == (340, 0)

@@ -183,9 +183,10 @@ def test_a_batch_of_which_many_rows_are_refused_is_not_taken_for_stuck_while_its
     assert ended.code == 0, ended.err
     assert daemon.events("in_flight_stalled") == daemon.events("breaker_opened") == []
     assert sorted(rig.dead_letters()) == bad
-    # What was committed was settled before the batch came to its end, which tells who is to blame.
-    first_death = "SELECT min(died_at) FROM outboxd.dead_letter"
-    assert rig.count(f"SELECT count(*) FROM outboxd.outbox WHERE published_at < ({first_death})") > 0
+    # What was committed, and who is to blame, was settled before the batch came to its end.
+    first_death, last_death = (f"SELECT {which}(died_at) FROM outboxd.dead_letter" for which in ("min", "max"))
+    assert rig.count(f"SELECT count(*) FROM outboxd.outbox WHERE published_at > ({first_death})") > 0
+    assert rig.count(f"SELECT count(*) FROM outboxd.outbox WHERE published_at < ({last_death})") > 0
     verdict = rig.check()
     verdict.assert_holds(dead=len(bad))
     assert verdict.duplicates == 0

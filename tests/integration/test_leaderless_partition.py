@@ -9,7 +9,7 @@ from confluent_kafka import Producer
 
 from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.cluster.log_reader import LogReader
-from outboxd.kafka.transactional.progress import read_above
+from outboxd.kafka.transactional.progress_log import read_above
 from tests.support.children import wait_for
 from tests.support.mock_broker import MockCluster
 

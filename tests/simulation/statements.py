@@ -305,16 +305,25 @@ def _buried(db: Database, settlement: Settlement) -> int:
 def _replayed(db: Database, settlement: Settlement) -> None:
     for dead_id, partition, offset, content in settlement.replayed:
         dead = db.dead[dead_id]
-        if dead.status in ("dead", "replaying") and content == content_digest(dead.row.record(Arm.REPLAY, 0)):
-            dead.status, dead.resolved_at = "replayed", db.now
-            dead.row.published = (partition, offset)
-    for row_id, partition, offset, piece in settlement.recovered_replays:
+        if dead.status in ("dead", "replaying") and content == _content(dead):
+            _resolve(db, dead, partition, offset)
+    for row_id, partition, offset, piece, content_piece in settlement.recovered_replays:
+        statuses = ("replaying",) if content_piece is None else ("dead", "replaying")
         for dead in db.dead.values():
             is_meant = dead.row.id == row_id and (piece is None or is_of_event(dead.row, piece))
-            if is_meant and dead.status == "replaying":
-                dead.status, dead.resolved_at = "replayed", db.now
-                dead.row.published = (partition, offset)
-    for dead_id, death in settlement.died_again:
+            is_same = content_piece is None or _content(dead).startswith(content_piece)
+            if is_meant and is_same and dead.status in statuses:
+                _resolve(db, dead, partition, offset)
+    for dead_id, death, content in settlement.died_again:
         dead = db.dead[dead_id]
-        if dead.status == "replaying":
+        if dead.status == "replaying" and content == _content(dead):
             dead.status, dead.attempts, dead.holds_key = "dead", death.attempts, death.holds_key
+
+
+def _content(dead: DeadRow) -> str:
+    return content_digest(dead.row.record(Arm.REPLAY, 0))
+
+
+def _resolve(db: Database, dead: DeadRow, partition: int | None, offset: int | None) -> None:
+    dead.status, dead.resolved_at = "replayed", db.now
+    dead.row.published = (partition, offset)

@@ -8,22 +8,30 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from outboxd.kafka.transactional.transactional_publisher import TransactionalPublisher
+from outboxd.kafka.trials.child import send
 from outboxd.kafka.trials.lone_transactions import LoneTransactions
-from outboxd.policy.exchange.messages import DeliveryFault, Event, Recovered, RecoverFailed, Report, TransactionEnded
+from outboxd.policy.exchange.messages import (
+    DeliveryFault,
+    Event,
+    Recovered,
+    RecoverFailed,
+    Report,
+    TransactionEnded,
+    error_of,
+)
 from outboxd.policy.rows.records import Record
 from tests.simulation.broker import Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.database import Row
 from tests.simulation.threads import SimulatedJobs, SimulatedThread
 from tests.simulation.transactional_publisher import SimulatedTransactionalPublisher
-from tests.simulation.trial import CRASHED, DEATHS_PROVE
+from tests.simulation.trial import CHANCE_DEATHS, CRASHED, DEATHS_PROVE
 
 if TYPE_CHECKING:
     from tests.simulation.daemon import Daemon
     from tests.simulation.world import World
 
 STARTUP_SECONDS = (0.05, 0.5)
-POLL_SECONDS = 0.02
 FOR_EVER_SECONDS = 1e6
 PAUSE_SECONDS = 1.0
 
@@ -69,8 +77,8 @@ class Child:
 
     # Its life.
 
-    def give(self, record: Record) -> None:
-        self._records.put(record)
+    def give(self, records: Sequence[Record]) -> None:
+        self._records.put(records)
 
     def end(self) -> None:
         """The process is killed, or its pipe ended."""
@@ -87,22 +95,22 @@ class Child:
 
     def _work(self) -> None:
         trial = self._trial
-        lone = LoneTransactions(self._publisher, cast(Any, self), settled=trial.settled, lineage=trial.lineage)
+        lone = PausingTransactions(self._publisher, cast(Any, self), settled=trial.settled, lineage=trial.lineage)
+        lone.pause = self._thread.pause
         while lone.failure() is None:
-            record = self._records.get(timeout=FOR_EVER_SECONDS)
-            while not lone.publish_alone(record):
-                self._thread.pause(POLL_SECONDS)
-            trial.answered(self._answer(lone, record))
+            records = self._records.get(timeout=FOR_EVER_SECONDS)
+            answers = send(lone, records, lambda: False) or ()
+            trial.answered([Report(record, *answer, True) for record, answer in zip(records, answers, strict=True)])
 
-    def _answer(self, lone: LoneTransactions, record: Record) -> Report:
-        while True:
-            self._thread.pause(POLL_SECONDS)
-            lone.poll(POLL_SECONDS)
-            for report in lone.take_reports():
-                return Report(record, report.error, report.partition, report.offset, True)
-            failure = lone.failure()
-            if failure is not None:
-                return Report(record, failure, None, None, True)
+
+class PausingTransactions(LoneTransactions):
+    """Polls in the world's time."""
+
+    pause: Callable[[float], None]
+
+    def poll(self, timeout_seconds: float) -> None:
+        self.pause(timeout_seconds)
+        super().poll(timeout_seconds)
 
 
 class SimulatedTransactionTrial:
@@ -115,8 +123,8 @@ class SimulatedTransactionTrial:
         self._dice = dice
         self.settled, self.lineage = 0, ""
         self._child: Child | None = None
-        self._queue: deque[Record] = deque()
-        self._under_way: Record | None = None
+        self._queue: deque[Sequence[Record]] = deque()
+        self._under_way: Sequence[Record] | None = None
         self._deaths = 0
         self._reports: list[Report] = []
         self._generation = 0
@@ -128,13 +136,14 @@ class SimulatedTransactionTrial:
         self.abandon()
         self.settled, self.lineage = settled, lineage
 
-    def send(self, record: Record) -> None:
+    def send(self, records: Sequence[Record]) -> None:
         world = self.daemon.world
-        # A session is taken as a whole: its topics may be paused before its end.
-        world.invariants.before_publish(self.daemon, record, was_taken=True)
-        world.count("suspects tried apart")
-        self._owed += 1
-        self._queue.append(record)
+        for record in records:
+            # A session is taken as a whole: its topics may be paused before its end.
+            world.invariants.before_publish(self.daemon, record, was_taken=True)
+            world.count("suspects tried apart")
+        self._owed += len(records)
+        self._queue.append(records)
         self._go_on()
 
     def take_reports(self) -> list[Report]:
@@ -167,8 +176,8 @@ class SimulatedTransactionTrial:
             self._give()
 
     def _give(self) -> None:
-        if self._child is not None and self._under_way is not None:
-            self._child.give(self._under_way)
+        if self._child is not None:
+            self._hand_over(self._child)
             return
         generation = self._generation
         self._broker.timeline.after(self._dice.uniform(*STARTUP_SECONDS), lambda: self._start(generation))
@@ -176,7 +185,19 @@ class SimulatedTransactionTrial:
     def _start(self, generation: int) -> None:
         if generation == self._generation and self._under_way is not None and self.daemon.is_alive:
             self._child = Child(self, self._make)
-            self._child.give(self._under_way)
+            self._hand_over(self._child)
+
+    def _hand_over(self, child: Child) -> None:
+        if self._under_way is None:
+            return
+        child.give(self._under_way)
+        if not self._deaths and self._dice.random() < CHANCE_DEATHS:
+            # Somebody kills it, at whatever step.
+            self._broker.timeline.after(self._dice.uniform(0.0, 0.3), lambda: self._killed(child))
+
+    def _killed(self, child: Child) -> None:
+        if child is self._child and self._under_way is not None and not self._deaths:
+            self.child_died()
 
     def _make(self, child: Child) -> SimulatedTransactionalPublisher:
         scenario = self.daemon.world.scenario
@@ -186,35 +207,38 @@ class SimulatedTransactionTrial:
             self._coordinator,
             self._dice,
             queue_rows_max=scenario.queue_rows_max,
-            batch_rows=1,
+            batch_rows=scenario.batch_rows,
             timeout_seconds=scenario.transaction_seconds,
         )
 
     def child_died(self) -> None:
-        record = self._under_way
+        records = self._under_way
         self._end_child()
         self._deaths += 1
-        if record is None or self._deaths < DEATHS_PROVE:
+        if records is None or (len(records) == 1 and self._deaths < DEATHS_PROVE):
             self._give()
             return
-        self._report(Report(record, DeliveryFault(CRASHED, "died of it"), None, None, True))
+        if len(records) > 1:
+            self.daemon.world.count("groups of suspects that killed")
+        self._report([Report(record, DeliveryFault(CRASHED, "died of it"), None, None, True) for record in records])
 
-    def answered(self, report: Report) -> None:
-        """The child has an answer; where its producer failed it ends by itself."""
+    def answered(self, reports: Sequence[Report]) -> None:
+        """The child has answers; where its producer failed it ends by itself."""
         generation = self._generation
 
         def take() -> None:
             if generation == self._generation:
-                self.daemon.world.invariants.on_answered(report)
-                if self._child is not None and report.error is not None:
+                for report in reports:
+                    self.daemon.world.invariants.on_answered(report)
+                if self._child is not None and any(map(error_of, reports)):
                     self._end_child()
-                self._report(report)
+                self._report(reports)
 
         timeline = self._broker.timeline
         timeline.at(max(timeline.now, self.daemon.frozen_until), take)
 
-    def _report(self, report: Report) -> None:
+    def _report(self, reports: Sequence[Report]) -> None:
         self._under_way = None
-        self._reports.append(report)
+        self._reports += reports
         self.daemon.post(TransactionEnded())
         self._go_on()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from outboxd.policy.exchange.messages import DeliveryFault, Report, TransactionEnded
@@ -37,11 +38,12 @@ class SimulatedTrial:
 
     # For the relay.
 
-    def send(self, record: Record) -> None:
-        self._daemon.world.invariants.before_publish(self._daemon, record)
-        self._daemon.world.count("suspects tried apart")
-        self._owed += 1
-        self._queue.append((self._generation, record))
+    def send(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._daemon.world.invariants.before_publish(self._daemon, record)
+            self._daemon.world.count("suspects tried apart")
+            self._owed += 1
+            self._queue.append((self._generation, record))
         self._go_on()
 
     def take_reports(self) -> list[Report]:

@@ -1,4 +1,4 @@
-"""A launcher of the daemon whose broker's port dies of some payloads, as a bug in the client's C code would kill it.
+"""A launcher of the daemon whose broker's port is the one of `killing_publisher`.
 
 `python -m tests.support.killing_daemon run -c FILE [--until-empty]`: `KILL` dies when it is published, `KILL LATER`
 when its delivery report is in.
@@ -6,60 +6,11 @@ when its delivery report is in.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
-
-from outboxd.policy.exchange.messages import Report
-from outboxd.policy.rows.records import Record
-from outboxd.relay.ports import Publisher
-from tests.support.decorated_daemon import run_decorated
-
-KILL = b"KILL"
-KILL_LATER = b"KILL LATER"
-
-
-class KillingPublisher:
-    """The broker's port, and what it dies of."""
-
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
-
-    def publish(self, records: Sequence[Record], start: int) -> int:
-        for at in range(start, len(records)):
-            if records[at].payload == KILL:
-                # What stands before it is with the client already.
-                self._publisher.publish(records[:at], start)
-                _die()
-        return self._publisher.publish(records, start)
-
-    def publish_alone(self, record: Record) -> bool:
-        if record.payload == KILL:
-            _die()
-        return self._publisher.publish_alone(record)
-
-    def take_reports(self) -> list[Report]:
-        reports = self._publisher.take_reports()
-        if any(report.record.payload == KILL_LATER for report in reports):
-            _die()
-        return reports
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._publisher, name)
-
-
-def decorated(publisher: Publisher) -> Publisher:
-    """The port that a payload kills. A function of a module, so that it travels to the process of the trial."""
-    return KillingPublisher(publisher)
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
 
 if __name__ == "__main__":
+    # The process that tries suspects loads this module too, and needs none of these.
+    from tests.support.decorated_daemon import run_decorated
+    from tests.support.killing_publisher import decorated
+
     sys.exit(run_decorated(decorated))

@@ -198,7 +198,7 @@ def mark_recovered(pieces: Pieces) -> None:
         **_delivered(pieces),
         delivered_pieces=[None] * BATCH_ROWS,
         # One dead letter in eight is replayed.
-        recovered_replays=[(ROWS + 8 * number, 0, 1, None) for number in range(1, 21)],
+        recovered_replays=[(ROWS + 8 * number, 0, 1, None, "c0ffee") for number in range(1, 21)],
         transaction=1,
     )
     pieces.settle(pieces.marking, settlement)
@@ -218,7 +218,7 @@ def every_outcome(pieces: Pieces) -> None:
         retries=[(record_id, Retry(FAULT, "again", 1, 5.0)) for record_id in pieces.outbox.take(50)],
         dead=[(record_id, death) for record_id in pieces.outbox.take(50)],
         replayed=[(letter_id, 0, 1, "a digest") for letter_id in replaying[:25]],
-        died_again=[(letter_id, death) for letter_id in replaying[25:]],
+        died_again=[(letter_id, death, "a digest") for letter_id in replaying[25:]],
         out_of_retry=[pieces.outbox.first_pending_id + number for number in range(50)],
         storms=[("stormy", "why")],
         transaction=3,

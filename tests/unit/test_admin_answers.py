@@ -17,8 +17,8 @@ from confluent_kafka.admin import ConfigResource, NewTopic
 from outboxd.kafka.client.answers import answer_of
 from outboxd.kafka.cluster import topic_limits
 from outboxd.kafka.cluster.topic_limits import topic_configs
-from outboxd.kafka.transactional import progress
-from outboxd.kafka.transactional.progress import ensure_topic
+from outboxd.kafka.transactional import progress_log
+from outboxd.kafka.transactional.progress_log import ensure_topic
 
 CLIENTS: list[weakref.ref[RefusingClient]] = []
 
@@ -49,7 +49,7 @@ class RefusingClient:
 def no_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing but counted references frees anything."""
     monkeypatch.setattr(topic_limits, "AdminClient", RefusingClient)
-    monkeypatch.setattr(progress, "AdminClient", RefusingClient)
+    monkeypatch.setattr(progress_log, "AdminClient", RefusingClient)
     CLIENTS.clear()
     gc.disable()
     try:

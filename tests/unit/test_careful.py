@@ -103,9 +103,9 @@ class FakeTrial:
     owed: int = 0
     abandoned: int = 0
 
-    def send(self, record: Record) -> None:
-        self.sent.append(record.id)
-        self.owed += 1
+    def send(self, records: Sequence[Record]) -> None:
+        self.sent += [record.id for record in records]
+        self.owed += len(records)
 
     def take_reports(self) -> list[Report]:
         taken, self.reports = self.reports, []

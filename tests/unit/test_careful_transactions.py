@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from outboxd.policy.careful import CAREFUL_SECONDS, Opening, PlannedEnd
+from outboxd.policy.careful import CAREFUL_SECONDS, GROUP_BYTES_MAX, Opening, PlannedEnd
 from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.faults import fault_of, own_fault
 from outboxd.policy.rows.records import Record
@@ -97,7 +97,12 @@ class Scene:
         self.careful.settled(self.publisher.number)
 
     def answer(self, record_id: int, error: DeliveryFault | None = None) -> None:
-        self.trial.reports.append(Report(row(record_id), error, 0, None if error else 1, True))
+        self.answer_all({record_id: error})
+
+    def answer_all(self, answers: Mapping[int, DeliveryFault | None]) -> None:
+        self.trial.reports += [
+            Report(row(record_id), error, 0, None if error else 1, True) for record_id, error in answers.items()
+        ]
         self.reports = self.careful.take_reports()
 
 
@@ -119,7 +124,7 @@ def test_windows_go_as_wholes_once_they_are_recorded_and_one_waits_for_the_other
     assert scene.journal.record_ids == [7]
 
 
-def test_suspects_go_one_by_one_to_the_other_process_once_all_before_them_is_settled_and_our_producer_is_gone() -> None:
+def test_suspects_go_to_the_other_process_together_once_all_before_them_is_settled_and_our_producer_is_gone() -> None:
     scene = Scene(suspects=[3, 4])
     scene.publish(ROWS)
     scene.journal.written = True
@@ -134,12 +139,10 @@ def test_suspects_go_one_by_one_to_the_other_process_once_all_before_them_is_set
     assert scene.publish(ROWS[2:]) == 2
     assert scene.publisher.rebuilt == 1
     assert scene.trial.begun == [(6, "line")]
-    assert scene.trial.sent == [3]
-    assert scene.careful.failure() is None, "that ours is fenced is no failure meanwhile"
-    scene.answer(3)
     assert scene.trial.sent == [3, 4]
+    assert scene.careful.failure() is None, "that ours is fenced is no failure meanwhile"
     assert scene.publish(ROWS[4:]) == 0
-    scene.answer(4)
+    scene.answer_all({3: None, 4: None})
 
     assert scene.reports == [], "the recovery tells what became of them"
     failure = scene.careful.failure()
@@ -150,27 +153,53 @@ def test_suspects_go_one_by_one_to_the_other_process_once_all_before_them_is_set
     assert scene.careful.failure() is None
 
 
-def test_what_stands_behind_a_failed_suspect_is_not_sent_and_a_killer_is_refused_when_it_comes_again() -> None:
-    scene = Scene(suspects=[1, 2, 3])
-    assert scene.publish(ROWS) == 3
-    scene.answer(1)
-    scene.answer(2, CRASHED)
+def test_of_two_hundred_suspects_the_one_that_kills_is_found_in_groups_and_refused_when_it_comes_again() -> None:
+    suspects = range(1, 201)
+    scene = Scene(suspects=suspects)
+    assert scene.publish([row(number) for number in suspects]) == 200
+    groups, told_before = [list(scene.trial.sent)], 0
+    while scene.careful.failure() is None:
+        group = groups[-1]
+        scene.answer_all(dict.fromkeys(group, CRASHED if 100 in group else None))
+        told_before += len(group)
+        groups.append(scene.trial.sent[told_before:])
 
-    assert scene.trial.sent == [1, 2]
+    assert [len(group) for group in groups] == [200, *[14] * 8, *[1] * 2, 0], "as few deaths as that"
+    assert groups[-2] == [100]
     assert isinstance(scene.careful.failure(), PlannedEnd)
-    assert "crashing_row_found" in scene.told
+    assert scene.told.count("crashing_row_found") == 1
     scene.careful.rebuild()
     scene.careful.begin_recover(7, "line")
-    assert scene.publish(ROWS[1:]) == 1
-    assert [(report.record.id, report.error) for report in scene.reports] == [(2, CRASHED)]
-    assert scene.publish(ROWS[2:]) == 1
-    assert scene.trial.sent == [1, 2, 3]
+    rest = [row(number) for number in range(100, 201)]
+    assert scene.publish(rest) == 1
+    assert [(report.record.id, report.error) for report in scene.reports] == [(100, CRASHED)]
+    assert scene.publish(rest[1:]) == 100
     assert scene.trial.begun == [(5, "line"), (7, "line")]
-    scene.answer(3)
+    scene.answer_all(dict.fromkeys(range(101, 201)))
     scene.careful.rebuild()
     # Its death may not have been written yet, should this process end.
-    scene.publish([row(9)])
-    assert scene.journal.record_ids == [2, 9]
+    scene.publish([row(999)])
+    assert scene.journal.record_ids == [100, 999]
+
+
+def test_what_was_sent_back_since_another_suspect_failed_with_it_stays_one() -> None:
+    scene = Scene(suspects=[1, 2, 3])
+    scene.publish(ROWS)
+    sent_back = DeliveryFault(own_fault("SENT_BACK"), "another row failed")
+    scene.answer_all({1: None, 2: DeliveryFault(fault_of(10), "too large"), 3: sent_back})
+
+    assert isinstance(scene.careful.failure(), PlannedEnd)
+    scene.careful.rebuild()
+    assert scene.publish(ROWS[2:]) == 1
+    assert scene.trial.sent == [1, 2, 3, 3]
+
+
+def test_large_suspects_go_in_groups_that_fit_into_a_pipe() -> None:
+    scene = Scene(suspects=[1, 2, 3])
+    assert scene.publish([row(number)._replace(size_bytes=GROUP_BYTES_MAX // 2) for number in (1, 2, 3)]) == 3
+    assert scene.trial.sent == [1, 2]
+    scene.answer_all({1: None, 2: None})
+    assert scene.trial.sent == [1, 2, 3]
 
 
 def test_a_suspect_that_the_broker_refuses_did_not_kill_and_goes_as_all_others_do() -> None:

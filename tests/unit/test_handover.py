@@ -10,16 +10,18 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
 
-from outboxd.kafka.transactional.handover import Handover
+from outboxd.kafka.transactional.handover import EndedBatch, Handover
 from outboxd.kafka.transactional.progress import RESTATED_FROM, RESTATING_MAX, UNSETTLED_MAX
 from outboxd.kafka.transactional.transactions import Tell, Transactions
-from outboxd.policy.exchange.messages import Event, ProgressRow, Recovered, Report
+from outboxd.policy.exchange.messages import DeliveryFault, Event, ProgressRow, Recovered, Report
+from outboxd.policy.faults import fault_of
 from outboxd.policy.rows.records import Record
 from outboxd.policy.rows.transaction_size import TransactionSize
 from tests.unit.records import record
 
 ROW = ProgressRow(1, 0, 10, False, 11)
 OTHER = ProgressRow(2, 0, 20, False, 22)
+FAULT = DeliveryFault(fault_of(10), "too large")
 
 
 class Scene:
@@ -32,6 +34,8 @@ class Scene:
         self.client = SimpleNamespace(number=0)
         self.stated: list[Sequence[ProgressRow]] = []
         self.parts: list[int] = []
+        self.failing: set[int] = set()
+        self.between: Callable[[], None] = lambda: None
         self.posted = 0
         self.posted_within: list[int] = []
         self.handover = Handover(
@@ -50,12 +54,16 @@ class Scene:
     def _deliver(self, records: Sequence[Record], restated: Sequence[ProgressRow], tell: Tell) -> list[Report]:
         for rows in self.parts:
             self.client.number += rows > 0
-            tell([Report(each, None, 0, each.id) for each in records[:rows]])
+            tell([self._report(each) for each in records[:rows]])
             records = records[rows:]
             self.posted_within.append(self.posted)
+            self.between()
         self.client.number += 1
         self.stated.append(restated)
-        return [Report(each, None, 0, each.id) for each in records]
+        return [self._report(each) for each in records]
+
+    def _report(self, each: Record) -> Report:
+        return Report(each, FAULT if each.id in self.failing else None, 0, each.id)
 
     def send(self, count: int) -> int:
         """Give rows one by one; return how many transactions they made."""
@@ -118,6 +126,27 @@ def test_what_a_part_of_a_batch_committed_is_told_with_its_transaction_and_once(
     ]
     assert not any(each.has_failed for each in told)
     assert scene.posted_within == [posted + 1, posted + 2, posted + 3], "an abort wakes the relay too"
+
+
+def test_no_other_batch_begins_before_the_relay_has_heard_of_every_failure_that_was_told_within_one() -> None:
+    scene = Scene()
+    scene.parts = [1, 1]
+    scene.failing = {1, 3}
+    scene.handover.add([record(each) for each in (1, 2, 3)], 3)
+    scene.between = lambda: scene.handover.add([record(9)], 1)
+    job = scene.jobs.get()
+    assert job is not None
+    job()
+    assert scene.jobs.empty(), "the relay has heard of neither failure"
+    taken: list[EndedBatch] = []
+    scene.handover.take_ended(taken)
+    assert [each.has_failed for each in taken] == [True, False, True]
+    assert [each.id for each in scene.handover.take_back(1)] == [9, 9]
+    scene.handover.add([record(10)], 1)
+    assert scene.jobs.empty(), "nor of the second one"
+    assert [each.id for each in scene.handover.take_back(1)] == [10]
+    scene.handover.add([record(11)], 1)
+    assert not scene.jobs.empty()
 
 
 def test_each_transaction_of_a_batch_counts_among_the_unsettled() -> None:

@@ -187,7 +187,7 @@ def test_outcomes_that_are_not_written_yet_are_known() -> None:
     settling.take()
     settling.retry(2, Retry(FAULT, "why", 1, 0.5))
     settling.dead(3, death)
-    settling.died_again(4, 77, death)
+    settling.died_again(record(4), 77, death)
 
     assert settling.known_ids() == {1, 2, 3, 4}
     assert settling.is_pressing

@@ -32,7 +32,7 @@ def test_a_replay_that_was_delivered_and_is_not_known_is_settled_by_its_rows_id_
     recovering = Recovering(state)
     recovering.begin(Loaded([], [], 0))
 
-    recovering.take(Recovered(5, [ProgressRow(7, 1, 70, True, 1234), ProgressRow(8, 2, 80, False, 5678)]))
+    recovering.take(Recovered(5, [ProgressRow(7, 1, 70, True, 1234, "c0ffee"), ProgressRow(8, 2, 80, False, 5678)]))
 
     assert not recovering.is_done
     assert state.settling.take() == Settlement(
@@ -43,7 +43,7 @@ def test_a_replay_that_was_delivered_and_is_not_known_is_settled_by_its_rows_id_
         retries=[],
         dead=[],
         replayed=[],
-        recovered_replays=[(7, 1, 70, 1234)],
+        recovered_replays=[(7, 1, 70, 1234, "c0ffee")],
         died_again=[],
         out_of_retry=[],
         storms=[],

@@ -61,7 +61,7 @@ def test_beside_refused_rows_too_no_transaction_is_settled_before_the_replay_tha
 def test_a_transaction_whose_replay_is_refused_is_not_settled_by_itself(is_recovered: bool) -> None:
     settling = Settling(rows_max=10)
     if is_recovered:
-        settling.recovered_replays.append((2, 0, 9, None))
+        settling.recovered_replays.append((2, 0, 9, None, None))
     else:
         settling.replayed(record(2), 7, 0, 9)
     settling.mark(5)

@@ -18,30 +18,38 @@ from hypothesis import strategies as st
 from outboxd.errors import BrokerUnavailableError
 from outboxd.kafka.transactional.progress import (
     RESTATING_MAX,
+    ROW_BYTES_MAX,
     UNSETTLED_MAX,
     ProgressBody,
     ProgressRecord,
     decode,
     progress_key,
     progress_topic,
-    read_above,
     rows_max,
 )
+from outboxd.kafka.transactional.progress_log import read_above
 from outboxd.kafka.transactional.transaction_worker import told
 from outboxd.kafka.transactional.transactions import TRANSACTIONS_MAX
 from outboxd.policy.exchange.messages import ProgressRow, Report
+from outboxd.policy.rows.content import content_piece
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import Arm, Record
 from tests.support.mock_broker import MockCluster
 
-ROWS = st.builds(
-    ProgressRow,
-    outbox_id=st.integers(-(2**63), 2**63 - 1),
-    partition=st.integers(0, 2**31 - 1),
-    offset=st.integers(0, 2**63 - 1),
-    is_replay=st.booleans(),
-    event_piece=st.integers(-(2**63), 2**63 - 1),
-)
+SENT = content_piece(Record(Arm.REPLAY, 1, "", "topic", "key", b"", "{}", None, 1, 10))
+"""Of what `report_of` reports, whose content is always the same."""
+
+
+def row_of(*values: int, content: str | None = SENT) -> ProgressRow:
+    """What was noted of a row; what was sent, of a replay only."""
+    row = ProgressRow._make((*values, None))
+    return row._replace(content_piece=content) if row.is_replay else row
+
+
+BIGINTS = st.integers(-(2**63), 2**63 - 1)
+PLACES = (BIGINTS, st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1), st.booleans(), BIGINTS)
+ROWS = st.builds(row_of, *PLACES)
+EARLIER_ROWS = st.builds(row_of, *PLACES, content=st.none() | st.text("0123456789abcdef", min_size=16, max_size=16))
 RECORDS = st.builds(ProgressRecord, st.integers(1, 2**63 - 1), st.text(max_size=60), st.lists(ROWS, max_size=200))
 
 
@@ -60,7 +68,7 @@ def encode(record: ProgressRecord, pieces: int = 1) -> bytes:
     return body.value(record.number, record.lineage)
 
 
-@given(RECORDS, st.lists(ROWS, max_size=200))
+@given(RECORDS, st.lists(EARLIER_ROWS, max_size=200))
 def test_rows_of_earlier_transactions_are_read_behind_its_own(
     record: ProgressRecord, earlier: list[ProgressRow]
 ) -> None:
@@ -97,6 +105,22 @@ def test_a_cut_record_is_refused_and_never_read_as_fewer_rows(record: ProgressRe
     assert not isinstance(refused.value, AssertionError)
 
 
+@given(RECORDS)
+def test_a_record_that_does_not_say_what_its_replays_sent_is_read_and_says_so(record: ProgressRecord) -> None:
+    unnoted = replace(record, rows=[row._replace(content_piece=None) for row in record.rows])
+    head, _, packed = encode(record).partition(b"\n")
+    told = orjson.loads(head)
+    told.pop("contents", None)
+    assert decode(orjson.dumps(told) + b"\n" + packed) == unnoted
+
+
+def test_a_record_that_says_it_of_some_replays_only_is_refused() -> None:
+    rows = [row_of(1, 0, 1, True, 1), row_of(2, 0, 2, True, 2)]
+    value = encode(ProgressRecord(1, "here", rows)).replace(b'"%s",' % SENT.encode(), b"", 1)
+    with pytest.raises(ValueError, match="contents of 1 replays instead of 2"):
+        decode(value)
+
+
 def test_a_record_of_another_version_is_refused_by_name() -> None:
     value = encode(ProgressRecord(1, "here", [])).replace(b'"v":2', b'"v":3')
     with pytest.raises(ValueError, match="version 3"):
@@ -108,7 +132,7 @@ def test_a_record_of_the_first_version_is_read_and_says_that_it_knows_no_events(
     head = orjson.dumps({"v": 1, "number": record.number, "lineage": record.lineage, "rows": len(record.rows)})
     body = b"".join([struct.pack(">qiq?", *row[:4]) for row in record.rows])
     read = decode(head + b"\n" + zlib.compress(body))
-    assert read == replace(record, rows=[row._replace(event_piece=None) for row in record.rows])
+    assert read == replace(record, rows=[row._replace(event_piece=None, content_piece=None) for row in record.rows])
 
 
 @given(st.lists(st.uuids()))
@@ -127,7 +151,7 @@ def test_what_is_no_uuid_has_no_piece(wrong: str) -> None:
 @settings(max_examples=10)
 @given(st.lists(ROWS, min_size=100, max_size=200))
 def test_rows_that_are_as_good_as_random_fit_into_the_record_that_the_bound_promises(rows: list[ProgressRow]) -> None:
-    limit = 30 * len(rows) + 1024
+    limit = ROW_BYTES_MAX * len(rows) + 1024
     assert rows_max(limit) >= len(rows) - 1
     assert len(encode(ProgressRecord(2**62, "1234567890123456789-16384-16400", rows))) <= limit
 
@@ -154,7 +178,7 @@ def test_what_the_client_says_of_a_recovery_that_fails_is_told_in_words(monkeypa
         raise failed
 
     consumer = SimpleNamespace(list_topics=list_topics, close=lambda: None)
-    monkeypatch.setattr("outboxd.kafka.transactional.progress._consumer", lambda _: consumer)
+    monkeypatch.setattr("outboxd.kafka.transactional.progress_log._consumer", lambda _: consumer)
     words = "_TIMED_OUT: Failed to get metadata: Local: Timed out"
     with pytest.raises(BrokerUnavailableError) as caught:
         read_above({}, "progress", 0, "lineage")
@@ -194,6 +218,6 @@ def test_a_replica_that_lags_says_that_the_topic_ends_and_is_read_on_to_its_true
         poll=lambda _: messages.pop(0),
         close=lambda: None,
     )
-    monkeypatch.setattr("outboxd.kafka.transactional.progress._consumer", lambda _: consumer)
+    monkeypatch.setattr("outboxd.kafka.transactional.progress_log._consumer", lambda _: consumer)
 
     assert [record.number for record in read_above({}, "progress", 0, "lineage")] == [1, 2]

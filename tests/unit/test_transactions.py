@@ -241,7 +241,7 @@ def test_of_a_row_that_the_broker_refuses_and_a_later_one_of_its_key_that_the_cl
     assert sorted(back) == [3, 4]
 
 
-def test_what_was_committed_is_told_before_the_next_transaction_begins_and_the_blamed_at_the_end() -> None:
+def test_what_was_committed_and_who_is_to_die_is_told_before_the_next_transaction_begins() -> None:
     broker = Broker()
     transactions = transactions_on(broker)
     batch = [record(n, key=f"k{n}", payload_bytes=5_000 if n in (5, 9) else 10) for n in range(1, 13)]
@@ -254,9 +254,23 @@ def test_what_was_committed_is_told_before_the_next_transaction_begins_and_the_b
 
     reports = transactions.deliver(batch, [], tell)
 
-    assert told == [[], [], [1, 2, 3, 4], [], [6, 7, 8]]
+    assert told == [[], [5], [1, 2, 3, 4], [9], [6, 7, 8]]
     assert committed == [[], [], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4, 6, 7, 8]]
-    assert split(reports) == ([10, 11, 12], {5: "MSG_SIZE_TOO_LARGE", 9: "MSG_SIZE_TOO_LARGE"}, [])
+    assert split(reports) == ([10, 11, 12], {}, [])
+
+
+def test_who_is_to_die_is_told_with_what_stands_behind_and_no_sooner_than_all_before_it_in_its_key_is_through() -> None:
+    broker = Broker()
+    transactions = transactions_on(broker)
+    key_of = {1: "a", 3: "a", 2: "b", 5: "a", 6: "b"}
+    batch = [record(n, key=key_of.get(n, f"k{n}"), payload_bytes=5_000 if n in (2, 3) else 10) for n in range(1, 8)]
+    told: list[tuple[list[int], dict[int, str], list[int]]] = []
+
+    reports = transactions.deliver(batch, [], lambda reports: told.append(split(reports)))
+
+    assert told[:3] == [([], {}, []), ([], {2: "MSG_SIZE_TOO_LARGE"}, [6]), ([1], {}, [])]
+    assert [each[1:] for each in told[3:]] == [({3: "MSG_SIZE_TOO_LARGE"}, [5])]
+    assert split(reports) == ([4, 7], {}, [])
 
 
 @pytest.mark.parametrize("why", ["a record failed", "the library wants it"])

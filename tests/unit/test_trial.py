@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from outboxd.kafka.trials.child import send
 from outboxd.kafka.trials.trial import TrialProcess
 from outboxd.policy.exchange.messages import DeliveryFault, Report
+from outboxd.policy.faults import own_fault
 from outboxd.policy.rows.records import Record
 from tests.support.children import wait_for
 
@@ -33,6 +37,11 @@ class ScriptedPublisher:
         self._properties = properties
         self._reports: list[Report] = []
         self._waiting: list[Record] = []
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        for record in records[start:]:
+            self.publish_alone(record)
+        return len(records)
 
     def publish_alone(self, record: Record) -> bool:
         tries = len(list(self._notes.iterdir()))
@@ -104,7 +113,7 @@ def answers(trial: TrialProcess, count: int) -> list[Report]:
 
 def test_innocent_rows_are_delivered_by_it_in_their_order(trial: TrialProcess) -> None:
     for number in range(3):
-        trial.send(row(number, b"x"))
+        trial.send([row(number, b"x")])
     assert not trial.is_idle()
     reports = answers(trial, 3)
     assert [(report.record.id, report.error, report.offset) for report in reports] == [
@@ -118,7 +127,7 @@ def test_whoever_waits_for_a_report_is_woken_by_it(tmp_path: Path) -> None:
     reported: SimpleQueue[None] = SimpleQueue()
     trial = TrialProcess(partial(ScriptedPublisher, tmp_path), OLD, lambda *_, **__: None, lambda: reported.put(None))
     for number in range(2):
-        trial.send(row(number, b"x"))
+        trial.send([row(number, b"x")])
         reported.get(timeout=60)
         assert [report.record.id for report in trial.take_reports()] == [number]
     trial.close()
@@ -128,8 +137,8 @@ def test_whoever_waits_for_a_report_is_woken_by_it(tmp_path: Path) -> None:
 def test_a_row_that_ends_two_processes_is_to_blame_and_the_next_one_goes_on(
     trial: TrialProcess, tmp_path: Path, payload: bytes, ending: str
 ) -> None:
-    trial.send(row(1, payload))
-    trial.send(row(2, b"x"))
+    trial.send([row(1, payload)])
+    trial.send([row(2, b"x")])
     blamed, fine = answers(trial, 2)
     assert blamed.error is not None
     assert blamed.error.fault.name == "CRASHED_DAEMON"
@@ -139,8 +148,30 @@ def test_a_row_that_ends_two_processes_is_to_blame_and_the_next_one_goes_on(
     assert len(set(tries)) == 2
 
 
+def test_what_goes_together_is_reported_at_once_and_in_its_order(trial: TrialProcess) -> None:
+    trial.send([row(number, b"x") for number in range(3)])
+    found: list[list[Report]] = []
+
+    def reported() -> bool:
+        if reports := trial.take_reports():
+            found.append(reports)
+        return trial.is_idle()
+
+    wait_for(reported, timeout_seconds=60, what="all answers")
+    assert [[report.offset for report in reports] for reports in found] == [[10, 11, 12]]
+
+
+def test_a_group_that_a_process_died_with_is_reported_at_its_first_death(trial: TrialProcess, tmp_path: Path) -> None:
+    trial.send([row(1, b"x"), row(2, b"kill"), row(3, b"x")])
+    trial.send([row(1, b"x")])
+    reports = answers(trial, 4)
+    named = [report.error.fault.name if report.error else None for report in reports]
+    assert named == ["CRASHED_DAEMON"] * 3 + [None]
+    assert len(pids(tmp_path, 2)) == 1
+
+
 def test_a_process_that_died_once_proves_nothing(trial: TrialProcess) -> None:
-    trial.send(row(1, b"kill once"))
+    trial.send([row(1, b"kill once")])
     (report,) = answers(trial, 1)
     assert report.error is None
 
@@ -150,7 +181,7 @@ def test_a_signal_that_goes_to_all_processes_of_a_service_or_a_terminal_ends_non
     trial: TrialProcess, tmp_path: Path, number: signal.Signals
 ) -> None:
     note = tmp_path / "1-0"
-    trial.send(row(1, b"until told"))
+    trial.send([row(1, b"until told")])
     wait_for(lambda: note.exists() and note.read_text() != "", timeout_seconds=60, what="the child has it")
     os.kill(int(note.read_text()), number)
     (tmp_path / "told").touch()
@@ -160,11 +191,11 @@ def test_a_signal_that_goes_to_all_processes_of_a_service_or_a_terminal_ends_non
 
 
 def test_what_is_abandoned_is_never_reported_and_blames_nobody(trial: TrialProcess, tmp_path: Path) -> None:
-    trial.send(row(1, b"silence"))
+    trial.send([row(1, b"silence")])
     wait_for(lambda: any(tmp_path.iterdir()), timeout_seconds=60, what="the child has it")
     trial.abandon()
     assert trial.is_idle()
-    trial.send(row(2, b"x"))
+    trial.send([row(2, b"x")])
     assert [report.record.id for report in answers(trial, 1)] == [2]
 
 
@@ -181,9 +212,9 @@ def test_what_is_abandoned_while_its_process_starts_is_not_sent(
         return ready
 
     monkeypatch.setattr(trial, "_is_ready", abandoned_once_ready)
-    trial.send(row(1, b"x"))
+    trial.send([row(1, b"x")])
     assert abandoned.wait(60)
-    trial.send(row(2, b"x"))
+    trial.send([row(2, b"x")])
     assert [report.record.id for report in answers(trial, 1)] == [2]
     assert [note.name.split("-")[0] for note in tmp_path.iterdir()] == ["2"]
 
@@ -191,7 +222,7 @@ def test_what_is_abandoned_while_its_process_starts_is_not_sent(
 def test_a_process_that_does_not_start_blames_no_row_and_is_told(told: Told) -> None:
     made = TrialProcess(broken, OLD, lambda name, **fields: told.append((name, fields)))
     try:
-        made.send(row(1, b"x"))
+        made.send([row(1, b"x")])
         wait_for(lambda: bool(told), timeout_seconds=60, what="a word")
         assert made.take_reports() == []
     finally:
@@ -206,18 +237,18 @@ def pids(notes: Path, record_id: int) -> set[str]:
 
 
 def test_other_properties_are_those_of_the_next_record(trial: TrialProcess, tmp_path: Path) -> None:
-    trial.send(row(1, b"x"))
+    trial.send([row(1, b"x")])
     answers(trial, 1)
     trial.take_properties(OLD.copy())
-    trial.send(row(2, b"x"))
+    trial.send([row(2, b"x")])
     answers(trial, 1)
     trial.take_properties({"sasl.password": "new"})
-    trial.send(row(3, b"die of the old"))
+    trial.send([row(3, b"die of the old")])
     (report,) = answers(trial, 1)
     assert report.error is None
     assert pids(tmp_path, 1) == pids(tmp_path, 2) != pids(tmp_path, 3), "the same properties need no other process"
     trial.take_properties({"sasl.password": "new"}, anew=True)
-    trial.send(row(4, b"x"))
+    trial.send([row(4, b"x")])
     answers(trial, 1)
     assert pids(tmp_path, 3) != pids(tmp_path, 4), "files that they name may have changed"
 
@@ -226,7 +257,7 @@ def test_a_record_that_has_no_report_by_the_old_properties_goes_again_by_the_new
     trial: TrialProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("outboxd.kafka.trials.trial.RENEWAL_SECONDS", 0.2)
-    trial.send(row(1, b"silence while old"))
+    trial.send([row(1, b"silence while old")])
     wait_for(lambda: any(tmp_path.iterdir()), timeout_seconds=60, what="the child has it")
     trial.take_properties({"sasl.password": "new"})
     (report,) = answers(trial, 1)
@@ -235,10 +266,55 @@ def test_a_record_that_has_no_report_by_the_old_properties_goes_again_by_the_new
 
 
 def test_the_child_ends_with_the_daemon(trial: TrialProcess, tmp_path: Path) -> None:
-    trial.send(row(1, b"x"))
+    trial.send([row(1, b"x")])
     answers(trial, 1)
     (note,) = tmp_path.iterdir()
     pid = int(note.read_text())
     trial.close()
     gone: Callable[[], bool] = lambda: not Path(f"/proc/{pid}").exists()  # noqa: E731 - one line is enough
     wait_for(gone, timeout_seconds=10, what="the child is gone")
+
+
+class Taking:
+    """A publisher that takes two records at a time, and of which the second one fails."""
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+        self._reports: list[Report] = []
+
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        for record in records[start : start + 2]:
+            self.given.append(record.id)
+            failed = DeliveryFault(own_fault("INVALID_HEADERS"), "bad") if record.id == 2 else None
+            self._reports.append(Report(record, failed, 1, None, True))
+        return min(len(records), start + 2)
+
+    def publish_alone(self, record: Record) -> bool:
+        return bool(self.publish([record], 0))
+
+    def poll(self, timeout_seconds: float) -> None: ...
+
+    def take_reports(self) -> list[Report]:
+        taken, self._reports = self._reports, []
+        return taken
+
+    def failure(self) -> DeliveryFault | None:
+        return None
+
+
+def test_what_was_not_taken_when_another_one_failed_is_sent_back() -> None:
+    publisher = Taking()
+    answers = send(publisher, [row(number, b"x") for number in range(1, 6)], lambda: False)
+    assert answers is not None
+    assert [answer[0] and answer[0].fault.name for answer in answers] == [
+        None, "INVALID_HEADERS", "SENT_BACK", "SENT_BACK", "SENT_BACK",
+    ]  # fmt: skip
+    assert publisher.given == [1, 2]
+    assert send(publisher, [row(9, b"x")], lambda: True) is None
+
+
+def test_what_the_process_sends_with_loads_neither_the_database_nor_the_configuration() -> None:
+    """All rows wait for its start, with exactly-once delivery, and a machine on which daemons die is a busy one."""
+    loaded = "import outboxd.kafka.trials.publishers, sys; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"sqlalchemy", "psycopg", "pydantic", "outboxd.relay", "outboxd.daemon.wiring"} & set(modules)

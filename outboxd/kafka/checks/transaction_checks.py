@@ -17,7 +17,7 @@ from outboxd.kafka.checks.progress_writers import foreign_writer
 from outboxd.kafka.checks.replication import replication_warnings
 from outboxd.kafka.client.client_config import CLIENT_LOGGER, DEFAULTS, silent, transaction_timeout_ms
 from outboxd.kafka.client.codes import FORBIDDEN, why_unanswered
-from outboxd.kafka.transactional.progress import TOPIC_CONFIG
+from outboxd.kafka.transactional.progress_log import TOPIC_CONFIG
 from outboxd.policy.exchange.findings import Finding, Weight
 
 ANSWER_SECONDS: Final = 10.0

@@ -1,11 +1,11 @@
 """The handover between the relay's thread and the worker's: what gathers for the next transaction, and what is through.
 
-    add ──▶ gathered ──the worker waits──▶ a job of the worker ──▶ ended, what it commits as soon as that is done
+    add ──▶ gathered ──the worker waits──▶ a job of the worker ──▶ ended, each part of it as soon as its outcome stands
                ▲                                 │
-               └──────── what gathered meanwhile is the next job, unless a record failed
+               └──────── what gathered meanwhile is the next job, unless the relay has not heard of a failure
 
-When a record fails, the worker waits for the relay, and all that gathered behind it goes back: the relay may hold the
-key or the topic by then.
+When a record fails, the worker waits for the relay before another job, and all that gathered behind it goes back: the
+relay may hold the key or the topic by then.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class Handover:
         self._under_way: Sequence[Record] = ()
         self._unsettled: set[int] = set()
         self._told = 0
+        self._failures = 0
+        """In so many parts that the relay has not taken something failed."""
         self._restated: Sequence[ProgressRow] = ()
         self._is_restated = True
         self.is_busy = True
@@ -148,10 +150,13 @@ class Handover:
             self._restated = rows
             self._go_on_where_idle()
 
-    def take_back(self) -> list[Record]:
-        """A record failed: return what gathered behind it; the worker goes on with what is added from now on."""
+    def take_back(self, parts: int) -> list[Record]:
+        """In so many parts that were taken a record failed: return what gathered behind it; the worker goes on with
+        what is added from now on, once it is through with its batch, and no other such part is left.
+        """
         with self._lock:
-            self.is_busy = False
+            self._failures -= parts
+            self.is_busy = bool(self._under_way or self._failures)
             gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
         return gathered
 
@@ -220,14 +225,15 @@ class Handover:
                 return
             self._size.took(self._monotonic() - began_at)
             self._under_way = ()
-            if not self._put(reports, restated).has_failed:
+            self._put(reports, restated)
+            if not self._failures:
                 self._go_on()
         self._post(TransactionEnded())
 
     def _tell(self, restated: Sequence[ProgressRow], reports: list[Report]) -> None:
-        """A transaction of the batch under way ended, and others follow: these are the reports of what it committed.
+        """A transaction of the batch under way ended, and others follow: these are the reports that stand by now.
 
-        Where none was, that it came to an end is news all the same: the batch may be under way for long.
+        Where there are none, that it came to an end is news all the same: the batch may be under way for long.
         """
         with self._lock:
             if self._gone.is_set():
@@ -236,7 +242,7 @@ class Handover:
                 self._put(reports, restated)
         self._post(TransactionEnded())
 
-    def _put(self, reports: list[Report], restated: Sequence[ProgressRow]) -> EndedBatch:
+    def _put(self, reports: list[Report], restated: Sequence[ProgressRow]) -> None:
         """Leave them for the relay, and what was committed with them; under the lock."""
         number = self._transactions.client.number
         if number == self._told:
@@ -246,5 +252,5 @@ class Handover:
             self._told = number
             self._unsettled.add(number)
             self._is_restated = self._is_restated or restated is self._restated
+        self._failures += ended.has_failed
         self.ended.put(ended)
-        return ended

@@ -1,8 +1,9 @@
 """Progress records: what each Kafka transaction delivered, written inside it, for whoever comes after.
 
 The number of the transaction, and of every row its id, partition and offset, and a piece of its event id: an id alone
-may be given to another row by a database that lost its latest commits. A successor that fenced the producer
-before it reads every record above the last settled transaction, to the end of the topic: what is there was
+may be given to another row by a database that lost its latest commits. Of a replay, a piece of the digest of what was
+sent too: the dead letter may say something else by the time that the record is read. A successor that fenced the
+producer before it reads every record above the last settled transaction, to the end of the topic: what is there was
 committed, what is not never will be. A maximum id or the last record alone would not do: rows commit out of id
 order, and several transactions may be unsettled.
 
@@ -16,24 +17,18 @@ from __future__ import annotations
 
 import re
 import struct
-import time
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import compress
 from sys import byteorder
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
-from outboxd.errors import BrokerUnavailableError, OutboxdError
-from outboxd.kafka.client.answers import answer_of
-from outboxd.kafka.client.client_config import CLIENT_LOGGER, QUICK_CONNECTION
-from outboxd.kafka.client.codes import FORBIDDEN, why_unread
-from outboxd.kafka.client.consumers import is_groups_alone, without_producers_own
 from outboxd.policy.exchange.messages import ProgressRow, Report
+from outboxd.policy.rows.content import content_piece
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import Arm, id_of
 
@@ -45,27 +40,16 @@ RESTATING_MAX = 8
 RESTATED_FROM = UNSETTLED_MAX // 2
 """From so many unsettled transactions on the next states such rows: not each has to."""
 RESTATED_ROWS_MAX = 10_000
-READ_SECONDS_MAX = 60.0
-_ANSWER_WAIT_MS = 20
-"""So long a broker waits for more before it says that the topic ends here."""
 VERSION = 2
 """Version 1 had no event pieces; it is still read."""
-ROW_BYTES_MAX = 30
+ROW_BYTES_MAX = 49
 HEAD_BYTES_MAX = 1024
 """What a record takes at most, for each row and beside them: identifiers and offsets may be as good as random."""
-_FIRST_LOOK_BACK = 4 * UNSETTLED_MAX
 _NAME_CHARS_MAX = 200
 _ROW = struct.Struct(">qiq?")
 _PIECE_BYTES = 8
 _REPLAY = int(Arm.REPLAY)
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9._-]")
-TOPIC_CONFIG: Mapping[str, str] = {
-    "cleanup.policy": "compact",
-    "segment.bytes": str(32 << 20),
-    "segment.ms": "3600000",
-    "min.cleanable.dirty.ratio": "0.1",
-    "max.message.bytes": "1048588",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +92,8 @@ class ProgressBody:
         self._pieces: list[bytes] = []
         self._packed: list[bytes] = []
         self._compressor = zlib.compressobj(1)
+        self._contents: list[str | None] = []
+        """Of the replays alone. They stand in the head, where an earlier outboxd passes over them."""
 
     def add(self, reports: Sequence[Report]) -> None:
         """Take the records that these reports say were delivered."""
@@ -119,12 +105,15 @@ class ProgressBody:
         partitions, offsets = [report[2] or 0 for report in reports], [report[3] or 0 for report in reports]
         replays = [record[0] == _REPLAY for record in records]
         self._add(pieces, map(id_of, records), partitions, offsets, replays)
+        if any(replays):
+            self._contents += map(content_piece, compress(records, replays))
 
     def add_restated(self, rows: Sequence[ProgressRow]) -> None:
         """Take rows of earlier transactions that cannot be settled."""
         if rows:
-            *columns, pieces = zip(*rows, strict=True)
-            self._add(array("q", [piece or 0 for piece in pieces]), *columns)
+            *columns, replays, pieces, contents = zip(*rows, strict=True)
+            self._add(array("q", [piece or 0 for piece in pieces]), *columns, replays)
+            self._contents += compress(contents, replays)
 
     def _add(self, pieces: array[int], *columns: Iterable[int]) -> None:
         if byteorder == "little":
@@ -135,7 +124,8 @@ class ProgressBody:
 
     def value(self, number: int, lineage: str) -> bytes:
         """Return the record's value, once all rows are there: a JSON head, a newline, the event pieces, the rows."""
-        head = orjson.dumps({"v": VERSION, "number": number, "lineage": lineage, "rows": self._rows})
+        told = {"contents": self._contents} if any(self._contents) else {}
+        head = orjson.dumps({"v": VERSION, "number": number, "lineage": lineage, "rows": self._rows, **told})
         return b"".join((head, b"\n", *self._pieces, *self._packed, self._compressor.flush()))
 
 
@@ -166,26 +156,16 @@ def decode(value: bytes, is_wanted: IsWanted | None = None) -> ProgressRecord:
     entries = list(_ROW.iter_unpack(zlib.decompress(packed)))
     if len(entries) != count:
         raise ValueError(f"a progress record with {len(entries)} rows instead of {count}")
-    rows = [ProgressRow._make((*entry, piece)) for entry, piece in zip(entries, pieces, strict=True)]
+    replays = sum(entry[3] for entry in entries)
+    contents: Sequence[str | None] = head.get("contents", [None] * replays)
+    if len(contents) != replays:
+        raise ValueError(f"a progress record with the contents of {len(contents)} replays instead of {replays}")
+    content = iter(contents)
+    rows = [
+        ProgressRow._make((*entry, piece, next(content) if entry[3] else None))
+        for entry, piece in zip(entries, pieces, strict=True)
+    ]
     return ProgressRecord(number, lineage, rows)
-
-
-def _decoded(topic: str, offset: int | None, value: bytes, is_wanted: IsWanted) -> ProgressRecord:
-    try:
-        return decode(value, is_wanted)
-    except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
-        raise ProgressUnreadableError(
-            f"{topic}-0@{offset} is no progress record that this outboxd can read ({error}); nothing is relayed, since "
-            "rows might go twice. Run the outboxd that wrote it until it ends cleanly, then the other one"
-        ) from error
-
-
-class ProgressMissingError(OutboxdError):
-    """The progress topic is not there."""
-
-
-class ProgressUnreadableError(OutboxdError):
-    """The progress topic holds what this version cannot read."""
 
 
 def rows_max(record_bytes_max: int) -> int:
@@ -196,105 +176,3 @@ def rows_max(record_bytes_max: int) -> int:
 def restated_max(record_bytes_max: int) -> int:
     """Return how many of these rows may be of earlier transactions."""
     return min(RESTATED_ROWS_MAX, rows_max(record_bytes_max) // 2)
-
-
-def ensure_topic(properties: Mapping[str, str], topic: str, timeout_seconds: float = 30.0) -> None:
-    """Make the progress topic where it is missing. Raises KafkaException where the cluster refuses, and
-    BrokerUnavailableError where it did not answer in time.
-    """
-    # Kept alive until its futures are through.
-    admin = AdminClient(dict(properties), logger=CLIENT_LOGGER)
-    wanted = NewTopic(topic, num_partitions=1, config=dict(TOPIC_CONFIG))
-    future = admin.create_topics([wanted], request_timeout=timeout_seconds)[topic]
-    try:
-        made = answer_of(future, timeout_seconds)
-    except TimeoutError as late:
-        raise BrokerUnavailableError(
-            f"the progress topic {topic} was not made within {timeout_seconds:g} s; look at the brokers, or make it"
-        ) from late
-    if isinstance(made, KafkaException) and made.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-        raise KafkaException(made.args[0])
-
-
-def read_above(
-    properties: Mapping[str, str], topic: str, settled: int, lineage: str, timeout_seconds: float = READ_SECONDS_MAX
-) -> list[ProgressRecord]:
-    """Return the committed records of this lineage with numbers above `settled`, in the order of their numbers.
-
-    To be called after `init_transactions`, which ends what the producer before had open: the end does not move then.
-
-    Raises:
-        BrokerUnavailableError: the topic could not be read to its end in time.
-        ProgressMissingError: the topic is not there, or may not be seen.
-        ProgressUnreadableError: another version wrote it.
-    """
-    consumer = _consumer(properties)
-    try:
-        error = consumer.list_topics(topic, timeout=timeout_seconds).topics[topic].error
-        if error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise ProgressMissingError(
-                f"the progress topic {topic} is not there, and transaction {settled} was settled: what came after it "
-                "cannot be known, and rows might go twice. Create the topic again (one partition, compacted) to go on "
-                "all the same"
-            )
-        if error is not None and error.code() in FORBIDDEN:
-            raise BrokerUnavailableError(f"the progress topic {why_unread(topic, error)}")
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=timeout_seconds)
-        look_back = _FIRST_LOOK_BACK
-
-        def is_wanted(number: int, its_lineage: str) -> bool:
-            # The rows of what is settled would take more memory than all else.
-            return number > settled and its_lineage == lineage
-
-        while True:
-            start = max(low, high - look_back)
-            records = _read(consumer, topic, (start, high), timeout_seconds, is_wanted)
-            ours = [record for record in records if record.lineage == lineage]
-            if start == low or (ours and ours[0].number <= settled + 1):
-                return sorted((r for r in ours if is_wanted(r.number, r.lineage)), key=lambda record: record.number)
-            look_back *= 8
-    except KafkaException as said:
-        raise BrokerUnavailableError(f"the progress topic {why_unread(topic, said.args[0])}") from said
-    finally:
-        consumer.close()
-
-
-def _consumer(properties: Mapping[str, str]) -> Consumer:
-    return Consumer(
-        {
-            "client.id": "outboxd-progress",
-            **QUICK_CONNECTION,
-            **without_producers_own(properties),
-            # No group is ever joined; the client wants a name all the same.
-            "group.id": "outboxd-progress",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": _ANSWER_WAIT_MS,
-        },
-        logger=CLIENT_LOGGER,
-    )
-
-
-def _read(
-    consumer: Consumer, topic: str, span: tuple[int, int], timeout_seconds: float, is_wanted: IsWanted
-) -> list[ProgressRecord]:
-    consumer.assign([TopicPartition(topic, 0, span[0])])
-    deadline = time.monotonic() + timeout_seconds
-    records: list[ProgressRecord] = []
-    while time.monotonic() < deadline:
-        message = consumer.poll(0.5)
-        if message is None:
-            continue
-        error = message.error()
-        if error is None:
-            if (value := message.value()) is not None:
-                records.append(_decoded(topic, message.offset(), value, is_wanted))
-        elif error.code() == KafkaError._PARTITION_EOF:
-            # A replica that follows, or leads since a moment ago, says so before it knows all that is committed.
-            if (message.offset() or 0) >= span[1]:
-                return records
-        elif error.fatal() or not (error.retriable() or is_groups_alone(error)):
-            raise KafkaException(error)
-    raise BrokerUnavailableError(f"the progress topic {topic} was not read to its end within {timeout_seconds:g} s")

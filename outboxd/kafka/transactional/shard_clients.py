@@ -14,13 +14,8 @@ from confluent_kafka.admin import AdminClient
 
 from outboxd.kafka.client.client_config import DEFAULTS, UNREAD, transaction_timeout_ms, transactional_config
 from outboxd.kafka.client.cluster_failure import ClusterFailure
-from outboxd.kafka.transactional.progress import (
-    ProgressRecord,
-    ensure_topic,
-    progress_topic,
-    read_above,
-    transactional_id,
-)
+from outboxd.kafka.transactional.progress import ProgressRecord, progress_topic, transactional_id
+from outboxd.kafka.transactional.progress_log import ensure_topic, read_above
 from outboxd.kafka.transactional.verdicts import Way
 
 
@@ -80,7 +75,7 @@ class ShardClients:
     # The progress topic.
 
     def read_above(self, number: int, lineage: str) -> Sequence[ProgressRecord]:
-        """Return the committed progress records above a number, see `progress.read_above`."""
+        """Return the committed progress records above a number, see `progress_log.read_above`."""
         return read_above(self.properties, self.topic, number, lineage)
 
     def ensure_topic(self) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from confluent_kafka import KafkaException
 
 from outboxd.kafka.client.codes import in_words
-from outboxd.kafka.transactional.progress import ProgressMissingError, ProgressRecord
+from outboxd.kafka.transactional.progress import ProgressRecord
+from outboxd.kafka.transactional.progress_log import ProgressMissingError
 from outboxd.kafka.transactional.shard_clients import ShardClients
 from outboxd.kafka.transactional.transaction_client import TransactionClient
 from outboxd.policy.exchange.messages import Recovered

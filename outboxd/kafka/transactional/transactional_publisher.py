@@ -216,9 +216,10 @@ class TransactionalPublisher:
                 self._committed = ended.number
                 if ended.restated:
                     self._restated = (ended.number, ended.restated)
-        if any(ended.has_failed for ended in taken):
+        failed_parts = sum(ended.has_failed for ended in taken)
+        if failed_parts:
             # What gathered behind a failed record passes the relay's gates once more.
-            reports += map(sent_back, self._handover.take_back())
+            reports += map(sent_back, self._handover.take_back(failed_parts))
         return reports + self._refusals.take(reports, keys_before)
 
     def committed(self) -> int | None:

@@ -7,8 +7,8 @@
                     └─ a batch's verdict: the others go at once; the suspects are halved, and at last sent one record
                        a batch
 
-What was committed is told before the next transaction begins; who is to blame, at the end, since that may depend on
-what others met.
+What was committed is told before the next transaction begins, and so is which row is to die, unless earlier ones of its
+key are still to be tried. All else is told at the end, since it may depend on what others met.
 
 Within a transaction the keys are pipelined: order holds, since all of it becomes visible or none. When a record of
 a key is to blame, later ones of its key are sent back, since only the relay knows whether the key goes on. After an
@@ -58,8 +58,7 @@ class Transactions:
         Args:
             records: in the order that they are to be read in.
             restated: rows of earlier transactions that the progress record of each of these states too.
-            tell: is given the reports of what a transaction committed, none where it was aborted, before another one
-                begins.
+            tell: is given the reports that stand after a transaction, perhaps none, before another one begins.
 
         Raises:
             TransactionsEndedError: the producer is fenced or failed; outcomes are unknown.
@@ -81,7 +80,7 @@ class Transactions:
             if part is None:
                 break
             if ended:
-                tell(pieces.take_committed())
+                tell(pieces.take_standing(part))
             try:
                 pieces.delivered(part, client.transact(part, restated))
             except AbortedError as aborted:

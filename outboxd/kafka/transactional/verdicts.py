@@ -112,10 +112,20 @@ class Pieces:
         self.committed = reports
         self.passed_topics.update(map(topic_of, part.records))
 
-    def take_committed(self) -> list[Report]:
-        """Return the reports of what the last transaction committed: whatever the others come to, these stand."""
+    def take_standing(self, following: Attempt) -> list[Report]:
+        """Return the reports that stand whatever this transaction and those after it come to: of what the last one
+        committed, and of each row that is to die and in whose key nothing is left to be tried, with what was sent back
+        for it. What other failures mean, the deliveries of others tell, which come first.
+        """
         committed, self.committed = self.committed, []
-        return committed
+        dying = {_key_of(report.record) for report in self.reports if _is_for_good(report)}
+        if not dying:
+            return committed
+        dying.difference_update(_key_of(record) for part in (following, *self.parts) for record in part.records)
+        dying.difference_update(_key_of(report.record) for report in self.doubted)
+        standing = [report for report in self.reports if _key_of(report.record) in dying]
+        self.reports = [report for report in self.reports if _key_of(report.record) not in dying]
+        return committed + _first_of_each_key(standing)
 
     def take(self, sorted_out: SortedOut) -> None:
         """Go on after an abort: what is tried again goes first, what stands behind a blamed one not at all."""
@@ -150,16 +160,7 @@ class Pieces:
             for report in self.doubted
         ]
         left = [sent_back(record) for part in self.parts for record in part.records]
-        reports = told + self.take_committed() + self.reports + left
-        if not any(map(error_of, reports)):
-            return reports
-        first_ids: dict[tuple[str, str], int] = {}
-        for report in reports:
-            record = report.record
-            if report.error is not None and record.key is not None:
-                key = record.topic, record.key
-                first_ids[key] = min(record.id, first_ids.get(key, record.id))
-        return [sent_back(report.record) if _stands_behind(report, first_ids) else report for report in reports]
+        return _first_of_each_key(told + self.committed + self.reports + left)
 
 
 def plan(records: Sequence[Record], suspects: Collection[int], sick_topics: Collection[str]) -> list[Attempt]:
@@ -231,11 +232,29 @@ def sent_back(record: Record) -> Report:
     return Report(record, fault, None, None, True)
 
 
-def _stands_behind(report: Report, first_ids: Mapping[tuple[str, str], int]) -> bool:
+def _key_of(record: Record) -> tuple[str, str | int]:
+    """Return the key that the record's order is kept by; one without a key has an order of its own."""
+    return record.topic, record.id if record.key is None else record.key
+
+
+def _first_of_each_key(reports: list[Report]) -> list[Report]:
+    """Return these reports, of which only the first that failed of a key tells a fault of the row's own."""
+    if not any(map(error_of, reports)):
+        return reports
+    first_ids: dict[tuple[str, str | int], int] = {}
+    for record in [report.record for report in reports if report.error is not None]:
+        key = _key_of(record)
+        first_ids[key] = min(record.id, first_ids.get(key, record.id))
+    return [sent_back(report.record) if _stands_behind(report, first_ids) else report for report in reports]
+
+
+def _is_for_good(report: Report) -> bool:
+    return report.error is not None and report.error.fault.fault_class is FaultClass.ROW_PERMANENT
+
+
+def _stands_behind(report: Report, first_ids: Mapping[tuple[str, str | int], int]) -> bool:
     record, error = report.record, report.error
-    if error is None or record.key is None or error.fault.fault_class not in _OF_ROW:
-        return False
-    return first_ids[record.topic, record.key] < record.id
+    return error is not None and error.fault.fault_class in _OF_ROW and first_ids[_key_of(record)] < record.id
 
 
 def _is_shared(fault: DeliveryFault) -> bool:

@@ -1,19 +1,20 @@
-"""Lone transactions: a process apart sends suspects of a crash, each in a transaction with its progress record.
+"""Lone transactions: a process apart sends suspects of a crash, in a transaction with its progress record.
 
 The process takes the shard's `transactional.id`, so it fences the daemon that started it, which knows and waits; and
 what it commits is found by the daemon's next recovery. A process that died after a commit is followed by one that
-reads of it, and does not send the row again.
+reads of it, and sends none of them again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from outboxd.kafka.trials.trial import LonePublisher, TrialProcess
+from outboxd.kafka.trials.child import LonePublisher
+from outboxd.kafka.trials.trial import TrialProcess
 from outboxd.policy.exchange.messages import DeliveryFault, Event, ProgressRow, Recovered, Report
 from outboxd.policy.rows.records import Record
 
@@ -53,13 +54,27 @@ class LoneTransactions:
             time.sleep(PAUSE_SECONDS)
         self._committed: dict[int, ProgressRow] = {row.outbox_id: row for row in answer.rows}
 
+    def publish(self, records: Sequence[Record], start: int) -> int:
+        """Send records in one transaction, from index `start` on, up to one that is committed already: that is
+        reported. Return the index of the first one not taken.
+        """
+        end = start
+        while end < len(records) and records[end].id not in self._committed:
+            end += 1
+        if end > start:
+            return self._publisher.publish(records[:end], start)
+        return start + self._report_committed(records[start])
+
     def publish_alone(self, record: Record) -> bool:
         """Send one record, unless it is committed already."""
+        return self._report_committed(record) or self._publisher.publish_alone(record)
+
+    def _report_committed(self, record: Record) -> bool:
+        """Report the record where it is committed; say whether it is."""
         row = self._committed.get(record.id)
-        if row is None:
-            return self._publisher.publish_alone(record)
-        self._reports.append(Report(record, None, row.partition, row.offset, True))
-        return True
+        if row is not None:
+            self._reports.append(Report(record, None, row.partition, row.offset, True))
+        return row is not None
 
     def poll(self, timeout_seconds: float) -> None:
         """Let the transaction go on."""

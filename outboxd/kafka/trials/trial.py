@@ -1,8 +1,8 @@
-"""The trial: suspects of a crash are sent one by one by a process of its own, whose death is the proof.
+"""The trial: suspects of a crash are sent by a process of its own, whose death with one of them is the proof.
 
-The daemon lives on, so a row that kills is told apart from a daemon that somebody killed. The child is this program
-again (started anew, not forked: a client does not survive a fork), it gets one record at a time by a pipe and answers
-with the broker's report. When the daemon ends, the pipe does, and so does the child.
+The daemon lives on, so a row that kills is told apart from a daemon that somebody killed. The `child` gets one record
+at a time by a pipe, or several together, and answers with the broker's reports. Of several that it died with, nobody
+knows which it was: whoever gave them parts them.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pickle import PickleError
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
+from outboxd.kafka.trials.child import Answer, MakePublisher, serve
 from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import own_fault
 from outboxd.policy.rows.records import Record
@@ -29,38 +30,9 @@ DEATHS_PROVE = 2
 IDLE_SECONDS = 5.0
 STARTUP_SECONDS_MAX = 60.0
 STARTUP_PAUSE_SECONDS = 5.0
-POLL_SECONDS = 0.02
 WAIT_SECONDS = 0.5
 RENEWAL_SECONDS = 10.0
 """As long as a renewal of the daemon's own producer waits for reports."""
-
-Answer = tuple[DeliveryFault | None, int | None, int | None]
-
-
-class LonePublisher(Protocol):
-    """What the child needs of a publisher."""
-
-    def publish_alone(self, record: Record) -> bool:
-        """Send one record in a batch of its own."""
-        ...
-
-    def poll(self, timeout_seconds: float) -> None:
-        """Serve delivery callbacks."""
-        ...
-
-    def take_reports(self) -> list[Report]:
-        """Return the reports that came."""
-        ...
-
-    def failure(self) -> DeliveryFault | None:
-        """Return the fatal error of the producer."""
-        ...
-
-
-MakePublisher = Callable[[Mapping[str, str]], LonePublisher]
-"""Called in the child with the client's properties; travels there by pickling, so it is a function of a module or a
-partial of one.
-"""
 
 
 class TrialProcess:
@@ -82,8 +54,8 @@ class TrialProcess:
         self._properties_since = float("-inf")
         self._child_has: Mapping[str, str] = {}
         self._event = on_event
-        self._queue: SimpleQueue[tuple[int, Record] | None] = SimpleQueue()
-        self._reports: list[tuple[int, Report]] = []
+        self._queue: SimpleQueue[tuple[int, Sequence[Record]] | None] = SimpleQueue()
+        self._reports: list[tuple[int, Sequence[Report]]] = []
         self._generation = 0
         self._owed = 0
         self._thread: threading.Thread | None = None
@@ -95,10 +67,13 @@ class TrialProcess:
 
     # For the relay.
 
-    def send(self, record: Record) -> None:
-        """Have the record sent; its report comes by `take_reports`."""
-        self._owed += 1
-        self._queue.put((self._generation, record))
+    def send(self, records: Sequence[Record]) -> None:
+        """Have these records sent together; their reports come by `take_reports`, all at once. Where a process dies of
+        several, all of them are reported as `CRASHED_DAEMON` at once, though one of them may be to blame, or none; a
+        record by itself only when it was the end of two processes.
+        """
+        self._owed += len(records)
+        self._queue.put((self._generation, records))
         if self._thread is None:
             thread = threading.Thread(target=self._work, name="trial", daemon=True)
             thread.start()
@@ -108,7 +83,7 @@ class TrialProcess:
         """Return the reports that came since the last call."""
         taken = self._reports[:]
         del self._reports[: len(taken)]
-        reports = [report for generation, report in taken if generation == self._generation]
+        reports = [each for generation, together in taken if generation == self._generation for each in together]
         self._owed -= len(reports)
         return reports
 
@@ -156,45 +131,47 @@ class TrialProcess:
                 self._end_child()
                 return
             timeout_seconds = IDLE_SECONDS
-            generation, record = task
-            report = self._try(generation, record)
-            if report is not None:
-                self._reports.append((generation, report))
+            generation, records = task
+            reports = self._try(generation, records)
+            if reports is not None:
+                self._reports.append((generation, reports))
                 self._on_report()
 
-    def _try(self, generation: int, record: Record) -> Report | None:
-        """Return what became of the record; None when nobody wants to know any more."""
+    def _try(self, generation: int, records: Sequence[Record]) -> Sequence[Report] | None:
+        """Return what became of the records; None when nobody wants to know any more."""
         endings: list[str] = []
-        while len(endings) < DEATHS_PROVE:
+        while len(endings) < (DEATHS_PROVE if len(records) == 1 else 1):
             pipe = self._ready_child(generation)
             if pipe is None:
                 return None
-            answer = self._ask(pipe, record)
+            answers = self._ask(pipe, records)
             if generation != self._generation:
                 return None
-            if answer is not None:
-                return Report(record, *answer, True)
+            if answers is not None:
+                return [Report(record, *answer, True) for record, answer in zip(records, answers, strict=True)]
             was_renewed = self._is_outdated()
             ending = self._end_child()
             if not was_renewed:
                 endings.append(ending)
-        text = f"a process that did nothing but send this row died of it: {', then '.join(endings)}"
-        return Report(record, DeliveryFault(own_fault("CRASHED_DAEMON"), text), record.partition, None, True)
+        what = "this row" if len(records) == 1 else f"{len(records)} rows"
+        text = f"a process that did nothing but send {what} died of it: {', then '.join(endings)}"
+        death = DeliveryFault(own_fault("CRASHED_DAEMON"), text)
+        return [Report(record, death, record.partition, None, True) for record in records]
 
-    def _ask(self, pipe: Connection[Any, Any], record: Record) -> Answer | None:
-        """Return the child's answer, or None when it died, or has outdated properties for too long. There is no other
+    def _ask(self, pipe: Connection[Any, Any], records: Sequence[Record]) -> Sequence[Answer] | None:
+        """Return the child's answers, or None when it died, or has outdated properties for too long. There is no other
         time limit: a broker may be down.
         """
         try:
-            # A plain record: the client's own kind of record does not travel.
-            pipe.send(Record(*record))
+            # Plain records: the client's own kind of record does not travel.
+            pipe.send([Record(*record) for record in records])
             while not pipe.poll(WAIT_SECONDS):
                 if self._is_outdated() and time.monotonic() - self._properties_since >= RENEWAL_SECONDS:
                     return None
-            answer: Answer = pipe.recv()
+            answers: Sequence[Answer] = pipe.recv()
         except (EOFError, OSError):
             return None
-        return answer
+        return answers
 
     def _ready_child(self, generation: int) -> Connection[Any, Any] | None:
         """Return the pipe to a child that is ready, started where there is none; None when it is not wanted any
@@ -266,35 +243,3 @@ class TrialProcess:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
         return f"signal {-code}"
-
-
-def serve(pipe: Connection[Any, Any], make_publisher: Callable[[], LonePublisher]) -> None:
-    """Be the child: send each record that comes by the pipe, answer with its report; end when the pipe does."""
-    # A terminal, or a service manager, sends them to all: the daemon decides, and the pipe tells.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    publisher = make_publisher()
-    with contextlib.suppress(EOFError, OSError):
-        pipe.send(None)
-        while True:
-            answer = _send(publisher, pipe.recv(), pipe)
-            if answer is None:
-                return
-            pipe.send(answer)
-            if publisher.failure() is not None:
-                return
-
-
-def _send(publisher: LonePublisher, record: Record, pipe: Connection[Any, Any]) -> Answer | None:
-    while not publisher.publish_alone(record):
-        publisher.poll(POLL_SECONDS)
-    while True:
-        publisher.poll(POLL_SECONDS)
-        for report in publisher.take_reports():
-            return report.error, report.partition, report.offset
-        failure = publisher.failure()
-        if failure is not None:
-            return failure, None, None
-        if pipe.poll():
-            # Nothing is sent before the answer: it is the end.
-            return None

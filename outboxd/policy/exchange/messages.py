@@ -30,7 +30,8 @@ class TellEvent(Protocol):
 
 class ProgressRow(NamedTuple):
     """A row that a Kafka transaction delivered, and where. `is_replay`: it was read from the dead-letter table.
-    `event_piece` tells it from another row of the same id, see `policy.rows.event_pieces`; None where nobody noted it.
+    `event_piece` tells it from another row of the same id, see `policy.rows.event_pieces`. `content_piece` tells, of
+    a replay, what was sent from what was made of the letter since, see `policy.rows.content`. None: nobody noted it.
     """
 
     outbox_id: int
@@ -38,6 +39,7 @@ class ProgressRow(NamedTuple):
     offset: int
     is_replay: bool
     event_piece: int | None = None
+    content_piece: str | None = None
 
 
 # What comes back by the mailbox.

@@ -110,7 +110,8 @@ class Settlement:
 
     `replayed` are dead letters that were delivered: by their own ids, with partition, offset and the digest of what was
     sent; of one that says something else by now nothing is written. `recovered_replays` are those that an owner before
-    delivered: by the ids of their rows, with partition, offset and event piece.
+    delivered: by the ids of their rows, with partition, offset, event piece and content piece. `died_again` are those
+    that failed for good once more: by their own ids, with the digest of what was read of them.
     `again`: it failed before, and may be written already. `is_part`: it is what is left of one that was refused.
     `is_recovered`: its rows were delivered by an owner before, which may have settled some of them. `above`: the
     progress records of what it delivers are those of Kafka transactions above this one.
@@ -124,8 +125,8 @@ class Settlement:
     dead: Sequence[tuple[int, DeadLetter]] = ()
     dead_pieces: Sequence[int | None] = ()
     replayed: Sequence[tuple[int, int | None, int | None, str]] = ()
-    recovered_replays: Sequence[tuple[int, int, int, int | None]] = ()
-    died_again: Sequence[tuple[int, DeadLetter]] = ()
+    recovered_replays: Sequence[tuple[int, int, int, int | None, str | None]] = ()
+    died_again: Sequence[tuple[int, DeadLetter, str]] = ()
     out_of_retry: Sequence[int] = ()
     storms: Sequence[tuple[str, str]] = ()
     transaction: int | None = None

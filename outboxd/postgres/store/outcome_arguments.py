@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from outboxd.policy.blame.outcomes import DeadLetter
 from outboxd.policy.exchange.requests import Settlement
@@ -19,7 +20,8 @@ def exceptional(settlement: Settlement) -> dict[str, object]:
         "retry_codes": [retry.fault.name for _, retry in settlement.retries],
         "retry_messages": [retry.message for _, retry in settlement.retries],
         **_deaths("dead", settlement.dead),
-        **_deaths("again", settlement.died_again),
+        **_deaths("again", [entry[:2] for entry in settlement.died_again]),
+        "again_contents": [entry[2] for entry in settlement.died_again],
         **_replays("replayed", settlement.replayed),
         "replayed_contents": [entry[3] for entry in settlement.replayed],
         "storm_topics": [topic for topic, _ in settlement.storms],
@@ -32,10 +34,11 @@ def recovered(settlement: Settlement) -> dict[str, object]:
     return {
         **_replays("recovered", settlement.recovered_replays),
         "recovered_pieces": [entry[3] for entry in settlement.recovered_replays],
+        "recovered_contents": [entry[4] for entry in settlement.recovered_replays],
     }
 
 
-def _replays(prefix: str, entries: Sequence[tuple[int, int | None, int | None, object]]) -> dict[str, object]:
+def _replays(prefix: str, entries: Sequence[Sequence[Any]]) -> dict[str, object]:
     return {
         f"{prefix}_ids": Int8Array([entry[0] for entry in entries]),
         f"{prefix}_partitions": Int8Array([entry[1] for entry in entries]),

@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from outboxd.policy.rows.content import PIECE_DIGITS
 from outboxd.postgres.connections.lock_limit import LIMITED
 from outboxd.postgres.lease.ownership import IS_SAME
 from outboxd.postgres.schema.names import quoted_beside_parameters
+from outboxd.postgres.store.record_sizes import SHIPPED_HEADERS, SHIPPED_PAYLOAD
 
 IS_PENDING = "(o.published_at IS NULL)::int = 1"
 """A condition that the planner does not take for the indexes of pending rows: rows are looked up by the primary key,
@@ -76,11 +78,22 @@ def of_same_event(column: str) -> str:
     return f"(d.piece IS NULL OR d.piece = {piece_text(column)})"
 
 
-def content_text(letter: str) -> str:
-    """Return the expression for the digest of a dead letter's content, as `policy.rows.content` has it."""
-    texts = [f"convert_to({letter}.{name}::text, 'UTF8')" for name in ("topic", "key", "headers", "partition")]
-    hashed = [f"coalesce(sha256({part}), decode('00', 'hex'))" for part in (*texts, f"{letter}.payload")]
+def content_text(letter: str, *, payload: str | None = None, headers: str | None = None) -> str:
+    """Return the expression for the digest of a dead letter's content, as `policy.rows.content` has it; with these
+    expressions for its payload and its headers' text where they are given.
+    """
+    headers_text = headers or f"{letter}.headers::text"
+    texts = [f"{letter}.topic", f"{letter}.key", headers_text, f"{letter}.partition::text"]
+    parts = [*(f"convert_to({text}, 'UTF8')" for text in texts), payload or f"{letter}.payload"]
+    hashed = [f"coalesce(sha256({part}), decode('00', 'hex'))" for part in parts]
     return f"encode(sha256({' || '.join(hashed)}), 'hex')"
+
+
+def shipped_content_text(letter: str) -> str:
+    """Return the same of what a fetch would ship of it now: of what is too large only a part was read."""
+    columns = ", ".join(f"{letter}.{name}" for name in ("topic", "key", "payload", "headers", "partition"))
+    digest = content_text("o", payload=SHIPPED_PAYLOAD, headers=SHIPPED_HEADERS)
+    return f"(SELECT {digest} FROM (SELECT {columns}) AS o)"
 
 
 class SettleSql:
@@ -244,13 +257,15 @@ class SettleSql:
         )
 
     def _recovered_replays(self) -> str:
+        # As with `replayed`; where it was not noted what was sent, of what is replayed still that is taken for it.
         return (
             f"{self._resolved('recovered_replays')}"
             " FROM ours, unnest(%(recovered_ids)s::bigint[], %(recovered_partitions)s::bigint[],"
-            " %(recovered_offsets)s::bigint[], %(recovered_pieces)s::bigint[])"
-            " AS d(id, partition, record_offset, piece)"
-            " WHERE l.outbox = %(outbox)s AND l.outbox_id = d.id AND l.status = 'replaying'"
-            f" AND {of_same_event('l.event_id')})"
+            " %(recovered_offsets)s::bigint[], %(recovered_pieces)s::bigint[], %(recovered_contents)s::text[])"
+            " AS d(id, partition, record_offset, piece, content)"
+            f" WHERE l.outbox = %(outbox)s AND l.outbox_id = d.id AND {of_same_event('l.event_id')}"
+            " AND CASE WHEN d.content IS NULL THEN l.status = 'replaying' ELSE l.status IN ('dead', 'replaying')"
+            f" AND d.content = left({content_text('l')}, {PIECE_DIGITS}) END)"
         )
 
     def _replayed(self) -> str:
@@ -270,7 +285,8 @@ class SettleSql:
             " reason = d.reason, error_code = d.code, error_message = d.message, holds_key = d.holds, died_at = now(),"
             f" daemon = %(daemon)s, note = {self._schema}.past_note(l), resolved_at = NULL, resolved_by = NULL"
             " FROM ours, unnest(%(again_ids)s::bigint[], %(again_attempts)s::int[], %(again_reasons)s::text[],"
-            " %(again_codes)s::text[], %(again_messages)s::text[], %(again_holds)s::bool[])"
-            " AS d(id, attempts, reason, code, message, holds)"
-            " WHERE l.id = d.id AND l.status = 'replaying')"
+            " %(again_codes)s::text[], %(again_messages)s::text[], %(again_holds)s::bool[],"
+            " %(again_contents)s::text[]) AS d(id, attempts, reason, code, message, holds, content)"
+            # What was mended and replayed again meanwhile did not die: it goes by itself.
+            f" WHERE l.id = d.id AND l.status = 'replaying' AND d.content = {shipped_content_text('l')})"
         )

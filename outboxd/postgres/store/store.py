@@ -83,6 +83,7 @@ class PostgresStore:
         self._schema, self._table, self._outbox, self._daemon = schema, table, outbox, daemon
         self._qualified = f"{quoted(schema)}.{quoted(table)}"
         self._owner = NOBODY
+        self._record_bytes_max = record_bytes_max
         self._fetching = FetchStatement(
             schema, table, outbox, record_bytes_max=record_bytes_max, record_type=record_type
         )
@@ -226,6 +227,7 @@ class PostgresStore:
             "lock_timeout": milliseconds(PART_LOCK_SECONDS_MAX if settlement.is_part else self._lock_seconds),
             "daemon": self._daemon,
             "transaction": settlement.transaction,
+            "record_bytes_max": self._record_bytes_max,
             "delivered_ids": Int8Array(settlement.delivered_ids),
             "delivered_partitions": Int8Array(settlement.delivered_partitions),
             "delivered_offsets": Int8Array(settlement.delivered_offsets),

@@ -92,7 +92,9 @@ class Recovering:
             held = state.held.by_id.get(row.outbox_id)
             if row.is_replay:
                 # By the row's id, since a new owner does not know every dead letter that is replayed.
-                settling.recovered_replays.append((row.outbox_id, row.partition, row.offset, row.event_piece))
+                settling.recovered_replays.append(
+                    (row.outbox_id, row.partition, row.offset, row.event_piece, row.content_piece)
+                )
             else:
                 settling.ids.append(row.outbox_id)
                 settling.partitions.append(row.partition)

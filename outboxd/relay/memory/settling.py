@@ -36,9 +36,9 @@ class Settling:
         self._retries: dict[int, Retry] = {}
         self._dead: dict[int, DeadLetter] = {}
         self._replayed: list[tuple[int, int | None, int | None, str]] = []
-        self._died_again: list[tuple[int, DeadLetter]] = []
+        self._died_again: list[tuple[int, DeadLetter, str]] = []
         self._letters: dict[int, int] = {}
-        self.recovered_replays: list[tuple[int, int, int, int | None]] = []
+        self.recovered_replays: list[tuple[int, int, int, int | None, str | None]] = []
         """Dead letters that an owner before this one delivered, see `Settlement`."""
         self._out_of_retry: list[int] = []
         self._storms: list[tuple[str, str]] = []
@@ -118,10 +118,10 @@ class Settling:
         self._replayed.append((dead_letter_id, partition, offset, content_digest(record)))
         self._letters[record.id] = dead_letter_id
 
-    def died_again(self, record_id: int, dead_letter_id: int, outcome: DeadLetter) -> None:
+    def died_again(self, record: Record, dead_letter_id: int, outcome: DeadLetter) -> None:
         """The record, a dead letter that was replayed, failed again."""
-        self._died_again.append((dead_letter_id, outcome))
-        self._letters[record_id] = dead_letter_id
+        self._died_again.append((dead_letter_id, outcome, content_digest(record)))
+        self._letters[record.id] = dead_letter_id
 
     def record_of(self, dead_letter_id: int) -> int | None:
         """Return the outbox id of the record whose replay's outcome is not written yet."""

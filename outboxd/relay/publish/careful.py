@@ -41,10 +41,13 @@ class StartJournal(Protocol):
 
 
 class Trial(Protocol):
-    """Sends records one by one in a process of its own."""
+    """Sends records in a process of its own."""
 
-    def send(self, record: Record) -> None:
-        """Have the record sent; its report comes by `take_reports`, a death of that process included."""
+    def send(self, records: Sequence[Record]) -> None:
+        """Have these sent together; their reports come by `take_reports`, all at once. Where a process dies of several,
+        each of them is reported as `CRASHED_DAEMON`: who of them is to blame, if any, is not known. One by itself is so
+        only once it ended two processes.
+        """
         ...
 
     def take_reports(self) -> list[Report]:
@@ -150,7 +153,7 @@ class CarefulPublisher(ForwardingPublisher):
         if self._opening is None:
             return False
         if record.id in self._suspects:
-            self._trial.send(record)
+            self._trial.send([record])
             return True
         if self._is_careful and (record.id not in self._window or not self._journal.is_written()):
             return False

@@ -4,33 +4,35 @@
        ▲                                                                     │ our producer goes
        │                                                                     ▼
     the relay owns anew: fence, read, settle ◀──a session is over── a process with our transactional.id sends the
-                                                                     suspects, a transaction and a progress record each
+                                                                     suspects together, with a progress record
+                                                                        └ it died: they go again in smaller groups
 
 That process fences like a successor and leaves progress records like one. So what it committed is known by the
-recovery that follows each session, whatever became of it, and no row is sent twice. A row that ended it twice is
-remembered, and refused when the relay gives it again.
+recovery that follows each session, whatever became of it, and no row is sent twice. A row that ended it twice, alone,
+is remembered, and refused when the relay gives it again.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Protocol
 
-from outboxd.policy.careful import WINDOW_ROWS, PlannedEnd
-from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
+from outboxd.policy.careful import WINDOW_ROWS, PlannedEnd, groups, parted
+from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report, error_of
 from outboxd.policy.faults import FaultClass, own_fault
 from outboxd.policy.rows.records import Record, id_of
 from outboxd.relay.publish.careful import CarefulPublisher, Trial
 
 SESSION_ROWS_MAX = WINDOW_ROWS
-"""How many suspects one session sends. Each is a transaction, unsettled until the recovery after it; the progress topic
-keeps five times as many apart.
+"""How many suspects one session sends. Each may come to be a transaction, unsettled until the recovery after it; the
+progress topic keeps five times as many apart.
 """
 
 
 class TransactionTrial(Trial, Protocol):
-    """Sends records one by one in a process of its own, which takes the shard's `transactional.id`."""
+    """Sends records in a process of its own, which takes the shard's `transactional.id`."""
 
     def begin(self, settled: int, lineage: str) -> None:
         """The next records go by a process that first reads what was committed above the transaction `settled`."""
@@ -51,7 +53,8 @@ class CarefulTransactions(CarefulPublisher):
 
     def _forget(self) -> None:
         super()._forget()
-        self._session: list[Record] = []
+        self._groups: deque[Sequence[Record]] = deque()
+        """What is left of the session of suspects, the first with the process apart."""
         self._condemned: dict[int, Report] = {}
         self._not_given: set[int] = set()
         """Suspects whose topic was not there, so that the client was not given them. Our own producer tries the topic
@@ -99,7 +102,7 @@ class CarefulTransactions(CarefulPublisher):
 
     @property
     def _may_publish(self) -> bool:
-        return self._opening is not None and not self._session and self._session_ended is None
+        return self._opening is not None and not self._groups and self._session_ended is None
 
     def _is_ours(self, record: Record) -> bool:
         """Say whether our own producer may send it now: it is no suspect, and while care lasts it was recorded."""
@@ -129,12 +132,13 @@ class CarefulTransactions(CarefulPublisher):
             return 0
         if self._in_air or self._committed - self._settled > self._unsettled_max:
             return 0
-        self._session = list(takewhile(self._is_to_be_tried, records[:SESSION_ROWS_MAX]))
+        session = list(takewhile(self._is_to_be_tried, records[:SESSION_ROWS_MAX]))
+        self._groups = deque(groups(session))
         # Whatever our producer does after another took its transactional.id, it could only be fenced.
         self._within.rebuild()
         self._trial.begin(self._settled, self._lineage)
-        self._trial.send(self._session[0])
-        return len(self._session)
+        self._trial.send(self._groups[0])
+        return len(session)
 
     def _still_suspected(self) -> set[int]:
         return self._suspects | (self._not_given - self._in_air - self._window)
@@ -145,40 +149,56 @@ class CarefulTransactions(CarefulPublisher):
         """Return the reports that came since the last call, in order."""
         if self._suspects_nothing:
             return self._within.take_reports()
-        for report in self._trial.take_reports():
-            self._tried(report)
+        tried = self._trial.take_reports()
+        if tried and self._groups:
+            self._tried(tried)
         refusals, self._refusals = self._refusals, []
         reports = self._within.take_reports() + refusals
         self._in_air.difference_update([report.record.id for report in reports])
-        if self._is_careful and not self._session:
+        if self._is_careful and not self._groups:
             # A row that ended the process apart may never be given again: what committed it may have been that process.
             self._consider_end(len(reports))
         return reports
 
-    def _tried(self, report: Report) -> None:
-        """One suspect's report is in: the next goes, as long as nobody failed."""
-        if not self._session:
-            return
+    def _tried(self, reports: Sequence[Report]) -> None:
+        """The reports of a group are in: the next one goes, as long as nobody failed."""
+        group = self._groups.popleft()
+        if len(group) > 1 and _is_death(reports[0]):
+            self._groups.extendleft(reversed(parted(group)))
+        else:
+            for report in reports:
+                self._judge(report)
+            if not self._groups or any(map(error_of, reports)):
+                self._end_session(reports)
+                return
+        self._trial.send(self._groups[0])
+
+    def _judge(self, report: Report) -> None:
         record, error = report.record, report.error
-        del self._session[0]
-        if error is not None and error.fault.name == "CRASHED_DAEMON":
+        if _is_death(report):
             # It stays recorded as a suspect: another row may end this process before its death is written.
             self._condemned[record.id] = report
             self._tell_found(report)
         elif error is None or error.fault.fault_class not in (FaultClass.PRODUCER, FaultClass.CLUSTER):
-            # It did not kill.
+            # It did not kill. What was sent back, for another one's failure, was perhaps never given to the client.
             self._suspects.discard(record.id)
             if error is not None and error.fault.fault_class is FaultClass.TOPIC:
                 self._not_given.add(record.id)
-        if error is None and self._session:
-            self._trial.send(self._session[0])
-            return
-        self._session = []
+
+    def _end_session(self, reports: Sequence[Report]) -> None:
+        self._groups.clear()
         self._trial.abandon()
         text = "rows suspected of a crash went by a process of their own, and what that committed has to be read"
         fault = own_fault("NEVER_REPORTED")
-        if error is not None and self._is_to_be_tried(record):
-            self._session_ended = DeliveryFault(fault, f"{text}; it came to no end: {error.text}")
+        unclear = [
+            report.error.text
+            for report in reports
+            if report.error is not None
+            and report.error.fault.name != "SENT_BACK"
+            and self._is_to_be_tried(report.record)
+        ]
+        if unclear:
+            self._session_ended = DeliveryFault(fault, f"{text}; it came to no end: {unclear[0]}")
         else:
             self._session_ended = PlannedEnd(fault, text)
 
@@ -209,15 +229,20 @@ class CarefulTransactions(CarefulPublisher):
         """Return what ended the producer, or None while it works; a session's end is such an end."""
         if self._session_ended is not None:
             return self._session_ended
-        return None if self._session else self._within.failure()
+        return None if self._groups else self._within.failure()
 
     def rebuild(self) -> None:
         """Forget everything but who is suspected: a recovery must come first."""
         super().rebuild()
-        self._session, self._refusals, self._session_ended = [], [], None
+        self._groups.clear()
+        self._refusals, self._session_ended = [], None
         self._unsettled_max = 0
 
     def purge(self) -> None:
         """Drop what was not sent yet: the open transaction will never be committed."""
         super().purge()
-        self._session = []
+        self._groups.clear()
+
+
+def _is_death(report: Report) -> bool:
+    return report.error is not None and report.error.fault.name == "CRASHED_DAEMON"

@@ -271,7 +271,7 @@ class Aftermath:
     def _die(self, record: Record, outcome: DeadLetter) -> None:
         history = self.histories.of(record.id)
         if history.dead_letter_id is not None:
-            self._settling.died_again(record.id, history.dead_letter_id, outcome)
+            self._settling.died_again(record, history.dead_letter_id, outcome)
         else:
             self._settling.dead(record.id, outcome)
         if outcome.holds_key:

@@ -8,6 +8,7 @@ settled: whoever comes next finds the row there, and does not send it again.
 from __future__ import annotations
 
 from outboxd.policy.exchange.messages import ProgressRow
+from outboxd.policy.rows.content import PIECE_DIGITS
 from outboxd.policy.rows.event_pieces import event_pieces
 from outboxd.policy.rows.records import Arm, Record
 from outboxd.relay.ports import Settlement
@@ -19,15 +20,17 @@ def progress_row(state: State, settlement: Settlement) -> ProgressRow | None:
     if not state.pipelined or settlement.entries != 1:
         return None
     if settlement.recovered_replays:
-        record_id, place, offset, its_piece = settlement.recovered_replays[0]
-        return None if its_piece is None else ProgressRow(record_id, place, offset, True, its_piece)
+        record_id, place, offset, its_piece, its_content = settlement.recovered_replays[0]
+        return None if its_piece is None else ProgressRow(record_id, place, offset, True, its_piece, its_content)
+    content: str | None = None
     partition: int | None
     record_offset: int | None
     if settlement.delivered_ids:
         row_id: int | None = settlement.delivered_ids[0]
         partition, record_offset = settlement.delivered_partitions[0], settlement.delivered_offsets[0]
     elif settlement.replayed:
-        dead_letter_id, partition, record_offset, _ = settlement.replayed[0]
+        dead_letter_id, partition, record_offset, digest = settlement.replayed[0]
+        content = digest[:PIECE_DIGITS]
         row_id = state.settling.record_of(dead_letter_id)
     else:
         return None
@@ -38,7 +41,7 @@ def progress_row(state: State, settlement: Settlement) -> ProgressRow | None:
         piece = None if record is None else event_pieces([record.event_id])[0]
     if row_id is None or partition is None or record_offset is None or piece is None:
         return None
-    return ProgressRow(row_id, partition, record_offset, bool(settlement.replayed), piece)
+    return ProgressRow(row_id, partition, record_offset, bool(settlement.replayed), piece, content)
 
 
 def keep_from_reading(state: State, settlement: Settlement) -> None:

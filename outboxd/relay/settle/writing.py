@@ -122,7 +122,7 @@ class Writing:
             self._on_death_written(record_id, death, None, now)
         written = [state.settling.letter_written(dead_letter_id) for dead_letter_id, *_ in settlement.replayed]
         self._let_go([replayed_id for replayed_id in written if replayed_id is not None])
-        for dead_letter_id, death in settlement.died_again:
+        for dead_letter_id, death, _ in settlement.died_again:
             self._on_death_written(state.settling.letter_written(dead_letter_id), death, dead_letter_id, now)
         if settlement.storms:
             state.lanes.storms_noted([pattern for pattern, _ in settlement.storms])

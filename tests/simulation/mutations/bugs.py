@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outboxd.kafka.transactional.handover import Handover
 from outboxd.kafka.transactional.transaction_client import TransactionClient
 from outboxd.kafka.transactional.transaction_recovery import Recovery
 from outboxd.kafka.transactional.transactional_producer import TransactionalProducer
@@ -439,5 +440,21 @@ BUGS = [
         "if self._session_ended is not None:",
         "if self._session_ended is not None and self._condemned:",
         where=_careful_transactions,
+    ),
+    Mutation(
+        "all suspects of a group that kills are to blame",
+        CarefulTransactions,
+        "_tried",
+        "if len(group) > 1 and _is_death(reports[0]):",
+        "if False:",
+        where=_careful_transactions,
+    ),
+    Mutation(
+        "the next batch begins before the relay has heard of what failed in the one before",
+        Handover,
+        "_deliver",
+        "if not self._failures:",
+        "if True:",
+        where=_exactly_once,
     ),
 ]
