@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from outboxd.bench.bare import KEYS, PAYLOAD_BYTES
 from outboxd.bench.children import Child, Usage, bare_in_child, start_relay
 from outboxd.bench.reading import STAMP, Reader, check_topic
 from outboxd.bench.scratch import PARTITIONS, Scratch
-from outboxd.bench.verdict import Drain, Latency
+from outboxd.bench.verdict import Drain, Latency, percentile
 from outboxd.config import Settings
 from outboxd.errors import UnavailableError
 from outboxd.postgres.connections.failures import explained
@@ -137,7 +136,8 @@ def measure_drain(scratch: Scratch, settings: Settings, name: str, bounds: Bound
         daemon_cpu_seconds=after.cpu_seconds - before.cpu_seconds,
         fetch_seconds=after.fetch_seconds - before.fetch_seconds,
         settle_seconds=after.settle_seconds - before.settle_seconds,
-        machine_busy_share=None if busy is None else busy / took,
+        # The kernel counts in hundredths of a second, which a short drain has few of.
+        machine_busy_share=None if busy is None else min(1.0, busy / took),
         daemon_memory_bytes=after.memory_peak_bytes,
     )
 
@@ -195,8 +195,8 @@ def measure_latency(scratch: Scratch, settings: Settings, bounds: Bounds, watch:
                 reader.stop()
             relay.child.end()
     ages = sorted(reader.seconds[warm_rows:])
-    cuts = statistics.quantiles(ages, n=100)
-    return Latency(rows, rows / took, rate, cuts[49], cuts[89], cuts[98], ages[-1], cpu_seconds / took)
+    p50, p90, p99 = (percentile(ages, percent) for percent in (50, 90, 99))
+    return Latency(rows, rows / took, rate, p50, p90, p99, ages[-1], cpu_seconds / took)
 
 
 class _Writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -63,6 +64,11 @@ class Latency:
     p99_seconds: float
     max_seconds: float
     daemon_cores: float
+
+
+def percentile(ascending: Sequence[float], percent: int) -> float:
+    """The least of these values that so many per cent of them do not exceed: of few values too it is one of them."""
+    return ascending[max(0, -(-percent * len(ascending) // 100) - 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,10 +133,10 @@ class _Assembly:
             section, _, key = full.partition(".")
             if section != sources.KAFKA:
                 continue
+            self._origins[full] = entry.origin
             if key.endswith("_file"):
                 self._check_file_of(full, key.removesuffix("_file"), entry)
                 continue
-            self._origins[full] = entry.origin
             if isinstance(entry.value, float) and not math.isfinite(entry.value):
                 self._refuse(full, f"{entry.value} is no value; allowed: a string, a finite number, true or false")
                 continue
@@ -148,7 +148,8 @@ class _Assembly:
                 self._refuse(full, "not a single value; allowed: a string, a number, true or false")
                 continue
             problem = property_problem(key, value)
-            if problem is not None:
+            # Where there is no such property, what names the file with its value is the mistake, and told as that.
+            if problem is not None and (is_property(key) or not entry.origin.read_from):
                 self._refuse(full, problem)
             properties[key] = value
         self._refuse_small_queue(properties)

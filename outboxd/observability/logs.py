@@ -58,6 +58,11 @@ def choose_format(asked: str, environ: Mapping[str, str], stream: TextIO) -> For
     return "console" if stream.isatty() else "json"
 
 
+def takes_colours(environ: Mapping[str, str], stream: TextIO) -> bool:
+    """Whether lines are coloured: on a terminal that can, where nobody asked for none (https://no-color.org)."""
+    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") not in ("dumb", "unknown")
+
+
 class Log:
     """Takes events from any thread and never waits for whoever reads them."""
 
@@ -175,7 +180,8 @@ def open_log(level: str, form: str = "auto", *, secrets: Iterable[str] = (), str
         from outboxd.observability.journal import SOCKET, send
 
         return Log(lambda entry: send(entry, SOCKET), chosen, level, secrets=secrets)
-    return Log(_descriptor_writer(stream.fileno()), chosen, level, secrets=secrets, colours=stream.isatty())
+    colours = takes_colours(os.environ, stream)
+    return Log(_descriptor_writer(stream.fileno()), chosen, level, secrets=secrets, colours=colours)
 
 
 def _descriptor_writer(descriptor: int) -> Callable[[str], None]:

@@ -122,13 +122,16 @@ class App:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
     def _scraped(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]]) -> Any:
+            return start_response(status, [*headers, ("Content-Security-Policy", _NOTHING), *_HEADERS])
+
         # The registry's own application knows no HEAD.
         asked = {**environ, "REQUEST_METHOD": "GET"}
         try:
-            return self._metrics(asked, start_response)
+            return self._metrics(asked, start)
         except (TypeError, ValueError):
             # It cannot compare a version in Accept that is none.
-            return self._metrics({**asked, "HTTP_ACCEPT": ""}, start_response)
+            return self._metrics({**asked, "HTTP_ACCEPT": ""}, start)
 
     def _answer(self, environ: Environ) -> Answer:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from outboxd.bench.run import Report
-from outboxd.bench.verdict import Drain, Latency, Tuning, judge, judge_latency
+from outboxd.bench.verdict import Drain, Latency, Tuning, judge, judge_latency, percentile
 from outboxd.cli.bench import as_document, print_report
 
 TUNING = Tuning(batch_rows=5_000, poll_interval_max_seconds=0.1, listen=False)
@@ -47,6 +47,14 @@ def test_what_is_busy_all_the_time_bounds_the_drain(drain: Drain, bound: str, ad
     verdict = judge(drain, TUNING)
     assert verdict.bound == bound
     assert advice in verdict.advice
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 100, 3_000])
+def test_no_percentile_is_beyond_what_was_measured(count: int) -> None:
+    ages = [float(age) for age in range(1, count + 1)]
+    p50, p90, p99 = (percentile(ages, percent) for percent in (50, 90, 99))
+    assert (p50, p90, p99) == tuple(float(-(-count * percent // 100)) for percent in (50, 90, 99))
+    assert ages[0] <= p50 <= p90 <= p99 <= ages[-1]
 
 
 def test_who_deletes_already_is_not_told_to_delete() -> None:

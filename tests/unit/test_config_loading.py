@@ -622,6 +622,17 @@ def test_a_file_for_a_property_of_kafka_is_named_by_a_text_and_for_a_property_th
     assert load(write(tmp_path, "[kafka]\n'sasl.password_file' = ''\n"), {}, {}).kafka.properties == {}
 
 
+def test_a_file_for_a_property_of_kafka_that_there_is_not_is_told_once_with_its_place(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hush")
+    path = write(tmp_path, f"[kafka]\n'sasl.pasword_file' = '{secret}'\n'ssl.key.pem_file' = 42\n")
+    misspelt, number = mistakes(path)
+    assert f"{path}:2: kafka.sasl.pasword_file: no such property of librdkafka" in misspelt
+    assert f"{path}:3: kafka.ssl.key.pem_file: not the path of a file" in number
+    (line,) = mistakes(None, {"kafka.sasl.pasword_file": str(secret)})
+    assert "flag --set kafka.sasl.pasword_file: kafka.sasl.pasword_file: no such property" in line
+
+
 def test_a_secret_is_not_taken_from_flags_where_ps_would_show_it() -> None:
     (line,) = mistakes(None, {"database.password": "hunter2"})
     assert "is seen by `ps`" in line

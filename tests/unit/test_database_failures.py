@@ -28,6 +28,13 @@ def test_the_advice_of_the_client_library_does_not_run_into_the_remedy(told: str
     assert str(explain(psycopg.OperationalError(told + advice))) == f"PostgreSQL is not available: {told}; {LOOK}"
 
 
+def test_a_url_without_a_role_in_a_process_of_a_user_without_a_name_is_told_with_what_to_name() -> None:
+    said = "connection is bad: local user with ID 12345 does not exist"
+    assert str(explain(psycopg.OperationalError(said))) == (
+        f"PostgreSQL is not available: {said}; name the role in database.url, as in postgresql://USER@HOST/DATABASE"
+    )
+
+
 def test_each_server_of_several_that_could_not_be_reached_is_told() -> None:
     said = (
         "connection failed: A\n\tIs it running?\nAll failures were:\n- host: 'a': A\n\tIs it running?\n- host: 'b': B"

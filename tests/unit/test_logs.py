@@ -63,6 +63,32 @@ def test_a_json_line_has_name_level_time_sentence_and_fields(lines: Lines) -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_a_terminal_gets_colours_unless_it_has_none_or_nobody_wants_them(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], coloured: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, text in environ.items():
+        monkeypatch.setenv(name, text)
+    shown, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        log = open_log("info", "console", stream=stream)
+        log.event("database_answers")
+        log.close()
+        line = os.read(shown, 4_096).decode()
+    os.close(shown)
+    assert "PostgreSQL answers again." in line
+    assert ("\x1b[" in line) is coloured
+
+
 def test_a_journal_entry_has_the_sentence_a_priority_and_fields_in_capitals(lines: Lines) -> None:
     log = Log(lines.write, "journal")
     log.event("settle_mismatch", expected=5, matched=4)

@@ -44,6 +44,11 @@ def test_the_place_is_as_precise_as_it_is_known() -> None:
     assert cause(fault, "").startswith("-1007 MISSING_KEY: The topic")
 
 
+def test_a_topic_without_a_name_is_shown_as_that() -> None:
+    line = cause(own_fault("INVALID_TOPIC"), "the topic is empty", "")
+    assert line.startswith('-1003 INVALID_TOPIC at "": the topic is empty.')
+
+
 def test_the_errors_own_text_stands_before_the_meaning() -> None:
     fault = fault_of(29)
     assert f": Broker: Topic authorization failed. {fault.meaning} {fault.remedy}" in cause(

@@ -129,6 +129,14 @@ def test_without_a_terminal_nothing_is_wrapped_or_cut(busy: Look, plain: bool) -
     assert len(sparks) <= 160
 
 
+@pytest.mark.parametrize("columns", [80, 100_000])
+def test_what_a_table_is_called_stays_one_line_where_its_rows_are_shorter(busy: Look, columns: int) -> None:
+    short = [replace(busy.pauses[0], what="a", why="by b")]
+    text = shown(replace(busy, pauses=short), columns=columns, fits=columns == 80)
+    (title,) = [line for line in text.splitlines() if line.startswith("paused")]
+    assert title == "paused until `outboxd resume`"
+
+
 def test_a_held_row_without_a_key_is_not_one_whose_key_the_page_hides() -> None:
     board = StatusBoard()
     board.publish(BUSY)

@@ -438,7 +438,7 @@ def test_the_page_runs_its_own_script_and_style_and_nothing_else(site: Site) -> 
     assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/nowhere", "/api/dead-letters/1"])
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/nowhere", "/api/dead-letters/1"])
 def test_every_answer_tells_the_browser_to_be_careful(site: Site, path: str) -> None:
     headers = site.ask(path)[1]
     assert headers["X-Content-Type-Options"] == "nosniff"

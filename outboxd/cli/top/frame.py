@@ -43,10 +43,11 @@ def frame(look: Look, *, columns: int, lines: int, plain: bool = False, fits: bo
     head = _head(look, width, plain, is_low=lines < _LOW_LINES)
     sections = _sections(look)
     rows_max = _rows_each(lines - len(head) - 1, [len(rows) for _, _, rows in sections])
-    body = [
-        _table(title, names, rows, shown, width, plain=plain)
-        for (title, names, rows), shown in zip(sections, rows_max, strict=True)
-    ]
+    body: list[RenderableType] = []
+    for (title, names, rows), shown in zip(sections, rows_max, strict=True):
+        more = f", {len(rows) - shown} more" if len(rows) > shown else ""
+        body.append(_title(f"{title}{more}", width, plain=plain))
+        body.append(_table(names, rows[:shown], width, plain=plain))
     return Group(*head, *body)
 
 
@@ -192,18 +193,15 @@ def _rows_each(lines: int, wanted: Sequence[int]) -> list[int]:
     return shown
 
 
-def _table(
-    title: str, names: Sequence[str], rows: Sequence[Sequence[str]], shown: int, width: int, *, plain: bool
-) -> Table:
-    more = f", {len(rows) - shown} more" if len(rows) > shown else ""
-    table = Table(
-        title=Text(f"{title}{more}", style="bold"),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-        width=None,
-    )
+def _title(text: str, width: int, *, plain: bool) -> Text:
+    """A line of its own: a table's title of rich's making is wrapped where its rows are shorter."""
+    title = Text(text, style="bold", no_wrap=True)
+    title.truncate(width, overflow="crop" if plain else "ellipsis")
+    return title
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, plain: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", width=None)
     for name in names:
         is_number = name in ("rows/s", "in flight", "published", "dead")
         is_name = name in ("what", "topic")
@@ -215,6 +213,6 @@ def _table(
             min_width=min(8, width // 3) if is_name else 5 if name == "for" else None,
             max_width=max(8, width // 3) if is_name else width,
         )
-    for row in rows[:shown]:
+    for row in rows:
         table.add_row(*(Text(on_one_line(text, max(width, WHY_CHARS_MAX))) for text in row))
     return table

@@ -12,6 +12,7 @@ CAUSE_CHARS_MAX: Final = 2000
 _TEXT_CHARS_MAX: Final = 600
 _TOPIC_CHARS_MAX: Final = 249
 _ELLIPSIS: Final = "…"
+_EMPTY: Final = '""'
 
 # Control characters would break the one line, drive a terminal or turn its direction round; PostgreSQL takes neither
 # NUL nor lone surrogates.
@@ -28,7 +29,7 @@ def cause(fault: Fault, text: str, topic: str | None = None, partition: int | No
 
     Example: `10 MSG_SIZE_TOO_LARGE at orders-3: Broker: Message size too large. The record, or … Raise the topic's …`
     """
-    place = "" if topic is None else f" at {plain(topic, _TOPIC_CHARS_MAX)}"
+    place = "" if topic is None else f" at {plain(topic, _TOPIC_CHARS_MAX) or _EMPTY}"
     if topic is not None and partition is not None:
         place += f"-{partition}"
     said = plain(text, _TEXT_CHARS_MAX)

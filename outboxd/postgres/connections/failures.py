@@ -70,6 +70,11 @@ _REMEDIES = (
     ),
     (("is not permitted to log in",), "ALTER ROLE … LOGIN, or use a role that may"),
     (
+        # The client library's own words, where nothing names a role and the system has no name for this process's user.
+        ("local user with ID",),
+        "name the role in database.url, as in postgresql://USER@HOST/DATABASE",
+    ),
+    (
         ("query_wait_timeout", "no more connections allowed"),
         (
             "PgBouncer has no connection free: look at its pool_mode, its default_pool_size, max_client_conn and "
