@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 LONGEST = (
+    "integration/test_topic_made_again.py",
+    "integration/test_relay_life.py",
+    "integration/test_exactly_once.py",
+    "integration/test_plans.py",
+    "simulation/test_simulation.py",
+    "integration/test_three_brokers.py",
     "integration/test_relay_error_codes.py",
     "simulation/mutations/test_mutations.py",
-    "integration/test_relay_life.py",
-    "integration/test_plans.py",
-    "integration/test_exactly_once.py",
-    "simulation/test_simulation.py",
     "integration/test_relay_delivery.py",
     "integration/test_unsettled_in_transactions.py",
     "integration/test_crash_loop.py",
