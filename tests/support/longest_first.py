@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 LONGEST = (
-    "integration/test_relay_error_codes.py",
-    "simulation/mutations/test_mutations.py",
     "integration/test_relay_life.py",
     "integration/test_plans.py",
-    "integration/test_exactly_once.py",
     "simulation/test_simulation.py",
+    "simulation/mutations/test_mutations.py",
+    "integration/test_topic_made_again.py",
+    "integration/test_exactly_once.py",
+    "integration/test_three_brokers.py",
+    "integration/test_crash_loop.py",
     "integration/test_relay_delivery.py",
     "integration/test_unsettled_in_transactions.py",
-    "integration/test_crash_loop.py",
+    "integration/test_relay_error_codes.py",
     "integration/test_documents.py",
     "integration/test_bench.py",
     "integration/test_producer_fenced.py",
@@ -26,7 +28,9 @@ LONGEST = (
     "integration/test_operator_commands.py",
     "unit/test_cli.py",
 )
-"""The files that take longest, the very longest first."""
+"""The files that take longest. Of the first ones one wants a broker: the first broker that is ever started here
+archives its classes, for which all others wait.
+"""
 ROOMS = ("integration", "simulation", "contract", "unit")
 """The order of all others: those of the first room take longest."""
 
