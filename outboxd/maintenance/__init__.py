@@ -10,6 +10,7 @@ not dropped, and one that fails is told once until it succeeds again. No end of 
   run's.
 - `dead_letter_copies`, on the owner only: dead letters to the configured topic, at least once, from the table. A copy
   is noted once it was acknowledged; what was not is copied again.
+- `memory`, every five minutes, on each daemon: what the C library keeps free goes back to the system.
 
 `alerts` run the configured program with the event as JSON. They have a bounded queue and a thread: one event of a kind
 and topic goes out at once, more of them within a minute are held back, and the last one goes out at the end of that

@@ -19,6 +19,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from outboxd.maintenance.dead_letter_copies import Copier, CopyRows, DeadLetterCopies
 from outboxd.maintenance.gauges import Gauges, GaugeStore
+from outboxd.maintenance.memory import give_back_memory
 from outboxd.maintenance.purge import LeftoversPurge, Pace, PublishedPurge, PurgeStore
 from outboxd.observability.metrics import Metrics
 from outboxd.observability.status import StatusBoard
@@ -28,6 +29,7 @@ GAUGES_SECONDS: Final = 15.0
 PUBLISHED_SECONDS: Final = 60.0
 LEFTOVERS_SECONDS: Final = 600.0
 COPIES_SECONDS: Final = 2.0
+MEMORY_SECONDS: Final = 300.0
 CLOCK_STEP_SECONDS: Final = 2.0
 """A clock that is only slowed down goes back by less between two looks."""
 
@@ -118,6 +120,7 @@ class Jobs:
         self._add("gauges", self._gauges.run, GAUGES_SECONDS, at_once=True)
         self._add("purge_published", self.purge_published, PUBLISHED_SECONDS)
         self._add("purge_leftovers", self.purge_leftovers, LEFTOVERS_SECONDS)
+        self._add("give_back_memory", give_back_memory, MEMORY_SECONDS)
         if copies is not None:
             copying = DeadLetterCopies(*copies, self._stop, self._is_owner)
             self._add("copy_dead_letters", copying.run, COPIES_SECONDS)

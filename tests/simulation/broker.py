@@ -15,6 +15,8 @@ UNKNOWN_TOPIC = fault_of(-188)
 DIFFERENT_RECORD = fault_of(-138)
 OWN_PASSING = fault_of(7)
 REFUSAL = own_fault("INVALID_HEADERS")
+REMADE_SECONDS = 0.5
+"""So often does a producer look whether it still waits for a topic that was made again."""
 MAYBE_WRITTEN_CODES = frozenset({-196, -195, -192, -185, -181, -158, -153, -137, 7, 13, 20})
 """Of the listed codes those that a broker or the client may give for a batch that is in the log all the same."""
 
@@ -30,6 +32,8 @@ class Topic:
     is_missing: bool = False
     is_shrunk: bool = False
     stalled_until: list[float] = field(default_factory=list)
+    makings: int = 1
+    """How often it was made: a producer that knows it of before waits in vain."""
 
 
 Appended = Callable[[str, int, int, Row], None]

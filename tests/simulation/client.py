@@ -11,7 +11,7 @@ from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
 from outboxd.policy.faults import Fault, fault_of
 from outboxd.policy.rows.records import Record
 from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
-from tests.simulation.broker import REFUSAL, Broker, Topic
+from tests.simulation.broker import REFUSAL, REMADE_SECONDS, Broker, Topic
 from tests.simulation.database import Kind, Row
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ GIVEN_BACK = fault_of(-150)
 class _Instance:
     """One producer: its queues and what is on the network. Once replaced or dead its answers reach nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: Broker) -> None:
+        self.makings = {name: topic.makings for name, topic in broker.topics.items()}
         self.queues: dict[tuple[str, int], deque[tuple[Record, bool]]] = {}
         self.sending: set[tuple[str, int]] = set()
         self.queued = 0
@@ -42,7 +43,7 @@ class SimulatedPublisher:
         self._dice = dice
         self._queue_rows_max = queue_rows_max
         self._batch_rows = batch_rows
-        self._instance = _Instance()
+        self._instance = _Instance(self._broker)
         self._inbox: list[Report] = []
         self._failure: DeliveryFault | None = None
         self._told: dict[str, int | None] = {}
@@ -105,7 +106,7 @@ class SimulatedPublisher:
 
     def rebuild(self) -> None:
         self._instance.is_gone = True
-        self._instance = _Instance()
+        self._instance = _Instance(self._broker)
         self._inbox = []
         self._failure = None
 
@@ -205,6 +206,11 @@ class SimulatedPublisher:
         timeline, dice = self._broker.timeline, self._dice
         topic = self._broker.topics[lane[0]]
         partition = lane[1] % 100
+        if topic.makings != instance.makings[topic.name]:
+            # It takes what it hears of the new topic for older news, and waits.
+            if not instance.is_gone:
+                timeline.after(REMADE_SECONDS, lambda: self._arrive(instance, lane, batch))
+            return
         open_at = self._broker.open_at(topic, partition)
         if timeline.now < open_at:
             timeline.at(open_at + dice.uniform(0.0, 0.2), lambda: self._arrive(instance, lane, batch))

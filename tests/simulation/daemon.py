@@ -74,6 +74,8 @@ class Daemon:
         self.name = name
         self.is_alive = True
         self.frozen_until = 0.0
+        self.stalled_until = 0.0
+        """Until then the relay's own thread stands still; the others go on."""
         self.dies_at: str | None = None
         self.freezes_at: tuple[str, float] | None = None
         self._mail: list[Event] = []
@@ -196,8 +198,9 @@ class Daemon:
             return
         self._next_turn_at = float("inf")
         now = self.world.timeline.now
-        if now < self.frozen_until:
-            self._turn_at(self.frozen_until)
+        stands_until = max(self.frozen_until, self.stalled_until)
+        if now < stands_until:
+            self._turn_at(stands_until)
             return
         self._sleep_until = now + 0.001
         try:

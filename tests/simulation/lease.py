@@ -27,6 +27,8 @@ class SimulatedLease:
         self._acquisitions = 0
         self.holder = ""
         self.server = 0
+        self.stalled_until = 0.0
+        """Until then its thread stands still; the others go on."""
         db.timeline.after(dice.uniform(0.0, 0.1), self._tick)
 
     def trusted_until(self) -> float:
@@ -43,12 +45,16 @@ class SimulatedLease:
         if holder:
             self._db.timeline.after(self._dice.uniform(0.001, 0.01), lambda: self._db.release(holder))
 
+    @property
+    def _stands_until(self) -> float:
+        return max(self._daemon.frozen_until, self.stalled_until)
+
     def _tick(self) -> None:
         daemon, timeline = self._daemon, self._db.timeline
         if not daemon.is_alive:
             return
-        if timeline.now < daemon.frozen_until:
-            timeline.at(daemon.frozen_until, self._tick)
+        if timeline.now < self._stands_until:
+            timeline.at(self._stands_until, self._tick)
             return
         timeline.after(self._ttl / 4 * self._dice.uniform(0.8, 1.2), self._tick)
         sent_at, acquisition, token = timeline.now, self._acquisitions, self._token
@@ -76,9 +82,9 @@ class SimulatedLease:
         daemon = self._daemon
         if not daemon.is_alive:
             return
-        if self._db.timeline.now < daemon.frozen_until:
+        if self._db.timeline.now < self._stands_until:
             self._db.timeline.at(
-                daemon.frozen_until, lambda: self._on_answer(sent_at, acquisition, token, new_token, owner)
+                self._stands_until, lambda: self._on_answer(sent_at, acquisition, token, new_token, owner)
             )
             return
         if acquisition != self._acquisitions or token != self._token:

@@ -21,6 +21,10 @@ CAREFUL_SHARE = 0.2
 """Of the seeds so many have the care that follows an unclean end."""
 LETTERS_SHARE = 0.1
 """In so many seeds operators change dead letters and take replays back."""
+STALLS_SHARE = 0.25
+"""In so many seeds single threads of a daemon stand still for a while; not in those with care, which are rare."""
+CHANGES_SHARE = 0.25
+"""In so many seeds people change the configuration, and topics, around daemons that run; not in those with care."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Scenario:
     is_careful: bool
     killers: int
     changes_letters: bool
+    has_stalls: bool
+    has_changes: bool
 
 
 def _ids_begin_after(near_zero: int, dice: random.Random) -> int:
@@ -82,6 +88,8 @@ def scenario(seed: int) -> Scenario:
     # What was added later has dice of its own, lest it change what is chosen after it.
     odd = random.Random(f"odd {seed}")
     careful = random.Random(f"careful {seed}")
+    is_careful = careful.random() < CAREFUL_SHARE
+    later = random.Random(f"later {seed}")
     quiet = dice.random() < 0.25
     is_stormy = dice.random() < 0.04
     rows = dice.choice([8, 16, 16, 64])
@@ -157,7 +165,9 @@ def scenario(seed: int) -> Scenario:
         has_high_row=odd.random() < ODD_SHARE,
         sets_sequence_back=odd.random() < ODD_SHARE,
         loses_commits=odd.random() < ODD_SHARE,
-        is_careful=careful.random() < CAREFUL_SHARE,
+        is_careful=is_careful,
         killers=careful.choice([0, 1, 2]),
         changes_letters=careful.random() < LETTERS_SHARE,
+        has_stalls=later.random() < STALLS_SHARE and not is_careful,
+        has_changes=later.random() < CHANGES_SHARE and not is_careful,
     )

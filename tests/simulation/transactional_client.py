@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException
 
 from outboxd.policy.faults import Fault
-from tests.simulation.broker import Broker
+from tests.simulation.broker import REMADE_SECONDS, Broker
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.database import Kind, Row
 
@@ -62,6 +62,7 @@ class TransactionalClient:
         self._generation = 0
         self._is_spoilt = False
         self._fatal: KafkaError | None = None
+        self._makings = {name: topic.makings for name, topic in broker.topics.items()}
         self.is_gone = False
 
     # Calls that wait.
@@ -229,6 +230,11 @@ class TransactionalClient:
     def _arrive(self, lane: tuple[str, int], batch: list[Entry], generation: int) -> None:
         timeline, dice = self._timeline, self._dice
         topic = self._broker.topics.get(lane[0])
+        if topic is not None and topic.makings != self._makings[topic.name]:
+            # It takes what it hears of the new topic for older news, and waits.
+            if not self.is_gone and generation == self._generation:
+                timeline.after(REMADE_SECONDS, lambda: self._arrive(lane, batch, generation))
+            return
         open_at = self._broker.down_until if topic is None else self._broker.open_at(topic, lane[1])
         if timeline.now < open_at:
             timeline.at(open_at + dice.uniform(0.0, 0.2), lambda: self._arrive(lane, batch, generation))

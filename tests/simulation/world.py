@@ -9,6 +9,7 @@ from outboxd.policy.blame.backoff import PROBE_DELAY_MAX_SECONDS
 from outboxd.policy.exchange.requests import Settlement
 from outboxd.policy.topics.breakers import WATCHED_TRIES
 from tests.simulation.broker import Broker
+from tests.simulation.changes import Changes
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.daemon import Daemon
 from tests.simulation.database import Database, Kind, Row
@@ -18,6 +19,7 @@ from tests.simulation.invariants import Invariants
 from tests.simulation.letters import Letters
 from tests.simulation.oddities import Oddities
 from tests.simulation.scenario import Scenario, scenario
+from tests.simulation.stalls import Stalls
 from tests.simulation.store import StatementFaults
 from tests.simulation.timeline import Timeline
 from tests.simulation.writers import Writer
@@ -64,6 +66,8 @@ class World:
         self.faults = Faults(self, random.Random(self.dice.random()))
         self.oddities = Oddities(self)
         self.letters = Letters(self)
+        self.stalls = Stalls(self)
+        self.changes = Changes(self)
 
     # What the parts ask of the world.
 

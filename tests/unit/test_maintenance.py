@@ -368,7 +368,8 @@ def test_every_job_has_a_connection_beside_the_relays_and_the_pages() -> None:
         schema="outboxd", published_retention_seconds=10.0, dead_letter_retention_seconds=10.0,
     )  # fmt: skip
     relays = ("fetch", "settle", "lease", "starts", "wake-up")
-    assert len(relays) + len(jobs._scheduler.get_jobs()) + QUERIES_MAX == CONNECTIONS
+    asking = [job for job in jobs._scheduler.get_jobs() if job.id != "give_back_memory"]
+    assert len(relays) + len(asking) + QUERIES_MAX == CONNECTIONS
 
 
 def test_a_failing_job_is_logged_and_counted(running: Callable[[Store], Running]) -> None:

@@ -16,12 +16,13 @@ from tests.unit.records import record
 
 REFUSED = DeliveryFault(own_fault("MISSING_KEY"), "compacted")
 OF_ROW_ALONE = DeliveryFault(own_fault("INVALID_HEADERS"), "a number")
+SENT_BACK = DeliveryFault(own_fault("SENT_BACK"), "another topic's row was refused")
 
 
 class Bench:
     """A topic of which some rows are on their way to the broker while as many as make a storm are refused."""
 
-    def __init__(self, error: DeliveryFault = REFUSED, rows: int = STORM_KEYS) -> None:
+    def __init__(self, error: DeliveryFault = REFUSED, rows: int = STORM_KEYS, *, pipelined: bool = False) -> None:
         self.told: list[str] = []
         self.died: list[str] = []
         observer = SimpleNamespace(
@@ -34,7 +35,7 @@ class Bench:
         )
         clock, dice = SimpleNamespace(monotonic=lambda: 0.0), SimpleNamespace(random=lambda: 0.5)
         ports = SimpleNamespace(clock=clock, observer=observer, dice=dice, publisher=None)
-        self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1)
+        self.state = State(cast(Ports, cast(Any, ports)), RelayLimits(), (), Route(), token=1, pipelined=pipelined)
         self.state.lanes.meet(["a"])
         self.on_their_way = self.give(range(1, 4))
         refused = self.give(range(11, 11 + rows))
@@ -143,3 +144,28 @@ def test_rows_whose_attempts_are_used_up_are_no_storm_however_many_they_are() ->
 
     assert len(bench.died) == 2 * STORM_KEYS
     assert (bench.told, bench.state.aftermath.undecided) == ([], [])
+
+
+def test_what_an_aborted_transaction_gave_back_is_waited_for_before_its_topic_storms() -> None:
+    bench = Bench(OF_ROW_ALONE, rows=5 * STORM_KEYS, pipelined=True)
+    for seconds in (1.0, SILENCE_SECONDS, 1.5 * SILENCE_SECONDS):
+        # Another topic's row is refused, and the transaction is aborted each time.
+        bench.take([Report(each, SENT_BACK, None, None) for each in bench.on_their_way], seconds)
+        bench.take([], seconds + 2 * UNDECIDED_SECONDS)
+        bench.state.lanes.published(bench.on_their_way)
+        bench.take([], seconds + 3 * UNDECIDED_SECONDS)
+    assert bench.told == []
+
+    bench.take([Report(each, None, 0, 7) for each in bench.on_their_way], 2 * SILENCE_SECONDS)
+
+    assert bench.told == []
+    assert len(bench.died) == 5 * STORM_KEYS
+
+
+def test_what_is_given_back_and_never_goes_again_keeps_no_storm_from_being_one_for_long() -> None:
+    bench = Bench(OF_ROW_ALONE, rows=5 * STORM_KEYS, pipelined=True)
+    bench.take([Report(each, SENT_BACK, None, None) for each in bench.on_their_way], 1.0)
+
+    bench.take([], 1.0 + SILENCE_SECONDS)
+
+    assert bench.told == ["storm_guard"]

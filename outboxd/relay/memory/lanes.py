@@ -40,12 +40,16 @@ def shares(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
 
 @dataclass(slots=True)
 class Lane:
-    """One topic. Times are monotonic seconds. `answered` counts the reports that the producer no longer owes."""
+    """One topic. Times are monotonic seconds. `answered` counts the reports that the producer no longer owes, and
+    `given_back` the records that it gave back, last at `given_back_at`, and was not given again since.
+    """
 
     topic: str
     route: Route
     in_flight: int = 0
     answered: int = 0
+    given_back: int = 0
+    given_back_at: float = float("-inf")
     last_delivered_at: float = float("-inf")
     probe_passed_at: float = float("-inf")
 
@@ -201,18 +205,25 @@ class Lanes:
     def published(self, records: Sequence[Record]) -> None:
         """The producer took these records."""
         for topic, share in shares(records).items():
-            self.count_in_flight(self[topic], len(share))
+            lane = self[topic]
+            self.count_in_flight(lane, len(share))
+            if lane.given_back:
+                lane.given_back = max(0, lane.given_back - len(share))
 
-    def came_back(self, records: Sequence[Record]) -> None:
-        """The producer gave these records back, unsent."""
+    def came_back(self, records: Sequence[Record], now: float) -> None:
+        """The producer gave these records back, unsent: that is no answer, and they are sent again."""
         for record in records:
-            self.count_in_flight(self[record.topic], -1)
+            lane = self[record.topic]
+            lane.in_flight -= 1
+            lane.given_back += 1
+            lane.given_back_at = now
+        self.rows_in_flight -= len(records)
 
     def nothing_in_flight(self) -> None:
         """The producer was replaced: it owes nothing."""
         self.rows_in_flight = 0
         for lane in self._lanes.values():
-            lane.in_flight = 0
+            lane.in_flight = lane.given_back = 0
 
     def topics(self) -> list[Lane]:
         """Return all lanes."""

@@ -117,7 +117,7 @@ class Aftermath:
             self._decide(now)
         if sent_back:
             # After the failure that they stand behind was applied: where it holds their key, they are read again later.
-            self._lanes.came_back(sent_back)
+            self._lanes.came_back(sent_back, now)
             following += self.readmit(sent_back, now)
         self._ledger.forget_dropped(self._gate)
         return following

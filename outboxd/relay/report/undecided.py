@@ -31,7 +31,9 @@ class Undecided(NamedTuple):
         """Say whether a neighbour may still be delivered that was on its way when this failed.
 
         A broker that is silent for some seconds, while a partition's leader changes, says nothing about the topic: only
-        when as many were answered as were on their way is it known that none of them passed.
+        when as many were answered as were on their way is it known that none of them passed. What an aborted
+        transaction gave back is on its way again: no answer, and no silence either.
         """
         seconds_max = SILENCE_SECONDS if lane.answered < self.answers else UNDECIDED_SECONDS
-        return lane.in_flight > 0 and now - self.since < seconds_max
+        comes = lane.in_flight > 0 or lane.given_back > 0
+        return comes and now - max(self.since, lane.given_back_at) < seconds_max

@@ -29,6 +29,7 @@ from outboxd.relay.memory.lanes import Lanes
 from outboxd.relay.memory.ledger import Ledger
 from outboxd.relay.memory.refusals import Refusals
 from outboxd.relay.memory.settling import Settling
+from outboxd.relay.ownership import Ownership
 from outboxd.relay.publish.careful import CarefulPublisher
 from outboxd.relay.publish.careful_transactions import CarefulTransactions
 from outboxd.relay.publish.publishing import Publishing
@@ -59,6 +60,14 @@ def _careful_and_lossy(scenario: Scenario) -> bool:
 
 def _careful_transactions(scenario: Scenario) -> bool:
     return scenario.is_careful and scenario.exactly_once and scenario.killers > 0
+
+
+def _changed(scenario: Scenario) -> bool:
+    return scenario.has_changes and not scenario.exactly_once
+
+
+def _stalled(scenario: Scenario) -> bool:
+    return scenario.has_stalls
 
 
 BUGS = [
@@ -457,5 +466,21 @@ BUGS = [
         "if not self._failures:",
         "if True:",
         where=_exactly_once,
+    ),
+    Mutation(
+        "a topic that was made again gets no other producer",
+        Ownership,
+        "renew_producer",
+        "if self._is_draining:",
+        "if True:",
+        where=_changed,
+    ),
+    Mutation(
+        "answers that came to an ownership before are taken for this one's",
+        Relay,
+        "_take_answer",
+        "if ownership.stale_reads:",
+        "if False:",
+        where=_stalled,
     ),
 ]
