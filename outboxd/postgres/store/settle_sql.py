@@ -73,7 +73,7 @@ def piece_text(column: str) -> str:
 
 def of_same_event(column: str) -> str:
     """Return the condition that the row is of the event that the piece `d.piece` tells, where one is told."""
-    return f"(d.piece IS NULL OR d.piece = {piece_text(column)})"
+    return f"(d.piece IS NULL OR d.piece = coalesce({piece_text(column)}, 0))"
 
 
 def content_text(letter: str) -> str:
