@@ -159,7 +159,7 @@ def test_a_migration_gives_up_where_a_long_transaction_has_a_table_and_nobody_wa
         writer.execute("SET lock_timeout = '1s'")
         writer.execute("DELETE FROM outboxd.dead_letter")
     assert catalog_of(empty_database, "outboxd") == before
-    assert upgrade(empty_database.url, "outboxd") == ["0009", "0010", "0011", "0012", "0013"]
+    assert upgrade(empty_database.url, "outboxd") == ["0009", "0010", "0011", "0012", "0013", "0014"]
 
 
 def test_a_limit_of_the_roles_own_is_obeyed(empty_database: Database) -> None:

@@ -69,7 +69,7 @@ def start_standby(rig: Rig, standby: DaemonProcess, *arguments: str) -> None:
     """Start a daemon beside the owner, and wait until it asks for the lease."""
     asking = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        " AND query ~ 'lease.*expires_at'"
+        " AND query ~ 'lease.*expires_at|expires_at.*lease'"
     )
     rig.wait_until(f"SELECT ({asking}) = 1")
     standby.start(*arguments)

@@ -155,6 +155,22 @@ def test_summary_groups_by_topic_error_and_reason(connection: Connection, letter
     ]
 
 
+def test_dead_letters_are_read_where_the_server_would_read_them_in_parallel(
+    connection: Connection, letters: Letters
+) -> None:
+    for _ in range(3):
+        letters.bury(letters.enqueue())
+    for setting in (
+        "min_parallel_table_scan_size = 0", "min_parallel_index_scan_size = 0", "parallel_setup_cost = 0",
+        "parallel_tuple_cost = 0",
+    ):  # fmt: skip
+        connection.execute(f"SET {setting}")
+    plan = connection.execute("EXPLAIN SELECT count(*) FROM outboxd.dead_letter WHERE octet_length(payload) = 1")
+    assert any("Parallel" in str(line) for line in plan), "nothing would be read in parallel"
+
+    assert value(connection, "SELECT count(*) FROM outboxd.dead_letter_recent WHERE payload LIKE '%%x%%'") == 3
+
+
 def test_recent_dead_letters_come_newest_first_and_readable(connection: Connection, letters: Letters) -> None:
     letters.bury(letters.enqueue(payload=b"older"))
     letters.bury(letters.enqueue(payload=b"\xff"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from outboxd.errors import DatabaseUnavailableError
 from outboxd.postgres.connections.failures import explain
 
 LOOK = "look at database.url, and at the server"
@@ -41,3 +42,10 @@ def test_each_server_of_several_that_could_not_be_reached_is_told() -> None:
     )
     words = "connection failed: A All failures were: - host: 'a': A - host: 'b': B"
     assert str(explain(psycopg.OperationalError(said))) == f"PostgreSQL is not available: {words}; {LOOK}"
+
+
+def test_a_session_that_the_server_ended_within_its_transaction_is_no_bug() -> None:
+    error = psycopg.errors.IdleInTransactionSessionTimeout("terminating connection")
+    told = explain(error)
+    assert isinstance(told, DatabaseUnavailableError)
+    assert "idle_in_transaction_session_timeout" in str(told)

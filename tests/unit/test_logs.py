@@ -55,7 +55,7 @@ def test_a_json_line_has_name_level_time_sentence_and_fields(lines: Lines) -> No
     assert told == {
         "event": "breaker_closed",
         "level": "info",
-        "message": "The topic orders goes on after 1.5 s on hold for TOPIC_AUTHORIZATION_FAILED.",
+        "message": "The topic orders, on hold for TOPIC_AUTHORIZATION_FAILED for 1.5 s, goes on.",
         "topic": "orders",
         "error_code": "TOPIC_AUTHORIZATION_FAILED",
         "open_seconds": 1.5,

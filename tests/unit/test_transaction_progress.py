@@ -142,7 +142,7 @@ def test_an_event_piece_is_one_half_of_the_event_id_laid_over_the_other(event_id
     assert [piece % 2**64 for piece in pieces] == folded
 
 
-@pytest.mark.parametrize("wrong", ["", "1234", "no uuid at all"])
+@pytest.mark.parametrize("wrong", ["1234", "no uuid at all"])
 def test_what_is_no_uuid_has_no_piece(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"no UUID|fromhex"):
         event_pieces([wrong])
@@ -221,3 +221,8 @@ def test_a_replica_that_lags_says_that_the_topic_ends_and_is_read_on_to_its_true
     monkeypatch.setattr("outboxd.kafka.transactional.progress_log._consumer", lambda _: consumer)
 
     assert [record.number for record in read_above({}, "progress", 0, "lineage")] == [1, 2]
+
+
+def test_an_event_that_is_not_there_has_a_piece_of_its_own_and_changes_no_other() -> None:
+    event_ids = [str(UUID(int=number << 64)) for number in (5, 7)]
+    assert list(event_pieces(["", event_ids[0], "", event_ids[1]])) == [0, 5, 0, 7]

@@ -12,18 +12,22 @@ from collections.abc import Sequence
 from sys import byteorder
 
 _UUID_BYTES = 16
+_NONE = "0" * 2 * _UUID_BYTES
 
 
 def event_pieces(event_ids: Sequence[str]) -> array[int]:
     """Return the piece of each event id, as signed numbers of 64 bits: the same as `piece_text` gives in SQL.
 
-    All ids are worked on at once, since a transaction has thousands.
+    All ids are worked on at once, since a transaction has thousands. An empty one, of a row of somebody's own table
+    that has none, has the piece 0.
 
     Raises:
         ValueError: one of them is no UUID.
     """
     joined = bytes.fromhex("".join(event_ids).replace("-", ""))
     if len(joined) != _UUID_BYTES * len(event_ids):
+        if "" in event_ids:
+            return event_pieces([event_id or _NONE for event_id in event_ids])
         raise ValueError("an event id is no UUID")
     number = int.from_bytes(joined)
     # Every other number of 64 bits is a first half with its second half laid over it.

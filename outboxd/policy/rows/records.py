@@ -39,7 +39,8 @@ class Arm(enum.IntEnum):
 
 class Record(NamedTuple):
     """One outbox record. `headers` is the JSON text as stored, or WITHHELD; `size_bytes` counts topic, key, payload and
-    headers. Of a payload that the client would refuse only the beginning may be here, which it refuses too.
+    headers. Of a payload that the client would refuse only the beginning may be here, which it refuses too. `event_id`
+    is empty where a row of somebody's own table has none.
     """
 
     arm: int

@@ -227,8 +227,8 @@ def _lineage(connection: Connection, schema: str, table: str) -> str:
 def _pending_topics(connection: Connection, schema: str, table: str) -> dict[str, int]:
     rows = connection.execute(
         in_schema(
-            "SELECT topic, count(*) AS rows FROM (SELECT topic FROM @outbox@ WHERE published_at IS NULL ORDER BY id"
-            " LIMIT :rows_max) AS o GROUP BY topic ORDER BY topic",
+            "SELECT topic, count(*) AS rows FROM (SELECT coalesce(topic::text, '') AS topic FROM @outbox@"
+            " WHERE published_at IS NULL ORDER BY id LIMIT :rows_max) AS o GROUP BY topic ORDER BY topic",
             schema,
             table=table,
         ),

@@ -110,6 +110,10 @@ _WAITED = {
         "ended a statement that took too long, or that somebody cancelled",
         "look at what keeps the server busy, at transactions that are open for long and at the role's limits",
     ),
+    "25P03": (
+        "ended a session whose transaction rested for too long",
+        "repeat it where this machine was busy, or raise the role's idle_in_transaction_session_timeout",
+    ),
 }
 # A value, a constraint, a trigger, a deadlock, a damaged page; a lock or a time limit may be a row's as well.
 _OF_A_ROW = ("21", "22", "23", "27", "38", "39", "40", "44", "55", "P0", "XX", "57014")

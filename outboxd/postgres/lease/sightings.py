@@ -28,7 +28,7 @@ def look(connection: Connection, table: str, outbox: str) -> LeaseSight | None:
     """
     row = connection.execute(look_text(table), {"outbox": outbox}).fetchone()
     if row is None or row[0]:
-        raise errors.ReadOnlySqlTransaction("the server is a read-only standby, or its sessions may only read")
+        raise errors.ReadOnlySqlTransaction("the lease cannot be taken in a read-only transaction")
     _, holder, token, expires_at, remaining_seconds, duration_seconds = row
     if holder is None:
         return None

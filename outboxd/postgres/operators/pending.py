@@ -19,7 +19,7 @@ def describe_pending(url: str, password: str, schema: str, table: str, outbox: s
     """
     s, rows = quoted_beside_parameters(schema), f"{quoted_beside_parameters(schema)}.{quoted_beside_parameters(table)}"
     statement = (
-        "SELECT o.topic, CASE WHEN o.available_at > now() THEN 'not yet available'"
+        "SELECT coalesce(o.topic::text, ''), CASE WHEN o.available_at > now() THEN 'not yet available'"
         f" WHEN EXISTS (SELECT FROM {s}.retry AS r WHERE r.outbox = %(outbox)s AND r.outbox_id = o.id)"
         " THEN 'to be retried' END AS why, count(*), min(o.id), count(*) OVER (), sum(count(*)) OVER ()"
         f" FROM (SELECT * FROM {rows} WHERE published_at IS NULL ORDER BY id LIMIT {ROWS_LOOKED_AT_MAX}) AS o"

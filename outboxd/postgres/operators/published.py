@@ -78,7 +78,8 @@ class PublishedRows:
             values["since"] = since
         found = connection.execute(
             self._sql(
-                "SELECT id, event_id::text, topic, key, published_partition, published_offset,"
+                "SELECT id, coalesce(event_id::text, ''), topic::text, key::text, published_partition,"
+                " published_offset,"
                 " CASE WHEN isfinite(created_at) THEN (date_part('epoch', created_at) * 1000)::bigint ELSE 0 END"
                 f" FROM @outbox@ WHERE {conditions} ORDER BY id"
             ),
@@ -93,11 +94,12 @@ class PublishedRows:
             for at in range(0, len(record_ids), RECORDS_AT_ONCE):
                 found = connection.execute(
                     self._sql(
-                        f"SELECT {int(Arm.CHOSEN)}, id, event_id::text, topic, key, payload, headers::text, partition,"
+                        f"SELECT {int(Arm.CHOSEN)}, id, coalesce(event_id::text, ''), topic::text, key::text, payload,"
+                        " coalesce(headers::text, '{}'), partition,"
                         " CASE WHEN created_at = '-infinity' THEN -1 ELSE"
                         " (date_part('epoch', least(created_at, now())) * 1000)::bigint END,"
                         " coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + octet_length(topic)"
-                        " + octet_length(headers::text) FROM @outbox@"
+                        " + coalesce(octet_length(headers::text), 0) FROM @outbox@"
                         " WHERE id = ANY(:ids) AND published_at IS NOT NULL ORDER BY id"
                     ),
                     {"ids": list(record_ids[at : at + RECORDS_AT_ONCE])},

@@ -121,7 +121,7 @@ class FetchSql:
         self, arm: Arm, record_id: str = "o.id", *, payload: str = "o.payload", headers: str = "o.headers"
     ) -> str:
         return (
-            f"{int(arm)}::int AS arm, {record_id} AS id, o.event_id::text AS event_id,"
+            f"{int(arm)}::int AS arm, {record_id} AS id, coalesce(o.event_id::text, '') AS event_id,"
             f" coalesce(o.topic, '') AS topic, o.key, {payload} AS payload, {headers} AS headers, o.partition,"
             f" CASE WHEN o.created_at = '-infinity' THEN -1 ELSE (date_part('epoch',"
             # The statement's start is told without asking the clock; rows created since are in its snapshot too.

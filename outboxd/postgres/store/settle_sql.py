@@ -36,6 +36,15 @@ _IN_PLACE_OF_NULL = {
     "created_at": "now()",
 }
 """What a dead letter has to have, and a row of somebody's own table may lack."""
+# Escapes that `json` takes and `jsonb` does not, other than pairs of surrogates, and numbers that may be too large.
+_PAIRS = r"E'\\\\ud[89ab][0-9a-f]{2}\\\\ud[c-f][0-9a-f]{2}'"
+_NOT_JSONB = r"E'\\\\u(0000|d[89a-f])|[0-9]e[+-]?0*[1-9][0-9]{4}'"
+_HEADERS = (
+    "CASE WHEN pg_typeof(m.headers) = 'json'::regtype"
+    f" AND regexp_replace(m.headers::text, {_PAIRS}, '', 'gi') ~* {_NOT_JSONB}"
+    " THEN to_jsonb(m.headers::text) ELSE m.headers::jsonb END"
+)
+"""A dead letter's headers. Where a table has them as `json`, and they can be no `jsonb`: their text, a JSON string."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +65,10 @@ class Writes:
 
 
 def _moved_values() -> str:
+    values = {column: f"m.{column}" for column in _MOVED_COLUMNS.split(", ")} | {"headers": _HEADERS}
     return ", ".join(
-        f"coalesce(m.{column}, {_IN_PLACE_OF_NULL[column]})" if column in _IN_PLACE_OF_NULL else f"m.{column}"
-        for column in _MOVED_COLUMNS.split(", ")
+        f"coalesce({value}, {_IN_PLACE_OF_NULL[column]})" if column in _IN_PLACE_OF_NULL else value
+        for column, value in values.items()
     )
 
 
@@ -75,7 +85,7 @@ def piece_text(column: str) -> str:
 
 def of_same_event(column: str) -> str:
     """Return the condition that the row is of the event that the piece `d.piece` tells, where one is told."""
-    return f"(d.piece IS NULL OR d.piece = {piece_text(column)})"
+    return f"(d.piece IS NULL OR d.piece = coalesce({piece_text(column)}, 0))"
 
 
 def content_text(letter: str, *, payload: str | None = None, headers: str | None = None) -> str:

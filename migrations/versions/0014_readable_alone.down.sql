@@ -1,0 +1,1 @@
+ALTER FUNCTION readable(bytea, integer) PARALLEL SAFE;
