@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -83,6 +84,26 @@ class ScriptedPublisher:
 
 def broken(_: Mapping[str, str]) -> ScriptedPublisher:
     raise SystemExit(9)
+
+
+def waiting_for_brokers(notes: Path, _: Mapping[str, str]) -> ScriptedPublisher:
+    (notes / "child").write_text(str(os.getpid()))
+    threading.Event().wait()
+    raise AssertionError
+
+
+def state(stat: Path) -> str:
+    """Return the letter of a process's state, nothing where it is gone."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def be_a_daemon(notes: Path) -> None:
+    trial = TrialProcess(partial(waiting_for_brokers, notes), OLD, lambda _, **__: None)
+    trial.send([row(1, b"")])
+    threading.Event().wait()
 
 
 Told = list[tuple[str, dict[str, Any]]]
@@ -174,6 +195,19 @@ def test_a_process_that_died_once_proves_nothing(trial: TrialProcess) -> None:
     trial.send([row(1, b"kill once")])
     (report,) = answers(trial, 1)
     assert report.error is None
+
+
+def test_a_child_that_waits_for_brokers_ends_with_a_daemon_that_is_killed(tmp_path: Path) -> None:
+    daemon = multiprocessing.get_context("spawn").Process(target=be_a_daemon, args=(tmp_path,))
+    daemon.start()
+    note = tmp_path / "child"
+    try:
+        wait_for(lambda: note.exists() and note.read_text() != "", timeout_seconds=60, what="the child waits")
+    finally:
+        daemon.kill()
+        daemon.join()
+    stat = Path(f"/proc/{note.read_text()}/stat")
+    wait_for(lambda: state(stat) in ("", "Z"), timeout_seconds=20, what="the child's end")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -7,8 +7,11 @@ does, and so does the child.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -59,6 +62,7 @@ def serve(pipe: Connection[Any, Any], make_publisher: Callable[[], LonePublisher
     # A terminal, or a service manager, sends them to all: the daemon decides, and the pipe tells.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_daemon, name="end", daemon=True).start()
     publisher = make_publisher()
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
@@ -70,6 +74,14 @@ def serve(pipe: Connection[Any, Any], make_publisher: Callable[[], LonePublisher
             pipe.send(answers)
             if publisher.failure() is not None:
                 return
+
+
+def _end_with_the_daemon() -> None:
+    """Nobody reads the pipe while brokers are waited for, which may take for ever."""
+    daemon = parent_process()
+    if daemon is not None:
+        daemon.join()
+        os._exit(1)
 
 
 def send(

@@ -363,7 +363,7 @@ BUGS = [
     Mutation(
         "what a transaction committed is told once more at the end of its batch",
         Pieces,
-        "take_committed",
+        "take_standing",
         "committed, self.committed = self.committed, []",
         "committed = self.committed",
         first_seed=550,
