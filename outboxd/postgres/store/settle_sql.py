@@ -15,7 +15,7 @@ from outboxd.policy.rows.content import PIECE_DIGITS
 from outboxd.postgres.connections.lock_limit import LIMITED
 from outboxd.postgres.lease.ownership import IS_SAME
 from outboxd.postgres.schema.names import quoted_beside_parameters
-from outboxd.postgres.store.record_sizes import SHIPPED_HEADERS, SHIPPED_PAYLOAD
+from outboxd.postgres.store.letter_sql import MOVED_COLUMNS, content_text, moved_values, shipped_content_text
 
 IS_PENDING = "(o.published_at IS NULL)::int = 1"
 """A condition that the planner does not take for the indexes of pending rows: rows are looked up by the primary key,
@@ -26,25 +26,6 @@ _ON_DISK = (
 )
 """Where the role or the database commits without waiting for the disk: a crash that takes back the progress or a mark
 would have rows sent twice that a consumer was promised once."""
-_MOVED_COLUMNS = "event_id, topic, key, payload, headers, partition, created_at"
-
-
-_IN_PLACE_OF_NULL = {
-    "event_id": "gen_random_uuid()",
-    "topic": "''",
-    "headers": "'{}'",
-    "created_at": "now()",
-}
-"""What a dead letter has to have, and a row of somebody's own table may lack."""
-# Escapes that `json` takes and `jsonb` does not, other than pairs of surrogates, and numbers that may be too large.
-_PAIRS = r"E'\\\\ud[89ab][0-9a-f]{2}\\\\ud[c-f][0-9a-f]{2}'"
-_NOT_JSONB = r"E'\\\\u(0000|d[89a-f])|[0-9]e[+-]?0*[1-9][0-9]{4}'"
-_HEADERS = (
-    "CASE WHEN pg_typeof(m.headers) = 'json'::regtype"
-    f" AND regexp_replace(m.headers::text, {_PAIRS}, '', 'gi') ~* {_NOT_JSONB}"
-    " THEN to_jsonb(m.headers::text) ELSE m.headers::jsonb END"
-)
-"""A dead letter's headers. Where a table has them as `json`, and they can be no `jsonb`: their text, a JSON string."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +45,6 @@ class Writes:
     is_recovered: bool = False
 
 
-def _moved_values() -> str:
-    values = {column: f"m.{column}" for column in _MOVED_COLUMNS.split(", ")} | {"headers": _HEADERS}
-    return ", ".join(
-        f"coalesce({value}, {_IN_PLACE_OF_NULL[column]})" if column in _IN_PLACE_OF_NULL else value
-        for column, value in values.items()
-    )
-
-
 def _hidden(array: str) -> str:
     """Return the array as one whose length the planner does not see: it then expects few, and looks each up."""
     return f"(SELECT %({array})s::bigint[])"
@@ -86,24 +59,6 @@ def piece_text(column: str) -> str:
 def of_same_event(column: str) -> str:
     """Return the condition that the row is of the event that the piece `d.piece` tells, where one is told."""
     return f"(d.piece IS NULL OR d.piece = coalesce({piece_text(column)}, 0))"
-
-
-def content_text(letter: str, *, payload: str | None = None, headers: str | None = None) -> str:
-    """Return the expression for the digest of a dead letter's content, as `policy.rows.content` has it; with these
-    expressions for its payload and its headers' text where they are given.
-    """
-    headers_text = headers or f"{letter}.headers::text"
-    texts = [f"{letter}.topic", f"{letter}.key", headers_text, f"{letter}.partition::text"]
-    parts = [*(f"convert_to({text}, 'UTF8')" for text in texts), payload or f"{letter}.payload"]
-    hashed = [f"coalesce(sha256({part}), decode('00', 'hex'))" for part in parts]
-    return f"encode(sha256({' || '.join(hashed)}), 'hex')"
-
-
-def shipped_content_text(letter: str) -> str:
-    """Return the same of what a fetch would ship of it now: of what is too large only a part was read."""
-    columns = ", ".join(f"{letter}.{name}" for name in ("topic", "key", "payload", "headers", "partition"))
-    digest = content_text("o", payload=SHIPPED_PAYLOAD, headers=SHIPPED_HEADERS)
-    return f"(SELECT {digest} FROM (SELECT {columns}) AS o)"
 
 
 class SettleSql:
@@ -239,7 +194,7 @@ class SettleSql:
             " %(dead_attempts)s::int[], %(dead_reasons)s::text[], %(dead_codes)s::text[], %(dead_messages)s::text[],"
             f" %(dead_holds)s::bool[]{pieces}) AS d(id, attempts, reason, code, message, holds{column})"
             f" WHERE o.id = d.id AND {IS_PENDING}{same} RETURNING o.id AS outbox_id,"
-            f" {', '.join('o.' + column for column in _MOVED_COLUMNS.split(', '))},"
+            f" {', '.join('o.' + column for column in MOVED_COLUMNS.split(', '))},"
             " d.attempts, d.reason, d.code, d.message, d.holds),"
             f" untried AS (DELETE FROM {self._schema}.retry AS r USING ours WHERE r.outbox = %(outbox)s"
             " AND r.outbox_id = ANY(%(dead_ids)s::bigint[]) RETURNING r.outbox_id, r.first_failed_at)"
@@ -247,9 +202,9 @@ class SettleSql:
 
     def _dead(self) -> str:
         return (
-            f"buried AS (INSERT INTO {self._schema}.dead_letter (outbox, outbox_id, {_MOVED_COLUMNS}, attempts, reason,"
+            f"buried AS (INSERT INTO {self._schema}.dead_letter (outbox, outbox_id, {MOVED_COLUMNS}, attempts, reason,"
             " error_code, error_message, holds_key, first_failed_at, daemon)"
-            f" SELECT %(outbox)s, m.outbox_id, {_moved_values()},"
+            f" SELECT %(outbox)s, m.outbox_id, {moved_values()},"
             " m.attempts, m.reason, m.code, m.message, m.holds, coalesce(u.first_failed_at, now()), %(daemon)s"
             " FROM moved AS m LEFT JOIN untried AS u USING (outbox_id)"
             " ON CONFLICT (outbox, outbox_id, event_id) DO UPDATE SET status = 'dead', attempts = excluded.attempts,"
