@@ -340,7 +340,7 @@ def test_a_stop_in_load_settles_what_was_committed_and_hands_over_long_before_th
     second.start()
     # The standby asks for the lease, and the owner has renewed it.
     rig.wait_until(
-        "SELECT count(*) FILTER (WHERE query LIKE 'WITH former AS%%') > 0"
+        "SELECT count(*) FILTER (WHERE query LIKE 'SELECT %%LEFT JOIN %%lease AS l%%') > 0"
         " AND count(*) FILTER (WHERE query LIKE 'UPDATE %%lease AS l SET expires_at%%') > 0 FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )

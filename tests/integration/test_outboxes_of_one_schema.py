@@ -8,7 +8,8 @@ import pytest
 
 from outboxd.policy.blame.outcomes import DeadLetter, DeathReason
 from outboxd.policy.faults import fault_of
-from outboxd.policy.rows.records import FIRST_ID
+from outboxd.policy.rows.content import content_digest
+from outboxd.policy.rows.records import FIRST_ID, Arm
 from tests.contract.stores import PostgresBench
 from tests.support.postgres_fixtures import Database
 
@@ -81,6 +82,9 @@ def test_nothing_of_the_other_outbox_is_changed(bench: PostgresBench, database: 
     letters = [letter for row in (replayed, recovered) if (letter := bench.letter(row))]
     for letter_id, _ in letters:
         bench.replay(letter_id)
+    shown = bench.fetch(replay_ids=[letters[0][0]]).records
+    (replay,) = (each for each in shown if each.arm == Arm.REPLAY)
+    content = content_digest(replay)
     bench.execute(
         "INSERT INTO outboxd.outbox (id, topic, key, payload) OVERRIDING SYSTEM VALUE VALUES"
         f" ({replayed}, 'orders', 'c', ''), ({recovered}, 'orders', 'd', '')"
@@ -95,8 +99,8 @@ def test_nothing_of_the_other_outbox_is_changed(bench: PostgresBench, database: 
         delivered_offsets=[7],
         out_of_retry=[delivered, replayed],
         dead=[(dead, DEATH)],
-        died_again=[(letters[0][0], DEATH)],
-        recovered_replays=[(recovered, 0, 9, None)],
+        died_again=[(letters[0][0], DEATH, content)],
+        recovered_replays=[(recovered, 0, 9, None, None)],
         storms=[("invoices", "a storm")],
         transaction=9,
     )

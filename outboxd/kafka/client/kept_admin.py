@@ -56,7 +56,10 @@ class KeptAdmin:
             if self._kept is None or self._made_with is not properties:
                 self._let_go()
                 client_id = f"{properties.get('client.id', 'outboxd')}-{self._name}"
-                self._kept = AdminClient({**silent(properties), "client.id": client_id})
+                # Else a question for a topic would have brokers create it that do so by themselves, and one that was
+                # deleted would come back with each question. It holds for every client, not for consumers only.
+                own = {"client.id": client_id, "allow.auto.create.topics": "false"}
+                self._kept = AdminClient({**silent(properties), **own})
                 self._made_with = properties
             self._asked_at = self._monotonic()
             return self._kept

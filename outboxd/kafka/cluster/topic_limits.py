@@ -16,20 +16,20 @@ from typing import Final
 
 import orjson
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicMetadata
 
 from outboxd.kafka.client.answers import answer_of
 from outboxd.kafka.client.client_config import partitioner_of, silent
+from outboxd.kafka.client.codes import NO_TOPIC
 from outboxd.kafka.client.kept_admin import KeptAdmin
 from outboxd.kafka.client.lots import Lots
 from outboxd.kafka.cluster.partitions import MostPartitions
-from outboxd.kafka.cluster.topic_sights import ASK_SECONDS_MAX, sights_of
 from outboxd.policy.rows.headers import InvalidHeaders, parse_headers
 from outboxd.policy.rows.records import Record
 from outboxd.policy.rows.row_checks import lone_batch_size_bytes
 from outboxd.policy.topics.partitioners import Placement
-from outboxd.policy.topics.remade_topics import TopicSight
 
+ASK_SECONDS_MAX = 10.0
 REFRESH_SECONDS = 300.0
 MISSING_SECONDS = 30.0
 """So long after it was asked for a topic that is missing is asked for again."""
@@ -138,27 +138,28 @@ class KnownTopics:
         # little less clean, and stuck partitions are not told apart.
         try:
             self._ask(set(topics))
-        except (KafkaException, ValueError, TimeoutError):
+        except (KafkaException, ValueError):
             self._admin.drop()
 
     def _ask(self, topics: set[str]) -> None:
         now = time.monotonic()
         self._known.update((topic, replace(self._known.get(topic, self._unknown), asked_at=now)) for topic in topics)
         properties, client = self._properties(), self._admin.client()
-        sights = sights_of(client, sorted(topics))
         for topic in topics:
-            self._take(topic, sights.get(topic))
-        missing = {topic for topic, sight in sights.items() if sight is None}
-        self._missing = (self._missing - topics) | missing
-        for topic, values in _configs(client, topics - missing):
+            self._take(topic, client.list_topics(topic, timeout=ASK_SECONDS_MAX).topics.get(topic))
+        for topic, values in _configs(client, topics - self._missing):
             self._known[topic] = self._limits(values, properties, now)
 
-    def _take(self, topic: str, sight: TopicSight | None) -> None:
-        if sight is None:
+    def _take(self, topic: str, found: TopicMetadata | None) -> None:
+        self._missing.discard(topic)
+        error = None if found is None else found.error
+        if found is None or error is not None:
             self._partitions.pop(topic, None)
-        else:
-            self._partitions[topic] = sight.partitions
-            self.most_partitions.note(topic, sight.partitions)
+            if error is not None and error.code() in NO_TOPIC:
+                self._missing.add(topic)
+            return
+        self._partitions[topic] = len(found.partitions)
+        self.most_partitions.note(topic, len(found.partitions))
 
     def _limits(self, values: Mapping[str, str | None], properties: Mapping[str, str], now: float) -> TopicLimits:
         compression = properties.get("compression.type") or properties.get("compression.codec") or "none"
