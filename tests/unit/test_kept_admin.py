@@ -30,7 +30,7 @@ class Bench:
 def test_one_client_answers_all_questions_until_none_was_asked_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch)
     first = bench.admin.client()
-    assert bench.made == [{"client.id": "mine-topics", "log_level": "0"}]
+    assert bench.made == [{"client.id": "mine-topics", "log_level": "0", "allow.auto.create.topics": "false"}]
     for _ in range(3):
         bench.now += KEPT_SECONDS - 1
         bench.admin.rest()
