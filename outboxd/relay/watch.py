@@ -68,10 +68,11 @@ class Watch:
         self.next_at = now + self._seconds(1)
         filling = self._filling()
         # Where memory is full, nothing of any topic is read because of them, however small they are.
-        large = {lane.topic for lane in state.lanes.topics() if lane.in_flight} if state.is_crowded else filling
+        large = self._flying() if state.is_crowded else filling
         watched = self._watched()
         explained = set() if self._explained is None else {self._explained}
-        self._note(large | watched | self._told.keys() | explained | self._flying_while_still(now), now)
+        while_still = self._flying() if self._still_for(1, now) else set()
+        self._note(large | watched | self._told.keys() | explained | while_still, now)
         stuck = self._still_for(LOOKS, now)
         sent = self._note_sent(large | watched | self._oldest.keys(), now)
         self._let_go(watched, stuck, sent, now)
@@ -109,10 +110,9 @@ class Watch:
         state = self._state
         return {*state.lanes.breakers.open, *state.topics.held}
 
-    def _flying_while_still(self, now: float) -> set[str]:
-        """Return all topics of which the producer has something, once anything is still."""
-        still = self._still_for(1, now)
-        return {lane.topic for lane in self._state.lanes.topics() if lane.in_flight} if still else set()
+    def _flying(self) -> set[str]:
+        """Return the topics of which the producer has something."""
+        return {lane.topic for lane in self._state.lanes.topics() if lane.in_flight}
 
     def _still_for(self, looks: int, now: float) -> set[str]:
         """Return the topics whose oldest record has been the same for so many looks."""

@@ -178,7 +178,7 @@ def test_what_the_client_says_of_a_recovery_that_fails_is_told_in_words(monkeypa
         raise failed
 
     consumer = SimpleNamespace(list_topics=list_topics, close=lambda: None)
-    monkeypatch.setattr("outboxd.kafka.transactional.progress_log._consumer", lambda _: consumer)
+    monkeypatch.setattr("outboxd.kafka.transactional.progress_log.progress_consumer", lambda _: consumer)
     words = "_TIMED_OUT: Failed to get metadata: Local: Timed out"
     with pytest.raises(BrokerUnavailableError) as caught:
         read_above({}, "progress", 0, "lineage")
@@ -218,7 +218,7 @@ def test_a_replica_that_lags_says_that_the_topic_ends_and_is_read_on_to_its_true
         poll=lambda _: messages.pop(0),
         close=lambda: None,
     )
-    monkeypatch.setattr("outboxd.kafka.transactional.progress_log._consumer", lambda _: consumer)
+    monkeypatch.setattr("outboxd.kafka.transactional.progress_log.progress_consumer", lambda _: consumer)
 
     assert [record.number for record in read_above({}, "progress", 0, "lineage")] == [1, 2]
 

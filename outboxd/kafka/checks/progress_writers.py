@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from outboxd.kafka.client.client_config import CLIENT_LOGGER, silent
-from outboxd.kafka.client.consumers import without_producers_own
+from outboxd.kafka.client.client_config import silent
 from outboxd.kafka.transactional.progress import decode
+from outboxd.kafka.transactional.progress_log import progress_consumer
 from outboxd.policy.exchange.findings import Finding, Weight
 
 READ_SECONDS_MAX: Final = 10.0
@@ -49,16 +49,7 @@ def foreign_writer(properties: Mapping[str, str], topic: str, lineage: str, area
 
 def last_writer(properties: Mapping[str, str], topic: str) -> Writer | None:
     """Return what the last committed record tells; None where there is none, or it cannot be read now."""
-    config: dict[str, Any] = {
-        **silent(without_producers_own(properties)),
-        # No group is ever joined; the client wants a name all the same.
-        "group.id": "outboxd-progress",
-        "enable.auto.commit": False,
-        "isolation.level": "read_committed",
-        "enable.partition.eof": True,
-        "auto.offset.reset": "earliest",
-    }
-    with closing(Consumer(config, logger=CLIENT_LOGGER)) as consumer:
+    with closing(progress_consumer(silent(properties))) as consumer:
         try:
             low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=READ_SECONDS_MAX)
             return _last(consumer, TopicPartition(topic, 0, max(low, high - LOOK_BACK)), high)

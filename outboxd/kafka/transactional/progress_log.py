@@ -68,7 +68,7 @@ def read_above(
         ProgressMissingError: the topic is not there, or may not be seen.
         ProgressUnreadableError: another version wrote it.
     """
-    consumer = _consumer(properties)
+    consumer = progress_consumer(properties)
     try:
         error = consumer.list_topics(topic, timeout=timeout_seconds).topics[topic].error
         if error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -99,7 +99,8 @@ def read_above(
         consumer.close()
 
 
-def _consumer(properties: Mapping[str, str]) -> Consumer:
+def progress_consumer(properties: Mapping[str, str]) -> Consumer:
+    """Return a consumer that reads what was committed, and tells where the topic ends."""
     return Consumer(
         {
             "client.id": "outboxd-progress",

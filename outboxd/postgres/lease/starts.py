@@ -17,12 +17,13 @@ from sqlalchemy import Engine
 from outboxd.errors import DatabaseUnavailableError
 from outboxd.policy.careful import Opening
 from outboxd.postgres.connections.arrays import Int8Array
+from outboxd.postgres.connections.lock_limit import milliseconds
 from outboxd.postgres.connections.sessions import Connection, Job, Session
 from outboxd.postgres.lease.ownership import locked_text
 from outboxd.postgres.schema.names import quoted_beside_parameters
 
 RETRY_SECONDS = 0.5
-LOCK_TIMEOUT = "500ms"
+LOCK_SECONDS_MAX = 0.5
 FAILURES_TOLD = 2
 _CLEAN_END = "ended_at = now(), clean = true, published_ids = NULL"
 
@@ -143,7 +144,7 @@ class StartLog:
                 "daemon": self._daemon,
                 "holder": holder,
                 "own": self._id,
-                "lock_timeout": LOCK_TIMEOUT,
+                "lock_timeout": milliseconds(LOCK_SECONDS_MAX),
             },
         ).fetchall()
         if not rows:
