@@ -53,6 +53,11 @@ class StumblingPublisher(ForwardingPublisher):
         self._waiting = records[index]
         return self._within.publish(records, index + 1)
 
+    def publish_chain(self, records: Sequence[Record]) -> int:
+        """Give records of one key to a producer that stops where one fails: those before the demo's, if it is there."""
+        own = next((at for at, record in enumerate(records) if STUMBLE_HEADER in record.headers), len(records))
+        return self._within.publish_chain(records[:own]) if own else 0
+
     def take_reports(self) -> list[Report]:
         """Return the reports, and the failure with them, once another key of that topic was delivered.
 

@@ -23,7 +23,9 @@ class Inbox:
         """Start empty."""
         self._reports: list[Report] = []
         self.put = self._reports.append
-        self.record_type = _record_type(self._reports)
+        self.chain_failures: list[Report] = []
+        """Of records that went by `in_chain`: they are no outcome of the record, which goes again by itself."""
+        self.record_type = _record_type(self._reports, self.chain_failures)
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -54,7 +56,7 @@ def refusal_fault(error: TypeError | ValueError) -> DeliveryFault:
     return DeliveryFault(fault_of_refusal(kind, str(error)), str(error))
 
 
-def _record_type(reports: list[Report]) -> type[Record]:
+def _record_type(reports: list[Report], chain_failures: list[Report]) -> type[Record]:
     append = reports.append
     new_tuple = tuple.__new__
 
@@ -68,5 +70,11 @@ def _record_type(reports: list[Report]) -> type[Record]:
                 append(new_tuple(Report, (self, None, message.partition(), message.offset(), False)))
             else:
                 append(Report(self, delivery_fault(error, alone=False), message.partition(), None, False))
+
+        def in_chain(self, error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                append(new_tuple(Report, (self, None, message.partition(), message.offset(), False)))
+            else:
+                chain_failures.append(Report(self, delivery_fault(error, alone=False), message.partition(), None))
 
     return ReportingRecord

@@ -35,6 +35,7 @@ FIELDS: Final[dict[str, str]] = {
     "partition": "the partition's number",
     "partitions": "numbers of partitions",
     "path": "the path of the request, without its query",
+    "pause_seconds": "for how long it is not tried again",
     "place": "topic-partition@offset in Kafka",
     "position": "the id up to which the outbox was read",
     "reason": "why",

@@ -184,10 +184,22 @@ class TracedPublisher(ForwardingPublisher):
         if not self._sent_at:
             self._since = now
         taken = self._within.publish(records, start)
-        for record in records[start:taken]:
+        self._note_sent(records[start:taken], now)
+        return taken
+
+    def publish_chain(self, records: Sequence[Record]) -> int:
+        """Give records of one key to a producer that stops where one fails, and note when, as `publish` does."""
+        now = time.time_ns()
+        if not self._sent_at:
+            self._since = now
+        taken = self._within.publish_chain(records)
+        self._note_sent(records[:taken], now)
+        return taken
+
+    def _note_sent(self, records: Sequence[Record], now: int) -> None:
+        for record in records:
             if "traceparent" in record.headers:
                 self._sent_at[record.id] = now
-        return taken
 
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own, and note when, if the application traces it."""

@@ -11,7 +11,8 @@ What always holds:
 
 - A row is settled only by its own delivery report, or by its own death; but on a route that asks for no confirmation
   the client's taking it is enough. What is not settled is pending, and a new owner knows it from the database alone.
-- Of a key at most one record is in flight, but in a transaction, which is all or nothing. A failed one holds its key:
+- Of a key at most one record is in flight, or a chain by a producer that stops where one fails; but in a transaction,
+  which is all or nothing, there may be any. A failed one holds its key:
   nothing newer of it goes before it is settled, and what was deferred is read again before anything newer.
 - At most one fetch (or load, or sweep) and one settlement are under way; each leaves exactly one event in the mailbox.
 - What is in memory is counted in rows and bytes, from admission to settlement; where it is full nothing is read.

@@ -60,11 +60,18 @@ class Broker:
         return max(self.down_until, topic.stalled_until[partition])
 
     def produce(
-        self, topic: Topic, partition: int, rows: list[Row], joined: list[tuple[str, int, int, Row]] | None = None
+        self,
+        topic: Topic,
+        partition: int,
+        rows: list[Row],
+        joined: list[tuple[str, int, int, Row]] | None = None,
+        *,
+        is_whole: bool = False,
     ) -> tuple[list[tuple[Row, int]], list[tuple[Row, Fault]]]:
         """Take one batch; return the rows with their offsets, and those that failed with why.
 
-        What is appended goes to the transaction's records where the producer has `joined` one.
+        What is appended goes to the transaction's records where the producer has `joined` one. `is_whole`: where a row
+        fails by itself, nothing of the batch is written, as it is with a real broker.
         """
         if topic.is_missing:
             return [], [(row, UNKNOWN_TOPIC) for row in rows]
@@ -80,6 +87,8 @@ class Broker:
                 return [], [(row, TOO_LARGE) for row in rows]
             return [], [(row, TOO_LARGE if row.kind is Kind.POISON else DIFFERENT_RECORD) for row in rows]
         failing = [row for row in rows if self._fails_by_itself(row)]
+        if is_whole and failing:
+            return [], [(row, OWN_PASSING) for row in rows]
         good = [row for row in rows if row not in failing]
         return self._append(topic, partition, good, joined), [(row, OWN_PASSING) for row in failing]
 

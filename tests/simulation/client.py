@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
-from outboxd.policy.faults import Fault, fault_of
+from outboxd.policy.exchange.messages import ChainFailure, DeliveryFault, ProgressRow, Report
+from outboxd.policy.faults import Fault, FaultClass, fault_of
 from outboxd.policy.rows.records import Record
 from outboxd.policy.topics.partitioners import DEFAULT_PARTITIONER, Placement
 from tests.simulation.broker import REFUSAL, REMADE_SECONDS, Broker, Topic
@@ -22,9 +22,17 @@ GIVEN_BACK = fault_of(-150)
 
 
 class _Instance:
-    """One producer: its queues and what is on the network. Once replaced or dead its answers reach nobody."""
+    """One producer: its queues and what is on the network. Once replaced or dead its answers reach nobody. One for
+    `chains` sends nothing more once a batch of its failed, of which nothing is written then.
+    """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, chains: bool = False) -> None:
+        self.chains = chains
+        self.failure: ChainFailure | None = None
+        self.unwritten: set[int] = set()
+        self.on_network = 0
+        """So many batches are under way."""
+        self.ending_until = 0.0
         self.makings = {name: topic.makings for name, topic in broker.topics.items()}
         self.queues: dict[tuple[str, int], deque[tuple[Record, bool]]] = {}
         self.sending: set[tuple[str, int]] = set()
@@ -44,6 +52,7 @@ class SimulatedPublisher:
         self._queue_rows_max = queue_rows_max
         self._batch_rows = batch_rows
         self._instance = _Instance(self._broker)
+        self._chains = _Instance(self._broker, chains=True)
         self._inbox: list[Report] = []
         self._failure: DeliveryFault | None = None
         self._told: dict[str, int | None] = {}
@@ -85,6 +94,29 @@ class SimulatedPublisher:
         self._take(record, alone=True)
         return True
 
+    def publish_chain(self, records: Sequence[Record]) -> int:
+        chains = self._chains
+        if chains.failure is not None:
+            return 0
+        taken = 0
+        for record in records:
+            row = self._daemon.world.row(record.event_id)
+            if chains.queued >= self._queue_rows_max or row.kind is Kind.REFUSED:
+                break
+            self._take(record, alone=False, instance=chains)
+            taken += 1
+        self._daemon.at_step("publishing")
+        return taken
+
+    def chain_failure(self) -> ChainFailure | None:
+        chains = self._chains
+        return None if chains.on_network and self._broker.timeline.now < chains.ending_until else chains.failure
+
+    def end_chains(self) -> Collection[int]:
+        self._chains.is_gone = True
+        unwritten, self._chains = self._chains.unwritten, _Instance(self._broker, chains=True)
+        return unwritten
+
     def poll(self, timeout_seconds: float) -> None:
         if timeout_seconds > 0.0:
             self._daemon.rest_in_poll(has_reports=bool(self._inbox))
@@ -107,11 +139,13 @@ class SimulatedPublisher:
     def rebuild(self) -> None:
         self._instance.is_gone = True
         self._instance = _Instance(self._broker)
+        self.end_chains()
         self._inbox = []
         self._failure = None
 
     def purge(self) -> None:
         self._instance.queues.clear()
+        self._chains.queues.clear()
 
     def committed(self) -> int | None:
         return None
@@ -148,6 +182,21 @@ class SimulatedPublisher:
             self._broker.timeline.after(0.01, lambda: self._set_failure(instance, failure))
         self._daemon.wake_soon()
 
+    def fail_chains(self) -> None:
+        """The producer of chains dies of a fatal error; what is on the network may be answered, or not."""
+        if self._chains.failure is None:
+            self._stop_chains(self._chains, ChainFailure(None, DeliveryFault(FATAL, "fatal")))
+            if self._dice.random() < 0.5:
+                self._chains.on_network = 0
+
+    def _stop_chains(self, chains: _Instance, failure: ChainFailure) -> None:
+        chains.failure = chains.failure or failure
+        chains.ending_until = chains.ending_until or self._broker.timeline.now + 1.0
+        for queue in chains.queues.values():
+            chains.unwritten.update(record.id for record, _ in queue)
+        chains.queues.clear()
+        self._daemon.wake_soon()
+
     def _set_failure(self, instance: _Instance, failure: DeliveryFault) -> None:
         if self._instance is instance:
             self._failure = failure
@@ -155,12 +204,13 @@ class SimulatedPublisher:
 
     def die(self) -> None:
         """The process is killed: nothing more leaves it; what is on the network may land."""
-        self._instance.is_gone = True
-        self._instance.queues.clear()
+        for instance in (self._instance, self._chains):
+            instance.is_gone = True
+            instance.queues.clear()
 
     # The way of a record.
 
-    def _take(self, record: Record, *, alone: bool) -> None:
+    def _take(self, record: Record, *, alone: bool, instance: _Instance | None = None) -> None:
         daemon = self._daemon
         daemon.world.invariants.before_publish(daemon, record)
         row = daemon.world.row(record.event_id)
@@ -175,7 +225,7 @@ class SimulatedPublisher:
         certain = Placement(DEFAULT_PARTITIONER, count).partition_of(record.key)
         spread = self._dice.randrange(count) if certain is None else certain
         lane = (record.topic, spread if not alone else spread + 100)
-        instance = self._instance
+        instance = instance or self._instance
         instance.queues.setdefault(lane, deque()).append((record, alone))
         instance.queued += 1
         if lane not in instance.sending:
@@ -192,6 +242,7 @@ class SimulatedPublisher:
         is_alone = queue[0][1]
         batch = [queue.popleft() for _ in range(1 if is_alone else min(len(queue), self._batch_rows))]
         delay = self._dice.uniform(0.0005, 0.01)
+        instance.on_network += 1
         self._broker.timeline.after(delay, lambda: self._arrive(instance, lane, batch))
 
     def _wait_if_frozen(self, instance: _Instance, lane: tuple[str, int]) -> bool:
@@ -221,7 +272,7 @@ class SimulatedPublisher:
         if instance.is_gone and dice.random() < 0.5:
             return
         rows = [self._daemon.world.row(record.event_id) for record, _ in batch]
-        placed, failed = self._broker.produce(topic, partition, rows)
+        placed, failed = self._broker.produce(topic, partition, rows, is_whole=instance.chains)
         slow = dice.uniform(0.2, 1.5) if dice.random() < 0.02 else dice.uniform(0.0005, 0.01)
         timeline.after(slow, lambda: self._answer(instance, lane, batch, placed, failed))
 
@@ -238,6 +289,13 @@ class SimulatedPublisher:
         offsets = {row.event_id: offset for row, offset in placed}
         faults = {row.event_id: fault for row, fault in failed}
         instance.queued -= len(batch)
+        instance.on_network = max(0, instance.on_network - 1)
+        if instance.chains and failed:
+            reason = failed[0][1]
+            if reason.fault_class is FaultClass.ROW_PERMANENT:
+                instance.unwritten.update(record.id for record, _ in batch)
+            self._stop_chains(instance, ChainFailure(lane[0], DeliveryFault(reason, reason.name)))
+            return
         for record, alone in batch:
             fault = faults.get(record.event_id)
             if fault is None:

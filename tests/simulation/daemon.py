@@ -102,6 +102,12 @@ class Daemon:
         )
         self.wake_soon()
 
+    @property
+    def chains_producer(self) -> SimulatedPublisher | None:
+        """The publisher where it sends records of a key together."""
+        goes = self.world.scenario.limits.chain_rows_min > 0
+        return self.publisher if goes and isinstance(self.publisher, SimulatedPublisher) else None
+
     def _make_publisher(self, dice: random.Random) -> SimulatedPublisher | SimulatedTransactionalPublisher:
         scenario, broker = self.world.scenario, self.world.broker
         rows_max, batch_rows = scenario.queue_rows_max, scenario.batch_rows

@@ -134,6 +134,9 @@ class Faults:
             if daemon.is_alive:
                 self._note(f"the producer of {daemon.name} dies")
                 daemon.publisher.fail()
+                chains = daemon.chains_producer
+                if chains is not None:
+                    self._world.timeline.after(lasts / 2, chains.fail_chains)
 
     def _slow_coordinator(self, lasts: float) -> None:
         self._world.broker.slow_share = 0.5

@@ -23,6 +23,8 @@ LETTERS_SHARE = 0.1
 """In so many seeds operators change dead letters and take replays back."""
 STALLS_SHARE = 0.25
 """In so many seeds single threads of a daemon stand still for a while; not in those with care, which are rare."""
+CHAINS_SHARE = 0.5
+"""In so many seeds records of a key go together, with at-least-once delivery."""
 CHANGES_SHARE = 0.25
 """In so many seeds people change the configuration, and topics, around daemons that run; not in those with care."""
 
@@ -82,6 +84,16 @@ def _ids_begin_after(near_zero: int, dice: random.Random) -> int:
     return near_zero if dice.random() >= FAR_SHARE else dice.choice(FAR_IDS)
 
 
+def _chains(seed: int) -> tuple[int, int]:
+    """Return with how many records in memory a key's go together, 0 for never, and how many keys there are then."""
+    dice = random.Random(f"chains {seed}")
+    return (dice.choice([2, 3, 6]), dice.choice([1, 2, 4, 12])) if dice.random() < CHAINS_SHARE else (0, 0)
+
+
+def _keys(chosen: int, chained: int) -> int:
+    return chained or chosen
+
+
 def scenario(seed: int) -> Scenario:
     """Return the choices of a seed."""
     dice = random.Random(seed * 7919 + 1)
@@ -90,6 +102,7 @@ def scenario(seed: int) -> Scenario:
     careful = random.Random(f"careful {seed}")
     is_careful = careful.random() < CAREFUL_SHARE
     later = random.Random(f"later {seed}")
+    chain_rows_min, chained_keys = _chains(seed)
     quiet = dice.random() < 0.25
     is_stormy = dice.random() < 0.04
     rows = dice.choice([8, 16, 16, 64])
@@ -112,11 +125,12 @@ def scenario(seed: int) -> Scenario:
     if exactly_once:
         names.remove("lossy.a")
     topics = dice.sample(names, 1 if is_stormy else dice.choice([1, 2, 3, 4]))
+    is_chained = chain_rows_min > 0 and not exactly_once and not is_stormy
     return Scenario(
         seed=seed,
         topics=topics,
         partitions=dice.choice([1, 2, 3]),
-        keys=60 if is_stormy else dice.choice([1, 3, 6, 12, 30, 60]),
+        keys=_keys(60 if is_stormy else dice.choice([1, 3, 6, 12, 30, 60]), chained_keys if is_chained else 0),
         transactions=60 if is_stormy else dice.choice([10, 25, 25, 60]),
         writers=dice.choice([1, 2, 4]),
         fault_seconds=dice.choice([2.5, 4.0, 4.0, 6.0, 8.0, 16.0]),
@@ -135,6 +149,8 @@ def scenario(seed: int) -> Scenario:
             # By the seed, lest it change what is chosen after it.
             reach_ids_min=(5, 40, 1_000_000)[seed % 3],
             stall_seconds=(10.0, 1.0, 0.4)[seed // 3 % 3],
+            chain_rows_min=chain_rows_min if is_chained else 0,
+            chain_pause_seconds=0.5,
         ),
         routes=routes,
         default_route=Route(retry=retry),

@@ -34,6 +34,11 @@ class KillingPublisher:
                 _die()
         return self._publisher.publish(records, start)
 
+    def publish_chain(self, records: Sequence[Record]) -> int:
+        if any(record.payload == KILL for record in records):
+            _die()
+        return self._publisher.publish_chain(records)
+
     def publish_alone(self, record: Record) -> bool:
         if record.payload == KILL:
             _die()

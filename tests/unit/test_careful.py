@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from outboxd.kafka.plain.no_transactions import NoTransactions
+from outboxd.kafka.transactional.no_chains import NoChains
 from outboxd.policy.careful import (
     CAREFUL_SECONDS,
     STILL_ROWS_MAX,
@@ -30,7 +31,7 @@ def row(record_id: int) -> Record:
 
 
 @dataclass
-class FakePublisher(NoTransactions):
+class FakePublisher(NoTransactions, NoChains):
     """The broker: notes what it was given, reports what the test says."""
 
     published: list[int] = field(default_factory=list)

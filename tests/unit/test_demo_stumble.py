@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from outboxd.demo.stumble import StumblingPublisher
 from outboxd.kafka.plain.no_transactions import NoTransactions
+from outboxd.kafka.transactional.no_chains import NoChains
 from outboxd.policy.exchange.messages import DeliveryFault, Report
 from outboxd.policy.faults import FaultClass
 from outboxd.policy.rows.records import Arm, Record
 
 
-class Within(NoTransactions):
+class Within(NoTransactions, NoChains):
     """Takes at most `room` records of each call, and reports each as delivered."""
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from outboxd.kafka.transactional.no_chains import NoChains
 from outboxd.policy.blame.routes import Route
 from outboxd.policy.exchange.messages import (
     DeliveryFault,
@@ -38,7 +39,7 @@ NOT_ENOUGH_REPLICAS_AFTER_APPEND = DeliveryFault(fault_of(20), "it is in the log
 TOO_LARGE = DeliveryFault(fault_of(10), "too large")
 
 
-class Bench:
+class Bench(NoChains):
     """A relay between a database, which answers at once, and a producer that reports when the test says so."""
 
     def __init__(self, *rows: Record) -> None:

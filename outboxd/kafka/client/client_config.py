@@ -52,8 +52,17 @@ GUARANTEES: Mapping[str, str | int | bool] = {
 }
 """What no one may change."""
 
+CHAIN_LINGER_MS = 1
+"""Long enough for a chain to be given whole."""
+
 _LONE: Mapping[str, str | int | bool] = {"batch.num.messages": 1, "linger.ms": 0}
 """One record a batch, at once."""
+
+_CHAIN: Mapping[str, str | int | bool | float] = {
+    "enable.gapless.guarantee": True,
+    "max.in.flight.requests.per.connection": 1,
+    "linger.ms": CHAIN_LINGER_MS,
+}
 
 _LONE_TRANSACTION: Mapping[str, str | int | bool] = {**_LONE, "max.in.flight.requests.per.connection": 1}
 """One request at a time, too: those behind a refused one would be refused for their sequence, and the client would take
@@ -140,6 +149,13 @@ def lone_config(properties: Mapping[str, str]) -> dict[str, object]:
         **_LONE,
         "client.id": f"{properties.get('client.id', 'outboxd')}-alone",
     }
+
+
+def chain_config(shared: Mapping[str, object]) -> dict[str, object]:
+    """Return the configuration of the producer of chains: the shared producer's, but that it ends where it could not
+    keep all it was given in its order, with nothing sent behind what failed.
+    """
+    return {**shared, **_CHAIN, "client.id": f"{shared['client.id']}-chains"}
 
 
 def transactional_config(

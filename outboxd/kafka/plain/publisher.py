@@ -1,22 +1,22 @@
 """The publisher: the relay's broker port on the plain idempotent producer.
 
 One shared producer sends by the batch; a second one sends suspects of a batch-wide refusal one record a batch, see
-`lone_producer.py`. Everything here runs on the relay's thread, callbacks included, since they are served by its
-`poll`. Questions to the cluster go to threads of their own: whether a topic really lacks a partition, whose answer is
-a report in the inbox like any other; what a topic refuses; and, after a failure, whether acknowledged records are
-still there.
+`lone_producer.py`; a third one many records of one key together, see `chain_producer.py`. Everything here runs on the
+relay's thread, callbacks included, since they are served by its `poll`. Questions to the cluster go to threads of their
+own: whether a topic really lacks a partition, whose answer is a report in the inbox like any other; what a topic
+refuses; and, after a failure, whether acknowledged records are still there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 
 from outboxd.kafka.client.client_config import (
-    ANY_PARTITION,
+    chain_config,
     empty_key_partition,
     lone_config,
     producer_config,
@@ -24,18 +24,22 @@ from outboxd.kafka.client.client_config import (
 )
 from outboxd.kafka.client.cluster_failure import POLLED_WITHIN_SECONDS
 from outboxd.kafka.client.former_producers import destroy, serve_last_reports
-from outboxd.kafka.client.producer_maker import NO_PRODUCER, AnyProducer, ProducerMaker
+from outboxd.kafka.client.producer_maker import NO_PRODUCER, ProducerMaker
 from outboxd.kafka.cluster.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.cluster.partitions import PartitionQuestions
-from outboxd.kafka.cluster.topic_limits import NO_LIMITS, KnownTopics, TopicLimits
-from outboxd.kafka.inbox import Inbox, delivery_fault, refusal_fault
+from outboxd.kafka.cluster.topic_limits import KnownTopics
+from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
+from outboxd.kafka.plain.chain_producer import ChainProducer
 from outboxd.kafka.plain.lone_producer import LoneProducer
 from outboxd.kafka.plain.no_transactions import NoTransactions
-from outboxd.policy.exchange.messages import DeliveryFault, Report, error_of
-from outboxd.policy.faults import own_fault
+from outboxd.kafka.plain.shared_producer import SharedProducer
+from outboxd.policy.exchange.messages import ChainFailure, DeliveryFault, Report, error_of
 from outboxd.policy.rows.records import Record
 from outboxd.policy.topics.partitioners import Placement
+
+TURN_SECONDS: Final = 0.001
+"""While two producers have something neither is waited for longer at a time."""
 
 
 class KafkaPublisher(NoTransactions):
@@ -71,14 +75,23 @@ class KafkaPublisher(NoTransactions):
         self.topics = KnownTopics(lambda: self._properties, record_bytes_max(properties))
         self.is_missing = self.topics.is_missing
         self._acknowledged = None if on_lost is None else AcknowledgedPlaces(lambda: self._properties, source, on_lost)
-        self._failure: DeliveryFault | None = None
         self._maker = maker = ProducerMaker()
-        self._lone = LoneProducer(
-            lambda: maker.try_to_make(lone_config(self._properties)), self._checks, self.inbox, self._refused
-        )
         self._partitions = PartitionQuestions(self.inbox.put, self.topics.most_partitions)
         self.questioned = self._partitions.open_ids
-        self._producer: AnyProducer = maker.make(self._config)
+        self._shared = shared = SharedProducer(
+            maker.make(self._config),
+            self._checks,
+            self.topics,
+            self.inbox,
+            partitions=self._partitions,
+            publish_alone=self.publish_alone,
+        )
+        self._lone = LoneProducer(
+            lambda: maker.try_to_make(lone_config(self._properties)), self._checks, self.inbox, shared.refused
+        )
+        self._chains = ChainProducer(
+            lambda: maker.try_to_make(chain_config(self._config)), self._checks, self.topics, self.inbox
+        )
 
     @property
     def cluster_error(self) -> str | None:
@@ -95,55 +108,26 @@ class KafkaPublisher(NoTransactions):
         """Give records to the producer from index `start` on; return the index of the first one that it did not
         take.
         """
-        produce = self._producer.produce
-        checks = self._checks
-        source = checks.source_header
-        last_topic, topic_fault = None, None
-        limits, large_bytes = NO_LIMITS, 0
-        index = start
-        try:
-            for index in range(start, len(records)):
-                record = records[index]
-                _, record_id, event_id, topic, key, payload, headers_text, partition, created_at_ms, size_bytes = record
-                if topic != last_topic:
-                    last_topic = topic
-                    topic_fault = checks.topic_fault(topic)
-                    limits = NO_LIMITS if topic_fault is not None else self.topics.of(topic)
-                    large_bytes = limits.look_above_bytes
-                if topic_fault is not None:
-                    self._refuse(record, topic_fault)
-                    continue
-                if size_bytes > large_bytes or created_at_ms < 1 or partition is not None or key is limits.lacking_key:
-                    if self._goes_apart(record, limits):
-                        continue
-                    created_at_ms = max(1, created_at_ms)
-                headers: Any
-                if headers_text == "{}":
-                    headers = [("outbox-id", str(record_id)), ("outbox-event-id", event_id), source]
-                else:
-                    headers = checks.headers(record)
-                    if isinstance(headers, DeliveryFault):
-                        self._refuse(record, headers)
-                        continue
-                try:
-                    produce(
-                        topic,
-                        payload,
-                        key,
-                        # As `partition_of` has it; a call would be dear here.
-                        (ANY_PARTITION if key or key is None else checks.empty_key_partition)
-                        if partition is None
-                        else partition,
-                        record,  # type: ignore[arg-type]  # a record is its own callback, see Inbox
-                        None,
-                        created_at_ms,
-                        headers,
-                    )
-                except (KafkaException, TypeError, ValueError) as error:
-                    self._refused(record, error)
-        except BufferError:
-            return index
-        return len(records)
+        return self._shared.publish(records, start)
+
+    def publish_chain(self, records: Sequence[Record]) -> int:
+        """Give records of one key to a producer that stops where one fails; return how many it took."""
+        return self._chains.publish(records)
+
+    def chain_failure(self) -> ChainFailure | None:
+        """Return why chains stopped, once no more of their reports are worth a wait."""
+        return self._chains.failure()
+
+    def end_chains(self) -> Collection[int]:
+        """Stop all chains where they are; return the ids of those that are certainly in no log."""
+        self._suspect_log()
+        destroy(self._chains.drop())
+        return self._chains.take_unwritten()
+
+    def _suspect_log(self) -> None:
+        if self._acknowledged is not None:
+            # Whatever it was, it may have been the log that went back.
+            self._acknowledged.suspect()
 
     def placement(self, topic: str) -> Placement | None:
         """Return how the topic's records are placed; None while that is not known."""
@@ -153,35 +137,6 @@ class KafkaPublisher(NoTransactions):
         """The topic has other partitions than were foretold: find out anew."""
         self.topics.misplaced(topic)
 
-    def _goes_apart(self, record: Record, limits: TopicLimits) -> bool:
-        """Take a closer look at a record: refuse it, or send it alone where the broker may; False: it goes with the
-        others. Raises BufferError when the isolating producer is full.
-        """
-        fault = self._checks.fault_of_record(record)
-        if fault is not None:
-            self._refuse(record, fault)
-            return True
-        if not limits.may_refuse(record):
-            return False
-        if not self.publish_alone(record):
-            raise BufferError
-        return True
-
-    def _refuse(self, record: Record, fault: DeliveryFault) -> None:
-        self.inbox.put(Report(record, fault, record.partition, None, True))
-
-    def _refused(self, record: Record, error: KafkaException | TypeError | ValueError) -> None:
-        """`produce()` raised: the record's outcome at once. The rest of the batch is none the worse."""
-        if not isinstance(error, KafkaException):
-            self._refuse(record, refusal_fault(error))
-            return
-        kafka_error: KafkaError = error.args[0]
-        fault = delivery_fault(kafka_error, alone=True)
-        if kafka_error.fatal() or kafka_error.code() == KafkaError._FATAL:
-            self._failure = fault
-        if not self._partitions.asks(self._producer, record, fault):
-            self._refuse(record, fault)
-
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when the producer's queue is full."""
         return self._lone.publish(record)
@@ -190,7 +145,7 @@ class KafkaPublisher(NoTransactions):
 
     def poll(self, timeout_seconds: float) -> None:
         """Serve delivery callbacks; return early when some were served."""
-        self._serve(self._producer.poll, timeout_seconds)
+        self._serve(self._shared.producer.poll, timeout_seconds)
 
     def flush(self, timeout_seconds: float) -> None:
         """Send what is queued at once, without lingering for more, and serve callbacks; return once nothing is in
@@ -198,30 +153,23 @@ class KafkaPublisher(NoTransactions):
 
         While `rd_kafka_flush` runs, `linger.ms` is ignored, see rdkafka.h.
         """
-        self._serve(self._producer.flush, timeout_seconds)
+        self._serve(self._shared.producer.flush, timeout_seconds)
 
     def _serve(self, call: Callable[[float], object], timeout_seconds: float) -> None:
-        if self._producer is NO_PRODUCER:
-            self._producer = self._maker.try_to_make(self._config)
-        try:
-            self._lone.serve()
-            call(timeout_seconds)
-        except KafkaException as error:
-            self._failed(error)
-        except SystemError as error:
-            # Where a fatal error comes while reports are served, the client raises it into a callback that is under
-            # way: that report is lost, and its record one of unknown outcome.
-            self._failure = DeliveryFault(
-                own_fault("NEVER_REPORTED"), f"a report was lost as the producer failed: {error}"
-            )
+        shared, chains = self._shared, self._chains
+        if shared.producer is NO_PRODUCER:
+            shared.producer = self._maker.try_to_make(self._config)
+            call = shared.producer.poll
+        if chains.in_flight:
+            # What both have is waited for at the one that has the rest, or in short turns.
+            waits = not len(shared.producer)
+            self._note(chains.serve(timeout_seconds if waits else 0.0))
+            timeout_seconds = 0.0 if waits else min(timeout_seconds, TURN_SECONDS)
+        self._note(shared.serve(lambda _: self._lone.serve(), 0.0) or shared.serve(call, timeout_seconds))
 
-    def _failed(self, error: KafkaException) -> None:
-        """`poll` raises what is fatal; anything else it raises is a cluster's trouble to be seen in the status."""
-        kafka_error: KafkaError = error.args[0]
-        if kafka_error.fatal():
-            self._failure = delivery_fault(kafka_error, alone=True)
-        else:
-            self._maker.failure.note(kafka_error)
+    def _note(self, trouble: KafkaException | None) -> None:
+        if trouble is not None:
+            self._maker.failure.note(trouble.args[0])
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
@@ -232,40 +180,43 @@ class KafkaPublisher(NoTransactions):
             self._acknowledged.note(reports)
         if not any(map(error_of, reports)):
             return reports
-        return self._partitions.ask_of(self._producer, reports)
+        return self._partitions.ask_of(self._shared.producer, reports)
 
     # Failure and end.
 
     def failure(self) -> DeliveryFault | None:
         """Return the fatal error that ended the producer, or None while it works."""
-        return self._failure
+        return self._shared.failure
 
     def rebuild(self) -> None:
         """Replace a failed producer, by a stand-in while none can be made; the old one's last reports are dropped."""
         self.purge()
-        serve_last_reports(self._producer)
-        former = [self._producer, *self._lone.drop()]
-        if self._failure is not None and self._acknowledged is not None:
-            # Whatever it was, it may have been the log that went back.
-            self._acknowledged.suspect()
-        self._failure = None
+        shared = self._shared
+        serve_last_reports(shared.producer)
+        former = [shared.producer, *self._lone.drop(), *self._chains.drop()]
+        if shared.failure is not None:
+            self._suspect_log()
+        shared.failure = None
         self._checks.empty_key_partition = empty_key_partition(self._properties)
-        self._producer = self._maker.try_to_make(self._config)
+        shared.producer = self._maker.try_to_make(self._config)
         self._partitions.forget()
+        self._chains.take_unwritten()
         self.inbox.take()
         destroy(former)
 
     def purge(self) -> None:
         """Drop what was not sent yet, and stop waiting for what was."""
-        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        self._shared.producer.purge(in_queue=True, in_flight=True, blocking=False)
         self._lone.purge()
+        self._chains.purge()
 
     def close(self) -> None:
         """End: whatever is still queued is dropped; its rows are pending."""
         self._partitions.forget()
         self.purge()
-        serve_last_reports(self._producer)
+        serve_last_reports(self._shared.producer)
         self._lone.drop()
+        self._chains.drop()
         if self._acknowledged is not None:
             self._acknowledged.close()
 
@@ -283,13 +234,14 @@ class KafkaPublisher(NoTransactions):
         )
         name, password = (properties.get(f"sasl.{each}", "") for each in ("username", "password"))
         if name and password:
-            self._producer.set_sasl_credentials(name, password)
+            self._shared.producer.set_sasl_credentials(name, password)
+            self._chains.take_credentials(name, password)
             self._lone.take_credentials(name, password)
 
     def contact(self, timeout_seconds: float) -> str | None:
         """Return the cluster's id, if it has one. Raises KafkaException when no broker answers in time."""
         try:
-            metadata = self._producer.list_topics(timeout=timeout_seconds)
+            metadata = self._shared.producer.list_topics(timeout=timeout_seconds)
         except KafkaException:
             self._maker.failure.unanswered(self._properties.get("bootstrap.servers", ""), POLLED_WITHIN_SECONDS)
             raise

@@ -19,6 +19,7 @@ from outboxd.kafka.cluster.acknowledged import AcknowledgedPlaces, OnLost
 from outboxd.kafka.inbox import Inbox
 from outboxd.kafka.messages import MessageChecks
 from outboxd.kafka.transactional.handover import EndedBatch, Handover
+from outboxd.kafka.transactional.no_chains import NoChains
 from outboxd.kafka.transactional.progress import restated_max, rows_max
 from outboxd.kafka.transactional.refusals import Refusals, key_of
 from outboxd.kafka.transactional.shard_clients import ShardClients
@@ -37,7 +38,7 @@ TRANSACTION_BYTES_MAX = 16 << 20
 CLOSING_SECONDS = 3.0
 
 
-class TransactionalPublisher:
+class TransactionalPublisher(NoChains):
     """Implements the relay's `Publisher` with one transaction at a time."""
 
     def __init__(

@@ -95,6 +95,13 @@ BROKER_EVENTS: Final = (
         ("error_code", "cause", "unknown_rows"),
     ),
     EventKind(
+        "chains_ended",
+        "info",
+        "Records of keys with many rows went together, and one failed. Rows that go again, one at a time of each key: "
+        "{rows}, of which {unknown_rows} may be in Kafka. For {pause_seconds} s no others go together. Why: {cause}",
+        ("topic", "error_code", "cause", "rows", "unknown_rows", "pause_seconds"),
+    ),
+    EventKind(
         "producer_renewed",
         "info",
         "The producer was built anew, since {reason}. Records without a report go again: {unknown_rows}.",

@@ -191,5 +191,13 @@ class Report(NamedTuple):
     alone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ChainFailure:
+    """Why the producer of chains ended: what failed a record of this topic, or the client, where it is None."""
+
+    topic: str | None
+    error: DeliveryFault
+
+
 record_of, error_of = itemgetter(0), itemgetter(1)
 """Of a report, for `map`: by position, which costs a third of what a name does."""

@@ -10,25 +10,32 @@ what waited is deferred, since it may take long.
                      ▼
                     held ──its record is admitted again──▶ busy
 
-Invariants: at most one record a key is busy (unless the gate is pipelined, where a transaction keeps the order); a
-record with a lower id than the held one may pass it, a higher one never; a deferred key is read again, by index,
-before anything newer of it goes, a held record of it included.
+Of a key of which many records wait these may go together, see `chained`.
+
+Invariants: at most one record a key is busy, or one chain (unless the gate is pipelined, where a transaction keeps the
+order); a record with a lower id than the held one may pass it, a higher one never; a deferred key is read again, by
+index, before anything newer of it goes, a held record of it included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Sequence
 from itertools import chain
+from typing import Final
 
+from outboxd.policy.keys.chained_keys import ChainedKeys
 from outboxd.policy.keys.key_rereads import KeyRereads
 from outboxd.policy.keys.key_states import HELD, KeyStates
 from outboxd.policy.rows.records import GateKey, Record
+
+WAITING_PER_KEY_MAX: Final = 256
+"""So many records of a key wait in memory where they go one at a time."""
 
 
 class KeyGate:
     """Lets records go by the states of their `keys`; what was deferred is asked for, and answered, by `rereads`."""
 
-    def __init__(self, *, waiting_per_key_max: int = 256, pipelined: bool = False) -> None:
+    def __init__(self, *, waiting_per_key_max: int = WAITING_PER_KEY_MAX, pipelined: bool = False) -> None:
         """`pipelined` lets many records of a key go at once, for a producer that keeps their order all or nothing."""
         self.waiting_per_key_max = waiting_per_key_max
         self.serial_topics: set[str] = set()
@@ -39,6 +46,7 @@ class KeyGate:
         """
         self.keys = KeyStates()
         self.rereads = KeyRereads(self.keys)
+        self.chained = ChainedKeys(self.keys)
         self.held = self.keys.held
         """The failed, unsettled ids of each held key, in ascending order."""
         self._queues = self.keys.queues
@@ -168,13 +176,14 @@ class KeyGate:
 
     def release_all(self, records: Sequence[Record]) -> list[Record]:
         """These records were delivered: return the records of their keys that go next, now busy."""
+        following: list[Record] = []
+        if self.chained.are_open:
+            records, lasts = self.chained.delivered(records)
+            following = self._release_each(lasts)
         if self.pipelined or self.serial_topics:
             if self.pipelined and not self.keys.stopped:
                 return []
-            keyed = [(self.key_of(record), record[1]) for record in records]
-            successors = [self.release(gate_key, record_id) for gate_key, record_id in keyed if gate_key is not None]
-            return [successor for successor in successors if successor is not None]
-        following: list[Record] = []
+            return following + self._release_each(records)
         append = following.append
         queues, by_id = self._queues.by_key, self._queues.by_id
         take_queue = by_id.pop
@@ -195,6 +204,11 @@ class KeyGate:
             by_id[first[1]] = queue
             append(first)
         return following
+
+    def _release_each(self, records: Sequence[Record]) -> list[Record]:
+        keyed = [(self.key_of(record), record[1]) for record in records]
+        successors = [self.release(gate_key, record_id) for gate_key, record_id in keyed if gate_key is not None]
+        return [successor for successor in successors if successor is not None]
 
     def topics(self) -> set[str]:
         """Return the topics of the keys that are not free."""
@@ -261,6 +275,12 @@ class KeyGate:
         for gate_key in gate_keys:
             self.keys.defer_waiting(gate_key)
         return bool(gate_keys)
+
+    def limit_waiting(self, rows_max: int) -> None:
+        """Let so many records of a key wait in memory from now on, and drop those beyond."""
+        if rows_max < self.waiting_per_key_max:
+            self.keys.limit_waiting(rows_max)
+        self.waiting_per_key_max = rows_max
 
     def take_dropped(self) -> list[Record]:
         """Return the records that were deferred since the last call: they are to leave memory."""

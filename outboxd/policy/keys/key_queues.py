@@ -1,7 +1,8 @@
 """Key queues: of each busy key the record that is with the producer, and behind it those that wait. Pure state.
 
 A queue is found by its key. While nothing of the key is held or deferred it is *plain*, and found by the id of the
-record in front too: what was delivered then lets the next one go without a look at its key.
+record in front too: what was delivered then lets the next one go without a look at its key. Where many records of the
+key went as a chain the last one of them stands in front, and no id finds the queue.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Collection, Container
 
+from outboxd.policy.keys.key_chains import KeyChains
 from outboxd.policy.rows.records import GateKey, Record, id_of
 
 
@@ -22,6 +24,7 @@ class KeyQueues:
         """Start with no key busy."""
         self.by_key: dict[GateKey, list[Record]] = {}
         self.by_id: dict[int, list[Record]] = {}
+        self.chains = KeyChains()
 
     def __contains__(self, gate_key: GateKey) -> bool:
         """Say whether a record of the key is with the producer."""
@@ -74,10 +77,42 @@ class KeyQueues:
 
     def cut(self, gate_key: GateKey) -> list[Record]:
         """Return what waits behind the record that is with the producer; it waits no more."""
+        return self._cut_behind(gate_key, 0)
+
+    def _cut_behind(self, gate_key: GateKey, rows: int) -> list[Record]:
+        """Return what waits behind so many waiting records; it waits no more."""
         queue = self.by_key.get(gate_key, [])
-        waiting = queue[1:]
-        del queue[1:]
+        waiting = queue[1 + rows :]
+        del queue[1 + rows :]
         return waiting
+
+    def cut_beyond(self, rows_max: int) -> list[tuple[GateKey, Record]]:
+        """Return what waits behind so many records of its key that wait too; it waits no more."""
+        long = [gate_key for gate_key, queue in self.by_key.items() if len(queue) > 1 + rows_max]
+        return [(gate_key, record) for gate_key in long for record in self._cut_behind(gate_key, rows_max)]
+
+    # Chains.
+
+    def chain_begins(self, gate_key: GateKey, rows: int) -> None:
+        """So many records of the key go together: the one in front of its queue, and those that wait behind it."""
+        queue = self.by_key[gate_key]
+        self.by_id.pop(queue[0].id, None)
+        self.chains.begin(gate_key, queue[:rows])
+        del queue[: rows - 1]
+
+    def chain_ended(self, gate_key: GateKey, *, is_plain: bool) -> Record:
+        """All of the key's chain was delivered: return its last record, which is in front as if it went by itself."""
+        queue = self.by_key[gate_key]
+        if is_plain:
+            self.by_id[queue[0].id] = queue
+        return queue[0]
+
+    def chain_cut(self, gate_key: GateKey, *, is_plain: bool) -> Record:
+        """The key's chain ends before its end: return the first record that was not delivered. It is in front, to go by
+        itself, and the others of the chain wait behind it.
+        """
+        self.by_key[gate_key][:1] = self.chains.cut(gate_key)
+        return self.chain_ended(gate_key, is_plain=is_plain)
 
     def keys_of(self, topics: Collection[str]) -> list[GateKey]:
         """Return the busy keys of these topics."""

@@ -52,8 +52,10 @@ class KeyStates:
     def begin(self, gate_key: GateKey, record: Record) -> None:
         """The record goes to the producer: its key is busy."""
         self.stopped.pop(gate_key, None)
-        is_plain = gate_key not in self.held and gate_key not in self.deferrals.from_ids
-        self.queues.begin(gate_key, record, is_plain=is_plain)
+        self.queues.begin(gate_key, record, is_plain=self._is_plain(gate_key))
+
+    def _is_plain(self, gate_key: GateKey) -> bool:
+        return gate_key not in self.held and gate_key not in self.deferrals.from_ids
 
     def free(self, gate_key: GateKey) -> None:
         """Nothing of the key is with the producer any more: what comes first, a held record or a deferred one?"""
@@ -107,3 +109,21 @@ class KeyStates:
         """Drop what waits in memory behind the record that is with the producer."""
         for record in self.queues.cut(gate_key):
             self.defer(gate_key, record)
+
+    def limit_waiting(self, rows_max: int) -> None:
+        """Drop what waits in memory behind so many records of its key."""
+        for gate_key, record in self.queues.cut_beyond(rows_max):
+            self.defer(gate_key, record)
+
+    # Chains.
+
+    def chain_ended(self, gate_key: GateKey) -> Record:
+        """All of the key's chain was delivered: return its last record, which stands in front."""
+        return self.queues.chain_ended(gate_key, is_plain=self._is_plain(gate_key))
+
+    def cut_chains(self) -> list[Record]:
+        """All chains end, wherever they are: return of each the first record that was not delivered, which goes by
+        itself now; the others wait behind it.
+        """
+        keys = list(self.queues.chains.by_key)
+        return [self.queues.chain_cut(gate_key, is_plain=self._is_plain(gate_key)) for gate_key in keys]

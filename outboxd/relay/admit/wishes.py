@@ -9,7 +9,7 @@ from itertools import chain, islice
 
 from outboxd.policy.exchange.requests import Known
 from outboxd.policy.fetch.gaps import Gaps
-from outboxd.policy.keys.key_gate import KeyGate
+from outboxd.policy.keys.key_gate import WAITING_PER_KEY_MAX, KeyGate
 from outboxd.policy.rows.records import FIRST_ID, ID_MAX
 from outboxd.policy.topics.partition_holds import PartitionHolds
 from outboxd.policy.topics.topic_holds import TopicHolds
@@ -98,6 +98,7 @@ class Wishes:
             del self.found[record_id]
         lows, highs = self.gaps.ranges()
         cursors = self.cursors
+        rereads = self._gate.rereads.wanted(KEYS_REREAD_MAX, closed)
         catch_ups = self._topics.catch_ups(TOPICS_CAUGHT_UP_MAX)
         return FetchRequest(
             position=cursors.position,
@@ -109,8 +110,8 @@ class Wishes:
             want_locks=bool(lows),
             chosen_ids=[held.id for held in chosen if not held.is_replay] + found,
             replay_ids=[held.history.dead_letter_id or 0 for held in chosen if held.is_replay],
-            rereads=self._gate.rereads.wanted(KEYS_REREAD_MAX, closed),
-            reread_rows_max=self._gate.waiting_per_key_max,
+            rereads=rereads,
+            reread_rows_max=self._reread_rows(rows_max, len(rereads)),
             catch_ups=catch_ups,
             catch_up_rows_max=self._catch_up_rows(rows_max, len(catch_ups)),
             probe_reads=self._probing.reads,
@@ -122,6 +123,11 @@ class Wishes:
             want_top=self.wants_top and self._went_back_from is None,
             holding_after=cursors.holding if self.wants_holding else None,
         )
+
+    def _reread_rows(self, rows_max: int, keys: int) -> int:
+        """Return how many records are read again of each of so many keys: the fewer keys, the more."""
+        share = max(WAITING_PER_KEY_MAX, rows_max // max(1, keys))
+        return min(self._gate.waiting_per_key_max, share)
 
     def _waits(self, held: HeldRecord) -> bool:
         """Say whether earlier ones of the record's key may be among what was not read yet."""

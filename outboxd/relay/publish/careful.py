@@ -128,6 +128,11 @@ class CarefulPublisher(ForwardingPublisher):
             self._record([record])
         return False
 
+    def publish_chain(self, records: Sequence[Record]) -> int:
+        """Give records of one key to a producer that stops where one fails; none while care is taken."""
+        self._look()
+        return self._within.publish_chain(records) if self._go_freely(records) else 0
+
     @property
     def _suspects_nothing(self) -> bool:
         """Whether care is over and no suspect waits, so that nothing has to be looked at."""

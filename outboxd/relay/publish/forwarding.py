@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from outboxd.policy.exchange.messages import DeliveryFault, ProgressRow, Report
+from outboxd.policy.exchange.messages import ChainFailure, DeliveryFault, ProgressRow, Report
 from outboxd.policy.rows.records import Record
 from outboxd.policy.topics.partitioners import Placement
 from outboxd.relay.ports import Publisher
@@ -40,6 +40,18 @@ class ForwardingPublisher:
     def publish_alone(self, record: Record) -> bool:
         """Send one record in a batch of its own. Return False when it cannot be taken now."""
         return self._within.publish_alone(record)
+
+    def publish_chain(self, records: Sequence[Record]) -> int:
+        """Give records of one key to a producer that stops where one fails; return how many it took."""
+        return self._within.publish_chain(records)
+
+    def chain_failure(self) -> ChainFailure | None:
+        """Return why chains stopped, once no more of their reports are worth a wait."""
+        return self._within.chain_failure()
+
+    def end_chains(self) -> Collection[int]:
+        """Stop all chains where they are; return the ids of those that are certainly in no log."""
+        return self._within.end_chains()
 
     def poll(self, timeout_seconds: float) -> None:
         """Serve delivery callbacks; return early when some were served."""

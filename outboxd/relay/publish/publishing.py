@@ -8,6 +8,7 @@ from outboxd.policy.blame.cause import cause
 from outboxd.policy.rows.records import Record, id_of
 from outboxd.policy.topics.topic_holds import HoldReason
 from outboxd.relay.memory.held_record import HeldState
+from outboxd.relay.publish.chaining import Chaining
 from outboxd.relay.publish.producer_ends import ProducerEnds
 from outboxd.relay.state import State
 
@@ -28,6 +29,7 @@ class Publishing:
         self._holds_seen = 0
         self._unconfirmed: list[Record] = []
         """Fire-and-forget records that the producer was given in this turn."""
+        self._chaining = Chaining(state)
         self._offered = 0
         """How many of what is ready, from the first one on, were let go before and the producer did not take yet."""
         self.is_queue_full = False
@@ -53,6 +55,10 @@ class Publishing:
             state.ready, state.ready_at = self._reconsider(state.ready[state.ready_at :]), 0
         ready, start = state.ready, state.ready_at
         batch = ready[start : start + PUBLISH_ROWS_MAX] if len(ready) - start > PUBLISH_ROWS_MAX or start else ready
+        going, later = self._chaining.publish(batch, state.ports.clock.monotonic())
+        if going is not batch:
+            state.ready, state.ready_at = going + later + ready[start + len(batch) :], 0
+            batch = going
         taken = publisher.publish(batch, 0)
         self.is_queue_full = taken < len(batch)
         state.ready_at += taken
@@ -125,6 +131,7 @@ class Publishing:
             state.ready += state.aftermath.deliveries.unconfirmed(given, reports, now, questioned)
         if reports or state.aftermath.undecided:
             self._go_next(state.aftermath.take(reports, now))
+        state.ready += self._chaining.look(now)
         transaction = publisher.committed()
         if transaction is not None:
             state.settling.mark(transaction)
@@ -159,6 +166,7 @@ class Publishing:
         elif state.aftermath.unknown:
             first = state.aftermath.unknown[0]
             code, told = first.fault.name, first.message
+        self._chaining.cut()
         unsettled = state.with_producer()
         state.aftermath.unknown = []
         state.aftermath.deliveries.forget_refused()

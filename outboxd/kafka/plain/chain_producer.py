@@ -1,0 +1,179 @@
+"""The chain producer: records of one key go by it together, and what fails stops all that stand behind.
+
+The client ends an idempotent producer with `enable.gapless.guarantee` once a batch fails for good, before the next one
+of its partition is sent, as only one request is under way at a time: else a broker that knows no sequence of it yet
+would take the second batch where it refused the first (`rd_kafka_idemp_set_fatal_error` in rdkafka_request.c). So what
+was delivered of a chain is its beginning. Only a partition or topic that vanishes fails records without that; all that
+the client has for it fail then, and it takes no more of them.
+
+working ──a record fails, or the client──▶ ending: nothing more is taken, and what brokers have is waited for
+   ▲                                          │ all is in, or it took too long
+   └──────────────── ended, by the relay ◀────┘
+
+It is made when it is first needed, since most daemons never need it. Like all of the publisher it belongs to the
+relay's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from confluent_kafka import KafkaException
+
+from outboxd.kafka.client.former_producers import serve_last_reports
+from outboxd.kafka.client.producer_maker import NO_PRODUCER, AnyProducer
+from outboxd.kafka.cluster.topic_limits import KnownTopics, TopicLimits
+from outboxd.kafka.inbox import Inbox, delivery_fault
+from outboxd.kafka.messages import MessageChecks
+from outboxd.policy.exchange.messages import ChainFailure, DeliveryFault
+from outboxd.policy.faults import Fault, FaultClass, own_fault
+from outboxd.policy.rows.records import Record
+
+ENDING_SECONDS: Final = 1.0
+"""So long what brokers have is waited for: what they say of it is no duplicate later."""
+
+
+class ChainProducer:
+    """Holds one producer at a time, or none yet."""
+
+    def __init__(
+        self, make_producer: Callable[[], AnyProducer], checks: MessageChecks, topics: KnownTopics, inbox: Inbox
+    ) -> None:
+        """Make nothing yet; the first chain does.
+
+        Args:
+            make_producer: makes a producer that keeps what it is given without gaps, or returns the stand-in.
+            checks: the records' headers, and what is wrong with them.
+            topics: what brokers may refuse.
+            inbox: where reports land; those of failures as `chain_failures`.
+        """
+        self._make_producer = make_producer
+        self._checks = checks
+        self._topics = topics
+        self._inbox = inbox
+        self._producer: AnyProducer | None = None
+        self._failure: ChainFailure | None = None
+        self._ending_until = 0.0
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether it owes reports."""
+        return self._producer is not None and len(self._producer) > 0
+
+    def publish(self, records: Sequence[Record]) -> int:
+        """Give it records of one key, of which nothing is with any producer; return how many of the first ones it took.
+
+        It takes none that looks as if it might be refused, and none behind one.
+        """
+        if self._failure is not None or self._checks.topic_fault(records[0].topic) is not None:
+            return 0
+        if self._producer is None or self._producer is NO_PRODUCER:
+            self._producer = self._make_producer()
+        produce, checks = self._producer.produce, self._checks
+        limits = self._topics.of(records[0].topic)
+        taken = 0
+        try:
+            for record in records:
+                headers: Any = checks.headers(record)
+                if self._may_be_refused(record, limits) or isinstance(headers, DeliveryFault):
+                    break
+                produce(
+                    record.topic,
+                    record.payload,
+                    record.key,
+                    checks.partition_of(record),
+                    record.in_chain,  # type: ignore[attr-defined]  # of the inbox's own records
+                    None,
+                    max(1, record.created_at_ms),
+                    headers,
+                )
+                taken += 1
+        except BufferError:
+            pass
+        except (KafkaException, TypeError, ValueError) as error:
+            # Where it is the record's own fault, it is refused as it goes by itself, which it does next.
+            self._note_fatal(error)
+        return taken
+
+    def _may_be_refused(self, record: Record, limits: TopicLimits) -> bool:
+        is_usual = (
+            record.size_bytes <= limits.look_above_bytes and record.created_at_ms > 0 and record.partition is None
+        )
+        if is_usual:
+            return record.key is limits.lacking_key
+        return self._checks.fault_of_record(record) is not None or limits.may_refuse(record)
+
+    def serve(self, timeout_seconds: float) -> KafkaException | None:
+        """Serve the callbacks that are due, waiting so long for some; return what is wrong with the cluster, if it is
+        said.
+        """
+        producer = self._producer
+        if producer is None:
+            return None
+        trouble = None
+        try:
+            producer.poll(timeout_seconds)
+        except KafkaException as error:
+            trouble = None if self._note_fatal(error) else error
+        except SystemError as error:
+            # As where it happens to the shared producer: that report is lost.
+            self._note(ChainFailure(None, DeliveryFault(own_fault("NEVER_REPORTED"), str(error))))
+        for report in self._inbox.chain_failures[:1]:
+            if report.error is not None:
+                self._note(ChainFailure(report.record.topic, report.error))
+        if self._failure is not None:
+            # Each time, since a batch that a broker did not answer comes back to the queue.
+            producer.purge(in_queue=True, in_flight=False, blocking=False)
+        return trouble
+
+    def _note_fatal(self, error: Exception) -> bool:
+        is_fatal = isinstance(error, KafkaException) and error.args[0].fatal()
+        if is_fatal:
+            self._note(ChainFailure(None, delivery_fault(error.args[0], alone=False)))
+        return is_fatal
+
+    def _note(self, failure: ChainFailure) -> None:
+        if self._failure is None:
+            self._ending_until = time.monotonic() + ENDING_SECONDS
+        # What failed a record says more than that the client ended by it.
+        if self._failure is None or self._failure.topic is None:
+            self._failure = failure
+
+    def failure(self) -> ChainFailure | None:
+        """Return why it ended, once all is in that brokers still say; None while it works, or waits for that."""
+        if self._failure is None or (self.in_flight and time.monotonic() < self._ending_until):
+            return None
+        return self._failure
+
+    def purge(self) -> None:
+        """Drop what was not sent yet, and stop waiting for what was."""
+        if self._producer is not None:
+            self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+    def drop(self) -> list[AnyProducer]:
+        """Let go of the producer, so that the next chain makes another; return it for its end, if there was one. Its
+        last reports are in the inbox then.
+        """
+        former = [] if self._producer is None else [self._producer]
+        for producer in former:
+            serve_last_reports(producer)
+        self._producer, self._failure = None, None
+        return former
+
+    def take_unwritten(self) -> set[int]:
+        """Return the ids of those that failed and are certainly in no log, once the producer was let go of."""
+        failed, self._inbox.chain_failures[:] = self._inbox.chain_failures[:], []
+        return {report.record.id for report in failed if report.error is not None and _is_unwritten(report.error.fault)}
+
+    def take_credentials(self, name: str, password: str) -> None:
+        """Name and password of SASL hold from the next connection on. May be called on any thread."""
+        producer = self._producer
+        if producer is not None:
+            producer.set_sasl_credentials(name, password)
+
+
+def _is_unwritten(fault: Fault) -> bool:
+    """Say whether the broker refused it for what it holds, or the client never sent it."""
+    return fault.fault_class is FaultClass.ROW_PERMANENT or fault.name == "_PURGE_QUEUE"
