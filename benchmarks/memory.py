@@ -17,7 +17,6 @@ from benchmarks.stand import SCHEMA, Section, Stand
 from benchmarks.usage import forget_memory_peak, memory_peak_bytes
 from tests.support.daemon import DaemonProcess
 
-KEYS = 20_000
 SMALL_BYTES = 100
 LARGE_BYTES = 990_000
 MIXED_MEAN_BYTES = 107_600
@@ -47,17 +46,19 @@ class Memory:
         )
 
 
-def memory(stand: Stand, name: str, relay: Section, *, small_rows: int, large_bytes: int) -> Memory:
-    """Measure with so many small rows, twice, and so many bytes of mixed and of large ones each."""
+def memory(stand: Stand, name: str, relay: Section, *, keys: int, small_rows: int, large_bytes: int) -> Memory:
+    """Measure with so many keys, small rows, twice, and bytes of mixed and of large ones each."""
     peaks: dict[str, float] = {}
     seconds = 0.0
     with stand.topic("memory") as topic, stand.connect() as connection:
         empty(connection)
-        first_id = insert_rows(connection, topic, 1, KEYS)
+        first_id = insert_rows(connection, topic, 1, keys)
         with stand.owner(relay, name=topic, freezes=True) as daemon:
-            warm(connection, topic, KEYS)
+            warm(connection, topic, keys)
             for phase in ("small", "mixed", "large", "small again"):
-                seconds += _phase(connection, daemon, topic, phase, small_rows=small_rows, large_bytes=large_bytes)
+                seconds += _phase(
+                    connection, daemon, topic, phase, keys=keys, small_rows=small_rows, large_bytes=large_bytes
+                )
                 peaks[phase] = round(memory_peak_bytes(daemon.pid) / 2**20, 1)
                 forget_memory_peak(daemon.pid)
         rows = last_id(connection) - first_id + 1
@@ -67,22 +68,29 @@ def memory(stand: Stand, name: str, relay: Section, *, small_rows: int, large_by
 
 
 def _phase(
-    connection: Connection, daemon: DaemonProcess, topic: str, phase: str, *, small_rows: int, large_bytes: int
+    connection: Connection,
+    daemon: DaemonProcess,
+    topic: str,
+    phase: str,
+    *,
+    keys: int,
+    small_rows: int,
+    large_bytes: int,
 ) -> float:
     """Write a backlog while the daemon is frozen; return the seconds that it takes to relay it."""
     daemon.freeze()
     above_id = last_id(connection)
     if phase.startswith("small"):
-        insert_rows(connection, topic, small_rows, KEYS, payload_bytes=SMALL_BYTES)
+        insert_rows(connection, topic, small_rows, keys, payload_bytes=SMALL_BYTES)
     elif phase == "mixed":
-        _insert_mixed(connection, topic, max(100, large_bytes // MIXED_MEAN_BYTES))
+        _insert_mixed(connection, topic, max(100, large_bytes // MIXED_MEAN_BYTES), keys)
     else:
-        insert_rows(connection, topic, max(10, large_bytes // LARGE_BYTES), KEYS, payload_bytes=LARGE_BYTES)
+        insert_rows(connection, topic, max(10, large_bytes // LARGE_BYTES), keys, payload_bytes=LARGE_BYTES)
     connection.execute(f"ANALYZE {SCHEMA}.outbox")
     return thawed_drain(connection, daemon, above_id)
 
 
-def _insert_mixed(connection: Connection, topic: str, rows: int) -> None:
+def _insert_mixed(connection: Connection, topic: str, rows: int, keys: int) -> None:
     """Sizes by a seeded generator of the server, the same in each run."""
     with connection.transaction():
         connection.execute("SELECT setseed(%s)", (SEED,))
@@ -92,5 +100,5 @@ def _insert_mixed(connection: Connection, topic: str, rows: int) -> None:
             " SELECT %s, 'key-' || (i %% %s),"
             " convert_to(rpad(i || ' ', (%s * (%s / %s::float8) ^ random())::int, i || ' '), 'UTF8')"
             " FROM generate_series(1, %s::int) AS i RETURNING id) SELECT max(id) FROM new",
-            topic, KEYS, SMALL_BYTES, LARGE_BYTES, SMALL_BYTES, rows,
+            topic, keys, SMALL_BYTES, LARGE_BYTES, SMALL_BYTES, rows,
         )  # fmt: skip

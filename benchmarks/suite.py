@@ -84,7 +84,12 @@ LATENCIES: Mapping[str, tuple[Section, float]] = {
     "latency-1000-exactly-once": ({"delivery": "exactly-once"}, 1000.0),
 }
 IDLES: Mapping[str, Section] = {"idle": {}, "idle-listen": {"listen": True}}
-MEMORIES: Mapping[str, Section] = {"memory": {}, "memory-exactly-once": {"delivery": "exactly-once"}}
+MEMORIES: Mapping[str, tuple[Section, int]] = {
+    "memory": ({}, 20_000),
+    "memory-exactly-once": ({"delivery": "exactly-once"}, 20_000),
+    "memory-300-keys": ({}, 300),
+}
+"""Each with how many keys. Of few keys many rows go together."""
 
 
 def benchmarks(sizes: Sizes) -> dict[str, Run]:
@@ -102,9 +107,9 @@ def benchmarks(sizes: Sizes) -> dict[str, Run]:
         found[name] = partial(latency, relay=relay, rows_per_second=rate, seconds=sizes.latency_seconds)
     for name, relay in IDLES.items():
         found[name] = partial(idle, relay=relay, seconds=sizes.idle_seconds)
-    for name, relay in MEMORIES.items():
+    for name, (relay, keys) in MEMORIES.items():
         found[name] = partial(
-            memory, relay=relay, small_rows=sizes.memory_small_rows, large_bytes=sizes.memory_large_bytes
+            memory, relay=relay, keys=keys, small_rows=sizes.memory_small_rows, large_bytes=sizes.memory_large_bytes
         )
     found["held-key"] = partial(held_key, held_rows=sizes.held_rows, rows=sizes.rows, turns=sizes.turns)
     found["backlog"] = partial(backlog, rows=sizes.backlog_rows, slice_rows=sizes.backlog_slice_rows, turns=sizes.turns)
