@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from types import SimpleNamespace
 from typing import Any, cast
 
+from outboxd.kafka.cluster.topic_limits import NO_LIMITS
 from outboxd.kafka.plain.publisher import KafkaPublisher
 from outboxd.policy.exchange.messages import Report
 from outboxd.policy.rows.records import Arm, Record
@@ -64,6 +65,14 @@ class PublisherBench(ABC):
             found += self.publisher.take_reports()
         return found
 
+    def serve(self) -> list[Report]:
+        """Let a little time pass; return the reports that came."""
+        self._serve()
+        return self.publisher.take_reports()
+
+    def forget_limits(self) -> None:
+        """What the topic refuses is not known, so that nothing is sent alone for that."""
+
     def _make(self, *fields: Any) -> Record:
         return Record(*fields)
 
@@ -105,6 +114,9 @@ class KafkaBench(PublisherBench):
 
     def _note(self, record: Record, kind: Kind) -> None:
         """The broker sees it."""
+
+    def forget_limits(self) -> None:
+        self._publisher.topics.of = lambda _: NO_LIMITS  # type: ignore[method-assign]  # as of an old broker
 
     def _serve(self) -> None:
         self.publisher.poll(0.01)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from outboxd.policy.exchange.messages import ChainFailure, Report
 from outboxd.policy.faults import FaultClass
 from outboxd.policy.topics.partitioners import Placement
 from tests.contract.publishers import REPORTS_SECONDS_MAX, KafkaBench, PublisherBench, SimulatedBench
@@ -103,3 +104,84 @@ def test_what_was_purged_before_it_was_sent_is_not_reported_as_delivered(bench: 
     bench.publisher.publish([after], 0)
     delivered = [report.record.id for report in bench.reports(1) if report.error is None]
     assert set(delivered) <= {after.id}
+
+
+# Records of one key that go together.
+
+
+def ended_chain(bench: PublisherBench) -> tuple[ChainFailure, list[int], set[int]]:
+    """Wait for the failure and end the chains: why, what was delivered, and what is in no log."""
+    delivered: list[Report] = []
+    deadline = time.monotonic() + REPORTS_SECONDS_MAX
+    while (failure := bench.publisher.chain_failure()) is None:
+        assert time.monotonic() < deadline
+        delivered += bench.serve()
+    unwritten = set(bench.publisher.end_chains())
+    delivered += bench.publisher.take_reports()
+    assert all(report.error is None for report in delivered), "a failure of these is nobody's outcome"
+    return failure, [report.record.id for report in delivered], unwritten
+
+
+def test_records_that_go_together_are_delivered_and_reported_in_order(bench: PublisherBench) -> None:
+    records = [bench.record() for _ in range(50)]
+    assert bench.publisher.publish_chain(records) == 50
+    reports = bench.reports(50)
+    assert [report.record.id for report in reports] == [record.id for record in records]
+    assert [report.offset for report in reports] == list(range(50))
+    assert {(report.error, report.partition, report.alone) for report in reports} == {(None, 0, False)}
+    assert bench.log() == [record.id for record in records]
+    assert bench.publisher.chain_failure() is None
+
+
+@pytest.mark.parametrize("poison_at", [0, 3, 25])
+def test_where_one_of_them_fails_what_was_delivered_is_their_beginning_and_the_next_ones_go(
+    bench: PublisherBench, poison_at: int
+) -> None:
+    bench.forget_limits()
+    records = [bench.record(kind=Kind.POISON if number == poison_at else Kind.GOOD) for number in range(30)]
+    ids = [record.id for record in records]
+    assert bench.publisher.publish_chain(records) == 30
+    failure, delivered, unwritten = ended_chain(bench)
+    assert failure.topic == bench.topic
+    assert failure.error.fault.name == "MSG_SIZE_TOO_LARGE"
+    assert delivered == ids[: len(delivered)]
+    assert len(delivered) <= poison_at
+    assert unwritten == set(ids[len(delivered) :])
+    # What is left goes again by itself, and the next ones may go together.
+    again = [record for record in records if record.id in unwritten and record.id != ids[poison_at]]
+    assert bench.publisher.publish_chain(again) == len(again)
+    assert [report.record.id for report in bench.reports(len(again))] == [record.id for record in again]
+    assert bench.log() == [record_id for record_id in ids if record_id != ids[poison_at]]
+
+
+def test_from_a_failure_on_none_is_taken_until_they_are_ended(bench: PublisherBench) -> None:
+    bench.forget_limits()
+    assert bench.publisher.publish_chain([bench.record(kind=Kind.POISON), bench.record()]) == 2
+    later = [bench.record("later"), bench.record("later")]
+    deadline = time.monotonic() + REPORTS_SECONDS_MAX
+    while bench.publisher.chain_failure() is None:
+        assert time.monotonic() < deadline
+        bench.serve()
+    assert bench.publisher.publish_chain(later) == 0
+    assert bench.publisher.publish(later, 0) == 2, "by themselves they go"
+    bench.publisher.end_chains()
+    assert bench.publisher.publish_chain([bench.record("z")]) == 1
+    assert len(bench.reports(3)) == 3
+
+
+def test_a_record_that_the_client_refuses_ends_what_is_taken_of_them_before_it(bench: PublisherBench) -> None:
+    good, refused, other = bench.record(), bench.record(kind=Kind.REFUSED), bench.record()
+    assert bench.publisher.publish_chain([good, refused, other]) == 1
+    assert [report.record.id for report in bench.reports(1)] == [good.id]
+    assert bench.publisher.publish_chain([refused, other]) == 0
+    assert bench.publisher.chain_failure() is None
+    assert bench.log() == [good.id]
+
+
+def test_after_a_rebuild_no_report_of_records_that_went_together_comes(bench: PublisherBench) -> None:
+    bench.publisher.publish_chain([bench.record() for _ in range(5)])
+    bench.publisher.rebuild()
+    after = [bench.record("b"), bench.record("b")]
+    assert bench.publisher.publish_chain(after) == 2
+    assert [report.record.id for report in bench.reports(2)] == [record.id for record in after]
+    assert bench.publisher.take_reports() == []

@@ -112,6 +112,17 @@ def test_what_the_client_only_logs_of_a_connection_is_a_cause_and_its_warnings_a
     assert failure.told == told
 
 
+def test_that_a_producer_of_chains_ended_as_it_has_to_alarms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    gapless = "Fatal error: Local: Gap-less ordering would not be guaranteed if proceeding: ProduceRequest for orders"
+    fenced = "Fatal error: Broker: Producer attempted an operation with an old epoch"
+    failure = ClusterFailure(lambda: 0.0)
+    with caplog.at_level(logging.DEBUG, logger="librdkafka"):
+        for text in (gapless, fenced):
+            failure.log(logging.CRITICAL, "%s [%s] %s", "FATAL", "outboxd#producer-2", text)
+    assert [line.levelno for line in caplog.records] == [logging.DEBUG, logging.CRITICAL]
+    assert failure.told is None
+
+
 def test_what_the_client_logs_as_an_error_comes_as_an_error_with_its_code() -> None:
     assert connection_error(logging.ERROR, "FAIL", "outboxd#producer-1", "[thrd:a:1/0]: a:1/0: refused") is None
     assert connection_error(logging.INFO, "FAIL", "outboxd#producer-1", "[thrd:a:1/0]: a:1/0: gone") is not None

@@ -301,11 +301,15 @@ def test_a_probe_may_not_pass_a_held_record_nor_one_with_the_producer() -> None:
 
 
 class GateMachine(RuleBasedStateMachine):
-    """A key's rows come in id order, fail, wait, are read again: they are delivered in order, and none is forgotten."""
+    """A key's rows come in id order, fail, wait, are read again, go together: they are delivered in order, and none is
+    forgotten.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = KeyGate(waiting_per_key_max=2)
+        self.gate = KeyGate(waiting_per_key_max=4)
+        self.chain: list[int] = []
+        """What went together and is not delivered."""
         self.last_id = 0
         self.pending: set[int] = set()
         self.with_producer: set[int] = set()
@@ -332,9 +336,34 @@ class GateMachine(RuleBasedStateMachine):
         self.with_producer.remove(one)
         self.pending.remove(one)
         self.delivered.append(one)
+        self.chain = self.chain[1:]
         self.with_producer |= set(ids(self.gate.release_all([record(one)])))
 
-    @precondition(lambda self: self.with_producer)
+    @precondition(lambda self: self.with_producer and not self.chain)
+    @rule(rows=st.integers(1, 5))
+    def go_together(self, rows: int) -> None:
+        heads = self.gate.chained.heads([record(min(self.with_producer))], 2)
+        for head in heads:
+            self.chain = ids(self.gate.chained.queue_of(head)[:rows])
+            self.gate.chained.begin(head, len(self.chain))
+            self.with_producer |= set(self.chain)
+
+    @precondition(lambda self: self.chain)
+    @rule()
+    def cut(self) -> None:
+        assert ids(self.gate.chained.undelivered()) == self.chain
+        assert ids(self.gate.chained.cut()) == self.chain[:1]
+        self.with_producer = set(self.chain[:1])
+        self.chain = []
+        assert not self.gate.chained.are_open
+
+    @rule(rows_max=st.integers(0, 4))
+    def limit(self, rows_max: int) -> None:
+        self.gate.limit_waiting(rows_max)
+        assert len(self.gate.waiting_ids()) <= rows_max
+        self.gate.take_dropped()
+
+    @precondition(lambda self: self.with_producer and not self.chain)
     @rule()
     def fail(self) -> None:
         one = min(self.with_producer)
@@ -364,7 +393,7 @@ class GateMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_at_a_time_and_in_order(self) -> None:
-        assert len(self.with_producer) <= 1
+        assert self.with_producer == set(self.chain) or (len(self.with_producer) == 1 and not self.chain)
         assert self.delivered == sorted(self.delivered)
 
     def teardown(self) -> None:

@@ -27,6 +27,8 @@ POLLED_WITHIN_SECONDS: Final = 0.5
 """The relay takes what the client says at least so often."""
 _CONNECTION_LOST: Final = "FAIL"
 """How librdkafka calls its lines about a connection that came to nothing."""
+_FATAL: Final = "FATAL"
+_GAPLESS: Final = "Gap-less ordering would not be guaranteed"
 _THREAD: Final = re.compile(r"^\[thrd:[^ ]*\]: ")
 
 
@@ -85,11 +87,18 @@ class ClusterFailure:
         error = connection_error(level, *args)
         if error is not None:
             self.note(error)
-        CLIENT_LOGGER.log(level, form, *args)
+        CLIENT_LOGGER.log(logging.DEBUG if _is_end_of_chains(args) else level, form, *args)
 
     def _take(self, cause: _Cause) -> None:
         self._cause = self._last = cause
         self._heard.set()
+
+
+def _is_end_of_chains(args: tuple[object, ...]) -> bool:
+    """Say whether the client tells that it keeps what it was given without gaps: that is its task, and told as what
+    became of the records.
+    """
+    return len(args) == 3 and args[0] == _FATAL and _GAPLESS in str(args[2])
 
 
 def connection_error(level: int, *args: object) -> KafkaError | None:

@@ -36,15 +36,21 @@ class ChainPauses:
         is_again = now < self._until.get(name, float("-inf")) + span
         span = min(2**DOUBLINGS_MAX * self._first_seconds, 2 * span) if is_again else self._first_seconds
         if len(self._until) >= PAUSES_MAX:
-            self._until.clear()
-            self._spans.clear()
-            topic = None
+            topic = self._make_room(topic, now)
         self._spans[name] = span
         self._until[name] = now + span
         self._last_until = max(self._last_until, now + span)
         if topic is None:
             self._all_until = now + span
         return span
+
+    def _make_room(self, topic: str | None, now: float) -> str | None:
+        """Forget what is over; where all pause, return None: so does every topic."""
+        over = [name for name, until in self._until.items() if until <= now]
+        for name in over or list(self._until):
+            del self._until[name]
+            self._spans.pop(name, None)
+        return topic if over else None
 
     def not_taken(self, topic: str, now: float) -> None:
         """The first record of a chain was not taken: it is nothing to go together, or there is no room."""

@@ -37,6 +37,7 @@ from outboxd.relay.relay import Relay
 from outboxd.relay.report.aftermath import Aftermath
 from outboxd.relay.report.holding import Holding
 from outboxd.relay.settle.writing import Writing
+from tests.simulation.mutations.chain_bugs import CHAIN_BUGS
 from tests.simulation.mutations.patching import Mutation
 from tests.simulation.scenario import Scenario
 from tests.simulation.store import SimulatedStore
@@ -483,4 +484,5 @@ BUGS = [
         "if False:",
         where=_stalled,
     ),
+    *CHAIN_BUGS,
 ]

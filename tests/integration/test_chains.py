@@ -1,0 +1,137 @@
+"""Rows of a key of which many wait go together: in order and once, whatever becomes of one of them or of the brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import DaemonProcess
+from tests.support.kafka import KafkaCluster
+from tests.support.kafka_fixtures import fresh_name
+from tests.support.postgres_fixtures import Database
+from tests.support.rig import Rig
+
+ANY_PUBLISHED = "SELECT EXISTS (SELECT FROM outboxd.outbox WHERE published_at IS NOT NULL)"
+IN_FLIGHT_MAX = 50_000
+
+
+@pytest.mark.parametrize("keys", [1, 7])
+def test_backlogs_of_few_keys_are_delivered_once_and_in_order(rig: Rig, keys: int) -> None:
+    topic = rig.topic(partitions=3)
+    rig.insert_many([topic], 3_000, keys=keys)
+    daemon = rig.daemon()
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+    assert ended.code == 0, ended.err
+    assert daemon.events("chains_ended") == []
+    rig.check().assert_holds()
+
+
+def of_one_bad_row(rig: Rig, daemon: DaemonProcess, topic: str, **bad: str) -> int:
+    """A hot key with one bad row in its middle: relay all and return that row's id."""
+    rig.insert_many([topic], 300, keys=1)
+    row_id = rig.insert(topic, "key-0", **bad)
+    rig.insert_many([topic], 300, keys=1)
+    rig.insert(topic, "neighbour")
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+    assert ended.code == 0, ended.err
+    return row_id
+
+
+def test_a_row_that_the_broker_refuses_amid_a_hot_key_dies_alone_and_nothing_comes_twice(rig: Rig) -> None:
+    topic = rig.topic(partitions=1, config={"message.timestamp.before.max.ms": "86400000"})
+    daemon = rig.daemon()
+    row_id = of_one_bad_row(rig, daemon, topic, created_at="2020-01-01 00:00:00+00")
+    assert {found: letter["error_code"] for found, letter in rig.dead_letters().items()} == {
+        row_id: "INVALID_TIMESTAMP"
+    }
+    told = daemon.events("chains_ended", topic=topic, error_code="INVALID_TIMESTAMP")
+    assert told, daemon.log_text
+    assert {event["unknown_rows"] for event in told} == {0}
+    # A bad row is no trouble of the cluster's, nor of the client's.
+    assert daemon.events("kafka_failed") == []
+    assert "FATAL" not in daemon.log_text
+    assert "producer_rebuilt" not in daemon.log_text
+    rig.check().assert_holds(dead=1)
+
+
+def test_a_row_that_the_client_refuses_amid_a_hot_key_dies_and_ends_nothing(rig: Rig) -> None:
+    topic = rig.topic(partitions=1)
+    daemon = rig.daemon()
+    row_id = of_one_bad_row(rig, daemon, topic, headers='{"number": 1}')
+    assert set(rig.dead_letters()) == {row_id}
+    assert daemon.events("chains_ended") == []
+    rig.check().assert_holds(dead=1)
+
+
+def test_a_bad_row_of_a_hot_key_that_holds_its_key_keeps_what_stands_behind_it(rig: Rig) -> None:
+    topic = rig.topic(partitions=1, config={"message.timestamp.before.max.ms": "86400000"})
+    rig.insert_many([topic], 100, keys=1)
+    rig.insert(topic, "key-0", created_at="2020-01-01 00:00:00+00")
+    rig.insert_many([topic], 100, keys=1)
+    rig.insert(topic, "neighbour")
+    daemon = rig.daemon([{"topic": topic, "on_dead_letter": "hold-key"}])
+    ended = daemon.run("--until-empty", timeout_seconds=60)
+    assert ended.code == 0, ended.err
+    rig.check().assert_holds(dead=1, pending=100)
+
+
+def test_where_the_daemon_is_killed_while_rows_go_together_the_next_one_goes_on_in_order(rig: Rig) -> None:
+    topic = rig.topic(partitions=2)
+    first = rig.daemon(cluster={"lease_ttl": "2s"})
+    first.start()
+    rig.insert_many([topic], 20_000, keys=3)
+    rig.wait_until(ANY_PUBLISHED)
+    first.kill()
+    ended = rig.daemon(cluster={"lease_ttl": "2s"}).run("--until-empty", timeout_seconds=90)
+    assert ended.code == 0, ended.err
+    rig.check().assert_holds(duplicates_max=IN_FLIGHT_MAX)
+
+
+def test_a_stop_while_rows_go_together_settles_them_and_none_comes_twice(rig: Rig) -> None:
+    topic = rig.topic(partitions=2)
+    first = rig.daemon()
+    first.start()
+    rig.insert_many([topic], 40_000, keys=3)
+    rig.wait_until(ANY_PUBLISHED)
+    first.stop()
+    assert rig.pending() > 0, "it was done before it was stopped, which proves nothing"
+    ended = rig.daemon().run("--until-empty", timeout_seconds=60)
+    assert ended.code == 0, ended.err
+    rig.check().assert_holds()
+
+
+@pytest.fixture
+def three(database: Database, kafka_three: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
+    """A rig on three brokers."""
+    made = Rig(database, kafka_three, tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_where_a_leader_goes_while_rows_go_together_nothing_is_lost_and_the_order_holds(
+    three: Rig, *, is_frozen: bool
+) -> None:
+    topic = fresh_name("chains")
+    three.kafka.create_topic(topic, partitions=3, replication=3)
+    three.topics.append(topic)
+    daemon = three.daemon()
+    daemon.start()
+    three.insert_many([topic], 20_000, keys=5)
+    three.wait_until(ANY_PUBLISHED)
+    victim = three.kafka.leaders(topic)[0]
+    (three.kafka.pause if is_frozen else three.kafka.kill)(victim)
+    try:
+        three.insert_many([topic], 1_000, keys=5)
+        three.wait_until_settled(timeout_seconds=90)
+    finally:
+        if is_frozen:
+            three.kafka.resume(victim)
+        else:
+            three.kafka.start_broker(victim)
+    daemon.stop()
+    three.check().assert_holds(duplicates_max=IN_FLIGHT_MAX)
