@@ -70,6 +70,7 @@ class PublisherBench(ABC):
         self._serve()
         return self.publisher.take_reports()
 
+    @abstractmethod
     def forget_limits(self) -> None:
         """What the topic refuses is not known, so that nothing is sent alone for that."""
 
@@ -116,7 +117,7 @@ class KafkaBench(PublisherBench):
         """The broker sees it."""
 
     def forget_limits(self) -> None:
-        self._publisher.topics.of = lambda _: NO_LIMITS  # type: ignore[method-assign]  # as of an old broker
+        self._publisher.topics.of = lambda _: NO_LIMITS  # type: ignore[method-assign,assignment]  # as of an old broker
 
     def _serve(self) -> None:
         self.publisher.poll(0.01)
@@ -166,6 +167,9 @@ class SimulatedBench(PublisherBench):
         while self._timeline.step():
             pass
         return [self._rows[event_id].id for event_id in self._broker.topics[self.topic].logs[0]]
+
+    def forget_limits(self) -> None:
+        """It knows none."""
 
     def close(self) -> None:
         """Nothing is open."""

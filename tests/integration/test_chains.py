@@ -1,9 +1,10 @@
-"""Rows of a key of which many wait go together: in order and once, whatever becomes of one of them or of the brokers."""
+"""Rows of few keys go together: in order and once, whatever becomes of one of them or of the brokers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_backlogs_of_few_keys_are_delivered_once_and_in_order(rig: Rig, keys: in
     rig.check().assert_holds()
 
 
-def of_one_bad_row(rig: Rig, daemon: DaemonProcess, topic: str, **bad: str) -> int:
+def of_one_bad_row(rig: Rig, daemon: DaemonProcess, topic: str, **bad: Any) -> int:
     """A hot key with one bad row in its middle: relay all and return that row's id."""
     rig.insert_many([topic], 300, keys=1)
     row_id = rig.insert(topic, "key-0", **bad)

@@ -342,7 +342,7 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.with_producer and not self.chain)
     @rule(rows=st.integers(1, 5))
     def go_together(self, rows: int) -> None:
-        heads = self.gate.chained.heads([record(min(self.with_producer))], 2)
+        heads = self.gate.chained.heads([record(min(self.with_producer))])
         for head in heads:
             self.chain = ids(self.gate.chained.queue_of(head)[:rows])
             self.gate.chained.begin(head, len(self.chain))

@@ -19,8 +19,8 @@ class RelayLimits:
     `reach_ids_min` is how many ids a read of one topic covers at least, where there are more.
     `stall_seconds` is how long the oldest record of a topic may be the same before the topic is taken for stuck.
     `idle_poll_interval_seconds` is the longest pause between reads while notifications come, which wake it before.
-    `chain_rows_min` is with how many records in memory a key's go together, as a chain; 0: they never do. After one
-    failed none goes for `chain_pause_seconds`, or longer.
+    `chain_rows_min` is with how many records a key in memory those of a key go together, as a chain; 0: they never do.
+    After one failed none goes for `chain_pause_seconds`, or longer.
     """
 
     batch_rows: int = 5_000

@@ -28,15 +28,11 @@ class ChainedKeys:
         """Whether a record of any chain is not delivered yet."""
         return bool(self._chains.by_id)
 
-    def heads(self, ready: Sequence[Record], rows_min: int) -> list[Record]:
-        """Return those of records that were let go, and are not with the producer yet, behind which others wait, so
-        that it is `rows_min` or more with them. A topic that goes one record at a time has none.
+    def heads(self, ready: Sequence[Record]) -> list[Record]:
+        """Return those of records that were let go, and are not with the producer yet, that have a key and stand in
+        front of it. A topic that goes one record at a time has none.
         """
-        by_id = self._queues.by_id
-        found = [record for record in ready if len(by_id.get(record[1], ())) >= rows_min]
-        if self._keys.deferrals.from_ids:
-            found += [record for record in ready if record[1] not in by_id and len(self.queue_of(record)) >= rows_min]
-        return [record for record in found if len(self.queue_of(record)) >= rows_min]
+        return [record for record in ready if self.queue_of(record)]
 
     def queue_of(self, record: Record) -> list[Record]:
         """Return the record, which was let go and is not with the producer yet, and those that wait behind it; nothing

@@ -1,4 +1,4 @@
-"""Chaining: records of a key of which many wait go together, instead of one round trip each.
+"""Chaining: where keys are few for what waits, records of a key go together, instead of one round trip each.
 
 They go by a producer of their own, which stops where one fails: what was delivered of a chain is its beginning. Nobody
 is blamed by that failure. What was not delivered goes again, one record a key at a time by the shared producer, which
@@ -18,6 +18,8 @@ from outboxd.relay.ports import ChainFailure
 from outboxd.relay.state import State
 
 CHAIN_ROWS_MAX: Final = 1_000
+STAYS_SHARE: Final = 4
+"""Chains go on until there is one part in so many of the records a key that they began with."""
 TURN_ROWS_MAX: Final = 4_000
 """So many go in chains in one turn of the loop."""
 CHAINED_WAITING_MAX: Final = 10_000
@@ -34,14 +36,15 @@ class Chaining:
         self._state = state
         self._pauses = ChainPauses(state.limits.chain_pause_seconds)
         self._fronts: list[Record] = []
+        self._goes = False
 
     def publish(self, ready: list[Record], now: float) -> tuple[list[Record], list[Record]]:
         """Send chains of what was let go, with what waits behind it; return what goes by itself, and what goes later,
         since this turn has sent enough.
         """
         state = self._state
-        rows_min = state.limits.chain_rows_min
-        heads = state.gate.chained.heads(ready, rows_min) if rows_min and not state.pipelined else []
+        self._goes = self._is_worth_it()
+        heads = state.gate.chained.heads(ready) if self._goes else []
         if not heads:
             return ready, []
         room = TURN_ROWS_MAX
@@ -59,6 +62,20 @@ class Chaining:
                 room -= taken
         away = sent.union(map(id_of, later))
         return ([record for record in ready if record.id not in away] if away else ready), later
+
+    def _is_worth_it(self) -> bool:
+        """Say whether keys are few for what is in memory: all go by the producer of chains then, else none does.
+
+        Where some went by one producer and some by the other, each with a few records at a time, the client took
+        hundreds of mebibytes (measured with queues around a limit of their own).
+        """
+        state = self._state
+        rows_min = state.limits.chain_rows_min
+        if not rows_min or state.pipelined:
+            return False
+        return len(state.ledger) >= len(state.gate.keys.queues.by_key) * (
+            rows_min / STAYS_SHARE if self._goes else rows_min
+        )
 
     def _may_go(self, head: Record, now: float) -> bool:
         state, topic = self._state, head.topic
@@ -116,6 +133,9 @@ class Chaining:
             state.lanes.count_in_flight(state.lanes[topic], -len(share))
         state.in_doubt.update(map(id_of, back))
         self._fronts = state.gate.chained.cut()
+        # What was with the producer waits again, beside what did before.
+        state.gate.limit_waiting(state.gate.waiting_per_key_max)
+        state.ledger.forget_dropped(state.gate)
         return back
 
     def _limit(self, now: float) -> None:
