@@ -119,7 +119,15 @@ def test_that_a_producer_of_chains_ended_as_it_has_to_alarms_nobody(caplog: pyte
     with caplog.at_level(logging.DEBUG, logger="librdkafka"):
         for text in (gapless, fenced):
             failure.log(logging.CRITICAL, "%s [%s] %s", "FATAL", "outboxd#producer-2", text)
-    assert [line.levelno for line in caplog.records] == [logging.DEBUG, logging.CRITICAL]
+        for name in ("enable.gapless.guarantee", "another.property"):
+            text = f"Configuration property {name} is experimental"
+            failure.log(logging.WARNING, "%s [%s] %s", "CONFWARN", "outboxd#producer-2", text)
+    assert [line.levelno for line in caplog.records] == [
+        logging.DEBUG,
+        logging.CRITICAL,
+        logging.DEBUG,
+        logging.WARNING,
+    ]
     assert failure.told is None
 
 

@@ -29,6 +29,8 @@ _CONNECTION_LOST: Final = "FAIL"
 """How librdkafka calls its lines about a connection that came to nothing."""
 _FATAL: Final = "FATAL"
 _GAPLESS: Final = "Gap-less ordering would not be guaranteed"
+_WARNING: Final = "CONFWARN"
+_PROPERTY: Final = "enable.gapless.guarantee is experimental"
 _THREAD: Final = re.compile(r"^\[thrd:[^ ]*\]: ")
 
 
@@ -87,18 +89,21 @@ class ClusterFailure:
         error = connection_error(level, *args)
         if error is not None:
             self.note(error)
-        CLIENT_LOGGER.log(logging.DEBUG if _is_end_of_chains(args) else level, form, *args)
+        CLIENT_LOGGER.log(logging.DEBUG if _is_of_chains(args) else level, form, *args)
 
     def _take(self, cause: _Cause) -> None:
         self._cause = self._last = cause
         self._heard.set()
 
 
-def _is_end_of_chains(args: tuple[object, ...]) -> bool:
-    """Say whether the client tells that it keeps what it was given without gaps: that is its task, and told as what
-    became of the records.
+def _is_of_chains(args: tuple[object, ...]) -> bool:
+    """Say whether the client tells that it keeps what it was given without gaps, or that it ends for that: this is what
+    it is made for, and what became of the records is told elsewhere.
     """
-    return len(args) == 3 and args[0] == _FATAL and _GAPLESS in str(args[2])
+    if len(args) != 3:
+        return False
+    text = str(args[2])
+    return (args[0] == _FATAL and _GAPLESS in text) or (args[0] == _WARNING and _PROPERTY in text)
 
 
 def connection_error(level: int, *args: object) -> KafkaError | None:

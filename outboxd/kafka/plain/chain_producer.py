@@ -28,7 +28,7 @@ from outboxd.kafka.cluster.topic_limits import KnownTopics, TopicLimits
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
 from outboxd.policy.exchange.messages import ChainFailure, DeliveryFault
-from outboxd.policy.faults import Fault, FaultClass, own_fault
+from outboxd.policy.faults import Fault, own_fault
 from outboxd.policy.rows.records import Record
 
 ENDING_SECONDS: Final = 1.0
@@ -176,4 +176,4 @@ class ChainProducer:
 
 def _is_unwritten(fault: Fault) -> bool:
     """Say whether the broker refused it for what it holds, or the client never sent it."""
-    return fault.fault_class is FaultClass.ROW_PERMANENT or fault.name == "_PURGE_QUEUE"
+    return fault.batch_wide or fault.name == "_PURGE_QUEUE"
