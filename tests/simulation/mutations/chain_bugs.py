@@ -5,7 +5,6 @@ from __future__ import annotations
 from outboxd.policy.keys.key_chains import KeyChains
 from outboxd.policy.keys.key_queues import KeyQueues
 from outboxd.relay.publish.chaining import Chaining
-from outboxd.relay.publish.publishing import Publishing
 from tests.simulation.mutations.patching import Mutation
 from tests.simulation.scenario import Scenario
 
@@ -37,22 +36,6 @@ CHAIN_BUGS = [
         "chain_cut",
         "self.chains.cut(gate_key)",
         "self.chains.cut(gate_key)[::-1]",
-        where=_chained,
-    ),
-    Mutation(
-        "chains are not cut where the shared producer is replaced",
-        Publishing,
-        "_rebuild",
-        "self._chaining.cut()",
-        "pass",
-        where=_chained,
-    ),
-    Mutation(
-        "what is left of a chain that is cut is still waited for",
-        Chaining,
-        "cut",
-        "state.lanes.count_in_flight(state.lanes[topic], -len(share))",
-        "pass",
         where=_chained,
     ),
     Mutation(
