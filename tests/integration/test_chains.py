@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.daemon import DaemonProcess
-from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import fresh_name
-from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
 
 ANY_PUBLISHED = "SELECT EXISTS (SELECT FROM outboxd.outbox WHERE published_at IS NOT NULL)"
@@ -99,16 +95,6 @@ def test_a_stop_while_rows_go_together_settles_them_and_none_comes_twice(rig: Ri
     ended = rig.daemon().run("--until-empty", timeout_seconds=60)
     assert ended.code == 0, ended.err
     rig.check().assert_holds()
-
-
-@pytest.fixture
-def three(database: Database, kafka_three: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on three brokers."""
-    made = Rig(database, kafka_three, tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def test_where_a_leader_dies_while_rows_go_together_nothing_is_lost_and_the_order_holds(three: Rig) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from confluent_kafka import KafkaException
 
@@ -16,21 +13,10 @@ from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import fresh_name
-from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
 from tests.support.rows import value
 
 LOSSY = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
-
-
-@pytest.fixture
-def three(database: Database, kafka_three: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on three brokers."""
-    made = Rig(database, kafka_three, tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def test_three_brokers_keep_what_they_acknowledged_when_a_leader_dies(kafka_three: KafkaCluster) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import NewTopic
@@ -16,7 +15,6 @@ from tests.support.checker import id_of
 from tests.support.children import wait_for
 from tests.support.kafka import KafkaCluster
 from tests.support.kafka_fixtures import fresh_name
-from tests.support.postgres_fixtures import Database
 from tests.support.rig import Rig
 
 pytestmark = pytest.mark.timeout(300)
@@ -26,12 +24,8 @@ MENDED_SECONDS = 100.0
 
 
 @pytest.fixture
-def rig(database: Database, kafka_three: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(database, kafka_three, tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
+def rig(three: Rig) -> Rig:
+    return three
 
 
 def create(kafka: KafkaCluster, topic: str, replicas: Sequence[Sequence[int]] = LED_BY_EACH) -> None:

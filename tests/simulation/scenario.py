@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from outboxd.policy.blame.routes import Confirm, RetryLimits, Route
 from outboxd.policy.rows.records import FIRST_ID, ID_MAX
@@ -84,14 +84,13 @@ def _ids_begin_after(near_zero: int, dice: random.Random) -> int:
     return near_zero if dice.random() >= FAR_SHARE else dice.choice(FAR_IDS)
 
 
-def _chains(seed: int) -> tuple[int, int]:
-    """Return with how many records in memory a key's go together, 0 for never, and how many keys there are then."""
-    dice = random.Random(f"chains {seed}")
-    return (dice.choice([2, 3, 6]), dice.choice([1, 2, 4, 12])) if dice.random() < CHAINS_SHARE else (0, 0)
-
-
-def _keys(chosen: int, chained: int) -> int:
-    return chained or chosen
+def _with_chains(made: Scenario) -> Scenario:
+    """Let records of a key go together in half of the seeds that may, where keys are few."""
+    dice = random.Random(f"chains {made.seed}")
+    if made.exactly_once or made.is_stormy or dice.random() >= CHAINS_SHARE:
+        return replace(made, limits=replace(made.limits, chain_rows_min=0))
+    limits = replace(made.limits, chain_rows_min=dice.choice([2, 3, 6]), chain_pause_seconds=0.5)
+    return replace(made, limits=limits, keys=dice.choice([1, 2, 4, 12]))
 
 
 def scenario(seed: int) -> Scenario:
@@ -102,7 +101,6 @@ def scenario(seed: int) -> Scenario:
     careful = random.Random(f"careful {seed}")
     is_careful = careful.random() < CAREFUL_SHARE
     later = random.Random(f"later {seed}")
-    chain_rows_min, chained_keys = _chains(seed)
     quiet = dice.random() < 0.25
     is_stormy = dice.random() < 0.04
     rows = dice.choice([8, 16, 16, 64])
@@ -125,12 +123,11 @@ def scenario(seed: int) -> Scenario:
     if exactly_once:
         names.remove("lossy.a")
     topics = dice.sample(names, 1 if is_stormy else dice.choice([1, 2, 3, 4]))
-    is_chained = chain_rows_min > 0 and not exactly_once and not is_stormy
-    return Scenario(
+    made = Scenario(
         seed=seed,
         topics=topics,
         partitions=dice.choice([1, 2, 3]),
-        keys=_keys(60 if is_stormy else dice.choice([1, 3, 6, 12, 30, 60]), chained_keys if is_chained else 0),
+        keys=60 if is_stormy else dice.choice([1, 3, 6, 12, 30, 60]),
         transactions=60 if is_stormy else dice.choice([10, 25, 25, 60]),
         writers=dice.choice([1, 2, 4]),
         fault_seconds=dice.choice([2.5, 4.0, 4.0, 6.0, 8.0, 16.0]),
@@ -149,8 +146,6 @@ def scenario(seed: int) -> Scenario:
             # By the seed, lest it change what is chosen after it.
             reach_ids_min=(5, 40, 1_000_000)[seed % 3],
             stall_seconds=(10.0, 1.0, 0.4)[seed // 3 % 3],
-            chain_rows_min=chain_rows_min if is_chained else 0,
-            chain_pause_seconds=0.5,
         ),
         routes=routes,
         default_route=Route(retry=retry),
@@ -187,3 +182,4 @@ def scenario(seed: int) -> Scenario:
         has_stalls=later.random() < STALLS_SHARE and not is_careful,
         has_changes=later.random() < CHANGES_SHARE and not is_careful,
     )
+    return _with_chains(made)

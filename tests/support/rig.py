@@ -140,3 +140,13 @@ def rig(database: Database, kafka: KafkaCluster, tmp_path: Path) -> Iterator[Rig
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def three(database: Database, kafka_three: KafkaCluster, tmp_path: Path) -> Iterator[Rig]:
+    """A rig on three brokers."""
+    made = Rig(database, kafka_three, tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -342,9 +342,9 @@ class GateMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.with_producer and not self.chain)
     @rule(rows=st.integers(1, 5))
     def go_together(self, rows: int) -> None:
-        heads = self.gate.chained.heads([record(min(self.with_producer))])
-        for head in heads:
-            self.chain = ids(self.gate.chained.queue_of(head)[:rows])
+        head = record(min(self.with_producer))
+        self.chain = ids(self.gate.chained.queue_of(head)[:rows])
+        if self.chain:
             self.gate.chained.begin(head, len(self.chain))
             self.with_producer |= set(self.chain)
 

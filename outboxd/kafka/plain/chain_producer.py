@@ -10,8 +10,7 @@ working ──a record fails, or the client──▶ ending: nothing more is tak
    ▲                                          │ all is in, or it took too long
    └──────────────── ended, by the relay ◀────┘
 
-It is made when it is first needed, since most daemons never need it. Like all of the publisher it belongs to the
-relay's thread.
+Like all of the publisher it belongs to the relay's thread.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException
 
-from outboxd.kafka.client.former_producers import serve_last_reports
-from outboxd.kafka.client.producer_maker import NO_PRODUCER, AnyProducer
+from outboxd.kafka.client.producer_maker import AnyProducer
+from outboxd.kafka.client.spare_producer import SpareProducer
 from outboxd.kafka.cluster.topic_limits import KnownTopics, TopicLimits
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
@@ -35,8 +34,8 @@ ENDING_SECONDS: Final = 1.0
 """So long what brokers have is waited for: what they say of it is no duplicate later."""
 
 
-class ChainProducer:
-    """Holds one producer at a time, or none yet."""
+class ChainProducer(SpareProducer):
+    """A spare producer that ends where something fails."""
 
     def __init__(
         self, make_producer: Callable[[], AnyProducer], checks: MessageChecks, topics: KnownTopics, inbox: Inbox
@@ -49,18 +48,17 @@ class ChainProducer:
             topics: what brokers may refuse.
             inbox: where reports land; those of failures as `chain_failures`.
         """
-        self._make_producer = make_producer
+        super().__init__(make_producer)
         self._checks = checks
         self._topics = topics
         self._inbox = inbox
-        self._producer: AnyProducer | None = None
         self._failure: ChainFailure | None = None
         self._ending_until = 0.0
 
     @property
     def in_flight(self) -> bool:
         """Whether it owes reports."""
-        return self._producer is not None and len(self._producer) > 0
+        return self.present is not None and len(self.present) > 0
 
     def publish(self, records: Sequence[Record]) -> int:
         """Give it records of one key, of which nothing is with any producer; return how many of the first ones it took.
@@ -69,9 +67,7 @@ class ChainProducer:
         """
         if self._failure is not None or self._checks.topic_fault(records[0].topic) is not None:
             return 0
-        if self._producer is None or self._producer is NO_PRODUCER:
-            self._producer = self._make_producer()
-        produce, checks = self._producer.produce, self._checks
+        produce, checks = self.needed().produce, self._checks
         limits = self._topics.of(records[0].topic)
         taken = 0
         try:
@@ -109,7 +105,7 @@ class ChainProducer:
         """Serve the callbacks that are due, waiting so long for some; return what is wrong with the cluster, if it is
         said.
         """
-        producer = self._producer
+        producer = self.present
         if producer is None:
             return None
         trouble = None
@@ -147,31 +143,18 @@ class ChainProducer:
             return None
         return self._failure
 
-    def purge(self) -> None:
-        """Drop what was not sent yet, and stop waiting for what was."""
-        if self._producer is not None:
-            self._producer.purge(in_queue=True, in_flight=True, blocking=False)
-
     def drop(self) -> list[AnyProducer]:
-        """Let go of the producer, so that the next chain makes another; return it for its end, if there was one. Its
-        last reports are in the inbox then.
-        """
-        former = [] if self._producer is None else [self._producer]
-        for producer in former:
-            serve_last_reports(producer)
-        self._producer, self._failure = None, None
+        """Let go of the producer, as any spare one, and forget what failed."""
+        former, _ = self.end()
         return former
 
-    def take_unwritten(self) -> set[int]:
-        """Return the ids of those that failed and are certainly in no log, once the producer was let go of."""
+    def end(self) -> tuple[list[AnyProducer], set[int]]:
+        """The same; return the ids of those that failed and are certainly in no log, too."""
+        former = super().drop()
+        self._failure = None
         failed, self._inbox.chain_failures[:] = self._inbox.chain_failures[:], []
-        return {report.record.id for report in failed if report.error is not None and _is_unwritten(report.error.fault)}
-
-    def take_credentials(self, name: str, password: str) -> None:
-        """Name and password of SASL hold from the next connection on. May be called on any thread."""
-        producer = self._producer
-        if producer is not None:
-            producer.set_sasl_credentials(name, password)
+        unwritten = {report.record.id for report in failed if report.error and _is_unwritten(report.error.fault)}
+        return former, unwritten
 
 
 def _is_unwritten(fault: Fault) -> bool:

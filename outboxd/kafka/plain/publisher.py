@@ -121,8 +121,9 @@ class KafkaPublisher(NoTransactions):
     def end_chains(self) -> Collection[int]:
         """Stop all chains where they are; return the ids of those that are certainly in no log."""
         self._suspect_log()
-        destroy(self._chains.drop())
-        return self._chains.take_unwritten()
+        former, unwritten = self._chains.end()
+        destroy(former)
+        return unwritten
 
     def _suspect_log(self) -> None:
         if self._acknowledged is not None:
@@ -159,7 +160,6 @@ class KafkaPublisher(NoTransactions):
         shared, chains = self._shared, self._chains
         if shared.producer is NO_PRODUCER:
             shared.producer = self._maker.try_to_make(self._config)
-            call = shared.producer.poll
         if chains.in_flight:
             # What both have is waited for at the one that has the rest, or in short turns.
             waits = not len(shared.producer)
@@ -200,7 +200,6 @@ class KafkaPublisher(NoTransactions):
         self._checks.empty_key_partition = empty_key_partition(self._properties)
         shared.producer = self._maker.try_to_make(self._config)
         self._partitions.forget()
-        self._chains.take_unwritten()
         self.inbox.take()
         destroy(former)
 

@@ -28,15 +28,9 @@ class ChainedKeys:
         """Whether a record of any chain is not delivered yet."""
         return bool(self._chains.by_id)
 
-    def heads(self, ready: Sequence[Record]) -> list[Record]:
-        """Return those of records that were let go, and are not with the producer yet, that have a key and stand in
-        front of it. A topic that goes one record at a time has none.
-        """
-        return [record for record in ready if self.queue_of(record)]
-
     def queue_of(self, record: Record) -> list[Record]:
         """Return the record, which was let go and is not with the producer yet, and those that wait behind it; nothing
-        where it goes by itself.
+        where it has no key, or its topic goes one record at a time.
         """
         queue = self._queues.by_key.get((record[3], record[4]), [])
         return queue if record[4] is not None and queue and queue[0][1] == record[1] else []

@@ -35,33 +35,30 @@ class Chaining:
         """`state` is the relay's memory of this ownership."""
         self._state = state
         self._pauses = ChainPauses(state.limits.chain_pause_seconds)
-        self._fronts: list[Record] = []
         self._goes = False
 
     def publish(self, ready: list[Record], now: float) -> tuple[list[Record], list[Record]]:
         """Send chains of what was let go, with what waits behind it; return what goes by itself, and what goes later,
         since this turn has sent enough.
         """
-        state = self._state
         self._goes = self._is_worth_it()
-        heads = state.gate.chained.heads(ready) if self._goes else []
-        if not heads:
+        if not self._goes:
             return ready, []
+        queue_of = self._state.gate.chained.queue_of
         room = TURN_ROWS_MAX
-        sent: set[int] = set()
+        going: list[Record] = []
         later: list[Record] = []
-        for head in heads:
-            if not self._may_go(head, now):
-                continue
-            if room <= 0:
+        for head in ready:
+            queue = queue_of(head)
+            if not queue or not self._may_go(head, now):
+                going.append(head)
+            elif room <= 0:
                 later.append(head)
-                continue
-            taken = self._send(head, min(CHAIN_ROWS_MAX, room), now)
-            if taken:
-                sent.add(head.id)
+            elif taken := self._send(queue[: min(CHAIN_ROWS_MAX, room)], now):
                 room -= taken
-        away = sent.union(map(id_of, later))
-        return ([record for record in ready if record.id not in away] if away else ready), later
+            else:
+                going.append(head)
+        return going, later
 
     def _is_worth_it(self) -> bool:
         """Say whether keys are few for what is in memory: all go by the producer of chains then, else none does.
@@ -84,9 +81,9 @@ class Chaining:
         is_special = topic in state.topics.held or topic in state.lanes.unconfirmed_topics
         return not (is_special or head.id in state.aftermath.histories.by_id or self._pauses.is_paused(topic, now))
 
-    def _send(self, head: Record, rows_max: int, now: float) -> int:
-        state = self._state
-        records = state.gate.chained.queue_of(head)[:rows_max]
+    def _send(self, records: list[Record], now: float) -> int:
+        """Send the first records of one key together; return how many were taken."""
+        state, head = self._state, records[0]
         taken = state.ports.publisher.publish_chain(records)
         if taken:
             state.gate.chained.begin(head, taken)
@@ -108,7 +105,7 @@ class Chaining:
         state = self._state
         unwritten = state.ports.publisher.end_chains()
         following = state.aftermath.take(state.ports.publisher.take_reports(), now)
-        back = self.cut()
+        back, fronts = self.cut()
         pause_seconds = self._pauses.failed(failure.topic, now)
         self._limit(now)
         fault = failure.error.fault
@@ -123,20 +120,22 @@ class Chaining:
             unknown_rows=in_doubt,
             pause_seconds=pause_seconds,
         )
-        return following + self._fronts
+        return following + fronts
 
-    def cut(self) -> list[Record]:
-        """All chains end: return what of them was not delivered. The first one of each key goes by itself next."""
+    def cut(self) -> tuple[list[Record], list[Record]]:
+        """All chains end: return what of them was not delivered, and the first ones of each key, which go by themselves
+        next.
+        """
         state = self._state
         back = state.gate.chained.undelivered()
         for topic, share in shares(back).items():
             state.lanes.count_in_flight(state.lanes[topic], -len(share))
         state.in_doubt.update(map(id_of, back))
-        self._fronts = state.gate.chained.cut()
+        fronts = state.gate.chained.cut()
         # What was with the producer waits again, beside what did before.
         state.gate.limit_waiting(state.gate.waiting_per_key_max)
         state.ledger.forget_dropped(state.gate)
-        return back
+        return back, fronts
 
     def _limit(self, now: float) -> None:
         state = self._state

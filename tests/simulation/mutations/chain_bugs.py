@@ -26,8 +26,8 @@ CHAIN_BUGS = [
         "all that is left of a chain that is cut is let go at once",
         Chaining,
         "cut",
-        "self._fronts = state.gate.chained.cut()",
-        "self._fronts = (state.gate.chained.cut(), back)[1]",
+        "fronts = state.gate.chained.cut()",
+        "fronts = (state.gate.chained.cut(), back)[1]",
         where=_chained,
     ),
     Mutation(
