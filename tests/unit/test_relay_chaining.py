@@ -74,6 +74,11 @@ class Bench:
         records = self.state.ledger.records
         self.reports += [Report(records[each], None, 0, each) for each in record_ids]
 
+    def settled(self) -> None:
+        """What was delivered is written, and leaves memory."""
+        self.state.ledger.leave(list(self.state.settling.ids))
+        self.state.settling.ids.clear()
+
     def fail_chains(self, topic: str | None = "orders") -> None:
         self.chain_fault = ChainFailure(topic, TOO_LARGE)
 
@@ -134,19 +139,32 @@ def test_where_keys_are_many_for_what_waits_each_row_goes_by_itself() -> None:
     assert bench.sent == [1, 5, 6]
 
 
+def test_what_is_delivered_and_waits_for_being_settled_does_not_make_keys_few() -> None:
+    bench = Bench()
+    bench.admit(*rows(1, 2, 3), *rows(4, key="b"), *rows(5, key="c"))
+    bench.turn()
+    assert bench.chains == []
+    bench.deliver(1, 4, 5)
+    bench.turn()
+    bench.turn()
+    assert len(bench.state.ledger) == 5
+    assert bench.chains == []
+    assert bench.sent == [1, 4, 5, 2]
+
+
 def test_they_go_together_until_there_is_only_a_quarter_of_that_to_a_key() -> None:
     bench = Bench(RelayLimits(chain_rows_min=8))
     bench.admit(*rows(*range(1, 9)))
     bench.turn()
     bench.deliver(*range(1, 9))
     bench.turn()
-    bench.state.ledger.leave(range(1, 9))
+    bench.settled()
     bench.admit(*rows(11, 12))
     bench.turn()
     assert bench.chains == [list(range(1, 9)), [11, 12]]
     bench.deliver(11, 12)
     bench.turn()
-    bench.state.ledger.leave([11, 12])
+    bench.settled()
     bench.admit(*rows(21))
     bench.turn()
     assert bench.sent == [21]

@@ -67,12 +67,13 @@ class Chaining:
         hundreds of mebibytes (measured with queues around a limit of their own).
         """
         state = self._state
-        rows_min = state.limits.chain_rows_min
+        rows_min: float = state.limits.chain_rows_min
         if not rows_min or state.pipelined:
             return False
-        return len(state.ledger) >= len(state.gate.keys.queues.by_key) * (
-            rows_min / STAYS_SHARE if self._goes else rows_min
-        )
+        # What is delivered stays in memory until that is written, and its key is free by then.
+        rows = len(state.ledger) - state.settling.records
+        rows_min = rows_min / STAYS_SHARE if self._goes else rows_min
+        return rows >= rows_min * len(state.gate.keys.queues.by_key)
 
     def _may_go(self, head: Record, now: float) -> bool:
         state, topic = self._state, head.topic
