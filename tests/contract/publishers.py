@@ -65,6 +65,14 @@ class PublisherBench(ABC):
             found += self.publisher.take_reports()
         return found
 
+    def publish_chain(self, records: list[Record]) -> int:
+        """Send them together, once the producer of chains is ready for any; return how many were taken."""
+        deadline = time.monotonic() + REPORTS_SECONDS_MAX
+        while not (taken := self.publisher.publish_chain(records)):
+            assert time.monotonic() < deadline
+            self._serve()
+        return taken
+
     def serve(self) -> list[Report]:
         """Let a little time pass; return the reports that came."""
         self._serve()

@@ -122,9 +122,18 @@ def ended_chain(bench: PublisherBench) -> tuple[ChainFailure, list[int], set[int
     return failure, [report.record.id for report in delivered], unwritten
 
 
+def test_none_is_taken_while_the_producer_connects_and_they_go_by_themselves_meanwhile(bench: PublisherBench) -> None:
+    first, others = bench.record(), [bench.record() for _ in range(3)]
+    assert bench.publisher.publish_chain([first, *others]) == 0
+    assert bench.publisher.publish([first], 0) == 1
+    assert [report.record.id for report in bench.reports(1)] == [first.id]
+    assert bench.publish_chain(others) == 3
+    assert [report.record.id for report in bench.reports(3)] == [record.id for record in others]
+
+
 def test_records_that_go_together_are_delivered_and_reported_in_order(bench: PublisherBench) -> None:
     records = [bench.record() for _ in range(50)]
-    assert bench.publisher.publish_chain(records) == 50
+    assert bench.publish_chain(records) == 50
     reports = bench.reports(50)
     assert [report.record.id for report in reports] == [record.id for record in records]
     assert [report.offset for report in reports] == list(range(50))
@@ -140,7 +149,7 @@ def test_where_one_of_them_fails_what_was_delivered_is_their_beginning_and_the_n
     bench.forget_limits()
     records = [bench.record(kind=Kind.POISON if number == poison_at else Kind.GOOD) for number in range(30)]
     ids = [record.id for record in records]
-    assert bench.publisher.publish_chain(records) == 30
+    assert bench.publish_chain(records) == 30
     failure, delivered, unwritten = ended_chain(bench)
     assert failure.topic == bench.topic
     assert failure.error.fault.name == "MSG_SIZE_TOO_LARGE"
@@ -149,14 +158,14 @@ def test_where_one_of_them_fails_what_was_delivered_is_their_beginning_and_the_n
     assert unwritten == set(ids[len(delivered) :])
     # What is left goes again by itself, and the next ones may go together.
     again = [record for record in records if record.id in unwritten and record.id != ids[poison_at]]
-    assert bench.publisher.publish_chain(again) == len(again)
+    assert bench.publish_chain(again) == len(again)
     assert [report.record.id for report in bench.reports(len(again))] == [record.id for record in again]
     assert bench.log() == [record_id for record_id in ids if record_id != ids[poison_at]]
 
 
 def test_from_a_failure_on_none_is_taken_until_they_are_ended(bench: PublisherBench) -> None:
     bench.forget_limits()
-    assert bench.publisher.publish_chain([bench.record(kind=Kind.POISON), bench.record()]) == 2
+    assert bench.publish_chain([bench.record(kind=Kind.POISON), bench.record()]) == 2
     later = [bench.record("later"), bench.record("later")]
     deadline = time.monotonic() + REPORTS_SECONDS_MAX
     while bench.publisher.chain_failure() is None:
@@ -165,13 +174,13 @@ def test_from_a_failure_on_none_is_taken_until_they_are_ended(bench: PublisherBe
     assert bench.publisher.publish_chain(later) == 0
     assert bench.publisher.publish(later, 0) == 2, "by themselves they go"
     bench.publisher.end_chains()
-    assert bench.publisher.publish_chain([bench.record("z")]) == 1
+    assert bench.publish_chain([bench.record("z")]) == 1
     assert len(bench.reports(3)) == 3
 
 
 def test_a_record_that_the_client_refuses_ends_what_is_taken_of_them_before_it(bench: PublisherBench) -> None:
     good, refused, other = bench.record(), bench.record(kind=Kind.REFUSED), bench.record()
-    assert bench.publisher.publish_chain([good, refused, other]) == 1
+    assert bench.publish_chain([good, refused, other]) == 1
     assert [report.record.id for report in bench.reports(1)] == [good.id]
     assert bench.publisher.publish_chain([refused, other]) == 0
     assert bench.publisher.chain_failure() is None
@@ -179,9 +188,9 @@ def test_a_record_that_the_client_refuses_ends_what_is_taken_of_them_before_it(b
 
 
 def test_after_a_rebuild_no_report_of_records_that_went_together_comes(bench: PublisherBench) -> None:
-    bench.publisher.publish_chain([bench.record() for _ in range(5)])
+    bench.publish_chain([bench.record() for _ in range(5)])
     bench.publisher.rebuild()
     after = [bench.record("b"), bench.record("b")]
-    assert bench.publisher.publish_chain(after) == 2
+    assert bench.publish_chain(after) == 2
     assert [report.record.id for report in bench.reports(2)] == [record.id for record in after]
     assert bench.publisher.take_reports() == []

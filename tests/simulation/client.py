@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from outboxd.kafka.plain.chain_producer import READY_SECONDS
 from outboxd.policy.exchange.messages import ChainFailure, DeliveryFault, ProgressRow, Report
 from outboxd.policy.faults import Fault, FaultClass, fault_of
 from outboxd.policy.rows.records import Record
@@ -33,6 +34,7 @@ class _Instance:
         self.on_network = 0
         """So many batches are under way."""
         self.ending_until = 0.0
+        self.ready_from: float | None = None
         self.makings = {name: topic.makings for name, topic in broker.topics.items()}
         self.queues: dict[tuple[str, int], deque[tuple[Record, bool]]] = {}
         self.sending: set[tuple[str, int]] = set()
@@ -96,7 +98,7 @@ class SimulatedPublisher:
 
     def publish_chain(self, records: Sequence[Record]) -> int:
         chains = self._chains
-        if chains.failure is not None:
+        if chains.failure is not None or not self._are_chains_ready():
             return 0
         taken = 0
         for record in records:
@@ -107,6 +109,14 @@ class SimulatedPublisher:
             taken += 1
         self._daemon.at_step("publishing")
         return taken
+
+    def _are_chains_ready(self) -> bool:
+        """Once they are wanted it takes a moment until they go."""
+        now = self._broker.timeline.now
+        if self._chains.ready_from is None:
+            self._chains.ready_from = now + READY_SECONDS
+            self._broker.timeline.at(self._chains.ready_from, lambda: None)
+        return now >= self._chains.ready_from
 
     def chain_failure(self) -> ChainFailure | None:
         chains = self._chains

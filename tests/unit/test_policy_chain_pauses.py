@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outboxd.policy.keys.chain_pauses import DOUBLINGS_MAX, NOT_TAKEN_SECONDS, PAUSES_MAX, ChainPauses
+from outboxd.policy.keys.chain_pauses import DOUBLINGS_MAX, PAUSES_MAX, ChainPauses
 
 
 def test_a_failure_pauses_its_topic_and_no_other() -> None:
@@ -39,17 +39,6 @@ def test_a_failure_long_after_a_pause_begins_with_the_shortest_one_again() -> No
     pauses.failed("orders", 0.0)
     pauses.failed("orders", 6.0)
     assert pauses.failed("orders", 6.0 + 10.0 + 10.0) == 5.0
-
-
-def test_what_was_not_taken_pauses_its_topic_for_a_moment_and_shortens_no_longer_pause() -> None:
-    pauses = ChainPauses(5.0)
-    pauses.not_taken("orders", 0.0)
-    assert pauses.is_paused("orders", NOT_TAKEN_SECONDS - 0.1)
-    assert not pauses.is_paused("orders", NOT_TAKEN_SECONDS)
-    pauses.failed("orders", 10.0)
-    pauses.not_taken("orders", 10.0)
-    assert pauses.is_paused("orders", 14.9)
-    assert not pauses.are_over(14.9)
 
 
 @pytest.mark.parametrize("topics", [PAUSES_MAX + 1, 3 * PAUSES_MAX])

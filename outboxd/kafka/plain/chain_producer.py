@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException
 
-from outboxd.kafka.client.producer_maker import AnyProducer
+from outboxd.kafka.client.producer_maker import NO_PRODUCER, AnyProducer
 from outboxd.kafka.client.spare_producer import SpareProducer
 from outboxd.kafka.cluster.topic_limits import KnownTopics, TopicLimits
 from outboxd.kafka.inbox import Inbox, delivery_fault
@@ -32,6 +32,10 @@ from outboxd.policy.rows.records import Record
 
 ENDING_SECONDS: Final = 1.0
 """So long what brokers have is waited for: what they say of it is no duplicate later."""
+READY_SECONDS: Final = 0.2
+"""So long after it was made it takes nothing. What a client is given before it has a connection waits for half a second
+(measured), as it asks again where topics are by that time; what comes a tenth of a second later goes at once.
+"""
 
 
 class ChainProducer(SpareProducer):
@@ -54,6 +58,7 @@ class ChainProducer(SpareProducer):
         self._inbox = inbox
         self._failure: ChainFailure | None = None
         self._ending_until = 0.0
+        self._ready_from = 0.0
 
     @property
     def in_flight(self) -> bool:
@@ -63,9 +68,9 @@ class ChainProducer(SpareProducer):
     def publish(self, records: Sequence[Record]) -> int:
         """Give it records of one key, of which nothing is with any producer; return how many of the first ones it took.
 
-        It takes none that looks as if it might be refused, and none behind one.
+        It takes none that looks as if it might be refused, and none behind one; nor any while it connects.
         """
-        if self._failure is not None or self._checks.topic_fault(records[0].topic) is not None:
+        if self._failure is not None or not self._is_ready() or self._checks.topic_fault(records[0].topic) is not None:
             return 0
         produce, checks = self.needed().produce, self._checks
         limits = self._topics.of(records[0].topic)
@@ -92,6 +97,14 @@ class ChainProducer(SpareProducer):
             # Where it is the record's own fault, it is refused as it goes by itself, which it does next.
             self._note_fatal(error)
         return taken
+
+    def _is_ready(self) -> bool:
+        """Say whether it has been there for long enough; make it where it is not there."""
+        now = time.monotonic()
+        if self.present is None or self.present is NO_PRODUCER:
+            self._ready_from = now + READY_SECONDS
+            self.needed()
+        return now >= self._ready_from
 
     def _may_be_refused(self, record: Record, limits: TopicLimits) -> bool:
         is_usual = (

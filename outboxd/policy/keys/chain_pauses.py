@@ -10,8 +10,6 @@ from typing import Final
 
 DOUBLINGS_MAX: Final = 6
 """A pause becomes as long as so many doublings make it: 320 s of 5."""
-NOT_TAKEN_SECONDS: Final = 1.0
-"""So long after its first record was not taken for a chain no other one is tried."""
 PAUSES_MAX: Final = 1_000
 """With more topics than that all pause for as long as the last of them."""
 
@@ -51,11 +49,6 @@ class ChainPauses:
             del self._until[name]
             self._spans.pop(name, None)
         return topic if over else None
-
-    def not_taken(self, topic: str, now: float) -> None:
-        """The first record of a chain was not taken: it is nothing to go together, or there is no room."""
-        until = self._until[topic] = max(self._until.get(topic, now), now + NOT_TAKEN_SECONDS)
-        self._last_until = max(self._last_until, until)
 
     def is_paused(self, topic: str, now: float) -> bool:
         """Say whether no chain of this topic may go."""

@@ -30,6 +30,13 @@ class KeyQueues:
         """Say whether a record of the key is with the producer."""
         return gate_key in self.by_key
 
+    @property
+    def rows(self) -> int:
+        """How many records are with the producer or wait, of all busy keys; each of them is asked."""
+        # The last one of a chain stands in front of its queue, too.
+        chained = len(self.chains.by_id) - len(self.chains.by_key)
+        return sum(map(len, self.by_key.values())) + chained
+
     def owner_of(self, gate_key: GateKey) -> int | None:
         """Return the id of the key's record that is with the producer."""
         queue = self.by_key.get(gate_key)

@@ -54,7 +54,7 @@ class Chaining:
                 going.append(head)
             elif room <= 0:
                 later.append(head)
-            elif taken := self._send(queue[: min(CHAIN_ROWS_MAX, room)], now):
+            elif taken := self._send(queue[: min(CHAIN_ROWS_MAX, room)]):
                 room -= taken
             else:
                 going.append(head)
@@ -66,14 +66,15 @@ class Chaining:
         Where some went by one producer and some by the other, each with a few records at a time, the client took
         hundreds of mebibytes (measured with queues around a limit of their own).
         """
-        state = self._state
+        state, queues = self._state, self._state.gate.keys.queues
         rows_min: float = state.limits.chain_rows_min
         if not rows_min or state.pipelined:
             return False
-        # What is delivered stays in memory until that is written, and its key is free by then.
-        rows = len(state.ledger) - state.settling.records
-        rows_min = rows_min / STAYS_SHARE if self._goes else rows_min
-        return rows >= rows_min * len(state.gate.keys.queues.by_key)
+        if self._goes:
+            rows_min /= STAYS_SHARE
+        # Of what is in memory only that counts which has a key and is not delivered. Few keys are quickly asked for it.
+        rows_needed = rows_min * len(queues.by_key)
+        return 0 < rows_needed <= len(state.ledger) and rows_needed <= queues.rows
 
     def _may_go(self, head: Record, now: float) -> bool:
         state, topic = self._state, head.topic
@@ -82,16 +83,13 @@ class Chaining:
         is_special = topic in state.topics.held or topic in state.lanes.unconfirmed_topics
         return not (is_special or head.id in state.aftermath.histories.by_id or self._pauses.is_paused(topic, now))
 
-    def _send(self, records: list[Record], now: float) -> int:
+    def _send(self, records: list[Record]) -> int:
         """Send the first records of one key together; return how many were taken."""
-        state, head = self._state, records[0]
+        state = self._state
         taken = state.ports.publisher.publish_chain(records)
         if taken:
-            state.gate.chained.begin(head, taken)
+            state.gate.chained.begin(records[0], taken)
             state.lanes.published(records[:taken])
-        else:
-            self._pauses.not_taken(head.topic, now)
-            self._limit(now)
         return taken
 
     def look(self, now: float) -> list[Record]:
