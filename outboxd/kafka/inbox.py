@@ -17,15 +17,18 @@ from outboxd.policy.rows.records import Record
 
 
 class Inbox:
-    """Reports in the order in which the client gave them, until the relay takes them."""
+    """Reports in the order in which the client gave them, until the relay takes them. Those of chains are kept apart:
+    another producer reports them, so that the places that both tell of one partition are in no order.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self._reports: list[Report] = []
         self.put = self._reports.append
+        self._chained: list[Report] = []
         self.chain_failures: list[Report] = []
         """Of records that went by `in_chain`: they are no outcome of the record, which goes again by itself."""
-        self.record_type = _record_type(self._reports, self.chain_failures)
+        self.record_type = _record_type(self._reports, self._chained, self.chain_failures)
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -36,10 +39,16 @@ class Inbox:
         return any(report[1] is not None for report in self._reports[:])
 
     def take(self) -> list[Report]:
-        """Return what is there and empty the inbox."""
+        """Return what is there of all but chains, and keep it no longer."""
         taken = self._reports[:]
         # Only what was copied is removed: another thread may append meanwhile.
         del self._reports[: len(taken)]
+        return taken
+
+    def take_chained(self) -> list[Report]:
+        """Return what was delivered in chains, and keep it no longer. On the thread that serves the callbacks."""
+        taken = self._chained[:]
+        self._chained.clear()
         return taken
 
 
@@ -56,8 +65,8 @@ def refusal_fault(error: TypeError | ValueError) -> DeliveryFault:
     return DeliveryFault(fault_of_refusal(kind, str(error)), str(error))
 
 
-def _record_type(reports: list[Report], chain_failures: list[Report]) -> type[Record]:
-    append = reports.append
+def _record_type(reports: list[Report], chained: list[Report], chain_failures: list[Report]) -> type[Record]:
+    append, append_chained = reports.append, chained.append
     new_tuple = tuple.__new__
 
     class ReportingRecord(Record):
@@ -73,7 +82,7 @@ def _record_type(reports: list[Report], chain_failures: list[Report]) -> type[Re
 
         def in_chain(self, error: KafkaError | None, message: Message) -> None:
             if error is None:
-                append(new_tuple(Report, (self, None, message.partition(), message.offset(), False)))
+                append_chained(new_tuple(Report, (self, None, message.partition(), message.offset(), False)))
             else:
                 chain_failures.append(Report(self, delivery_fault(error, alone=False), message.partition(), None))
 

@@ -84,12 +84,37 @@ def test_places_below_earlier_ones_are_a_cut_log_and_the_earlier_ones_are_looked
         looked.set()
 
     places = AcknowledgedPlaces(dict, "default", on_lost)
-    monkeypatch.setattr(module, "LogReader", lambda *_: FakeLog(cut_at=700, high=720))
+    monkeypatch.setattr(module, "LogReader", lambda *_, **__: FakeLog(cut_at=700, high=720))
     for offset in (*range(600, 1_000), *range(700, 710)):
         places.note([Report(record(offset), None, 0, offset)])
     assert looked.wait(10)
     places.close()
     assert told == [("orders", 0, 280)]
+
+
+@pytest.mark.parametrize(("are_chained", "alone"), [(True, False), (False, True), (True, True)])
+def test_places_that_two_producers_tell_of_between_each_other_are_no_cut_log(
+    monkeypatch: pytest.MonkeyPatch, *, are_chained: bool, alone: bool
+) -> None:
+    places = AcknowledgedPlaces(dict, "default", lambda *_: None)
+    suspected: list[int] = []
+    monkeypatch.setattr(places, "suspect", lambda: suspected.append(1))
+    for offset in (*range(0, 1_000, 10), *range(2_000, 3_000, 10)):
+        places.note([Report(record(offset + 500), None, 0, offset + 500)])
+        places.note([Report(record(offset), None, 0, offset, alone)], are_chained=are_chained)
+    assert suspected == []
+    places.note([Report(record(5), None, 0, 5, alone)], are_chained=are_chained)
+    assert suspected == [1]
+
+
+def test_of_very_many_partitions_the_oldest_are_forgotten_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PARTITIONS_MAX", 3)
+    places = AcknowledgedPlaces(dict, "default", lambda *_: None)
+    for partition in range(10):
+        for are_chained in (False, True):
+            places.note([Report(record(9), None, partition, 9)], are_chained=are_chained)
+    assert len(places._samples) == 3
+    assert len(places._last_offsets) == 6
 
 
 def test_a_client_that_cannot_be_made_is_tried_again_and_the_samples_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +126,7 @@ def test_a_client_that_cannot_be_made_is_tried_again_and_the_samples_are_kept(mo
         told.append((topic, partition, records))
         looked.set()
 
-    def make(*properties: object) -> FakeLog:
+    def make(*properties: object, **_: object) -> FakeLog:
         made.append(properties)
         if len(made) < 3:
             raise KafkaException(KafkaError(KafkaError._INVALID_ARG, "ssl.ca.location failed: No such file"))
@@ -124,7 +149,7 @@ def test_suspicions_that_come_faster_than_they_are_looked_into_share_one_thread(
     looks: list[object] = []
     began, may_go_on, through = threading.Event(), threading.Event(), threading.Event()
 
-    def make(*properties: object) -> FakeLog:
+    def make(*properties: object, **_: object) -> FakeLog:
         looks.append(properties)
         began.set()
         may_go_on.wait(10)
@@ -156,14 +181,14 @@ def test_a_look_that_fails_in_an_unknown_way_keeps_no_later_suspicion_waiting(mo
     monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
     places = AcknowledgedPlaces(dict, "default", lambda *_: looked.set())
 
-    def fail(*_: object) -> FakeLog:
+    def fail(*_: object, **__: object) -> FakeLog:
         raise RuntimeError("a surprise")
 
     monkeypatch.setattr(module, "LogReader", fail)
     places.note([Report(record(1), None, 0, 1)])
     places.suspect()
     assert ended.wait(10)
-    monkeypatch.setattr(module, "LogReader", lambda *_: FakeLog(cut_at=0, high=0))
+    monkeypatch.setattr(module, "LogReader", lambda *_, **__: FakeLog(cut_at=0, high=0))
     places.note([Report(record(2), None, 0, 2)])
     places.suspect()
     assert looked.wait(10)

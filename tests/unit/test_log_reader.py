@@ -55,3 +55,11 @@ def test_an_end_behind_what_was_asked_for_is_an_end(monkeypatch: pytest.MonkeyPa
     # Offset 1 is there no more, by compaction.
     reader = reader_of(monkeypatch, message_of(0), message_of(2, KafkaError._PARTITION_EOF))
     assert [record.offset for record in reader.read({AT: [0, 1]})] == [0]
+
+
+def test_who_reads_here_and_there_has_no_client_that_reads_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, object]] = []
+    monkeypatch.setattr("outboxd.kafka.cluster.log_reader.Consumer", made.append)
+    LogReader({}, "default", reads_ahead=False)
+    ahead_kbytes = [config["queued.max.messages.kbytes"] for config in made]
+    assert ahead_kbytes == [64, 64]

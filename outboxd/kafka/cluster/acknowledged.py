@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 from confluent_kafka import KafkaException
 
@@ -41,34 +42,46 @@ class AcknowledgedPlaces:
         self._source = source
         self._on_lost = on_lost
         self._samples: dict[Partition, deque[Sample]] = {}
+        self._last_offsets: dict[tuple[str, int, bool, bool], int] = {}
+        """By partition and producer: each tells of its own records in their order."""
         self._taken: deque[dict[Partition, deque[Sample]]] = deque(maxlen=WAITING_MAX)
         """Samples that the thread does not look at yet."""
         self._is_looking = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
 
-    def note(self, reports: Sequence[Report]) -> None:
-        """Keep some of these reports."""
+    def note(self, reports: Sequence[Report], *, are_chained: bool = False) -> None:
+        """Keep some of these reports. `are_chained`: they came by the producer of chains, the others did not."""
         if self._taken:
             self._look_at_taken()
         # The last one too, so that few reports at a time leave samples as well.
         for report in reports[-1:] if len(reports) <= STRIDE else (*reports[::STRIDE], reports[-1]):
-            record, error, partition, offset, _ = report
+            record, error, partition, offset, alone = report
             if error is None and partition is not None and offset is not None:
-                samples = self._samples.get((record.topic, partition))
-                if samples and offset < samples[-1][0]:
+                way = (record.topic, partition, are_chained, alone)
+                if offset < self._last_offsets.get(way, 0):
                     # The log was cut, and written anew from there; no producer need fail of it.
                     self.suspect()
-                    samples = None
-                if samples is None:
-                    if len(self._samples) >= PARTITIONS_MAX:
-                        self._samples.pop(next(iter(self._samples)))
-                    samples = self._samples[record.topic, partition] = deque(maxlen=SAMPLES_MAX)
-                samples.append((offset, Identity(record.id, record.event_id)))
+                self._samples_of((record.topic, partition)).append((offset, Identity(record.id, record.event_id)))
+                self._last_offsets[way] = offset
+
+    def _samples_of(self, partition: Partition) -> deque[Sample]:
+        samples = self._samples.get(partition)
+        if samples is None:
+            if len(self._samples) >= PARTITIONS_MAX:
+                self._forget(next(iter(self._samples)))
+            samples = self._samples[partition] = deque(maxlen=SAMPLES_MAX)
+        return samples
+
+    def _forget(self, partition: Partition) -> None:
+        del self._samples[partition]
+        for are_chained, alone in product((False, True), repeat=2):
+            self._last_offsets.pop((*partition, are_chained, alone), None)
 
     def suspect(self) -> None:
         """The log may have lost acknowledged records: look, on a thread of its own, at what is noted by now."""
         taken, self._samples = self._samples, {}
+        self._last_offsets.clear()
         if taken:
             self._taken.append(taken)
             self._look_at_taken()
@@ -118,7 +131,7 @@ class AcknowledgedPlaces:
         """Return the partitions that could not be read."""
         unread: dict[Partition, list[Sample]] = {}
         try:
-            reader = LogReader(self._properties(), self._source)
+            reader = LogReader(self._properties(), self._source, reads_ahead=False)
         except KafkaException:
             # A file that the client needs is missing, say, which the producer read when it began: it may come back.
             return places

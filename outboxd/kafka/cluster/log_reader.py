@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -21,6 +21,12 @@ SILENCE_SECONDS_MAX = 30.0
 MESSAGES_AT_ONCE = 2_000
 GAP_RECORDS_MAX = 2_000
 """Offsets nearer to each other than this are read in one run; a jump costs a round trip."""
+_FROM_HAND_TO_MOUTH: Final = {
+    "queued.min.messages": 1,
+    "queued.max.messages.kbytes": 64,
+    "fetch.message.max.bytes": 64 * 1024,
+}
+"""The client reads 64 MiB ahead else, of each consumer. A larger batch is given whole, one at a time (KIP-74)."""
 _NOT_THERE = (*NO_TOPIC, KafkaError._UNKNOWN_PARTITION)
 _FORBIDDEN = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
@@ -40,8 +46,10 @@ class LogRecord(NamedTuple):
 class LogReader:
     """One consumer for one audit. `close` it."""
 
-    def __init__(self, properties: Mapping[str, str], source: str) -> None:
-        """`properties` are the user's, `source` is the outbox's name, as its records carry it."""
+    def __init__(self, properties: Mapping[str, str], source: str, *, reads_ahead: bool = True) -> None:
+        """`properties` are the user's, `source` is the outbox's name, as its records carry it. Who reads a record here
+        and there does not read ahead, which takes memory.
+        """
         own: dict[str, Any] = {
             # The client wants a name here; nothing is ever committed for it.
             "group.id": "outboxd-audit",
@@ -52,6 +60,8 @@ class LogReader:
             "auto.offset.reset": "earliest",
         }
         kept = silent(without_producers_own(properties))
+        if not reads_ahead:
+            own |= _FROM_HAND_TO_MOUTH
         self._consumer = Consumer({**kept, **own})
         # This one tells where the log ends, the other how far it can be read.
         self._ends = Consumer({**kept, **own, "isolation.level": "read_uncommitted"})

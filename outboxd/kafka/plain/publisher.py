@@ -173,11 +173,13 @@ class KafkaPublisher(NoTransactions):
 
     def take_reports(self) -> list[Report]:
         """Return the reports that came since the last call, in order."""
-        reports = self.inbox.take()
+        reports, chained = self.inbox.take(), self.inbox.take_chained()
+        if self._acknowledged is not None:
+            self._acknowledged.note(reports)
+            self._acknowledged.note(chained, are_chained=True)
+        reports += chained
         if reports and self.cluster_error is not None and any(report[1] is None for report in reports):
             self._maker.failure.clear()
-        if reports and self._acknowledged is not None:
-            self._acknowledged.note(reports)
         if not any(map(error_of, reports)):
             return reports
         return self._partitions.ask_of(self._shared.producer, reports)
@@ -201,6 +203,7 @@ class KafkaPublisher(NoTransactions):
         shared.producer = self._maker.try_to_make(self._config)
         self._partitions.forget()
         self.inbox.take()
+        self.inbox.take_chained()
         destroy(former)
 
     def purge(self) -> None:
