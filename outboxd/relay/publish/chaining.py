@@ -63,8 +63,8 @@ class Chaining:
     def _is_worth_it(self) -> bool:
         """Say whether keys are few for what is in memory: all go by the producer of chains then, else none does.
 
-        Where some went by one producer and some by the other, each with a few records at a time, the client took
-        hundreds of mebibytes (measured with queues around a limit of their own).
+        A hot key among many others fills memory with its own records while the others get through, so that keys are
+        few before long.
         """
         state, queues = self._state, self._state.gate.keys.queues
         rows_min: float = state.limits.chain_rows_min
