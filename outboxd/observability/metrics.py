@@ -82,6 +82,9 @@ class Metrics:
         )
         self.retries = counter("retries_total", "Records put back to be tried again later.", "topic")
         self.dead_letters = counter("dead_letters_total", "Records that became dead letters.", "topic", "reason")
+        self.chained = counter(
+            "chained_records_total", "Records that were sent together with others of their keys, repetitions included."
+        )
         self.duplicates_possible = counter(
             "duplicates_possible_total",
             "Records of unknown outcome that a living daemon gave up: they go again, and may be in the log already.",

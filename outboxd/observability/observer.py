@@ -89,6 +89,10 @@ class DaemonObserver:
         """A record goes to the dead-letter table."""
         self._metrics.dead_letters.labels(self._metrics.topics[topic], reason).inc()
 
+    def chained(self, rows: int) -> None:
+        """So many records went together with others of their keys."""
+        self._metrics.chained.inc(rows)
+
     def duplicates_possible(self, rows: int) -> None:
         """So many records go again though they may be in the log."""
         self._metrics.duplicates_possible.inc(rows)

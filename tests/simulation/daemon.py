@@ -52,6 +52,8 @@ class SilentObserver:
         told = ", ".join(f"{key}={value}" for key, value in fields.items() if key != "cause")
         self._daemon.world.history.note(f"{self._daemon.name} says {name} {told}")
         opening = None if self._daemon.starts is None else self._daemon.starts.opening()
+        if name == "chains_ended":
+            self._daemon.world.count("chains ended")
         if name == "careful_end" and opening is not None:
             self._daemon.world.invariants.care_ended(opening.suspects)
 
@@ -60,6 +62,10 @@ class SilentObserver:
     def failed(self, topic: str, error_code: str, fault_class: str) -> None: ...
     def retried(self, topic: str) -> None: ...
     def died(self, topic: str, reason: str) -> None: ...
+
+    def chained(self, rows: int) -> None:
+        self._daemon.world.count("records in chains", rows)
+
     def duplicates_possible(self, rows: int) -> None: ...
     def database_answered(self, during: Collection[str]) -> None: ...
     def database_not_asked(self, during: Collection[str]) -> None: ...

@@ -125,9 +125,9 @@ class World:
         self._cares += 1
         return random.Random(f"care {self.scenario.seed} {self._cares}")
 
-    def count(self, what: str) -> None:
-        """One more of these happened."""
-        self.counts[what] += 1
+    def count(self, what: str, times: int = 1) -> None:
+        """One more of these happened, or so many."""
+        self.counts[what] += times
 
     def figures(self) -> Counter[str]:
         """Return what there was of everything, for the sum of many seeds."""

@@ -67,6 +67,7 @@ def test_the_observer_is_what_the_relay_asks_for() -> None:
     observer.failed("orders", "MSG_SIZE_TOO_LARGE", "row_permanent")
     observer.retried("orders")
     observer.died("orders", "fatal")
+    observer.chained(40)
     observer.duplicates_possible(7)
     observer.phase("fetch", 0.004, 1000)
     observer.phase("settle", 0.004, 1000)
@@ -76,6 +77,7 @@ def test_the_observer_is_what_the_relay_asks_for() -> None:
     assert daemon.value("publish_errors_total", **labels) == 1
     assert daemon.value("retries_total", topic="orders") == 1
     assert daemon.value("dead_letters_total", topic="orders", reason="fatal") == 1
+    assert daemon.value("chained_records_total") == 40
     assert daemon.value("duplicates_possible_total") == 7
     assert daemon.value("commit_to_ack_seconds_count") == 5
     assert daemon.value("commit_to_ack_seconds_sum") == 1.0

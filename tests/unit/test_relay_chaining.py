@@ -36,6 +36,7 @@ class Bench:
         self.reports: list[Report] = []
         self.told: list[tuple[str, dict[str, object]]] = []
         self.maybe_twice = 0
+        self.together = 0
         self.chain_fault: ChainFailure | None = None
         self.fault: DeliveryFault | None = None
         self.unwritten: set[int] = set()
@@ -45,6 +46,7 @@ class Bench:
             wants_rows=False,
             event=lambda name, **fields: self.told.append((name, fields)),
             duplicates_possible=self._duplicates_possible,
+            chained=self._chained,
             delivered=lambda *_: None,
             acknowledged_after=lambda *_: None,
         )
@@ -59,6 +61,9 @@ class Bench:
 
     def _duplicates_possible(self, rows: int) -> None:
         self.maybe_twice += rows
+
+    def _chained(self, rows: int) -> None:
+        self.together += rows
 
     def admit(self, *records: Record) -> None:
         self.state.lanes.meet({each.topic for each in records})
@@ -126,6 +131,7 @@ def test_where_keys_are_few_the_rows_of_each_go_together_and_those_without_a_key
     bench.admit(*rows(1, 2, 3, 4), *rows(5, 6, key="few"), *rows(7, 8, 9, key=None))
     bench.turn()
     assert bench.chains == [[1, 2, 3, 4], [5, 6]]
+    assert bench.together == 6
     assert bench.sent == [7, 8, 9]
     assert bench.state.lanes.rows_in_flight == 9
     assert not bench.state.has_ready

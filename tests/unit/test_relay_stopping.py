@@ -154,7 +154,7 @@ class Bench(NoChains):
 
 
 OBSERVED = (
-    "event", "delivered", "acknowledged_after", "failed", "retried", "died", "duplicates_possible", "phase",
+    "event", "delivered", "acknowledged_after", "failed", "retried", "died", "chained", "duplicates_possible", "phase",
     "database_answered", "database_not_asked",
 )  # fmt: skip
 RENEWS = Reconfigured(RelayLimits(), (), Route(), renews=True)

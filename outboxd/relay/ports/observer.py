@@ -40,6 +40,10 @@ class Observer(Protocol):
         """A record goes to the dead-letter table."""
         ...
 
+    def chained(self, rows: int) -> None:
+        """So many records went together with others of their keys."""
+        ...
+
     def duplicates_possible(self, rows: int) -> None:
         """So many records go again though they may be in the log."""
         ...

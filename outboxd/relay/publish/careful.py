@@ -14,7 +14,8 @@ A kill of the daemon by somebody else only makes rows suspects: being suspected 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import takewhile
 from typing import Protocol
 
 from outboxd.policy.careful import CAREFUL_SECONDS, STILL_ROWS_MAX, STILL_SECONDS, Opening, recorded, window
@@ -96,8 +97,10 @@ class CarefulPublisher(ForwardingPublisher):
         self._suspects: set[int] = set()
         self._window: set[int] = set()
         self._in_air: set[int] = set()
+        self._chained: set[int] = set()
+        """What of that went together, and comes back without a report where that ends."""
         self._still: set[int] = set()
-        """What stands still of that."""
+        """What stands still of it."""
         self._moved_at = 0.0
         """When a window was recorded last, or a report came."""
         self._reported_rows = 0
@@ -129,9 +132,36 @@ class CarefulPublisher(ForwardingPublisher):
         return False
 
     def publish_chain(self, records: Sequence[Record]) -> int:
-        """Give records of one key to a producer that stops where one fails; none while care is taken."""
+        """Give records of one key to a producer that stops where one fails; while care is taken, those of a window."""
         self._look()
-        return self._within.publish_chain(records) if self._go_freely(records) else 0
+        if self._go_freely(records):
+            return self._within.publish_chain(records)
+        is_apart = not self._is_careful or self._opening is None or records[0].id in self._suspects
+        if is_apart or not self._journal.is_written():
+            return 0
+        going = list(takewhile(self._is_in_window, records))
+        if not going:
+            # Another key's chain may be recorded and not have gone yet: its turn comes before this one's.
+            if not self._window:
+                self._record(records)
+            return 0
+        taken = self._within.publish_chain(going)
+        ids = set(map(id_of, going[:taken]))
+        self._window -= ids
+        self._in_air |= ids
+        self._chained |= ids
+        return taken
+
+    def _is_in_window(self, record: Record) -> bool:
+        return record.id in self._window
+
+    def end_chains(self) -> Collection[int]:
+        """Stop all chains where they are; return the ids of those that are certainly in no log."""
+        unwritten = self._within.end_chains()
+        self._in_air -= self._chained
+        self._still -= self._chained
+        self._chained.clear()
+        return unwritten
 
     @property
     def _suspects_nothing(self) -> bool:
@@ -213,6 +243,7 @@ class CarefulPublisher(ForwardingPublisher):
             return reports
         for report in reports:
             self._in_air.discard(report.record.id)
+            self._chained.discard(report.record.id)
             self._still.discard(report.record.id)
         if reports:
             self._moved_at = self._clock.monotonic()
@@ -240,6 +271,7 @@ class CarefulPublisher(ForwardingPublisher):
         self._event("careful_end", rows=self._reported_rows)
         self._window.clear()
         self._in_air.clear()
+        self._chained.clear()
         self._still.clear()
 
     # A producer's end.
@@ -249,6 +281,7 @@ class CarefulPublisher(ForwardingPublisher):
         self._within.rebuild()
         self._trial.abandon()
         self._in_air.clear()
+        self._chained.clear()
         self._still.clear()
         self._window.clear()
 

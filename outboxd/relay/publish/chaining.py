@@ -58,6 +58,8 @@ class Chaining:
                 room -= taken
             else:
                 going.append(head)
+        if room < TURN_ROWS_MAX:
+            self._state.ports.observer.chained(TURN_ROWS_MAX - room)
         return going, later
 
     def _is_worth_it(self) -> bool:
