@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.chaos.campaign.campaign import Plan, run
 from tests.chaos.campaign.faults import MENU
+from tests.chaos.campaign.load import KEYS_A_WRITER
 
 
 def main() -> int:
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long faults go on")
     parser.add_argument("--seed", type=int, default=1, help="draws the faults and their details")
     parser.add_argument("--rows", type=int, default=0, help="rows to write; 0: 1,400 a second")
+    parser.add_argument("--keys", type=int, default=KEYS_A_WRITER, help="keys of each writer; of few, rows go together")
     parser.add_argument("--every", type=float, default=4.0, help="a fault every so many seconds on average")
     parser.add_argument("--delivery", choices=("at-least-once", "exactly-once"), default="at-least-once")
     parser.add_argument("--only", default="", help="names of kinds, apart by commas")
@@ -29,7 +31,7 @@ def main() -> int:
         parser.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(kind.name for kind in MENU)}")
     menu = [kind for kind in MENU if not only or kind.name in only]
     rows = asked.rows or round(1_400 * 60 * asked.minutes)
-    plan = Plan(asked.minutes, asked.seed, rows, asked.delivery, asked.every, asked.log, menu)
+    plan = Plan(asked.minutes, asked.seed, rows, asked.delivery, asked.every, asked.log, menu, keys=asked.keys)
     ending = threading.Event()
     # Ends the faults and the load, and gives a verdict on what there was; Ctrl+C gives none.
     signal.signal(signal.SIGTERM, lambda _number, _frame: ending.set())

@@ -19,7 +19,7 @@ from tests.chaos.campaign.checker import Stream, Verdict
 from tests.chaos.campaign.daemons import Pair
 from tests.chaos.campaign.faults import MENU
 from tests.chaos.campaign.faults.kind import Kind
-from tests.chaos.campaign.load import Load
+from tests.chaos.campaign.load import KEYS_A_WRITER, Load
 from tests.chaos.campaign.log import CampaignLog, Drain
 from tests.chaos.campaign.schedule import Schedule
 from tests.chaos.campaign.servers import Brokers, Postgres
@@ -47,6 +47,7 @@ class Plan:
     directory: Path
     menu: Sequence[Kind] = MENU
     with_standby: bool = True
+    keys: int = KEYS_A_WRITER
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,14 @@ def _stage(plan: Plan, log: CampaignLog) -> Iterator[Stage]:
         pair = Pair(home, log.directory, _sections(plan, postgres, brokers))
         stack.callback(pair.close)
         pair.start()
-        load = Load(postgres, [*PLAIN, STRICT, LIMITED, WIDE], COMPACTED, rows=plan.rows, seconds=58 * plan.minutes)
+        load = Load(
+            postgres,
+            [*PLAIN, STRICT, LIMITED, WIDE],
+            COMPACTED,
+            rows=plan.rows,
+            seconds=58 * plan.minutes,
+            keys=plan.keys,
+        )
         stage = Stage(postgres, brokers, pair, stream, load, plan.delivery)
         stack.callback(load.stop)
         stack.callback(stage.stopping.set)

@@ -58,10 +58,19 @@ _DRAWN = (
 class Load:
     """Writes `rows` over `seconds`, as evenly as faults allow."""
 
-    def __init__(self, postgres: Postgres, topics: Sequence[str], compacted: str, *, rows: int, seconds: float) -> None:
+    def __init__(
+        self,
+        postgres: Postgres,
+        topics: Sequence[str],
+        compacted: str,
+        *,
+        rows: int,
+        seconds: float,
+        keys: int = KEYS_A_WRITER,
+    ) -> None:
         self._postgres = postgres
         self._topics, self._compacted = list(topics), compacted
-        self._wanted, self._seconds = rows, seconds
+        self._wanted, self._seconds, self._keys = rows, seconds, keys
         self._began_at = time.monotonic()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -118,7 +127,7 @@ class Load:
                 ORDERED,
                 {
                     "topics": topics, "topic_count": len(topics), "keyed": is_compacted, "prefix": name,
-                    "keys": KEYS_A_WRITER, "rows": rows,
+                    "keys": self._keys, "rows": rows,
                 },
             )  # fmt: skip
             if dice.random() < 0.05:
