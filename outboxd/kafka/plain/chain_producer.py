@@ -158,18 +158,22 @@ class ChainProducer(SpareProducer):
 
     def drop(self) -> list[AnyProducer]:
         """Let go of the producer, as any spare one, and forget what failed."""
-        former, _ = self.end()
+        former, _ = self.end(was_cut_off=True)
         return former
 
-    def end(self) -> tuple[list[AnyProducer], set[int]]:
-        """The same; return the ids of those that failed and are certainly in no log, too."""
+    def end(self, *, was_cut_off: bool) -> tuple[list[AnyProducer], set[int]]:
+        """The same; return the ids of those that failed and are certainly in no log, too. `was_cut_off`: some
+        connection failed lately.
+        """
         former = super().drop()
         self._failure = None
         failed, self._inbox.chain_failures[:] = self._inbox.chain_failures[:], []
-        unwritten = {report.record.id for report in failed if report.error and _is_unwritten(report.error.fault)}
-        return former, unwritten
+        faults = {report.record.id: report.error.fault for report in failed if report.error is not None}
+        return former, {each for each, fault in faults.items() if _is_unwritten(fault, was_cut_off=was_cut_off)}
 
 
-def _is_unwritten(fault: Fault) -> bool:
-    """Say whether the broker refused it for what it holds, or the client never sent it."""
-    return fault.batch_wide or fault.name == "_PURGE_QUEUE"
+def _is_unwritten(fault: Fault, *, was_cut_off: bool) -> bool:
+    """Say whether the broker refused it for what it holds, or the client never sent it. What it did send, and lost the
+    connection before the answer, is back in its queue beside that.
+    """
+    return fault.batch_wide or (fault.name == "_PURGE_QUEUE" and not was_cut_off)

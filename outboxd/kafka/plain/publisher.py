@@ -121,7 +121,7 @@ class KafkaPublisher(NoTransactions):
     def end_chains(self) -> Collection[int]:
         """Stop all chains where they are; return the ids of those that are certainly in no log."""
         self._suspect_log()
-        former, unwritten = self._chains.end()
+        former, unwritten = self._chains.end(was_cut_off=self._maker.failure.lately is not None)
         destroy(former)
         return unwritten
 

@@ -34,21 +34,22 @@ class ChainPauses:
         is_again = now < self._until.get(name, float("-inf")) + span
         span = min(2**DOUBLINGS_MAX * self._first_seconds, 2 * span) if is_again else self._first_seconds
         if len(self._until) >= PAUSES_MAX:
-            topic = self._make_room(topic, now)
+            self._make_room(now)
         self._spans[name] = span
         self._until[name] = now + span
         self._last_until = max(self._last_until, now + span)
         if topic is None:
-            self._all_until = now + span
+            self._all_until = max(self._all_until, now + span)
         return span
 
-    def _make_room(self, topic: str | None, now: float) -> str | None:
-        """Forget what is over; where all pause, return None: so does every topic."""
+    def _make_room(self, now: float) -> None:
+        """Forget what is over; where all pause, every topic does for as long as the last of them."""
         over = [name for name, until in self._until.items() if until <= now]
+        if not over:
+            self._all_until = max(self._all_until, self._last_until)
         for name in over or list(self._until):
             del self._until[name]
             self._spans.pop(name, None)
-        return topic if over else None
 
     def is_paused(self, topic: str, now: float) -> bool:
         """Say whether no chain of this topic may go."""
