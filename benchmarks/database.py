@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import psycopg
 
@@ -10,6 +11,16 @@ from benchmarks.stand import SCHEMA
 from outboxd.bench.bare import PAYLOAD_BYTES
 
 Connection = psycopg.Connection[tuple[object, ...]]
+
+
+class Apart(NamedTuple):
+    """Of each ten rows so many have one key, or none, instead of the others' keys."""
+
+    of_ten: int = 0
+    key: str | None = None
+
+
+NONE_APART = Apart()
 
 DRAIN_SECONDS_MAX = 600.0
 FIRST = -(2**63)
@@ -43,16 +54,21 @@ def insert_rows(
     *,
     payload_bytes: int = PAYLOAD_BYTES,
     key_prefix: str = "key",
+    apart: Apart = NONE_APART,
 ) -> int:
-    """Insert rows over so many keys, up to half a million in one transaction; return the last id."""
+    """Insert rows over so many keys, but for those apart, up to half a million in one transaction; return the last
+    id.
+    """
     found = 0
     for first in range(1, rows + 1, INSERT_ROWS_MAX):
+        last = min(rows, first + INSERT_ROWS_MAX - 1)
         found = number(
             connection,
             f"WITH new AS (INSERT INTO {SCHEMA}.outbox (topic, key, payload)"
-            " SELECT %s, %s || '-' || (i %% %s), convert_to(rpad(i || ' ', %s, i || ' '), 'UTF8')"
+            " SELECT %s, CASE WHEN i %% 10 < %s THEN %s ELSE %s || '-' || (i %% %s) END,"
+            " convert_to(rpad(i || ' ', %s, i || ' '), 'UTF8')"
             " FROM generate_series(%s::int, %s::int) AS i RETURNING id) SELECT max(id) FROM new",
-            topic, key_prefix, keys, payload_bytes, first, min(rows, first + INSERT_ROWS_MAX - 1),
+            topic, apart.of_ten, apart.key, key_prefix, keys, payload_bytes, first, last,
         )  # fmt: skip
     return found
 

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from benchmarks.bare import bare, mean
 from benchmarks.checks import check_topic
 from benchmarks.database import (
+    NONE_APART,
+    Apart,
     Connection,
     empty,
     insert_rows,
@@ -62,7 +64,16 @@ class Drain:
         )
 
 
-def drain(stand: Stand, name: str, relay: Section, *, rows: int, bare_rows: int, keys: int = KEYS) -> Drain:
+def drain(
+    stand: Stand,
+    name: str,
+    relay: Section,
+    *,
+    rows: int,
+    bare_rows: int,
+    keys: int = KEYS,
+    apart: Apart = NONE_APART,
+) -> Drain:
     """Measure one drain of `rows` rows with this `[relay]` section; the bare loops take `bare_rows`."""
     before = bare(stand, bare_rows)
     with stand.topic("drain") as topic, stand.connect() as connection:
@@ -71,7 +82,7 @@ def drain(stand: Stand, name: str, relay: Section, *, rows: int, bare_rows: int,
             warm(connection, topic, keys)
             daemon.freeze()
             above_id = last_id(connection)
-            insert_rows(connection, topic, rows, keys)
+            insert_rows(connection, topic, rows, keys, apart=apart)
             connection.execute(f"ANALYZE {SCHEMA}.outbox")
             wal_before, calls_before = wal_bytes(connection), statements(connection)
             cpu_before, costs_before = cpu_seconds(daemon.pid), costs(stand, connection, daemon.pid)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from benchmarks.checks import check_topic
-from benchmarks.database import Connection, empty, insert_rows, last_id, number, pending_rows
+from benchmarks.database import NONE_APART, Apart, Connection, empty, insert_rows, last_id, number, pending_rows
 from benchmarks.drain import thawed_drain, warm
 from benchmarks.stand import SCHEMA, Section, Stand
 from benchmarks.usage import forget_memory_peak, memory_peak_bytes
@@ -46,7 +46,16 @@ class Memory:
         )
 
 
-def memory(stand: Stand, name: str, relay: Section, *, keys: int, small_rows: int, large_bytes: int) -> Memory:
+def memory(
+    stand: Stand,
+    name: str,
+    relay: Section,
+    *,
+    keys: int,
+    small_rows: int,
+    large_bytes: int,
+    apart: Apart = NONE_APART,
+) -> Memory:
     """Measure with so many keys, small rows, twice, and bytes of mixed and of large ones each."""
     peaks: dict[str, float] = {}
     seconds = 0.0
@@ -57,7 +66,14 @@ def memory(stand: Stand, name: str, relay: Section, *, keys: int, small_rows: in
             warm(connection, topic, keys)
             for phase in ("small", "mixed", "large", "small again"):
                 seconds += _phase(
-                    connection, daemon, topic, phase, keys=keys, small_rows=small_rows, large_bytes=large_bytes
+                    connection,
+                    daemon,
+                    topic,
+                    phase,
+                    keys=keys,
+                    small_rows=small_rows,
+                    large_bytes=large_bytes,
+                    apart=apart,
                 )
                 peaks[phase] = round(memory_peak_bytes(daemon.pid) / 2**20, 1)
                 forget_memory_peak(daemon.pid)
@@ -76,29 +92,32 @@ def _phase(
     keys: int,
     small_rows: int,
     large_bytes: int,
+    apart: Apart,
 ) -> float:
     """Write a backlog while the daemon is frozen; return the seconds that it takes to relay it."""
     daemon.freeze()
     above_id = last_id(connection)
     if phase.startswith("small"):
-        insert_rows(connection, topic, small_rows, keys, payload_bytes=SMALL_BYTES)
+        insert_rows(connection, topic, small_rows, keys, payload_bytes=SMALL_BYTES, apart=apart)
     elif phase == "mixed":
-        _insert_mixed(connection, topic, max(100, large_bytes // MIXED_MEAN_BYTES), keys)
+        _insert_mixed(connection, topic, max(100, large_bytes // MIXED_MEAN_BYTES), keys, apart)
     else:
-        insert_rows(connection, topic, max(10, large_bytes // LARGE_BYTES), keys, payload_bytes=LARGE_BYTES)
+        insert_rows(
+            connection, topic, max(10, large_bytes // LARGE_BYTES), keys, payload_bytes=LARGE_BYTES, apart=apart
+        )
     connection.execute(f"ANALYZE {SCHEMA}.outbox")
     return thawed_drain(connection, daemon, above_id)
 
 
-def _insert_mixed(connection: Connection, topic: str, rows: int, keys: int) -> None:
+def _insert_mixed(connection: Connection, topic: str, rows: int, keys: int, apart: Apart) -> None:
     """Sizes by a seeded generator of the server, the same in each run."""
     with connection.transaction():
         connection.execute("SELECT setseed(%s)", (SEED,))
         number(
             connection,
             f"WITH new AS (INSERT INTO {SCHEMA}.outbox (topic, key, payload)"
-            " SELECT %s, 'key-' || (i %% %s),"
+            " SELECT %s, CASE WHEN i %% 10 < %s THEN %s ELSE 'key-' || (i %% %s) END,"
             " convert_to(rpad(i || ' ', (%s * (%s / %s::float8) ^ random())::int, i || ' '), 'UTF8')"
             " FROM generate_series(1, %s::int) AS i RETURNING id) SELECT max(id) FROM new",
-            topic, keys, SMALL_BYTES, LARGE_BYTES, SMALL_BYTES, rows,
+            topic, apart.of_ten, apart.key, keys, SMALL_BYTES, LARGE_BYTES, SMALL_BYTES, rows,
         )  # fmt: skip

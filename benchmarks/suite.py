@@ -9,6 +9,7 @@ from typing import Protocol
 
 from benchmarks.backlog import backlog
 from benchmarks.bloat import bloat
+from benchmarks.database import NONE_APART, Apart
 from benchmarks.drain import drain
 from benchmarks.held_key import held_key
 from benchmarks.idle import idle
@@ -75,8 +76,8 @@ DRAINS_OF_KEYS: Mapping[str, tuple[Section, int]] = {
     "exactly-once-100-keys": (EXACTLY_ONCE, 100),
     "exactly-once-1-key": (EXACTLY_ONCE, 1),
 }
-ROWS_A_KEY_MAX = 5_000
-"""Of at-least-once drains over few keys, which take a round trip a row: more would only take longer."""
+HOT = "drain-hot-key"
+"""A drain over many keys, and each tenth row of one key."""
 LATENCIES: Mapping[str, tuple[Section, float]] = {
     "latency-1000": ({}, 1000.0),
     "latency-10": ({}, 10.0),
@@ -84,12 +85,13 @@ LATENCIES: Mapping[str, tuple[Section, float]] = {
     "latency-1000-exactly-once": ({"delivery": "exactly-once"}, 1000.0),
 }
 IDLES: Mapping[str, Section] = {"idle": {}, "idle-listen": {"listen": True}}
-MEMORIES: Mapping[str, tuple[Section, int]] = {
-    "memory": ({}, 20_000),
-    "memory-exactly-once": ({"delivery": "exactly-once"}, 20_000),
-    "memory-300-keys": ({}, 300),
+MEMORIES: Mapping[str, tuple[Section, int, Apart]] = {
+    "memory": ({}, 20_000, NONE_APART),
+    "memory-exactly-once": ({"delivery": "exactly-once"}, 20_000, NONE_APART),
+    "memory-300-keys": ({}, 300, NONE_APART),
+    "memory-49-keys": ({}, 49, Apart(of_ten=9)),
 }
-"""Each with how many keys. Of few keys many rows go together."""
+"""Each with how many keys, and rows without a key among them. Of few keys many rows go together."""
 
 
 def benchmarks(sizes: Sizes) -> dict[str, Run]:
@@ -100,16 +102,20 @@ def benchmarks(sizes: Sizes) -> dict[str, Run]:
     for settles in ("delete", "mark"):
         found[f"naive-{settles}"] = partial(naive, settles=settles, rows=sizes.rows)
     for name, (relay, keys) in DRAINS_OF_KEYS.items():
-        slow = "delivery" not in relay
-        rows = max(2_000, min(sizes.rows, keys * ROWS_A_KEY_MAX)) if slow else sizes.rows
-        found[name] = partial(drain, relay=relay, rows=rows, bare_rows=sizes.rows, keys=keys)
+        found[name] = partial(drain, relay=relay, rows=sizes.rows, bare_rows=sizes.rows, keys=keys)
+    found[HOT] = partial(drain, relay=DELETE, rows=sizes.rows, bare_rows=sizes.rows, apart=Apart(1, "hot"))
     for name, (relay, rate) in LATENCIES.items():
         found[name] = partial(latency, relay=relay, rows_per_second=rate, seconds=sizes.latency_seconds)
     for name, relay in IDLES.items():
         found[name] = partial(idle, relay=relay, seconds=sizes.idle_seconds)
-    for name, (relay, keys) in MEMORIES.items():
+    for name, (relay, keys, apart) in MEMORIES.items():
         found[name] = partial(
-            memory, relay=relay, keys=keys, small_rows=sizes.memory_small_rows, large_bytes=sizes.memory_large_bytes
+            memory,
+            relay=relay,
+            keys=keys,
+            small_rows=sizes.memory_small_rows,
+            large_bytes=sizes.memory_large_bytes,
+            apart=apart,
         )
     found["held-key"] = partial(held_key, held_rows=sizes.held_rows, rows=sizes.rows, turns=sizes.turns)
     found["backlog"] = partial(backlog, rows=sizes.backlog_rows, slice_rows=sizes.backlog_slice_rows, turns=sizes.turns)
