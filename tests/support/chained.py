@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import urllib.request
+from typing import Any
 
 from tests.support.children import free_ports, wait_for
 from tests.support.daemon import Section
@@ -26,6 +28,12 @@ class Chained:
         assert found is not None
         return int(float(found[1]))
 
+    def status(self) -> dict[str, Any]:
+        """What the daemon says of its relay at `/status`."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/status", timeout=5) as answer:
+            relay: dict[str, Any] = json.load(answer)["relay"]
+        return relay
+
     def go(self, topic: str, rows: int, *, keys: int) -> None:
         """Start it with nothing to do, commit so many rows of so many keys, and wait until some of them are on their
         way together.
@@ -34,10 +42,12 @@ class Chained:
         self.daemon.wait_for_event("owner")
         self._rig.insert(topic, "key-0")
         self._rig.wait_until_settled()
-        self._rig.insert_many([topic], rows, keys=keys)
-        self.wait_until_they_go()
-
-    def wait_until_they_go(self) -> None:
-        """Wait until more go together than did."""
         before = self.rows()
+        self._rig.insert_many([topic], rows, keys=keys)
+        self.wait_until_they_go(before)
+
+    def wait_until_they_go(self, before: int = 0) -> None:
+        """Wait until more went together than `before`: count those before the rows are committed, since all of them may
+        be through by the time that a busy machine would ask.
+        """
         wait_for(lambda: self.rows() > before, timeout_seconds=20, what="records go together", poll_seconds=0.002)
