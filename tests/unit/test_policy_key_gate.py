@@ -334,8 +334,9 @@ class GateMachine(RuleBasedStateMachine):
         self.delivered: list[int] = []
 
     def _go(self, records: list[Record]) -> None:
-        self.with_producer |= set(ids(records))
-        for one in ids(records):
+        fresh = set(ids(records)) - self.with_producer
+        self.with_producer |= fresh
+        for one in fresh:
             assert not [other for other in self.pending - self.with_producer if other < one]
 
     def _admit(self, record_ids: list[int]) -> None:
