@@ -11,7 +11,7 @@ from typing import Final
 DOUBLINGS_MAX: Final = 6
 """A pause becomes as long as so many doublings make it: 320 s of 5."""
 PAUSES_MAX: Final = 1_000
-"""With more topics than that all pause for as long as the last of them."""
+"""With more topics than that all pause until the last of them would go again."""
 
 
 class ChainPauses:
@@ -39,7 +39,7 @@ class ChainPauses:
         self._until[name] = now + span
         self._last_until = max(self._last_until, now + span)
         if topic is None:
-            self._all_until = now + span
+            self._all_until = max(self._all_until, now + span)
         return span
 
     def _make_room(self, topic: str | None, now: float) -> str | None:
@@ -48,7 +48,11 @@ class ChainPauses:
         for name in over or list(self._until):
             del self._until[name]
             self._spans.pop(name, None)
-        return topic if over else None
+        if over:
+            return topic
+        # For as long as the one that pauses longest, of which nothing is known any more.
+        self._all_until = max(self._all_until, self._last_until)
+        return None
 
     def is_paused(self, topic: str, now: float) -> bool:
         """Say whether no chain of this topic may go."""
