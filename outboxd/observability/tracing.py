@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -176,6 +176,10 @@ class TracedPublisher(ForwardingPublisher):
         super().__init__(within)
         self._tracing = tracing
         self._sent_at: dict[int, int] = {}
+        self._chained: set[int] = set()
+        """What of that went in chains."""
+        self._ended: set[int] = set()
+        """What of that the chains gave back, unless a report of it came with their end."""
         self._since = time.time_ns()
 
     def publish(self, records: Sequence[Record], start: int) -> int:
@@ -194,7 +198,14 @@ class TracedPublisher(ForwardingPublisher):
             self._since = now
         taken = self._within.publish_chain(records)
         self._note_sent(records[:taken], now)
+        self._chained.update(record.id for record in records[:taken] if record.id in self._sent_at)
         return taken
+
+    def end_chains(self) -> Collection[int]:
+        """Stop all chains; no report comes of what they had, but those that come with their end."""
+        unwritten = self._within.end_chains()
+        self._ended, self._chained = self._ended | self._chained, set()
+        return unwritten
 
     def _note_sent(self, records: Sequence[Record], now: int) -> None:
         for record in records:
@@ -216,14 +227,22 @@ class TracedPublisher(ForwardingPublisher):
             if self._sent_at:
                 for report in reports:
                     self._sent_at.pop(report.record.id, None)
+                    self._chained.discard(report.record.id)
+        for record_id in self._ended:
+            self._sent_at.pop(record_id, None)
+        self._ended.clear()
         return reports
 
     def rebuild(self) -> None:
         """Replace a failed producer; what is with it is sent anew."""
-        self._sent_at.clear()
+        self._forget()
         self._within.rebuild()
 
     def purge(self) -> None:
         """Drop what was not sent yet, of which no report comes."""
-        self._sent_at.clear()
+        self._forget()
         self._within.purge()
+
+    def _forget(self) -> None:
+        for ids in (self._sent_at, self._chained, self._ended):
+            ids.clear()

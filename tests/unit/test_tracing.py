@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -108,6 +109,55 @@ def test_a_batch_links_no_more_than_the_sdk_keeps() -> None:
 def test_a_header_that_names_no_trace_is_no_link(headers: str) -> None:
     (span,) = Traced().batch(record(1, headers))
     assert span.links == ()
+
+
+class ChainsPort(OneBatch):
+    """Takes chains, and gives back all that is not delivered by `last` reports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: list[Report] = []
+
+    def publish_chain(self, records: Sequence[Record]) -> int:
+        return len(records) - 1
+
+    def end_chains(self) -> Collection[int]:
+        return {1}
+
+    def purge(self) -> None:
+        """Drop nothing."""
+
+    def take_reports(self) -> list[Report]:
+        last, self.last = self.last, []
+        return last + super().take_reports()
+
+
+def test_rows_that_go_together_are_traced_from_when_they_went_also_by_a_report_that_comes_with_their_end() -> None:
+    within = ChainsPort()
+    traced = Traced(traces_rows=True, within=within)
+    rows = [with_parent(number) for number in range(4)]
+    port = traced._port
+    before = time.time_ns()
+    assert port.publish_chain(rows) == 3
+    went = time.time_ns()
+    assert port.end_chains() == {1}
+    within.last = [Report(rows[0], None, 0, 0)]
+    port.take_reports()
+    row, batch = traced.spans()
+    assert before <= row.start_time <= went
+    assert row.start_time == batch.start_time
+
+
+def test_what_a_chain_gave_back_is_kept_no_longer() -> None:
+    port = Traced(within=ChainsPort())._port
+    port.publish([with_parent(9)], 0)
+    port.publish_chain([with_parent(number) for number in range(4)])
+    port.end_chains()
+    port.take_reports()
+    assert port._sent_at == {}
+    port.publish_chain([with_parent(number) for number in range(4)])
+    port.purge()
+    assert (port._sent_at, port._chained) == ({}, set())
 
 
 def test_no_reports_make_no_span() -> None:

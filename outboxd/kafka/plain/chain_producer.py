@@ -26,7 +26,7 @@ from outboxd.kafka.client.spare_producer import SpareProducer
 from outboxd.kafka.cluster.topic_limits import KnownTopics, TopicLimits
 from outboxd.kafka.inbox import Inbox, delivery_fault
 from outboxd.kafka.messages import MessageChecks
-from outboxd.policy.exchange.messages import ChainFailure, DeliveryFault
+from outboxd.policy.exchange.messages import ChainFailure, DeliveryFault, Report
 from outboxd.policy.faults import Fault, own_fault
 from outboxd.policy.rows.records import Record
 
@@ -129,13 +129,24 @@ class ChainProducer(SpareProducer):
         except SystemError as error:
             # As where it happens to the shared producer: that report is lost.
             self._note(ChainFailure(None, DeliveryFault(own_fault("NEVER_REPORTED"), str(error))))
-        for report in self._inbox.chain_failures[:1]:
-            if report.error is not None:
-                self._note(ChainFailure(report.record.topic, report.error))
+        if self._failure is None or self._failure.topic is None:
+            self._note_reported()
         if self._failure is not None:
             # Each time, since a batch that a broker did not answer comes back to the queue.
             producer.purge(in_queue=True, in_flight=False, blocking=False)
         return trouble
+
+    def _note_reported(self) -> None:
+        """Note what failed a record first. What was only given back since the client ended says nothing of its topic,
+        and may be reported before: by the thread of another broker.
+        """
+        failed = [report for report in self._inbox.chain_failures if report.error is not None]
+        for report in failed:
+            if report.error is not None and not _is_given_back(report.error.fault):
+                self._note(ChainFailure(report.record.topic, report.error))
+                return
+        if self._failure is None and failed and failed[0].error is not None:
+            self._note(ChainFailure(None, failed[0].error))
 
     def _note_fatal(self, error: Exception) -> bool:
         is_fatal = isinstance(error, KafkaException) and error.args[0].fatal()
@@ -168,12 +179,28 @@ class ChainProducer(SpareProducer):
         former = super().drop()
         self._failure = None
         failed, self._inbox.chain_failures[:] = self._inbox.chain_failures[:], []
-        faults = {report.record.id: report.error.fault for report in failed if report.error is not None}
-        return former, {each for each, fault in faults.items() if _is_unwritten(fault, was_cut_off=was_cut_off)}
+        return former, _unwritten(failed, was_cut_off=was_cut_off)
 
 
-def _is_unwritten(fault: Fault, *, was_cut_off: bool) -> bool:
-    """Say whether the broker refused it for what it holds, or the client never sent it. What it did send, and lost the
-    connection before the answer, is back in its queue beside that.
+def _is_given_back(fault: Fault) -> bool:
+    """Say whether the client gave the record back since it was told to, or since it ended."""
+    return fault.name in ("_PURGE_QUEUE", "_PURGE_INFLIGHT")
+
+
+def _unwritten(failed: Sequence[Report], *, was_cut_off: bool) -> set[int]:
+    """Return the ids of those that a broker refused for what they hold, and of those that were never sent.
+
+    The client does not say whether what it gives back from its queue was sent before, lost its connection, and came
+    back unanswered. What stands behind a refused batch of its partition was not, as one batch at a time is sent.
     """
-    return fault.batch_wide or (fault.name == "_PURGE_QUEUE" and not was_cut_off)
+    faults = [(report, report.error.fault) for report in failed if report.error is not None]
+    refused = {_place(report) for report, fault in faults if fault.batch_wide}
+    return {
+        report.record.id
+        for report, fault in faults
+        if fault.batch_wide or (fault.name == "_PURGE_QUEUE" and (not was_cut_off or _place(report) in refused))
+    }
+
+
+def _place(report: Report) -> tuple[str, int | None]:
+    return report.record.topic, report.partition

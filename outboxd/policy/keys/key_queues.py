@@ -116,9 +116,12 @@ class KeyQueues:
 
     def chain_cut(self, gate_key: GateKey, *, is_plain: bool) -> Record:
         """The key's chain ends before its end: return the first record that was not delivered. It is in front, to go by
-        itself, and the others of the chain wait behind it.
+        itself, and the others of the chain wait behind it, in order with what came late.
         """
-        self.by_key[gate_key][:1] = self.chains.cut(gate_key)
+        queue = self.by_key[gate_key]
+        first, *others = self.chains.cut(gate_key)
+        # What waits is in order, so that a late one finds its place.
+        queue[:] = [first, *sorted(others + queue[1:], key=id_of)]
         return self.chain_ended(gate_key, is_plain=is_plain)
 
     def keys_of(self, topics: Collection[str]) -> list[GateKey]:
