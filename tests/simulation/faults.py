@@ -183,11 +183,7 @@ class Faults:
         if self._world.db.clock_error:
             self._world.db.clock_error = 0.0
             self._note("the database's clock is right again")
-            db = self._world.db
-            for row in [*db.rows.values(), *(row for one in db.open.values() for row in one.rows)]:
-                if row.available_at is not None:
-                    # What applications meant by it was no hour.
-                    row.available_at = min(row.available_at, db.now + 3.0)
+            self._world.db.bring_forward()
             self._world.clock_jumped()
 
     def _failover(self, lasts: float) -> None:
@@ -267,6 +263,8 @@ class Faults:
         for daemon in world.daemons:
             daemon.frozen_until = min(daemon.frozen_until, world.timeline.now)
         self._set_clock_right()
+        # A crash may have undone that.
+        world.db.bring_forward()
         world.db.control.clear()
         for letter in world.db.dead.values():
             if letter.holds_key and letter.status == "dead":
