@@ -138,7 +138,7 @@ BUGS = [
         "_note_look_back",
         "complete_to = found[-1] if found and cut_arm == Arm.LOOK_BACK else None",
         "complete_to = None",
-        first_seed=390,
+        first_seed=129,
     ),
     Mutation(
         "the token is not checked",
