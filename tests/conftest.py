@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 # No test fails for the time that it takes: the machine may have other work.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,6 +27,17 @@ pytest_plugins = [
     "tests.support.rig",
     "tests.support.forgetful_server",
 ]
+
+
+SHRINKING_SECONDS = 420
+"""Hypothesis takes up to five minutes to make a failing example small: without that time it would never be told."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests of Hypothesis the time that it takes where one fails."""
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.timeout(SHRINKING_SECONDS))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -300,6 +300,30 @@ def test_a_probe_may_not_pass_a_held_record_nor_one_with_the_producer() -> None:
     assert held.keys.owner_of(KEY) == 1
 
 
+def test_what_comes_after_a_late_record_that_was_dropped_waits_for_its_reread_once_a_chain_is_cut() -> None:
+    gate = gate_with(1, 3, 5)
+    gate.chained.begin(record(1), 3)
+    gate.admit([record(2)])
+    gate.defer_waiting(["orders"])
+
+    assert ids(gate.chained.cut()) == [1]
+
+    assert ids(gate.take_dropped()) == [2, 3, 5]
+    assert gate.release_all([record(1)]) == []
+    assert gate.rereads.wanted(9) == [Reread(KEY, 2)]
+
+
+def test_once_a_chain_is_cut_nothing_of_it_waits_behind_a_record_that_came_to_be_held() -> None:
+    gate = gate_with(1, 3, 5)
+    gate.chained.begin(record(1), 3)
+    gate.hold(KEY, 2)
+
+    assert ids(gate.chained.cut()) == [1]
+
+    assert gate.release_all([record(1)]) == []
+    assert gate.is_turn_of(KEY, 2)
+
+
 def test_late_records_that_come_before_and_after_a_chain_is_cut_go_in_order() -> None:
     gate = gate_with(10, 13, 15, 19)
     gate.chained.begin(record(10), 4)
@@ -406,6 +430,32 @@ class GateMachine(RuleBasedStateMachine):
         self.held.add(one)
         self.gate.hold(KEY, one)
         self.gate.take_dropped()
+
+    @precondition(lambda self: self.unused)
+    @rule(data=st.data())
+    def hold_late(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(sorted(self.unused)))
+        self.unused.remove(one)
+        self.pending.add(one)
+        self.held.add(one)
+        self.gate.hold(KEY, one)
+        self.gate.take_dropped()
+
+    @precondition(lambda self: self.with_producer)
+    @rule()
+    def hold_topic(self) -> None:
+        self.gate.defer_waiting([KEY[0]])
+        self.gate.take_dropped()
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def discard(self) -> None:
+        one = min(self.held)
+        self.held.remove(one)
+        self.pending.remove(one)
+        self.delivered.append(one)
+        following = self.gate.release(KEY, one)
+        self._go([] if following is None else [following])
 
     @precondition(lambda self: self.held)
     @rule()

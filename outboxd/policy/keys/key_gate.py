@@ -278,8 +278,7 @@ class KeyGate:
 
     def limit_waiting(self, rows_max: int) -> None:
         """Let so many records of a key wait in memory from now on, and drop those beyond."""
-        if rows_max <= self.waiting_per_key_max:
-            self.keys.limit_waiting(rows_max)
+        self.keys.limit_waiting(rows_max)
         self.waiting_per_key_max = rows_max
 
     def take_dropped(self) -> list[Record]:

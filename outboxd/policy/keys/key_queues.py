@@ -86,6 +86,10 @@ class KeyQueues:
         """Return what waits behind the record that is with the producer; it waits no more."""
         return self._cut_behind(gate_key, 0)
 
+    def cut_from(self, gate_key: GateKey, record_id: int) -> list[Record]:
+        """Return what waits with this id or a higher one; it waits no more."""
+        return self._cut_behind(gate_key, bisect.bisect_left(self.by_key[gate_key], record_id, lo=1, key=id_of) - 1)
+
     def _cut_behind(self, gate_key: GateKey, rows: int) -> list[Record]:
         """Return what waits behind so many waiting records; it waits no more."""
         queue = self.by_key.get(gate_key, [])

@@ -123,7 +123,15 @@ class KeyStates:
 
     def cut_chains(self) -> list[Record]:
         """All chains end, wherever they are: return of each the first record that was not delivered, which goes by
-        itself now; the others wait behind it.
+        itself now; the others wait behind it, but for those that came to be deferred, or held, meanwhile.
         """
-        keys = list(self.queues.chains.by_key)
-        return [self.queues.chain_cut(gate_key, is_plain=self._is_plain(gate_key)) for gate_key in keys]
+        return [self._cut_chain(gate_key) for gate_key in list(self.queues.chains.by_key)]
+
+    def _cut_chain(self, gate_key: GateKey) -> Record:
+        first = self.queues.chain_cut(gate_key, is_plain=self._is_plain(gate_key))
+        from_id = first.id if gate_key in self.held else self.deferrals.from_ids.get(gate_key)
+        if from_id is not None:
+            # A late one was dropped while the chain went: it goes before what comes after it and is not delivered.
+            for record in self.queues.cut_from(gate_key, from_id):
+                self.defer(gate_key, record)
+        return first
