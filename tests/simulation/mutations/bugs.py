@@ -161,7 +161,7 @@ BUGS = [
         "_own_or_hold",
         "if fault.of_one_partition or not around.neighbours_delivered:",
         "if False:",
-        first_seed=24,
+        first_seed=115,
     ),
     Mutation(
         "a late record goes to the end of its key's queue",
@@ -169,7 +169,7 @@ BUGS = [
         "wait",
         "bisect.insort(queue, record, lo=1, key=id_of)",
         "queue.append(record)",
-        first_seed=230,
+        first_seed=545,
     ),
     Mutation(
         "the whole batch is blamed", verdicts, "_permanent", "if fault.batch_wide and not around.alone:", "if False:"
@@ -334,6 +334,7 @@ BUGS = [
         "is_over",
         "if duration_seconds is None:",
         "if True:",
+        first_seed=880,
         where=lambda scenario: scenario.clock_jumps,
     ),
     Mutation(
@@ -432,7 +433,7 @@ BUGS = [
         "take_reports",
         "self._tell_found(report)",
         "self._suspects.discard(report.record.id)",
-        first_seed=4_430,
+        first_seed=6_000,
         where=_careful,
     ),
     Mutation(
