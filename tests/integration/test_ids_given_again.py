@@ -82,6 +82,7 @@ def test_rows_with_the_ids_of_rows_that_a_crash_lost_are_sent(forgetful: Rig, re
     daemon.start()
     rig.insert_many([topic], 100, keys=5)
     rig.wait_until_settled()
+    rig.database.server.freeze_wal_writer()
     rig.sql.execute("SET synchronous_commit = off")
     rig.sql.execute("SELECT outboxd.pause('*', 'a test')")
     rig.sql.execute(INSERT, (topic, 200))

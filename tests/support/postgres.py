@@ -217,6 +217,15 @@ class PostgresServer:
         for member in _family(self.pid):
             _send(member, number)
 
+    def freeze_wal_writer(self) -> None:
+        """Nothing but a commit that waits for the disk brings the log there from now on, however long it takes; until
+        the server is stopped or killed.
+        """
+        writers = [member for member in _family(self.pid) if b"walwriter" in _title(member)]
+        assert writers, "this server has no walwriter"
+        for writer in writers:
+            _send(writer, signal.SIGSTOP)
+
     def require_password(self, user: str) -> None:
         """Ask this user for its password from now on; everybody else stays trusted."""
         assert self._root is not None
@@ -396,6 +405,14 @@ def _family(pid: int) -> list[int]:
     except FileNotFoundError:
         return []
     return [pid, *map(int, children.split())]
+
+
+def _title(pid: int) -> bytes:
+    """Return what a process shows as its command line; nothing where it has just ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _send(pid: int, number: signal.Signals) -> None:
