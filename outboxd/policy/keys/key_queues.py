@@ -84,23 +84,23 @@ class KeyQueues:
 
     def cut(self, gate_key: GateKey) -> list[Record]:
         """Return what waits behind the record that is with the producer; it waits no more."""
-        return self._cut_behind(gate_key, 0)
+        return self._cut_at(gate_key, 1)
 
     def cut_from(self, gate_key: GateKey, record_id: int) -> list[Record]:
         """Return what waits with this id or a higher one; it waits no more."""
-        return self._cut_behind(gate_key, bisect.bisect_left(self.by_key[gate_key], record_id, lo=1, key=id_of) - 1)
+        return self._cut_at(gate_key, bisect.bisect_left(self.by_key[gate_key], record_id, lo=1, key=id_of))
 
-    def _cut_behind(self, gate_key: GateKey, rows: int) -> list[Record]:
-        """Return what waits behind so many waiting records; it waits no more."""
+    def _cut_at(self, gate_key: GateKey, place: int) -> list[Record]:
+        """Return what waits from this place of the queue on; it waits no more. At 0 is what is with the producer."""
         queue = self.by_key.get(gate_key, [])
-        waiting = queue[1 + rows :]
-        del queue[1 + rows :]
+        waiting = queue[place:]
+        del queue[place:]
         return waiting
 
     def cut_beyond(self, rows_max: int) -> list[tuple[GateKey, Record]]:
         """Return what waits behind so many records of its key that wait too; it waits no more."""
         long = [gate_key for gate_key, queue in self.by_key.items() if len(queue) > 1 + rows_max]
-        return [(gate_key, record) for gate_key in long for record in self._cut_behind(gate_key, rows_max)]
+        return [(gate_key, record) for gate_key in long for record in self._cut_at(gate_key, 1 + rows_max)]
 
     # Chains.
 
